@@ -1,0 +1,89 @@
+"""What a run found, how fast, and where its queries went, straight from its Parquet files.
+
+Works while the run goes on, from its first iteration on. Needs Polars:
+
+    python analyse.py RUN
+"""
+
+import sys
+
+import polars as pl
+
+run = sys.argv[1]
+pl.Config.set_tbl_rows(30)
+
+# Everything met, a row for each query and item; the folder names give `iteration`.
+results = pl.scan_parquet(f"{run}/results/*/*.parquet", hive_partitioning=True)
+queries = pl.scan_parquet(f"{run}/queries/*/*.parquet", hive_partitioning=True)
+
+# Each item once, as it was first met.
+items = (
+    results.sort("iteration", maintain_order=True)
+    .unique("db_idx", keep="first", maintain_order=True)
+    .drop("query_idx", "distance")
+)
+
+best = items.sort("score", "db_idx", descending=[True, False], nulls_last=True).head(10)
+
+# The best so far against its cost: the items that were better than all before them.
+best_so_far = (
+    items.drop_nulls("score")
+    .sort("evaluation")
+    .filter(pl.col("score") > pl.col("score").cum_max().shift(fill_value=float("-inf")))
+    .select("evaluation", best_so_far="score", db_idx="db_idx", iteration="iteration")
+)
+
+first_met = items.select("db_idx", first_met="iteration")
+by_iteration = (
+    results.join(first_met, on="db_idx")
+    .group_by("iteration")
+    .agg(
+        rows=pl.len(),
+        new_items=pl.col("db_idx").filter(pl.col("first_met") == pl.col("iteration")).n_unique(),
+        evaluations=pl.col("evaluation").max(),
+        mean_score=pl.col("score").mean(),
+        best_score=pl.col("score").max(),
+    )
+    .sort("iteration")
+    .with_columns(pl.col("evaluations").cum_max())
+)
+
+failed = (
+    items.filter(pl.col("score").is_null())
+    .group_by("reason")
+    .agg(items=pl.len())
+    .sort("items", "reason", descending=[True, False])
+)
+
+
+def distance(a: str, b: str) -> pl.Expr:
+    """The Euclidean distance of two columns of vectors."""
+    difference = pl.col(a) - pl.col(b)
+    return (difference * difference).arr.sum().sqrt()
+
+
+# How far the queries moved: in the last step, and from where they started. (The last update is
+# there too, so this is one iteration longer than the results.)
+before = queries.select(pl.col("iteration") + 1, parent_idx="query_idx", before="embedding")
+start = queries.filter(pl.col("iteration") == 0).select(collection_idx="query_idx", start="embedding")
+movement = (
+    queries.join(before, on=["iteration", "parent_idx"])
+    .join(start, on="collection_idx")
+    .group_by("iteration")
+    .agg(
+        mean_step=distance("embedding", "before").mean(),
+        longest_step=distance("embedding", "before").max(),
+        mean_from_start=distance("embedding", "start").mean(),
+    )
+    .sort("iteration")
+)
+
+for title, frame in [
+    ("the ten best items", best),
+    ("the best so far, against the items asked", best_so_far),
+    ("iteration by iteration", by_iteration),
+    ("items without a score", failed),
+    ("how far the queries moved", movement),
+]:
+    print(title)
+    print(frame.collect())

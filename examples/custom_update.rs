@@ -1,0 +1,86 @@
+//! A rule of one's own that has a memory: momentum on top of `RlUpdate`. It goes on after a stop as
+//! if it had never stopped.
+//!
+//! ```text
+//! cargo run --example custom_update
+//! ```
+
+use std::path::Path;
+
+use ndarray::Array2;
+use polars::prelude::{ChunkAgg, DataFrame};
+use uphill::{IndexOptions, LanceDatabase, QueryUpdate, Result, RlUpdate, Runner, SqlScore, Step, VectorDatabase};
+
+/// Heavy-ball momentum: `v' = momentum * v + (rl(q) - q)` and `q' = q + v'`, with `v = 0` at first.
+struct Momentum {
+    rule: RlUpdate,
+    momentum: f64,
+    /// The velocity of each query, `(n_queries, dim)`; none before the first iteration.
+    velocity: Option<Array2<f64>>,
+}
+
+impl Momentum {
+    fn new(lr: f64, momentum: f64) -> Self {
+        Momentum { rule: RlUpdate::new(lr), momentum, velocity: None }
+    }
+}
+
+impl QueryUpdate for Momentum {
+    /// Learns. A resumed run replays this over the iterations that are committed, so whatever a rule
+    /// remembers belongs here and not in `update`.
+    fn observe(&mut self, step: &Step<'_>) -> Result<()> {
+        let moved = vectors(&self.rule.update(step)?)? - vectors(step.queries)?;
+        self.velocity = Some(match self.velocity.take() {
+            Some(velocity) => velocity * self.momentum + moved,
+            None => moved,
+        });
+        Ok(())
+    }
+
+    /// Moves. Called after `observe`, of the same step.
+    fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
+        let queries = vectors(step.queries)?;
+        match &self.velocity {
+            Some(velocity) => uphill::next_queries(step.queries, (queries + velocity).view()),
+            None => Ok(step.queries.clone()),
+        }
+    }
+}
+
+fn vectors(queries: &DataFrame) -> Result<Array2<f64>> {
+    Ok(uphill::matrix::<f64>(queries, "embedding")?.view().to_owned())
+}
+
+fn main() -> anyhow::Result<()> {
+    let molecules = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/molecules.parquet");
+    let folder = tempfile::tempdir()?;
+    let dataset = folder.path().join("molecules.lance");
+    uphill::index(&molecules, &dataset, &IndexOptions::default())?;
+    let database = LanceDatabase::open(dataset.to_string_lossy())?.k(10);
+    let start = database.sample(16, &mut uphill::stream(7, "queries", 0, 0))?;
+    let queries = uphill::queries_at(&database, &start)?;
+    let runner = |momentum| Runner::new(database.clone(), SqlScore::new("qed"), Momentum::new(0.5, momentum));
+
+    // Without momentum the rule is the one it is built on.
+    let plain = Runner::new(database.clone(), SqlScore::new("qed"), RlUpdate::new(0.5)).search(&queries, 20)?;
+    let without = runner(0.0).search(&queries, 20)?;
+    let difference = vectors(&plain.queries(20)?)? - vectors(&without.queries(20)?)?;
+    assert!(difference.iter().all(|component| component.abs() < 1e-6), "the same path");
+
+    let whole = runner(0.5).search(&queries, 20)?;
+    for (name, log) in [("rl", &plain), ("rl with momentum", &whole)] {
+        let mean = |iteration| -> anyhow::Result<f64> {
+            Ok(log.results(iteration)?.column("score")?.f64()?.mean().unwrap_or(f64::NAN))
+        };
+        println!("{name:<18} mean qed {:.3} at first, {:.3} after 20 iterations", mean(0)?, mean(19)?);
+        assert!(mean(19)? > mean(0)?, "{name} climbs");
+    }
+
+    // Stopped after 8 iterations, continued by a new rule that remembers nothing but what is replayed to it.
+    let run = folder.path().join("run");
+    drop(runner(0.5).search_into(&run, &queries, 8)?);
+    let resumed = runner(0.5).resume(&run, &queries, 20)?;
+    assert_eq!(vectors(&resumed.queries(20)?)?, vectors(&whole.queries(20)?)?, "to the last bit");
+    println!("stopped after 8 iterations and resumed, it ends at the same query vectors");
+    Ok(())
+}

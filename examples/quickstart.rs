@@ -1,0 +1,47 @@
+//! Finds drug-like molecules among 20,000 while scoring only a few hundred of them.
+//!
+//! ```text
+//! cargo run --example quickstart
+//! ```
+
+use std::path::Path;
+
+use polars::prelude::col;
+use uphill::{IndexKind, IndexOptions, LanceDatabase, RlUpdate, Runner, SqlFilter, SqlScore, VectorDatabase};
+
+fn main() -> anyhow::Result<()> {
+    let molecules = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/molecules.parquet");
+    let folder = tempfile::Builder::new().prefix("uphill-quickstart-").tempdir()?.keep();
+
+    // Parquet in: a column of embeddings, and whatever else is known about each molecule.
+    let dataset = folder.join("molecules.lance");
+    uphill::index(&molecules, &dataset, &IndexOptions { index: IndexKind::IvfFlat, ..Default::default() })?;
+    let database = LanceDatabase::open(dataset.to_string_lossy())?.k(10);
+    let library_size = database.len();
+
+    // Start at 16 random molecules.
+    let start = database.sample(16, &mut uphill::stream(7, "queries", 0, 0))?;
+    let queries = uphill::queries_at(&database, &start)?;
+
+    // Climb towards drug-likeness (`qed`), and never score a molecule that is too heavy.
+    let mut runner = Runner::new(database, SqlScore::new("qed"), RlUpdate::new(1.0))
+        .filter(SqlFilter::new("mw < 500"))
+        .seed(7)
+        .observe(|step| {
+            let (mean, best) = (step.mean.unwrap_or(f64::NAN), step.best.unwrap_or(f64::NAN));
+            eprintln!(
+                "iteration {:>2}  mean {mean:.3}  best {best:.3}  scored {:>4}",
+                step.iteration, step.evaluations
+            );
+        });
+    let log = runner.search_into(folder.join("run"), &queries, 20)?;
+
+    // Each molecule once, the best first; `evaluation` says how many had been scored when it was found.
+    let best = log.compile_results()?.select([col("name"), col("qed"), col("mw"), col("evaluation"), col("iteration")]);
+    println!("{}", uphill::collect(best.limit(10))?);
+
+    let scored = log.manifest().ended.as_ref().map_or(0, |ended| ended.evaluations);
+    println!("scored {scored} of {library_size} molecules; everything met is in");
+    println!("{}", log.path().display());
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! arrow-rs ⇄ Polars, and embedding columns ⇄ ndarray, without copying.
+//!
+//! The only `unsafe` in the crate. Polars has an Arrow implementation of its own
+//! (`polars-arrow`); both speak the Arrow C Data Interface, whose two structs are
+//! `#[repr(C)]` with the layout that the specification fixes.
+//!
+//! Invariants that every `unsafe` block here rests on:
+//! 1. `ArrowArray`/`ArrowSchema` of both crates are the C Data Interface's structs,
+//!    field by field (sizes and alignments are asserted at compile time).
+//! 2. A struct is moved, never copied: exactly one side runs its release callback.
+//! 3. The array and the schema that are imported together were exported together.
+
+use std::mem::transmute;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, make_array};
+use arrow::datatypes::{Field, Schema};
+use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi, to_ffi};
+use ndarray::ArrayView2;
+use polars::prelude::*;
+use polars_arrow::array::{FixedSizeListArray, PrimitiveArray};
+use polars_arrow::datatypes::ArrowDataType;
+use polars_arrow::ffi;
+
+use crate::error::{Doing, Error, Result};
+use crate::schema::EMBEDDING;
+
+const _: () = assert!(
+    size_of::<FFI_ArrowArray>() == size_of::<ffi::ArrowArray>()
+        && align_of::<FFI_ArrowArray>() == align_of::<ffi::ArrowArray>()
+        && size_of::<FFI_ArrowSchema>() == size_of::<ffi::ArrowSchema>()
+        && align_of::<FFI_ArrowSchema>() == align_of::<ffi::ArrowSchema>()
+);
+
+/// An arrow-rs array as a Polars series.
+fn import(name: &str, array: &ArrayRef) -> Result<Series> {
+    let (array, schema) = to_ffi(&array.to_data()).doing("exporting an Arrow array")?;
+    // SAFETY: invariants 1 and 2: same layout, and both are moved into the transmute.
+    let (array, schema) = unsafe {
+        (transmute::<FFI_ArrowArray, ffi::ArrowArray>(array), transmute::<FFI_ArrowSchema, ffi::ArrowSchema>(schema))
+    };
+    // SAFETY: invariant 3: both come from the one `to_ffi` above.
+    let array = unsafe {
+        let field = ffi::import_field_from_c(&schema).doing("importing an Arrow schema")?;
+        ffi::import_array_from_c(array, field.dtype).doing("importing an Arrow array")?
+    };
+    Series::from_arrow(name.into(), array).doing(format!("column `{name}`"))
+}
+
+/// A Polars column as an arrow-rs array.
+fn export(column: &Column) -> Result<(Field, ArrayRef)> {
+    let series = column.as_materialized_series().rechunk();
+    let array = series.to_arrow(0, CompatLevel::oldest());
+    let field = polars_arrow::datatypes::Field::new(series.name().clone(), array.dtype().clone(), true);
+    let (schema, array) = (ffi::export_field_to_c(&field), ffi::export_array_to_c(array));
+    // SAFETY: invariants 1 and 2, as above, in the other direction.
+    let (array, schema) = unsafe {
+        (transmute::<ffi::ArrowArray, FFI_ArrowArray>(array), transmute::<ffi::ArrowSchema, FFI_ArrowSchema>(schema))
+    };
+    // SAFETY: invariant 3: field and array describe the same series.
+    let data = unsafe { from_ffi(array, &schema) }.doing("importing a Polars array")?;
+    let field = Field::try_from(&schema).doing("importing a Polars field")?;
+    Ok((field, make_array(data)))
+}
+
+/// The columns of an arrow-rs batch as a Polars frame, without copying the values.
+///
+/// # Errors
+/// A type that Polars does not have.
+pub fn to_polars(batch: &RecordBatch) -> Result<DataFrame> {
+    let columns = batch
+        .schema()
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, array)| Ok(import(field.name(), array)?.into_column()))
+        .collect::<Result<Vec<_>>>()?;
+    DataFrame::new(batch.num_rows(), columns).doing("building a frame")
+}
+
+/// The columns of a Polars frame as an arrow-rs batch. Numbers and embeddings are
+/// not copied; strings become LargeUtf8, which every reader takes.
+///
+/// # Errors
+/// A type that arrow-rs does not have.
+pub fn to_arrow(frame: &DataFrame) -> Result<RecordBatch> {
+    let (fields, arrays): (Vec<_>, Vec<_>) =
+        frame.columns().iter().map(export).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(frame.height()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).doing("building a batch")
+}
+
+/// A number that embeddings are made of: f32 or f64.
+pub trait Component: polars_arrow::types::NativeType {
+    /// Its Polars dtype.
+    const DTYPE: DataType;
+}
+
+impl Component for f32 {
+    const DTYPE: DataType = DataType::Float32;
+}
+
+impl Component for f64 {
+    const DTYPE: DataType = DataType::Float64;
+}
+
+/// The values of an embedding column, shared with the frame they came from.
+pub struct Matrix<T: Component> {
+    values: PrimitiveArray<T>,
+    shape: (usize, usize),
+}
+
+impl<T: Component> Matrix<T> {
+    /// The values as `(rows, dim)`.
+    pub fn view(&self) -> ArrayView2<'_, T> {
+        // The shape was checked against the number of values when this was made.
+        ArrayView2::from_shape(self.shape, self.values.values().as_slice())
+            .unwrap_or_else(|_| unreachable!("a matrix has rows x dim values"))
+    }
+}
+
+/// Looks at the embedding column of a frame as a matrix of shape `(rows, dim)`.
+///
+/// # Errors
+/// Another dtype than `Array(T, dim)`, or nulls.
+pub fn matrix<T: Component>(frame: &DataFrame, name: &str) -> Result<Matrix<T>> {
+    let column = frame.column(name).doing("embedding column")?;
+    let wrong = || Error::contract("frame", name, format!("array of {} without nulls", T::DTYPE), column.dtype());
+    let DataType::Array(inner, dim) = column.dtype() else { return Err(wrong()) };
+    if **inner != T::DTYPE {
+        return Err(wrong());
+    }
+    let series = column.as_materialized_series().rechunk();
+    let chunk = &series.chunks()[0];
+    let list = chunk.as_any().downcast_ref::<FixedSizeListArray>().ok_or_else(wrong)?;
+    let values = list.values().as_any().downcast_ref::<PrimitiveArray<T>>().ok_or_else(wrong)?;
+    if polars_arrow::array::Array::null_count(list) > 0 || polars_arrow::array::Array::null_count(values) > 0 {
+        return Err(wrong());
+    }
+    let shape = (frame.height(), *dim);
+    if values.values().len() != shape.0 * shape.1 {
+        return Err(wrong());
+    }
+    Ok(Matrix { values: values.clone(), shape })
+}
+
+/// A matrix of shape `(rows, dim)` as a column named `embedding`.
+///
+/// # Errors
+/// A dimension of zero.
+pub fn embedding_column<T: Component>(vectors: ArrayView2<'_, T>) -> Result<Column> {
+    let (rows, dim) = vectors.dim();
+    let values: Vec<T> = match vectors.as_slice() {
+        Some(values) => values.to_vec(),
+        None => vectors.iter().copied().collect(),
+    };
+    embedding_from_values(values, rows, dim)
+}
+
+/// Row-major values of `rows` vectors of `dim` components as a column named `embedding`.
+pub(crate) fn embedding_from_values<T: Component>(values: Vec<T>, rows: usize, dim: usize) -> Result<Column> {
+    if dim == 0 {
+        return Err(Error::contract("frame", EMBEDDING, "at least one dimension", "0"));
+    }
+    let values = PrimitiveArray::from_vec(values);
+    let item = ArrowDataType::from(T::PRIMITIVE);
+    let dtype = FixedSizeListArray::default_datatype(item, dim);
+    let list = FixedSizeListArray::try_new(dtype, rows, values.boxed(), None).doing("building an embedding column")?;
+    Ok(Series::from_arrow(EMBEDDING.into(), list.boxed()).doing("building an embedding column")?.into_column())
+}
+
+/// The rows of a frame at those positions, in that order.
+///
+/// Polars gathers fixed-size lists row by row through boxed arrays, and panics where there
+/// are none to gather; embeddings are copied here as one block instead.
+///
+/// # Errors
+/// A position beyond the frame.
+pub(crate) fn gather(frame: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
+    let positions = IdxCa::new("rows".into(), rows);
+    let plain: Vec<&str> =
+        frame.columns().iter().filter(|column| !is_matrix(column)).map(|column| column.name().as_str()).collect();
+    let plain = frame.select(plain).and_then(|plain| plain.take(&positions)).doing("gathering rows")?;
+    let mut gathered = plain.into_columns().into_iter();
+    let columns = frame.columns().iter().map(|column| {
+        if !is_matrix(column) {
+            return gathered.next().ok_or_else(|| Error::contract("frame", column.name().as_str(), "a column", "none"));
+        }
+        let gathered = match column.dtype() {
+            DataType::Array(inner, _) if **inner == DataType::Float64 => {
+                gather_matrix::<f64>(frame, column.name(), rows)
+            }
+            _ => gather_matrix::<f32>(frame, column.name(), rows),
+        };
+        Ok(gathered?.with_name(column.name().clone()))
+    });
+    DataFrame::new(rows.len(), columns.collect::<Result<Vec<_>>>()?).doing("gathering rows")
+}
+
+fn is_matrix(column: &Column) -> bool {
+    let float = |inner: &DataType| matches!(inner, DataType::Float32 | DataType::Float64);
+    matches!(column.dtype(), DataType::Array(inner, _) if float(inner)) && column.null_count() == 0
+}
+
+fn gather_matrix<T: Component>(frame: &DataFrame, name: &str, rows: &[u32]) -> Result<Column> {
+    let matrix = matrix::<T>(frame, name)?;
+    let dim = matrix.shape.1;
+    let values = matrix.values.values().as_slice();
+    let mut gathered = Vec::with_capacity(rows.len() * dim);
+    for row in rows {
+        gathered.extend_from_slice(&values[*row as usize * dim..(*row as usize + 1) * dim]);
+    }
+    embedding_from_values(gathered, rows.len(), dim)
+}

@@ -1,0 +1,408 @@
+//! The run file: TOML ⇒ the parts of a [`Runner`]. Unknown keys are errors.
+
+use std::path::{Path, PathBuf};
+
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+
+use crate::bridge;
+use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
+use crate::error::{AtPath, Error, Result};
+use crate::filter::SqlFilter;
+use crate::log::read_parquet;
+use crate::runner::{Runner, Stop};
+use crate::schema::{self, EMBEDDING};
+use crate::score::{Score, SqlScore};
+use crate::update::{QueryUpdate, RlUpdate, TopKUpdate, stream};
+
+/// A run file, resolved: what `run.json` keeps.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Of everything random.
+    #[serde(default)]
+    pub seed: u64,
+    /// `[database]`
+    pub database: DatabaseConfig,
+    /// `[queries]`
+    #[serde(default)]
+    pub queries: QueriesConfig,
+    /// `[filter]`
+    #[serde(default)]
+    pub filter: FilterConfig,
+    /// `[score]`
+    pub score: ScoreConfig,
+    /// `[update]`
+    #[serde(default)]
+    pub update: UpdateConfig,
+    /// `[stop]`
+    #[serde(default)]
+    pub stop: StopConfig,
+}
+
+/// `[database]`: the library and how it is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// Path or URI of the Lance dataset.
+    pub path: String,
+    /// The column of embeddings, where there are several.
+    pub embedding_column: Option<String>,
+    /// A unique integer column to use as `db_idx`, for datasets without stable row ids.
+    pub id_column: Option<String>,
+    /// What `distance` means, where the dataset does not say.
+    pub metric: Option<Metric>,
+    /// Attribute columns that ride along; all that are not nested by default.
+    pub columns: Option<Vec<String>>,
+    /// Neighbours per query.
+    #[serde(default = "ten")]
+    pub k: usize,
+    /// Index partitions to look into per query.
+    pub nprobes: Option<usize>,
+    /// Looks at every item, whatever the index.
+    #[serde(default)]
+    pub exact: bool,
+    /// SQL pushed into the vector search.
+    pub prefilter: Option<String>,
+    /// Leaves out neighbours farther than this.
+    pub max_distance: Option<f32>,
+    /// Megabytes of index kept in memory.
+    #[serde(default = "index_cache_mb")]
+    pub index_cache_mb: usize,
+}
+
+/// `[queries]`: where the search starts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueriesConfig {
+    /// So many random items (16, if nothing is said).
+    pub sample: Option<usize>,
+    /// A Parquet file with a column `embedding`.
+    pub path: Option<PathBuf>,
+}
+
+/// `[filter]`: what may be scored.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterConfig {
+    /// A Polars SQL expression over the results frame.
+    pub sql: Option<String>,
+}
+
+/// `[score]`: what items are worth.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreConfig {
+    /// A column, or a Polars SQL expression over the items.
+    pub sql: Option<String>,
+    /// Whether more is better.
+    #[serde(default)]
+    pub direction: Direction,
+}
+
+/// Whether a larger or a smaller score is better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Larger is better.
+    #[default]
+    Maximize,
+    /// Smaller is better: `score` is the negative, `raw_score` is kept.
+    Minimize,
+}
+
+/// `[update]`: how the queries move.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum UpdateConfig {
+    /// [`RlUpdate`].
+    Rl {
+        /// Step length.
+        #[serde(default = "half")]
+        lr: f64,
+        /// Pull to the mean of what a query met.
+        #[serde(default)]
+        distance_penalty: f64,
+        /// Whether the pull is the same for every `lr`.
+        #[serde(default = "yes")]
+        scale_distance_penalty: bool,
+    },
+    /// [`TopKUpdate`].
+    TopK {
+        /// Items whose mean a query moves to.
+        #[serde(default = "three")]
+        k: usize,
+        /// Whether better items weigh more.
+        #[serde(default = "yes")]
+        score_weighting: bool,
+    },
+}
+
+impl Default for UpdateConfig {
+    fn default() -> Self {
+        UpdateConfig::Rl { lr: half(), distance_penalty: 0.0, scale_distance_penalty: true }
+    }
+}
+
+/// `[stop]`: when the search ends, whichever comes first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopConfig {
+    /// Iterations in all.
+    #[serde(default = "twenty")]
+    pub iterations: u32,
+    /// Items asked, each counted once; never exceeded.
+    pub evaluations: Option<u64>,
+    /// So many iterations in a row without a new item.
+    pub nothing_new: Option<u32>,
+}
+
+impl Default for StopConfig {
+    fn default() -> Self {
+        StopConfig { iterations: twenty(), evaluations: None, nothing_new: None }
+    }
+}
+
+fn ten() -> usize {
+    10
+}
+fn three() -> usize {
+    3
+}
+fn twenty() -> u32 {
+    20
+}
+fn half() -> f64 {
+    0.5
+}
+fn yes() -> bool {
+    true
+}
+fn index_cache_mb() -> usize {
+    1024
+}
+
+impl Config {
+    /// Reads a run file; `overrides` are `section.key=value`, the value as TOML or as plain text.
+    /// Relative paths in it are relative to the file.
+    ///
+    /// # Errors
+    /// Not TOML, a key that is unknown, missing or of the wrong type: the message names it.
+    pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).at_path(path)?;
+        let mut config =
+            Self::parse(&text, overrides).map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
+        config.relative_to(crate::folder::parent(path));
+        Ok(config)
+    }
+
+    /// As [`Config::read`], of a text.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| located(text, &error))?;
+        for change in overrides {
+            set(&mut table, change)?;
+        }
+        if overrides.is_empty() {
+            // From the text itself, so that messages can name the line.
+            return toml::from_str(text).map_err(|error| located(text, &error));
+        }
+        table.try_into().map_err(|error: toml::de::Error| Error::Config(suggest(error.message())))
+    }
+
+    fn relative_to(&mut self, folder: &Path) {
+        if !self.database.path.contains("://") {
+            self.database.path = folder.join(&self.database.path).to_string_lossy().into_owned();
+        }
+        if let Some(path) = &mut self.queries.path {
+            *path = folder.join(&*path);
+        }
+    }
+
+    /// Opens the library, at a version if given.
+    ///
+    /// # Errors
+    /// As [`LanceDatabase::open_with`].
+    pub fn database(&self, version: Option<u64>) -> Result<LanceDatabase> {
+        let config = &self.database;
+        let options = OpenOptions {
+            embedding_column: config.embedding_column.clone(),
+            id_column: config.id_column.clone(),
+            metric: config.metric,
+            version,
+            index_cache_bytes: config.index_cache_mb << 20,
+            ..Default::default()
+        };
+        let mut database = LanceDatabase::open_with(&config.path, &options)?.k(config.k).exact(config.exact);
+        if let Some(columns) = &config.columns {
+            database = database.columns(columns)?;
+        }
+        if let Some(nprobes) = config.nprobes {
+            database = database.nprobes(nprobes);
+        }
+        if let Some(sql) = &config.prefilter {
+            database = database.prefilter(sql);
+        }
+        if let Some(limit) = config.max_distance {
+            database = database.max_distance(limit);
+        }
+        Ok(database)
+    }
+
+    /// The starting queries.
+    ///
+    /// # Errors
+    /// A file without an `embedding` column of the library's dimension.
+    pub fn queries(&self, database: &dyn VectorDatabase) -> Result<DataFrame> {
+        match (&self.queries.path, self.queries.sample) {
+            (Some(_), Some(_)) => Err(Error::Config("queries: give `sample` or `path`, not both".into())),
+            (Some(path), None) => queries_from(path, database.dim()),
+            (None, sample) => {
+                let mut rng = stream(self.seed, "queries", 0, 0);
+                let items = database.sample(sample.unwrap_or(16), &mut rng)?;
+                queries_at(database, &items)
+            }
+        }
+    }
+
+    /// The search that this run file describes, over a library it opened.
+    ///
+    /// # Errors
+    /// A section that contradicts itself.
+    pub fn runner(&self, database: LanceDatabase) -> Result<Runner> {
+        let score: Box<dyn Score> = match &self.score.sql {
+            Some(sql) => Box::new(SqlScore::new(sql)),
+            None => return Err(Error::Config("score: give `sql`".into())),
+        };
+        let update: Box<dyn QueryUpdate> = match self.update {
+            UpdateConfig::Rl { lr, distance_penalty, scale_distance_penalty } => {
+                let rule = RlUpdate::new(lr).distance_penalty(distance_penalty);
+                Box::new(rule.scale_distance_penalty(scale_distance_penalty))
+            }
+            UpdateConfig::TopK { k, score_weighting } => Box::new(TopKUpdate::new(k).score_weighting(score_weighting)),
+        };
+        let stop = Stop { evaluations: self.stop.evaluations, nothing_new: self.stop.nothing_new };
+        let config = serde_json::to_value(self).map_err(|error| Error::Config(error.to_string()))?;
+        let mut runner = Runner::from_parts(Box::new(database), score, update)
+            .seed(self.seed)
+            .stop(stop)
+            .minimize(self.score.direction == Direction::Minimize)
+            .describe(config);
+        if let Some(sql) = &self.filter.sql {
+            runner = runner.filter(SqlFilter::new(sql));
+        }
+        Ok(runner)
+    }
+
+    /// Says which settings differ from a run's that a resumed run must share.
+    /// Stop conditions may differ.
+    pub fn differences(&self, then: &serde_json::Value) -> Vec<String> {
+        // Through text, as what is compared with was: numbers are then read alike.
+        let now =
+            serde_json::to_string(self).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let mut found = Vec::new();
+        compare("", then, &now, &mut found);
+        found
+    }
+}
+
+/// Queries that start at items of the library.
+///
+/// # Errors
+/// An id that the library does not have.
+pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataFrame> {
+    let items = database.take(db_idx)?;
+    let vectors = bridge::matrix::<f32>(&items, EMBEDDING)?;
+    schema::queries(vectors.view().mapv(f64::from).view())
+}
+
+fn compare(path: &str, then: &serde_json::Value, now: &serde_json::Value, found: &mut Vec<String>) {
+    const MAY_CHANGE: [&str; 2] = ["stop", "database.index_cache_mb"];
+    if MAY_CHANGE.contains(&path) || then == now {
+        return;
+    }
+    if let (Some(a), Some(b)) = (then.as_object(), now.as_object()) {
+        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+        for key in keys {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let null = serde_json::Value::Null;
+            compare(&path, a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null), found);
+        }
+    } else {
+        found.push(format!("{path} was {then}, is {now}"));
+    }
+}
+
+/// Query vectors from a Parquet file: lists or arrays of floats in a column `embedding`.
+fn queries_from(path: &Path, dim: usize) -> Result<DataFrame> {
+    use polars::prelude::DataType;
+    let frame = read_parquet(path)?;
+    let Ok(column) = frame.column(EMBEDDING) else {
+        let names = crate::schema::names(&frame).join(", ");
+        return Err(Error::input(path, format!("no column `embedding` (there are: {names})")));
+    };
+    let wanted = DataType::Array(Box::new(DataType::Float64), dim);
+    let cast = column.cast(&wanted).map_err(|error| {
+        let reason = format!(
+            "column `embedding`: expected vectors of {dim} components, found {}: {}",
+            column.dtype(),
+            crate::error::one_line(&error.to_string())
+        );
+        Error::input(path, reason)
+    })?;
+    if cast.null_count() > 0 {
+        return Err(Error::input(path, format!("column `embedding`: {} nulls", cast.null_count())));
+    }
+    let frame =
+        DataFrame::new(cast.len(), vec![polars::prelude::Column::new("row".into(), vec![0u8; cast.len()]), cast]);
+    let frame = frame.map_err(|error| Error::input(path, error.to_string()))?;
+    schema::queries(bridge::matrix::<f64>(&frame, EMBEDDING)?.view())
+}
+
+/// Applies `section.key=value`.
+fn set(table: &mut toml::Table, change: &str) -> Result<()> {
+    let Some((key, text)) = change.split_once('=') else {
+        return Err(Error::Config(format!("--set {change}: expected section.key=value")));
+    };
+    let value = format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut parsed| parsed.remove("value"));
+    let value = value.unwrap_or_else(|| toml::Value::String(text.into()));
+    let mut steps: Vec<&str> = key.trim().split('.').collect();
+    let last = steps.pop().unwrap_or_default();
+    let mut section = table;
+    for step in steps {
+        let next = section.entry(step).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        section =
+            next.as_table_mut().ok_or_else(|| Error::Config(format!("--set {change}: `{step}` is not a section")))?;
+    }
+    section.insert(last.into(), value);
+    Ok(())
+}
+
+/// A TOML error with its line, on one line.
+fn located(text: &str, error: &toml::de::Error) -> Error {
+    let message = suggest(error.message());
+    match error.span() {
+        Some(span) => {
+            let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+            Error::Config(format!("line {line}: {message}"))
+        }
+        None => Error::Config(message),
+    }
+}
+
+/// Adds to serde's "unknown field" the key that was most likely meant.
+fn suggest(message: &str) -> String {
+    let message = message.lines().next().unwrap_or(message);
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((wrong, known)) = quoted.split_first().filter(|_| message.starts_with("unknown")) else {
+        return message.into();
+    };
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(wrong, a).total_cmp(&strsim::jaro_winkler(wrong, b)));
+    match nearest.filter(|nearest| strsim::jaro_winkler(wrong, nearest) > 0.7) {
+        Some(nearest) => format!("unknown key `{wrong}`; did you mean `{nearest}`?"),
+        None => format!("unknown key `{wrong}`; there are {}", known.join(", ")),
+    }
+}

@@ -1,0 +1,165 @@
+//! Where the items are: the `VectorDatabase` that a search asks, and Lance's form of it.
+
+mod exact;
+mod gradient;
+mod lance;
+
+use std::collections::HashSet;
+
+use ndarray::ArrayView2;
+use polars::prelude::DataFrame;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+pub use self::gradient::GradientQuery;
+pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions};
+pub(crate) use self::lance::{META_LIBRARY, META_METRIC, on_runtime};
+use crate::error::Result;
+
+/// How near two embeddings are. Smaller is nearer under every metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// The squared Euclidean distance, as in Lance and faiss.
+    L2,
+    /// `1 - cos(a, b)`.
+    Cosine,
+    /// `1 - a . b`.
+    Dot,
+}
+
+impl Metric {
+    /// The distance of two vectors of one length, summed in f64.
+    /// NaN where it is not defined: cosine with a zero vector.
+    pub fn distance(self, a: &[f32], b: &[f32]) -> f32 {
+        let products = |a: &[f32], b: &[f32]| -> f64 { sum(a, b, |x, y| x * y) };
+        let distance = match self {
+            Metric::L2 => sum(a, b, |x, y| (x - y) * (x - y)),
+            Metric::Cosine => 1.0 - products(a, b) / (products(a, a).sqrt() * products(b, b).sqrt()),
+            Metric::Dot => 1.0 - products(a, b),
+        };
+        distance as f32
+    }
+}
+
+/// Sums a term over the components, in eight lanes so that the compiler can vectorise it.
+fn sum(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f64 =
+        a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&x, &y)| term(x.into(), y.into())).sum();
+    for (xs, ys) in a_chunks.zip(b_chunks) {
+        for lane in 0..8 {
+            lanes[lane] += term(xs[lane].into(), ys[lane].into());
+        }
+    }
+    lanes.iter().sum::<f64>() + tail
+}
+
+impl std::fmt::Display for Metric {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Metric::L2 => "l2",
+            Metric::Cosine => "cosine",
+            Metric::Dot => "dot",
+        })
+    }
+}
+
+impl std::str::FromStr for Metric {
+    type Err = crate::Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "l2" => Ok(Metric::L2),
+            "cosine" => Ok(Metric::Cosine),
+            "dot" => Ok(Metric::Dot),
+            other => Err(crate::Error::Config(format!("metric: expected l2, cosine or dot, found `{other}`"))),
+        }
+    }
+}
+
+/// What one call of [`VectorDatabase::query`] asks beside the query vectors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    /// Neighbours per query; the database's own setting where `None`.
+    pub k: Option<usize>,
+    /// Items to leave out: each query gets its k nearest among the others.
+    pub exclude: Option<&'a HashSet<u64>>,
+}
+
+/// A library of embedded items that can be asked for the neighbours of vectors.
+///
+/// [`LanceDatabase`] is the stock implementation; [`GradientQuery`] wraps another.
+pub trait VectorDatabase: Send + Sync {
+    /// The number of items.
+    fn len(&self) -> u64;
+
+    /// Whether there are no items.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of components of an embedding.
+    fn dim(&self) -> usize;
+
+    /// What `distance` means.
+    fn metric(&self) -> Metric;
+
+    /// What makes this library the one it is: stored with a run, checked when it resumes.
+    fn identity(&self) -> Option<&Identity> {
+        None
+    }
+
+    /// The nearest items of each query as a results frame: `query_idx`, `db_idx`, `distance`,
+    /// `embedding`, attributes; ordered by (`query_idx`, `distance`, `db_idx`).
+    /// Fewer than k rows where there are not more items; none for no queries.
+    ///
+    /// # Errors
+    /// A queries frame that breaks the contract; a library that cannot be read.
+    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame>;
+
+    /// The items of those ids, in the order asked: `db_idx`, `embedding`, attributes.
+    ///
+    /// # Errors
+    /// An id that the library does not have.
+    fn take(&self, db_idx: &[u64]) -> Result<DataFrame>;
+
+    /// `n` distinct items at random (all, if there are not more), in ascending order.
+    ///
+    /// # Errors
+    /// A library that cannot be read.
+    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>>;
+
+    /// Shows every item to `visit`, in blocks of ids and embeddings `(rows, dim)`.
+    ///
+    /// # Errors
+    /// A library that cannot be read, or the first error of `visit`.
+    fn scan(&self, visit: &mut dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()>) -> Result<()>;
+}
+
+impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+    fn dim(&self) -> usize {
+        (**self).dim()
+    }
+    fn metric(&self) -> Metric {
+        (**self).metric()
+    }
+    fn identity(&self) -> Option<&Identity> {
+        (**self).identity()
+    }
+    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+        (**self).query(queries, request)
+    }
+    fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
+        (**self).take(db_idx)
+    }
+    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+        (**self).sample(n, rng)
+    }
+    fn scan(&self, visit: &mut dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()>) -> Result<()> {
+        (**self).scan(visit)
+    }
+}

@@ -1,0 +1,105 @@
+//! Querying along an arc of gradient scales: the `GradQueryDB` of emb_opt.
+
+use std::collections::HashSet;
+
+use ndarray::{Array2, ArrayView2};
+use polars::prelude::{Column, DataFrame};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Metric, Request, VectorDatabase};
+use crate::bridge;
+use crate::error::{Doing, Error, Result};
+use crate::schema::{self, DB_IDX, QUERY_IDX};
+
+/// Asks a database for each query shifted against a gradient by several step lengths:
+/// `q_ij = q_i - scale_j * gradient(q)_i`.
+///
+/// A query's rows are the union over its scales, in order of scale, then of rank; of an
+/// item that several scales find, the first is kept. `distance` is to the shifted query.
+/// Filter, score and update see the union under the unshifted query: up to
+/// `scales x k` rows a query.
+///
+/// Source: emb_opt 0.0.2, `GradQueryDB`.
+pub struct GradientQuery<D, G> {
+    database: D,
+    gradient: G,
+    scales: Vec<f64>,
+}
+
+impl<D, G> GradientQuery<D, G>
+where
+    D: VectorDatabase,
+    G: Fn(ArrayView2<'_, f64>) -> Array2<f64> + Send + Sync,
+{
+    /// `gradient` takes the query vectors `(n_queries, dim)` and gives their gradients in the same shape.
+    pub fn new(database: D, gradient: G, scales: impl Into<Vec<f64>>) -> Self {
+        GradientQuery { database, gradient, scales: scales.into() }
+    }
+}
+
+impl<D, G> VectorDatabase for GradientQuery<D, G>
+where
+    D: VectorDatabase,
+    G: Fn(ArrayView2<'_, f64>) -> Array2<f64> + Send + Sync,
+{
+    fn len(&self) -> u64 {
+        self.database.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.database.dim()
+    }
+
+    fn metric(&self) -> Metric {
+        self.database.metric()
+    }
+
+    fn identity(&self) -> Option<&super::Identity> {
+        self.database.identity()
+    }
+
+    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+        schema::check_queries(queries, self.dim())?;
+        let query_idx = schema::u32s(queries, QUERY_IDX)?;
+        let vectors = bridge::matrix::<f64>(queries, schema::EMBEDDING)?;
+        let vectors = vectors.view();
+        let gradients = (self.gradient)(vectors);
+        if gradients.dim() != vectors.dim() {
+            return Err(Error::contract(
+                "database",
+                "gradient",
+                format!("shape {:?}", vectors.dim()),
+                format!("{:?}", gradients.dim()),
+            ));
+        }
+        let scales = self.scales.len();
+        let mut shifted = Array2::zeros((vectors.nrows() * scales, vectors.ncols()));
+        for (row, mut target) in shifted.rows_mut().into_iter().enumerate() {
+            let (query, scale) = (row / scales, self.scales[row % scales]);
+            target.assign(&(&vectors.row(query) - &(&gradients.row(query) * scale)));
+        }
+        let mut results = self.database.query(&schema::queries(shifted.view())?, request)?;
+
+        let db_idx = schema::u64s(&results, DB_IDX)?;
+        let shifted_of = schema::u32s(&results, QUERY_IDX)?;
+        let query_of: Vec<u32> = shifted_of.iter().map(|row| query_idx[*row as usize / scales]).collect();
+        let mut met = HashSet::new();
+        let first: Vec<u32> = (0..results.height() as u32)
+            .filter(|row| met.insert((query_of[*row as usize], db_idx[*row as usize])))
+            .collect();
+        results.with_column(Column::new(QUERY_IDX.into(), query_of)).doing("building the results frame")?;
+        bridge::gather(&results, &first)
+    }
+
+    fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
+        self.database.take(db_idx)
+    }
+
+    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+        self.database.sample(n, rng)
+    }
+
+    fn scan(&self, visit: &mut dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()>) -> Result<()> {
+        self.database.scan(visit)
+    }
+}

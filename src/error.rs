@@ -1,0 +1,140 @@
+//! The crate's one error type: what went wrong, where, both values, what to do.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. `Display` is the whole message, on one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A frame that user code gave back breaks the contract between stages.
+    #[error("{stage}{}: column `{column}`: expected {expected}, found {found}", in_iteration(.iteration))]
+    Contract {
+        /// The stage that gave the frame: `queries`, `database`, `filter`, `score`, `update`.
+        stage: &'static str,
+        /// The iteration it happened in, when known.
+        iteration: Option<u32>,
+        /// The column (or `rows`).
+        column: String,
+        /// What the contract asks for.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// An option or a run file that asks for something that cannot be. Exit code 2.
+    #[error("{0}")]
+    Config(String),
+    /// Input data that cannot be used: a file, a dataset, a run folder.
+    #[error("{}: {reason}", path.display())]
+    Input {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Another process writes to this folder. Exit code 4.
+    #[error("{}: in use by another process; wait for it to end, or stop it", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The operating system said no.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The score could not be had, and the run is set to stop for that.
+    #[error("score{}: {reason}", in_iteration(.iteration))]
+    Score {
+        /// The iteration it happened in, when known.
+        iteration: Option<u32>,
+        /// Why.
+        reason: String,
+    },
+    /// A signal asked the run to stop; what was finished is kept.
+    #[error("interrupted; continue with --resume")]
+    Interrupted,
+    /// A library underneath failed.
+    #[error("{context}: {message}")]
+    Library {
+        /// What this crate was doing.
+        context: String,
+        /// What the library said, on one line.
+        message: String,
+    },
+}
+
+fn in_iteration(iteration: &Option<u32>) -> String {
+    iteration.map_or(String::new(), |iteration| format!(" in iteration {iteration}"))
+}
+
+impl Error {
+    /// Adds the iteration to an error that has a place for it.
+    pub(crate) fn at(mut self, now: u32) -> Self {
+        if let Error::Contract { iteration, .. } | Error::Score { iteration, .. } = &mut self {
+            iteration.get_or_insert(now);
+        }
+        self
+    }
+
+    pub(crate) fn input(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
+        Error::Input { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+
+    pub(crate) fn contract(
+        stage: &'static str,
+        column: impl Into<String>,
+        expected: impl Display,
+        found: impl Display,
+    ) -> Self {
+        Error::Contract {
+            stage,
+            iteration: None,
+            column: column.into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+}
+
+/// Adds to another library's error what this crate was doing.
+pub(crate) trait Doing<T> {
+    /// For errors of Lance, Polars, Arrow and Parquet.
+    fn doing(self, what: impl Display) -> Result<T>;
+}
+
+impl<T, E: Display> Doing<T> for std::result::Result<T, E> {
+    fn doing(self, what: impl Display) -> Result<T> {
+        self.map_err(|error| Error::Library { context: what.to_string(), message: one_line(&error.to_string()) })
+    }
+}
+
+/// Adds the path to an error of the operating system.
+pub(crate) trait AtPath<T> {
+    /// For `std::io` results.
+    fn at_path(self, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T> AtPath<T> for std::io::Result<T> {
+    fn at_path(self, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|cause| Error::Io { path: path.as_ref().to_path_buf(), cause })
+    }
+}
+
+/// Keeps the first, telling line of a library's message: Lance and Polars append
+/// their source locations and query plans.
+pub(crate) fn one_line(message: &str) -> String {
+    let message = message.split(", /").next().unwrap_or(message);
+    let first = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no message");
+    let mut line: String = first.chars().take(400).collect();
+    if line.len() < first.len() {
+        line.push('…');
+    }
+    line
+}

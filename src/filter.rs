@@ -1,0 +1,128 @@
+//! Which of the found items may be scored.
+
+use std::collections::HashMap;
+
+use polars::prelude::*;
+
+use crate::bridge;
+use crate::error::{Doing, Error, Result};
+use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
+
+/// Removes rows of a results frame before they are paid for. Closures are filters:
+/// `|results: DataFrame| Ok(results.head(Some(5)))`.
+pub trait Filter: Send + Sync {
+    /// The rows that stay, unchanged.
+    ///
+    /// # Errors
+    /// Whatever keeps the filter from deciding.
+    fn filter(&self, results: DataFrame) -> Result<DataFrame>;
+
+    /// Called once before a search, with a frame of no rows, so that mistakes show early.
+    ///
+    /// # Errors
+    /// A filter that cannot work on such frames.
+    fn check(&self, _results: &DataFrame) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PassThroughFilter;
+
+impl Filter for PassThroughFilter {
+    fn filter(&self, results: DataFrame) -> Result<DataFrame> {
+        Ok(results)
+    }
+}
+
+/// Keeps the rows for which a Polars SQL expression over the frame's columns is true
+/// (not false, not null): `mw < 500 AND smiles NOT LIKE '%Br%'`.
+#[derive(Clone, Debug)]
+pub struct SqlFilter {
+    sql: String,
+}
+
+impl SqlFilter {
+    /// An expression, not a statement.
+    pub fn new(sql: impl Into<String>) -> Self {
+        SqlFilter { sql: sql.into() }
+    }
+}
+
+impl Filter for SqlFilter {
+    fn filter(&self, results: DataFrame) -> Result<DataFrame> {
+        let expression = parse_sql("filter.sql", &self.sql)?;
+        results.lazy().filter(expression).collect().map_err(|error| sql_error("filter.sql", &self.sql, error))
+    }
+
+    fn check(&self, results: &DataFrame) -> Result<()> {
+        let expression = parse_sql("filter.sql", &self.sql)?;
+        let value = results.clone().lazy().select([expression.alias("_filter")]).collect();
+        let value = value.map_err(|error| sql_error("filter.sql", &self.sql, error))?;
+        match value.columns().first().map(Column::dtype) {
+            Some(DataType::Boolean) => Ok(()),
+            dtype => Err(Error::Config(format!(
+                "filter.sql: expected true or false of `{}`, found {}",
+                self.sql,
+                dtype.map_or("nothing".into(), |dtype| dtype.to_string())
+            ))),
+        }
+    }
+}
+
+impl<F> Filter for F
+where
+    F: Fn(DataFrame) -> Result<DataFrame> + Send + Sync,
+{
+    fn filter(&self, results: DataFrame) -> Result<DataFrame> {
+        self(results)
+    }
+}
+
+/// A Polars SQL expression, or an error that says where it was asked.
+pub(crate) fn parse_sql(key: &str, sql: &str) -> Result<Expr> {
+    polars::sql::sql_expr(sql).map_err(|error| sql_error(key, sql, error))
+}
+
+pub(crate) fn sql_error(key: &str, sql: &str, error: PolarsError) -> Error {
+    Error::Config(format!("{key}: cannot evaluate `{sql}`: {}", crate::error::one_line(&error.to_string())))
+}
+
+/// Checks that a filter only took rows away: what it gave must be rows of what it got, unchanged,
+/// each at most once. (Embeddings are compared by dtype only.)
+pub(crate) fn check_subset(before: &DataFrame, after: &DataFrame) -> Result<()> {
+    let (had, has) = (before.schema(), after.schema());
+    if had != has {
+        let describe = |schema: &SchemaRef| {
+            schema.iter().map(|(name, dtype)| format!("{name} {dtype}")).collect::<Vec<_>>().join(", ")
+        };
+        return Err(Error::contract("filter", "columns", describe(had), describe(has)));
+    }
+    if before.height() == after.height() && keys(before)? == keys(after)? && unchanged(before, after)? {
+        return Ok(());
+    }
+    let mut row_of: HashMap<(u32, u64), u32> = keys(before)?.into_iter().zip(0..).collect();
+    let mut rows = Vec::with_capacity(after.height());
+    for (query, item) in keys(after)? {
+        let Some(row) = row_of.remove(&(query, item)) else {
+            let found = format!("item {item} under query {query}, which was not there, or twice");
+            return Err(Error::contract("filter", DB_IDX, "rows of its input, each at most once", found));
+        };
+        rows.push(row);
+    }
+    let kept = bridge::gather(before, &rows)?;
+    match unchanged(&kept, after)? {
+        true => Ok(()),
+        false => Err(Error::contract("filter", "rows", "rows of its input, unchanged", "changed values")),
+    }
+}
+
+fn keys(frame: &DataFrame) -> Result<Vec<(u32, u64)>> {
+    Ok(schema::u32s(frame, QUERY_IDX)?.into_iter().zip(schema::u64s(frame, DB_IDX)?).collect())
+}
+
+fn unchanged(a: &DataFrame, b: &DataFrame) -> Result<bool> {
+    let (a, b) = (a.drop(EMBEDDING).doing("checking the filter")?, b.drop(EMBEDDING).doing("checking the filter")?);
+    Ok(a.equals_missing(&b))
+}

@@ -1,0 +1,332 @@
+//! Pays for each item once: who was asked, what came back, what is durable.
+//!
+//! The ledger is a cache under `Score`; no strategy reads it. It alone decides which
+//! items are asked (distinct, unseen, within the budget), in which batches, and it makes
+//! each finished batch durable before the worker that scored it gets another.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use polars::prelude::*;
+
+use crate::bridge;
+use crate::error::{AtPath, Doing, Error, Result};
+use crate::log::{read_parquet, write_parquet};
+use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, RAW_SCORE, REASON, SCORE};
+use crate::score::Score;
+
+/// What came back for an item.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// As the scorer gave it.
+    score: Option<f64>,
+    reason: Option<String>,
+    parts: Vec<Option<f64>>,
+}
+
+/// Everything asked and answered in a run so far.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    /// Ordinals of the items asked in this run, in the strategy's order.
+    asked: HashMap<u64, u64>,
+    /// Answers of the items asked, and of some that a killed process paid for
+    /// and the strategy has not come to again yet.
+    answers: HashMap<u64, Answer>,
+    /// Names of the score's parts, from the first answer on.
+    parts: Option<Vec<String>>,
+    /// Where finished batches are kept.
+    folder: Option<Folder>,
+    /// Whether a smaller raw score is better.
+    pub(crate) minimize: bool,
+    /// Set from outside to stop asking.
+    pub(crate) interrupt: Option<std::sync::Arc<AtomicBool>>,
+}
+
+struct Folder {
+    tmp: PathBuf,
+    path: PathBuf,
+    next: usize,
+}
+
+impl Ledger {
+    /// Items asked so far, each counted once: the cost.
+    pub(crate) fn evaluations(&self) -> u64 {
+        self.asked.len() as u64
+    }
+
+    /// From now on keeps finished batches in `path`, and takes what is there already.
+    pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<()> {
+        let mut files: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(path).at_path(path)? {
+            let file = entry.at_path(path)?.path();
+            if file.extension().is_some_and(|extension| extension == "parquet") {
+                files.push(file);
+            }
+        }
+        files.sort();
+        for file in &files {
+            let batch = read_parquet(file)?;
+            self.record(&batch)?;
+        }
+        self.folder = Some(Folder { tmp: tmp.into(), path: path.into(), next: files.len() });
+        Ok(())
+    }
+
+    /// Takes the items of a committed iteration, as a resumed run replays them.
+    pub(crate) fn replay(&mut self, scored: &DataFrame) -> Result<()> {
+        let (items, ordinals) = (schema::u64s(scored, DB_IDX)?, schema::u64s(scored, EVALUATION)?);
+        self.asked.extend(items.into_iter().zip(ordinals));
+        let mut answers = scored.clone();
+        if scored.column(RAW_SCORE).is_ok() {
+            answers = answers.drop(SCORE).doing("replaying")?;
+            answers.rename(RAW_SCORE, SCORE.into()).doing("replaying")?;
+        }
+        let first: Vec<&str> = crate::schema::names(&answers);
+        let parts: Vec<&str> = match first.iter().position(|name| *name == REASON) {
+            Some(position) => first[position + 1..].iter().copied().filter(|name| *name != EVALUATION).collect(),
+            None => Vec::new(),
+        };
+        let columns: Vec<&str> = [DB_IDX, SCORE, REASON].into_iter().chain(parts).collect();
+        self.record(&answers.select(columns).doing("replaying")?)
+    }
+
+    /// Scores a results frame: each item asked once, however many queries meet it.
+    /// Gives the scored frame, without rows of items beyond the budget, and how many items were new.
+    pub(crate) fn score(
+        &mut self,
+        score: &dyn Score,
+        results: DataFrame,
+        budget: Option<u64>,
+    ) -> Result<(DataFrame, u64)> {
+        let items = schema::u64s(&results, DB_IDX)?;
+        let mut left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
+        let (mut ask, mut fresh): (Vec<u32>, Vec<u64>) = (Vec::new(), Vec::new());
+        let mut kept: Vec<u32> = Vec::with_capacity(items.len());
+        for (row, item) in items.iter().enumerate() {
+            let next = self.evaluations() + 1;
+            if let Entry::Vacant(unseen) = self.asked.entry(*item) {
+                if left == 0 {
+                    continue;
+                }
+                left -= 1;
+                unseen.insert(next);
+                fresh.push(*item);
+                if !self.answers.contains_key(item) {
+                    ask.push(row as u32);
+                }
+            }
+            kept.push(row as u32);
+        }
+        let cut = items.len() - kept.len();
+        let wanted = bridge::gather(&results, &ask)?;
+        let wanted = wanted.drop_many([QUERY_IDX, DISTANCE]);
+        if let Err(error) = self.ask(score, &wanted) {
+            // What was answered stays answered; the iteration never happened.
+            fresh.iter().for_each(|item| {
+                self.asked.remove(item);
+            });
+            return Err(error);
+        }
+        let results = match cut {
+            0 => results,
+            _ => bridge::gather(&results, &kept)?,
+        };
+        Ok((self.annotate(results)?, fresh.len() as u64))
+    }
+
+    /// Asks for items in batches, by as many workers as the score allows.
+    fn ask(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
+        if items.height() == 0 {
+            return Ok(());
+        }
+        let size = score.batch_size().clamp(1, items.height());
+        let batches = items.height().div_ceil(size);
+        let next = AtomicUsize::new(0);
+        let failed: Mutex<Option<Error>> = Mutex::new(None);
+        let interrupt = self.interrupt.clone();
+        let shared = Mutex::new(&mut *self);
+        let work = || {
+            while failed.lock().is_ok_and(|failed| failed.is_none()) {
+                let batch = next.fetch_add(1, Ordering::Relaxed);
+                if batch >= batches {
+                    break;
+                }
+                let outcome = if interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
+                    Err(Error::Interrupted)
+                } else {
+                    let batch = items.slice((batch * size) as i64, size);
+                    score.score(&batch).and_then(|answers| check_answers(&batch, answers)).and_then(|answers| {
+                        let mut ledger = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                        ledger.keep(&answers, score.is_paid())
+                    })
+                };
+                if let Err(error) = outcome {
+                    failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+                }
+            }
+        };
+        match score.workers().clamp(1, batches) {
+            1 => work(),
+            workers => std::thread::scope(|scope| {
+                for _ in 0..workers {
+                    scope.spawn(work);
+                }
+            }),
+        }
+        failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
+    }
+
+    /// Makes a batch of answers durable, then takes it.
+    fn keep(&mut self, answers: &DataFrame, durable: bool) -> Result<()> {
+        if let (true, Some(folder)) = (durable, &mut self.folder) {
+            let ordinals: Vec<Option<u64>> =
+                schema::u64s(answers, DB_IDX)?.iter().map(|item| self.asked.get(item).copied()).collect();
+            let mut columns = vec![Column::new(EVALUATION.into(), ordinals)];
+            columns.extend(answers.columns().iter().cloned());
+            let batch = DataFrame::new(answers.height(), columns).doing("writing the ledger")?;
+            write_parquet(&folder.tmp, &folder.path.join(format!("batch-{:06}.parquet", folder.next)), &batch)?;
+            folder.next += 1;
+        }
+        self.record(answers)
+    }
+
+    /// Takes answers: `db_idx`, `score`, `reason`, then parts.
+    fn record(&mut self, answers: &DataFrame) -> Result<()> {
+        let part_columns: Vec<&Column> = answers
+            .columns()
+            .iter()
+            .filter(|column| ![DB_IDX, SCORE, REASON, EVALUATION].contains(&column.name().as_str()))
+            .collect();
+        let names: Vec<String> = part_columns.iter().map(|column| column.name().to_string()).collect();
+        let known = self.parts.get_or_insert_with(|| names.clone());
+        if *known != names {
+            return Err(Error::contract("score", "parts", known.join(", "), names.join(", ")));
+        }
+        let parts = names.iter().map(|name| schema::scores(answers, name)).collect::<Result<Vec<_>>>()?;
+        let scores = schema::scores(answers, SCORE)?;
+        let reasons = answers.column(REASON).doing("answers")?.str().doing("answers")?.clone();
+        for (row, item) in schema::u64s(answers, DB_IDX)?.into_iter().enumerate() {
+            let answer = Answer {
+                score: scores[row],
+                reason: reasons.get(row).map(str::to_string),
+                parts: parts.iter().map(|part| part[row]).collect(),
+            };
+            self.answers.insert(item, answer);
+        }
+        Ok(())
+    }
+
+    /// Adds `score`, `raw_score` if it differs, `reason`, the parts and `evaluation` to a results frame.
+    fn annotate(&self, mut results: DataFrame) -> Result<DataFrame> {
+        let items = schema::u64s(&results, DB_IDX)?;
+        let missing = || Error::contract("score", DB_IDX, "an answer for each item", "none");
+        let answers =
+            items.iter().map(|item| self.answers.get(item).ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
+        let raw: Vec<Option<f64>> = answers.iter().map(|answer| answer.score).collect();
+        let mut add = |column: Column| results.with_column(column).map(|_| ()).doing("adding scores");
+        if self.minimize {
+            add(Column::new(SCORE.into(), raw.iter().map(|score| score.map(|score| -score)).collect::<Vec<_>>()))?;
+            add(Column::new(RAW_SCORE.into(), raw))?;
+        } else {
+            add(Column::new(SCORE.into(), raw))?;
+        }
+        let reasons: StringChunked = answers.iter().map(|answer| answer.reason.as_deref()).collect();
+        add(reasons.with_name(REASON.into()).into_column())?;
+        for (part, name) in self.parts.iter().flatten().enumerate() {
+            let values: Vec<Option<f64>> =
+                answers.iter().map(|answer| answer.parts.get(part).copied().flatten()).collect();
+            add(Column::new(name.as_str().into(), values))?;
+        }
+        let ordinals =
+            items.iter().map(|item| self.asked.get(item).copied().ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
+        add(Column::new(EVALUATION.into(), ordinals))?;
+        Ok(results)
+    }
+}
+
+/// Puts what a score gave into the order asked, as `db_idx`, `score`, `reason`, parts.
+/// NaN and infinite scores become failures with that reason.
+fn check_answers(batch: &DataFrame, answers: DataFrame) -> Result<DataFrame> {
+    let asked = schema::u64s(batch, DB_IDX)?;
+    let answers = match answers.column(DB_IDX) {
+        Ok(_) => in_order(&asked, answers)?,
+        Err(_) if answers.height() == asked.len() => answers,
+        Err(_) => {
+            let found =
+                format!("{} (with a `db_idx` column they may come in any order, or fail to come)", answers.height());
+            return Err(Error::contract("score", "rows", format!("{} scores, one for each item", asked.len()), found));
+        }
+    };
+    let mut columns = vec![Column::new(DB_IDX.into(), asked)];
+    let score = number(&answers, SCORE)?;
+    let reasons = match answers.column(REASON) {
+        Ok(column) => column
+            .cast(&DataType::String)
+            .doing("score: column `reason`")?
+            .str()
+            .doing("score: column `reason`")?
+            .clone(),
+        Err(_) => StringChunked::full_null(REASON.into(), answers.height()),
+    };
+    let failure = |score: Option<f64>| match score {
+        None => Some("no score"),
+        Some(score) if score.is_nan() => Some("NaN"),
+        Some(score) if score.is_infinite() => Some("infinite"),
+        Some(_) => None,
+    };
+    let reasons: StringChunked = score
+        .iter()
+        .zip(reasons.iter())
+        .map(|(score, reason)| failure(*score).map(|failure| reason.unwrap_or(failure)))
+        .collect();
+    let finite: Vec<Option<f64>> = score.iter().map(|score| score.filter(|score| score.is_finite())).collect();
+    columns.push(Column::new(SCORE.into(), finite));
+    columns.push(reasons.with_name(REASON.into()).into_column());
+    for name in crate::schema::names(&answers) {
+        if [DB_IDX, SCORE, REASON].contains(&name) {
+            continue;
+        }
+        if schema::is_reserved(name) || batch.column(name).is_ok() {
+            return Err(Error::contract("score", name, "another name for a part of the score", "a name that is taken"));
+        }
+        columns.push(Column::new(name.into(), number(&answers, name)?));
+    }
+    DataFrame::new(columns[0].len(), columns).doing("score")
+}
+
+/// A numeric column as nullable f64.
+fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
+    let Ok(column) = answers.column(name) else {
+        let names = crate::schema::names(&answers).join(", ");
+        return Err(Error::contract("score", name, "a number", format!("no such column (there are: {names})")));
+    };
+    let dtype = column.dtype();
+    if !(dtype.is_primitive_numeric() || dtype.is_decimal() || matches!(dtype, DataType::Boolean | DataType::Null)) {
+        return Err(Error::contract("score", name, "a number", dtype));
+    }
+    let column = column.cast(&DataType::Float64).doing("score")?;
+    Ok(column.f64().doing("score")?.iter().collect())
+}
+
+/// Matches answers to the items asked by `db_idx`; an item without an answer has a null score.
+fn in_order(asked: &[u64], answers: DataFrame) -> Result<DataFrame> {
+    let ids = answers.column(DB_IDX).doing("score")?.cast(&DataType::UInt64).doing("score: column `db_idx`")?;
+    let ids = ids.u64().doing("score")?.clone();
+    let position: HashMap<u64, usize> = asked.iter().copied().zip(0..).collect();
+    let mut row_of: Vec<Option<u32>> = vec![None; asked.len()];
+    for (row, id) in ids.iter().enumerate() {
+        let Some(at) = id.and_then(|id| position.get(&id)) else {
+            let found = id.map_or("null".to_string(), |id| format!("{id}, which was not"));
+            return Err(Error::contract("score", DB_IDX, "items that were asked", found));
+        };
+        if row_of[*at].replace(row as u32).is_some() {
+            return Err(Error::contract("score", DB_IDX, "each item once", format!("{} twice", asked[*at])));
+        }
+    }
+    let rows: IdxCa = row_of.into_iter().collect();
+    answers.take(&rows.with_name("rows".into())).doing("score")
+}

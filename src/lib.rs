@@ -1,0 +1,97 @@
+//! Find the best-scoring items of an embedded library while scoring only a small share of it.
+//!
+//! A *library* holds N items (molecules, documents, products), each with an embedding. A *score*
+//! says how good an item is and costs real money: a docking run, a model, an API call, a person.
+//! `uphill` moves query vectors through embedding space towards better scores:
+//!
+//! ```text
+//! queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
+//!           (Lance, ANN index)                        (Parquet per iteration)
+//! ```
+//!
+//! # A first run
+//!
+//! ```
+//! use uphill::{IndexOptions, LanceDatabase, RlUpdate, Runner, SqlFilter, SqlScore, VectorDatabase};
+//!
+//! # fn main() -> uphill::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let dataset = folder.path().join("molecules.lance");
+//! // Parquet in: a column of embeddings, and any attributes.
+//! uphill::index("data/molecules.parquet", &dataset, &IndexOptions::default())?;
+//! let database = LanceDatabase::open(dataset.to_string_lossy())?.k(10);
+//!
+//! // Start at eight random molecules and climb towards drug-likeness.
+//! let start = database.sample(8, &mut uphill::stream(7, "start", 0, 0))?;
+//! let start = uphill::queries_at(&database, &start)?;
+//! let mut runner = Runner::new(database, SqlScore::new("qed"), RlUpdate::new(0.5)).filter(SqlFilter::new("mw < 500"));
+//! let log = runner.search(&start, 5)?;
+//!
+//! // The log is Parquet; compiled, it has each item once, the best first.
+//! let best = uphill::collect(log.compile_results()?.limit(10))?;
+//! assert_eq!(best.height(), 10);
+//! let scores: Vec<f64> = best.column("score").unwrap().f64().unwrap().into_no_null_iter().collect();
+//! assert!(scores.is_sorted_by(|a, b| a >= b));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The frames between stages
+//!
+//! Every stage takes and gives Polars frames. What user code gives back is checked, and an error
+//! names the stage, the iteration, the column and both values.
+//!
+//! | frame | columns |
+//! |---|---|
+//! | queries | `query_idx` u32, `parent_idx` u32 nullable, `collection_idx` u32, `embedding` array of f64 |
+//! | results | `query_idx`, `db_idx` u64, `distance` f32, `embedding` array of f32, then the item's attributes |
+//! | scored | results + `score` f64 nullable, `reason` string nullable, parts of the score, `evaluation` u64 |
+//!
+//! - A higher `score` is better, always. It is null if the item was asked for and failed; `reason` says why.
+//! - A smaller `distance` is nearer under every metric. L2 is squared, cosine is `1 - cos`, dot is `1 - a . b`.
+//! - `db_idx` is the item's stable identity: for a dataset that [`index`] built, its position among the kept rows.
+//! - `evaluation` counts the items asked, from 1: the cost at which an item was found.
+//!
+//! # The parts
+//!
+//! [`VectorDatabase`] ([`LanceDatabase`], [`GradientQuery`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
+//! scored; [`Score`] ([`SqlScore`], closures) says what they are worth, and each item is asked for once per run;
+//! [`SearchLog`] keeps every iteration as Parquet; [`QueryUpdate`] ([`RlUpdate`], [`TopKUpdate`]) moves the queries;
+//! [`Runner`] is the loop. [`Config`] builds all of them from a TOML file, as the command line does.
+//! Everything is synchronous, and safe to call from inside an async runtime.
+
+mod bridge;
+mod config;
+mod database;
+mod error;
+mod filter;
+mod folder;
+mod index;
+mod ledger;
+mod log;
+mod runner;
+mod schema;
+mod score;
+mod update;
+
+pub use bridge::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
+pub use config::{
+    Config, DatabaseConfig, Direction, FilterConfig, QueriesConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
+};
+pub use database::{GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, Request, VectorDatabase};
+pub use error::{Error, Result};
+pub use filter::{Filter, PassThroughFilter, SqlFilter};
+pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, index};
+pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, collect};
+pub use runner::{Runner, Stop, StopReason, Summary};
+pub use schema::{check_queries, check_results, is_reserved, queries};
+pub use score::{IntoScores, Score, SqlScore};
+pub use update::{QueryUpdate, RlUpdate, Step, TopKUpdate, next_queries, stream};
+
+/// Column names of the frames.
+pub mod columns {
+    pub use crate::schema::{
+        COLLECTION_IDX, DB_IDX, DISTANCE, EMBEDDING, EVALUATION, ITERATION, PARENT_IDX, QUERY_IDX, RAW_SCORE, REASON,
+        RESERVED, SCORE, SOURCE_ROW,
+    };
+}

@@ -1,0 +1,305 @@
+//! The `uphill` command: one short function per command, printing, progress, exit codes.
+
+mod output;
+mod signals;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use polars::prelude::*;
+use serde_json::json;
+use uphill::{Config, Error, IndexKind, IndexOptions, LanceDatabase, Metric, Progress, SearchLog, StopReason, Summary};
+
+use crate::output::Output;
+use crate::signals::Signals;
+
+/// Finds the best-scoring items of an embedded library while scoring only a small share of it.
+///
+/// Exit codes: 0 done, 1 failure, 2 usage or configuration, 4 the run folder or dataset is in
+/// use, 130 and 143 interrupted (continue with --resume).
+#[derive(Parser)]
+#[command(name = "uphill", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build a Lance dataset with an index from Parquet files of embedded items.
+    Index(Index),
+    /// Search a library as a run file says, into a run folder.
+    Search(Search),
+    /// The items met, best first: one row each.
+    Results(Show),
+    /// The query vectors of each iteration.
+    Queries(Show),
+    /// The path of each query and the scores it met.
+    Trajectories(Show),
+    /// What a dataset or a run folder is: rows, index, version; how far, how it ended, best.
+    Inspect {
+        /// A Lance dataset or a run folder.
+        path: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Index {
+    /// A Parquet file, a glob, or a folder of .parquet files.
+    items: PathBuf,
+    /// The dataset to build.
+    dataset: PathBuf,
+    /// The column of embeddings [default: the only list of floats].
+    #[arg(long)]
+    embedding_column: Option<String>,
+    /// l2 (squared), cosine or dot.
+    #[arg(long, default_value = "l2")]
+    metric: Metric,
+    /// auto, none, ivf-flat or ivf-sq; auto is ivf-flat, or none below 5000 rows.
+    #[arg(long, default_value = "auto")]
+    index: IndexKind,
+    /// Index partitions: auto (about the square root of the rows) or a number.
+    #[arg(long, default_value = "auto", value_parser = partitions)]
+    partitions: Partitions,
+    /// Rename a column: --rename score=docking.
+    #[arg(long, value_name = "FROM=TO", value_parser = rename)]
+    rename: Vec<(String, String)>,
+    /// Drop rows without a usable embedding instead of refusing the input; keeps `source_row`.
+    #[arg(long)]
+    skip_invalid: bool,
+    /// Replace a dataset that is there.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(clap::Args)]
+struct Search {
+    /// The run file.
+    run: PathBuf,
+    /// The run folder to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Go on with the run in that folder.
+    #[arg(long)]
+    resume: bool,
+    /// Override a key of the run file: --set update.lr=0.1.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(clap::Args)]
+struct Show {
+    /// The run folder.
+    run: PathBuf,
+    /// Only the first so many rows.
+    #[arg(long, short = 'n')]
+    limit: Option<u32>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Clone, Copy)]
+struct Partitions(Option<usize>);
+
+fn partitions(text: &str) -> Result<Partitions, String> {
+    match text {
+        "auto" => Ok(Partitions(None)),
+        _ => match text.parse() {
+            Ok(number) if number > 0 => Ok(Partitions(Some(number))),
+            _ => Err("expected auto or a number above 0".into()),
+        },
+    }
+}
+
+fn rename(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.into(), to.into())),
+        _ => Err("expected FROM=TO".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    output::log_warnings();
+    let signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error.into()),
+    };
+    let done = match command {
+        Command::Index(arguments) => index(arguments, &signals),
+        Command::Search(arguments) => search(arguments, &signals),
+        Command::Results(arguments) => show(arguments, |log| log.compile_results()),
+        Command::Queries(arguments) => show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())),
+        Command::Trajectories(arguments) => show(arguments, |log| log.compile_trajectories()),
+        Command::Inspect { path, json } => inspect(path, json),
+    };
+    match done {
+        Ok(()) => signals.exit_code(),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("uphill: {error:#}");
+    ExitCode::from(match error.downcast_ref::<Error>() {
+        Some(Error::Config(_)) => 2,
+        Some(Error::Locked { .. }) => 4,
+        Some(Error::Interrupted) => 130,
+        _ => 1,
+    })
+}
+
+fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
+    let bar = output::progress_bar();
+    let shown = bar.clone();
+    let options = IndexOptions {
+        embedding_column: arguments.embedding_column,
+        metric: Some(arguments.metric),
+        index: arguments.index,
+        partitions: arguments.partitions.0,
+        rename: arguments.rename,
+        skip_invalid: arguments.skip_invalid,
+        overwrite: arguments.overwrite,
+        progress: Some(Arc::new(move |progress| match progress {
+            Progress::Rows(done, total) => {
+                shown.set_length(total);
+                shown.set_position(done);
+            }
+            Progress::Building(partitions) => {
+                shown.set_message(format!("building the index of {partitions} partitions"))
+            }
+        })),
+        stop: Some(signals.flag()),
+    };
+    let built = uphill::index(&arguments.items, &arguments.dataset, &options);
+    bar.finish_and_clear();
+    let built = built?;
+    if built.invalid.total() > 0 {
+        eprintln!("left out {}", built.invalid);
+    }
+    let kind = match (built.partitions, arguments.index) {
+        (None, _) => "no index: searches are exact".to_string(),
+        (Some(partitions), IndexKind::IvfSq) => format!("ivf-sq with {partitions} partitions"),
+        (Some(partitions), _) => format!("ivf-flat with {partitions} partitions"),
+    };
+    eprintln!("{}: {} items of {} dimensions, {kind}", arguments.dataset.display(), built.rows, built.dim);
+    Ok(())
+}
+
+fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
+    let config = Config::read(&arguments.run, &arguments.set)?;
+    let pinned = match arguments.resume {
+        true => Some(SearchLog::open(&arguments.out)?.manifest().clone()),
+        false => None,
+    };
+    if let Some(manifest) = &pinned {
+        let differences = config.differences(&manifest.config);
+        if !differences.is_empty() {
+            let reason = format!("--resume: only stop conditions may change, but {}", differences.join("; "));
+            return Err(Error::Config(reason).into());
+        }
+    }
+    let database = config.database(pinned.and_then(|manifest| manifest.dataset).map(|dataset| dataset.version))?;
+    let queries = config.queries(&database)?;
+    let mut runner = config.runner(database)?.interrupt(signals.flag());
+    if std::io::stderr().is_terminal() {
+        runner = runner.observe(progress_line);
+    }
+    let log = match arguments.resume {
+        true => runner.resume(&arguments.out, &queries, config.stop.iterations)?,
+        false => runner.search_into(&arguments.out, &queries, config.stop.iterations)?,
+    };
+    let Some(ended) = &log.manifest().ended else { return Ok(()) };
+    if ended.reason == StopReason::Interrupted {
+        eprintln!("interrupted after {} iterations; continue with --resume", ended.iterations);
+        return Ok(());
+    }
+    arguments.output.write(log.compile_results()?.limit(10))?;
+    eprintln!(
+        "{} iterations, {} items scored ({}): {}",
+        ended.iterations,
+        ended.evaluations,
+        reason(ended.reason),
+        arguments.out.display()
+    );
+    Ok(())
+}
+
+fn reason(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::Iterations => "as many iterations as asked",
+        StopReason::Evaluations => "the budget is spent",
+        StopReason::NothingNew => "nothing new was met",
+        StopReason::Interrupted => "interrupted",
+    }
+}
+
+fn progress_line(summary: &Summary) {
+    let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
+    eprintln!(
+        "iteration {:>4}  best {:>10}  mean {:>10}  new {:>6}  scored {:>8}",
+        summary.iteration,
+        number(summary.best),
+        number(summary.mean),
+        summary.new,
+        summary.evaluations
+    );
+}
+
+fn show(arguments: Show, query: impl Fn(&SearchLog) -> uphill::Result<LazyFrame>) -> anyhow::Result<()> {
+    let log = SearchLog::open(&arguments.run)?;
+    let mut frame = query(&log)?;
+    if let Some(limit) = arguments.limit {
+        frame = frame.limit(limit);
+    }
+    arguments.output.write(frame)
+}
+
+fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
+    let facts = if path.join("run.json").exists() {
+        let log = SearchLog::open(&path)?;
+        let best = log.compile_results()?.limit(1).collect()?;
+        let manifest = log.manifest();
+        json!({
+            "run": path,
+            "format": manifest.format_version,
+            "uphill": manifest.uphill_version,
+            "dataset": manifest.dataset.as_ref().map(|dataset| &dataset.uri),
+            "dataset version": manifest.dataset.as_ref().map(|dataset| dataset.version),
+            "seed": manifest.seed,
+            "iterations": log.iterations().len(),
+            "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed", |ended| reason(ended.reason)),
+            "items scored": manifest.ended.as_ref().map(|ended| ended.evaluations),
+            "best score": best.column("score").ok().and_then(|score| score.f64().ok()?.get(0)),
+            "best item": best.column("db_idx").ok().and_then(|item| item.u64().ok()?.get(0)),
+        })
+    } else {
+        let database = LanceDatabase::open(path.to_string_lossy())?;
+        let identity = uphill::VectorDatabase::identity(&database).cloned();
+        let Some(identity) = identity else { return Ok(()) };
+        let index = identity.index.as_ref();
+        json!({
+            "dataset": path,
+            "rows": identity.rows,
+            "dim": identity.dim,
+            "metric": identity.metric,
+            "index": index.map_or("none: searches are exact".into(), |index| index.kind.clone()),
+            "partitions": index.map(|index| index.partitions),
+            "unindexed rows": index.map(|index| index.unindexed_rows),
+            "version": identity.version,
+            "ids": identity.ids,
+            "library id": identity.library_id,
+            "columns": database.column_names(),
+        })
+    };
+    output::facts(&facts, json)
+}

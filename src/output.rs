@@ -1,0 +1,183 @@
+//! How the command prints: frames to stdout, messages and progress to stderr.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use polars::prelude::*;
+
+/// Where a frame goes, and as what.
+#[derive(clap::Args)]
+pub struct Output {
+    /// table, csv, json or parquet [default: table on a terminal, else csv].
+    #[arg(long)]
+    format: Option<Format>,
+    /// Write to a file instead of stdout.
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Format {
+    Table,
+    Csv,
+    Json,
+    Parquet,
+}
+
+impl Output {
+    /// Runs the query, streaming, and writes what it gives.
+    pub fn write(&self, query: LazyFrame) -> anyhow::Result<()> {
+        let mut frame = uphill::collect(query)?;
+        let format = self.format.unwrap_or_else(|| self.guess());
+        let mut out: Box<dyn Write> = match &self.output {
+            Some(path) => Box::new(File::create(path).with_context(|| path.display().to_string())?),
+            None => Box::new(io::stdout().lock()),
+        };
+        match format {
+            Format::Table => writeln!(out, "{}", table(&frame))?,
+            Format::Csv => CsvWriter::new(&mut out).finish(&mut flat(&frame)?)?,
+            Format::Json => {
+                JsonWriter::new(&mut out).with_json_format(JsonFormat::Json).finish(&mut frame)?;
+                writeln!(out)?;
+            }
+            Format::Parquet => {
+                let mut bytes = Vec::new();
+                ParquetWriter::new(&mut bytes).finish(&mut frame)?;
+                out.write_all(&bytes)?;
+            }
+        }
+        out.flush()?;
+        Ok(())
+    }
+
+    fn guess(&self) -> Format {
+        let by_name = self.output.as_ref().and_then(|path| path.extension()).and_then(|name| name.to_str());
+        match by_name {
+            Some("csv") => Format::Csv,
+            Some("json") => Format::Json,
+            Some("parquet") => Format::Parquet,
+            _ if self.output.is_none() && io::stdout().is_terminal() => Format::Table,
+            _ => Format::Csv,
+        }
+    }
+}
+
+/// A frame as text, at most 50 rows of it.
+fn table(frame: &DataFrame) -> String {
+    const MOST: usize = 50;
+    let mut table = Table::new();
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(frame.columns().iter().map(|column| column.name().to_string()));
+    for row in 0..frame.height().min(MOST) {
+        table.add_row(frame.columns().iter().map(|column| column.get(row).map_or(String::new(), |value| cell(&value))));
+    }
+    let mut text = table.to_string();
+    if frame.height() > MOST {
+        text.push_str(&format!("\n… and {} rows more (--format csv shows all)", frame.height() - MOST));
+    }
+    text
+}
+
+fn cell(value: &AnyValue<'_>) -> String {
+    match value {
+        AnyValue::Null => String::new(),
+        AnyValue::Float64(value) => format!("{value:.6}").trim_end_matches('0').trim_end_matches('.').to_string(),
+        AnyValue::String(text) => shorten(text),
+        AnyValue::StringOwned(text) => shorten(text),
+        other => other.to_string(),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(48) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
+}
+
+/// Lists as text such as `[0.5, 0.25]`: CSV has no lists.
+fn flat(frame: &DataFrame) -> PolarsResult<DataFrame> {
+    let mut flat = frame.clone();
+    for column in frame.columns() {
+        let list = match column.dtype() {
+            DataType::Array(inner, _) => column.cast(&DataType::List(inner.clone()))?,
+            DataType::List(_) => column.clone(),
+            _ => continue,
+        };
+        let list = list.cast(&DataType::List(Box::new(DataType::String)))?;
+        let lists = list.list()?;
+        let text: StringChunked = (0..lists.len())
+            .map(|row| {
+                let values = lists.get_as_series(row)?;
+                let values = values.str().ok()?;
+                let items: Vec<&str> = values.iter().map(|value| value.unwrap_or("")).collect();
+                Some(format!("[{}]", items.join(", ")))
+            })
+            .collect();
+        flat.with_column(text.with_name(column.name().clone()).into_column())?;
+    }
+    Ok(flat)
+}
+
+/// Prints a JSON object as aligned lines, or as it is.
+pub fn facts(facts: &serde_json::Value, json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(facts)?)?;
+        return Ok(());
+    }
+    for (name, value) in facts.as_object().into_iter().flatten() {
+        let value = match value {
+            serde_json::Value::Null => "-".into(),
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Array(items) => {
+                items.iter().map(|item| item.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
+            }
+            other => other.to_string(),
+        };
+        writeln!(out, "{name:<16}  {value}")?;
+    }
+    Ok(())
+}
+
+/// A bar on stderr, if that is a terminal.
+pub fn progress_bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} rows  {per_sec}  {msg}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Whether the reader of our output went away, which is not a failure.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+            || cause.to_string().contains("Broken pipe")
+    })
+}
+
+/// Prints this crate's warnings.
+pub fn log_warnings() {
+    struct Warnings;
+    impl log::Log for Warnings {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.level() <= log::Level::Warn && metadata.target().starts_with("uphill")
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                eprintln!("uphill: {}", record.args());
+            }
+        }
+        fn flush(&self) {}
+    }
+    if log::set_logger(&Warnings).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+}

@@ -1,0 +1,341 @@
+//! The loop: query → filter → score → log → update, and again.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+
+use crate::database::{Request, VectorDatabase};
+use crate::error::{Error, Result};
+use crate::filter::{Filter, PassThroughFilter, check_subset};
+use crate::ledger::Ledger;
+use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog};
+use crate::schema::{self, SCORE};
+use crate::score::Score;
+use crate::update::{QueryUpdate, Step};
+
+/// Runs a search: owns the stages, knows when to stop.
+///
+/// ```text
+/// queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
+/// ```
+pub struct Runner {
+    database: Box<dyn VectorDatabase>,
+    filter: Box<dyn Filter>,
+    score: Box<dyn Score>,
+    update: Box<dyn QueryUpdate>,
+    ledger: Ledger,
+    seed: u64,
+    stop: Stop,
+    config: serde_json::Value,
+    observer: Option<Box<dyn FnMut(&Summary)>>,
+    interrupt: Option<Arc<AtomicBool>>,
+}
+
+/// When a search ends by itself. What is `None` does not count.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stop {
+    /// Items asked, each counted once. Never exceeded: the last iteration is cut.
+    pub evaluations: Option<u64>,
+    /// So many iterations in a row in which no new item was met.
+    pub nothing_new: Option<u32>,
+}
+
+/// Why a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// As many iterations as asked.
+    Iterations,
+    /// As many items as the budget allows.
+    Evaluations,
+    /// No new item for as many iterations as asked.
+    NothingNew,
+    /// A signal.
+    Interrupted,
+}
+
+/// One iteration in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Counts from 0.
+    pub iteration: u32,
+    /// Rows of the scored frame.
+    pub rows: usize,
+    /// Items met for the first time.
+    pub new: u64,
+    /// Rows whose item has no score.
+    pub failed: usize,
+    /// Items asked so far.
+    pub evaluations: u64,
+    /// The best score of the iteration.
+    pub best: Option<f64>,
+    /// The mean score of the iteration's rows.
+    pub mean: Option<f64>,
+}
+
+impl Runner {
+    /// A search of a library by a score and a rule, without a filter.
+    pub fn new(
+        database: impl VectorDatabase + 'static,
+        score: impl Score + 'static,
+        update: impl QueryUpdate + 'static,
+    ) -> Self {
+        Self::from_parts(Box::new(database), Box::new(score), Box::new(update))
+    }
+
+    /// As [`Runner::new`], of parts chosen at run time.
+    pub fn from_parts(database: Box<dyn VectorDatabase>, score: Box<dyn Score>, update: Box<dyn QueryUpdate>) -> Self {
+        Runner {
+            database,
+            filter: Box::new(PassThroughFilter),
+            score,
+            update,
+            ledger: Ledger::default(),
+            seed: 0,
+            stop: Stop::default(),
+            config: serde_json::Value::Null,
+            observer: None,
+            interrupt: None,
+        }
+    }
+
+    /// One iteration, with or without a log: gives the next queries.
+    ///
+    /// # Errors
+    /// A stage that fails or breaks the contract; the message names the iteration.
+    pub fn step(&mut self, iteration: u32, queries: &DataFrame, log: Option<&mut SearchLog>) -> Result<DataFrame> {
+        self.iterate(iteration, queries, log).map(|(_, next)| next).map_err(|error| error.at(iteration))
+    }
+
+    fn iterate(
+        &mut self,
+        iteration: u32,
+        queries: &DataFrame,
+        mut log: Option<&mut SearchLog>,
+    ) -> Result<(Summary, DataFrame)> {
+        schema::check_queries(queries, self.database.dim())?;
+        if let Some(log) = log.as_deref_mut() {
+            log.append_queries(iteration, queries)?;
+        }
+        let results = self.database.query(queries, Request::default())?;
+        schema::check_results("database", &results, self.database.dim())?;
+
+        let kept = self.filter.filter(results.clone())?;
+        check_subset(&results, &kept)?;
+
+        let (scored, new) = self.ledger.score(&*self.score, kept, self.stop.evaluations)?;
+
+        if let Some(log) = log.as_deref_mut() {
+            log.append(iteration, &scored)?;
+        }
+        let step = Step { iteration, queries, results: &scored, database: &*self.database, seed: self.seed };
+        self.update.observe(&step)?;
+        let next = self.update.update(&step)?;
+        schema::check_queries(&next, self.database.dim())?;
+        if let Some(log) = log {
+            log.append_queries(iteration + 1, &next)?;
+        }
+        Ok((summary(iteration, &scored, new, self.ledger.evaluations())?, next))
+    }
+
+    /// Searches for so many iterations, logging to a temporary folder that the log owns.
+    ///
+    /// # Errors
+    /// As [`Runner::step`].
+    pub fn search(&mut self, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
+        self.check(queries)?;
+        let log = SearchLog::temporary(self.manifest())?;
+        self.run(log, queries.clone(), 0, iterations)
+    }
+
+    /// Searches for so many iterations, logging to a folder that does not exist yet.
+    ///
+    /// # Errors
+    /// As [`Runner::step`]; a folder that is not empty.
+    pub fn search_into(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
+        self.check(queries)?;
+        let log = SearchLog::create(path, self.manifest())?;
+        self.run(log, queries.clone(), 0, iterations)
+    }
+
+    /// Goes on with a run, to so many iterations in all: replays what is committed, then
+    /// searches as if it had never stopped. `queries` are the starting ones, for a
+    /// run that stopped before it wrote them.
+    ///
+    /// # Errors
+    /// As [`Runner::step`]; no run folder there, one in use, or a dataset that changed.
+    pub fn resume(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
+        let mut log = SearchLog::resume(path)?;
+        self.check(queries)?;
+        self.check_same(&log)?;
+        let mut queries = queries.clone();
+        let committed = log.iterations().to_vec();
+        for iteration in &committed {
+            let asked = log.queries(*iteration)?;
+            let mut scored = log.results(*iteration)?;
+            self.ledger.replay(&scored)?;
+            let items = self.database.take(&schema::u64s(&scored, schema::DB_IDX)?)?;
+            let embeddings =
+                items.column(schema::EMBEDDING).map_err(|error| Error::input(log.path(), error.to_string()))?;
+            scored.insert_column(3, embeddings.clone()).map_err(|error| Error::input(log.path(), error.to_string()))?;
+            let step = Step {
+                iteration: *iteration,
+                queries: &asked,
+                results: &scored,
+                database: &*self.database,
+                seed: self.seed,
+            };
+            self.update.observe(&step)?;
+            if Some(iteration) == committed.last() {
+                queries = self.update.update(&step)?;
+            }
+        }
+        let next = committed.last().map_or(0, |last| last + 1);
+        if log.has_queries(next) {
+            queries = log.queries(next)?;
+        }
+        log.update_manifest(|manifest| manifest.ended = None)?;
+        self.run(log, queries, next, iterations)
+    }
+
+    fn run(&mut self, mut log: SearchLog, mut queries: DataFrame, from: u32, iterations: u32) -> Result<SearchLog> {
+        self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;
+        self.ledger.interrupt = self.interrupt.clone();
+        log.append_queries(from, &queries)?;
+        let (mut iteration, mut quiet) = (from, 0);
+        let reason = loop {
+            if let Some(reason) = self.reason_to_stop(iteration, iterations, quiet) {
+                break reason;
+            }
+            match self.iterate(iteration, &queries, Some(&mut log)) {
+                Ok((summary, next)) => {
+                    quiet = if summary.new == 0 { quiet + 1 } else { 0 };
+                    queries = next;
+                    if let Some(observer) = &mut self.observer {
+                        observer(&summary);
+                    }
+                }
+                Err(Error::Interrupted) => break StopReason::Interrupted,
+                Err(error) => return Err(error.at(iteration)),
+            }
+            iteration += 1;
+        };
+        let ended = Ended { reason, iterations: iteration, evaluations: self.ledger.evaluations(), at: now() };
+        log.update_manifest(|manifest| manifest.ended = Some(ended))?;
+        Ok(log)
+    }
+
+    fn reason_to_stop(&self, iteration: u32, iterations: u32, quiet: u32) -> Option<StopReason> {
+        if self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
+            return Some(StopReason::Interrupted);
+        }
+        if iteration >= iterations {
+            return Some(StopReason::Iterations);
+        }
+        if self.stop.evaluations.is_some_and(|budget| self.ledger.evaluations() >= budget) {
+            return Some(StopReason::Evaluations);
+        }
+        self.stop.nothing_new.is_some_and(|limit| quiet >= limit).then_some(StopReason::NothingNew)
+    }
+
+    /// Shows the stages an empty frame, so that mistakes cost nothing.
+    fn check(&self, queries: &DataFrame) -> Result<()> {
+        schema::check_queries(queries, self.database.dim())?;
+        let nothing = self.database.query(&queries.head(Some(0)), Request::default())?;
+        self.filter.check(&nothing)?;
+        self.score.check(&nothing.drop_many([schema::QUERY_IDX, schema::DISTANCE]))
+    }
+
+    /// Refuses to go on with a run of another library.
+    fn check_same(&self, log: &SearchLog) -> Result<()> {
+        let was = log.manifest();
+        if was.seed != self.seed {
+            return Err(Error::input(log.path(), format!("was started with seed {}, not {}", was.seed, self.seed)));
+        }
+        let (Some(then), Some(now)) = (&was.dataset, self.database.identity()) else { return Ok(()) };
+        let differences = then.differences(now);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let reason = format!("cannot go on, the dataset is not the one it was: {}", differences.join("; "));
+        Err(Error::input(log.path(), reason))
+    }
+
+    fn manifest(&self) -> Manifest {
+        Manifest {
+            format_version: FORMAT_VERSION,
+            uphill_version: env!("CARGO_PKG_VERSION").into(),
+            seed: self.seed,
+            dataset: self.database.identity().cloned(),
+            config: self.config.clone(),
+            started: now(),
+            ended: None,
+        }
+    }
+}
+
+/// Options.
+impl Runner {
+    /// Takes rows away before they are scored.
+    pub fn filter(mut self, filter: impl Filter + 'static) -> Self {
+        self.filter = Box::new(filter);
+        self
+    }
+
+    /// Of everything random (default 0).
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// When to stop before the iterations are over.
+    pub fn stop(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Takes smaller scores as better: `score` is the negative of the scorer's, which is kept as `raw_score`.
+    pub fn minimize(mut self, minimize: bool) -> Self {
+        self.ledger.minimize = minimize;
+        self
+    }
+
+    /// Stores the configuration in run.json.
+    pub fn describe(mut self, config: serde_json::Value) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Is told of each committed iteration.
+    pub fn observe(mut self, observer: impl FnMut(&Summary) + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Stops the search, resumably, when set.
+    pub fn interrupt(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.interrupt = Some(flag);
+        self
+    }
+}
+
+fn summary(iteration: u32, scored: &DataFrame, new: u64, evaluations: u64) -> Result<Summary> {
+    let scores = schema::scores(scored, SCORE)?;
+    let known: Vec<f64> = scores.iter().copied().flatten().collect();
+    Ok(Summary {
+        iteration,
+        rows: scores.len(),
+        new,
+        failed: scores.len() - known.len(),
+        evaluations,
+        best: known.iter().copied().max_by(f64::total_cmp),
+        mean: (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64),
+    })
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

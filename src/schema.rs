@@ -1,0 +1,179 @@
+//! Column names, dtypes and the checks of the contract between stages.
+//!
+//! Every stage takes and gives Polars frames. What stands in them is written
+//! down here and nowhere else; the crate page has the table.
+
+use polars::prelude::*;
+
+use crate::bridge;
+use crate::error::{Error, Result};
+
+/// u32: the lineage of a query vector. Kept when it moves, new when it branches.
+pub const QUERY_IDX: &str = "query_idx";
+/// u32, nullable: the query of the iteration before that this one came from.
+pub const PARENT_IDX: &str = "parent_idx";
+/// u32: the starting query that this one descends from.
+pub const COLLECTION_IDX: &str = "collection_idx";
+/// `Array(f64, dim)` in queries, `Array(f32, dim)` in results.
+pub const EMBEDDING: &str = "embedding";
+/// u64: the stable identity of an item.
+pub const DB_IDX: &str = "db_idx";
+/// f32: from the query to the item; smaller is nearer under every metric.
+pub const DISTANCE: &str = "distance";
+/// f64, nullable: higher is better; null if the item was asked for and failed.
+pub const SCORE: &str = "score";
+/// f64, nullable: the score as the scorer gave it, where `score` is its negative.
+pub const RAW_SCORE: &str = "raw_score";
+/// string, nullable: why `score` is null.
+pub const REASON: &str = "reason";
+/// u64: the 1-based ordinal at which the item was first asked for: the cost axis.
+pub const EVALUATION: &str = "evaluation";
+/// u32: the iteration, from the folder name `iteration=000000`.
+pub const ITERATION: &str = "iteration";
+/// u64: the row in the input files, where rows were skipped.
+pub const SOURCE_ROW: &str = "source_row";
+
+/// Names that items may not use, as this crate or Lance give them a meaning.
+pub const RESERVED: [&str; 13] = [
+    QUERY_IDX,
+    DB_IDX,
+    DISTANCE,
+    SCORE,
+    RAW_SCORE,
+    EMBEDDING,
+    ITERATION,
+    EVALUATION,
+    REASON,
+    PARENT_IDX,
+    COLLECTION_IDX,
+    SOURCE_ROW,
+    "query_index",
+];
+
+/// Whether an attribute of that name would clash with a column of the frames.
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with('_') || RESERVED.contains(&name)
+}
+
+/// Builds a starting queries frame from vectors of shape `(n_queries, dim)`:
+/// `query_idx` and `collection_idx` count from 0, `parent_idx` is null.
+///
+/// # Errors
+/// A NaN or infinite component.
+pub fn queries(vectors: ndarray::ArrayView2<'_, f64>) -> Result<DataFrame> {
+    let n_queries = vectors.nrows() as u32;
+    let frame = DataFrame::new(
+        n_queries as usize,
+        vec![
+            Column::new(QUERY_IDX.into(), (0..n_queries).collect::<Vec<u32>>()),
+            Column::full_null(PARENT_IDX.into(), n_queries as usize, &DataType::UInt32),
+            Column::new(COLLECTION_IDX.into(), (0..n_queries).collect::<Vec<u32>>()),
+            bridge::embedding_column(vectors)?,
+        ],
+    );
+    let frame = frame.map_err(|error| Error::contract("queries", EMBEDDING, "a frame", error))?;
+    check_queries(&frame, vectors.ncols())?;
+    Ok(frame)
+}
+
+/// Checks a queries frame against the contract, for a library of `dim` dimensions.
+///
+/// # Errors
+/// Names the column, what the contract asks for and what was found.
+pub fn check_queries(frame: &DataFrame, dim: usize) -> Result<()> {
+    for (name, dtype) in [
+        (QUERY_IDX, DataType::UInt32),
+        (PARENT_IDX, DataType::UInt32),
+        (COLLECTION_IDX, DataType::UInt32),
+        (EMBEDDING, DataType::Array(Box::new(DataType::Float64), dim)),
+    ] {
+        let column = expect("queries", frame, name, &dtype)?;
+        if name != PARENT_IDX && column.null_count() > 0 {
+            return Err(Error::contract("queries", name, "no nulls", format!("{} nulls", column.null_count())));
+        }
+    }
+    let idx = u32s(frame, QUERY_IDX)?;
+    if let Some(position) = idx.windows(2).position(|pair| pair[0] >= pair[1]) {
+        return Err(Error::contract(
+            "queries",
+            QUERY_IDX,
+            "ascending and unique",
+            format!("{} before {} at row {}", idx[position], idx[position + 1], position + 1),
+        ));
+    }
+    let vectors = bridge::matrix::<f64>(frame, EMBEDDING)?;
+    let vectors = vectors.view();
+    for (row, vector) in vectors.rows().into_iter().enumerate() {
+        if let Some((component, value)) = vector.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            return Err(Error::contract(
+                "queries",
+                EMBEDDING,
+                "finite numbers",
+                format!("{value} in component {component} of query {}", idx[row]),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a results frame has the columns every database gives.
+///
+/// # Errors
+/// Names the column, what the contract asks for and what was found.
+pub fn check_results(stage: &'static str, frame: &DataFrame, dim: usize) -> Result<()> {
+    for (name, dtype) in [
+        (QUERY_IDX, DataType::UInt32),
+        (DB_IDX, DataType::UInt64),
+        (DISTANCE, DataType::Float32),
+        (EMBEDDING, DataType::Array(Box::new(DataType::Float32), dim)),
+    ] {
+        let column = expect(stage, frame, name, &dtype)?;
+        if column.null_count() > 0 {
+            return Err(Error::contract(stage, name, "no nulls", format!("{} nulls", column.null_count())));
+        }
+    }
+    Ok(())
+}
+
+/// The names of a frame's columns, in order.
+pub(crate) fn names(frame: &DataFrame) -> Vec<&str> {
+    frame.columns().iter().map(|column| column.name().as_str()).collect()
+}
+
+/// The column of that name, if it has that dtype.
+pub(crate) fn expect<'a>(
+    stage: &'static str,
+    frame: &'a DataFrame,
+    name: &str,
+    dtype: &DataType,
+) -> Result<&'a Column> {
+    let Ok(column) = frame.column(name) else {
+        let names = names(frame).join(", ");
+        return Err(Error::contract(stage, name, dtype, format!("no such column (there are: {names})")));
+    };
+    if column.dtype() != dtype {
+        return Err(Error::contract(stage, name, dtype, column.dtype()));
+    }
+    Ok(column)
+}
+
+/// The values of a u64 column without nulls.
+pub(crate) fn u64s(frame: &DataFrame, name: &str) -> Result<Vec<u64>> {
+    let column = expect("frame", frame, name, &DataType::UInt64)?;
+    let values = column.u64().map_err(|error| Error::contract("frame", name, "u64", error))?;
+    Ok(values.into_no_null_iter().collect())
+}
+
+/// The values of a u32 column without nulls.
+pub(crate) fn u32s(frame: &DataFrame, name: &str) -> Result<Vec<u32>> {
+    let column = expect("frame", frame, name, &DataType::UInt32)?;
+    let values = column.u32().map_err(|error| Error::contract("frame", name, "u32", error))?;
+    Ok(values.into_no_null_iter().collect())
+}
+
+/// The values of a nullable f64 column.
+pub(crate) fn scores(frame: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
+    let column = expect("frame", frame, name, &DataType::Float64)?;
+    let values = column.f64().map_err(|error| Error::contract("frame", name, "f64", error))?;
+    Ok(values.iter().collect())
+}

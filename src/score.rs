@@ -1,0 +1,131 @@
+//! What an item is worth: the `Score` that costs money, and the free ones.
+
+use polars::prelude::*;
+
+use crate::error::{Doing, Error, Result};
+use crate::filter::{parse_sql, sql_error};
+use crate::schema::SCORE;
+
+/// Scores items; higher is better (see `Runner::minimize`). Closures are scores:
+/// they take the items and give one number for each, in order.
+///
+/// The runner asks for each item once per run. What it hands over are distinct items,
+/// with the columns `db_idx`, `embedding` and the attributes.
+pub trait Score: Send + Sync {
+    /// The scores of a batch: a frame with `score` (a number, nullable) and, if rows are not in
+    /// the order asked, `db_idx`; optionally `reason` (string: why a score is null) and numeric
+    /// columns of other names, which are kept in the log as parts of the score.
+    /// Null, NaN and infinite scores are failures: data, not errors.
+    ///
+    /// # Errors
+    /// Whatever should stop the run.
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame>;
+
+    /// Called once before a search, with a frame of no rows, so that mistakes show early.
+    ///
+    /// # Errors
+    /// A score that cannot work on such frames.
+    fn check(&self, _items: &DataFrame) -> Result<()> {
+        Ok(())
+    }
+
+    /// The most items in one call of [`Score::score`].
+    fn batch_size(&self) -> usize {
+        usize::MAX
+    }
+
+    /// How many calls may run at a time.
+    fn workers(&self) -> usize {
+        1
+    }
+
+    /// Whether a score is worth keeping beyond a crash: if so, each finished batch is
+    /// made durable in the run folder's ledger before the next is asked.
+    fn is_paid(&self) -> bool {
+        true
+    }
+}
+
+/// A Polars SQL expression over the items' columns, or just a column's name.
+#[derive(Clone, Debug)]
+pub struct SqlScore {
+    sql: String,
+}
+
+impl SqlScore {
+    /// An expression such as `qed` or `0.5 * qed - abs(logp - 2.5)`.
+    pub fn new(sql: impl Into<String>) -> Self {
+        SqlScore { sql: sql.into() }
+    }
+}
+
+impl Score for SqlScore {
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        let expression = parse_sql("score.sql", &self.sql)?;
+        // Beside a column of the batch, so that a constant is repeated for each item.
+        let scored = batch.clone().lazy().with_columns([expression.alias(SCORE)]).select([col(SCORE)]).collect();
+        scored.map_err(|error| sql_error("score.sql", &self.sql, error))
+    }
+
+    fn check(&self, items: &DataFrame) -> Result<()> {
+        let scored = self.score(items)?;
+        let dtype = scored.column(SCORE).doing("score.sql")?.dtype();
+        if dtype.is_primitive_numeric() || *dtype == DataType::Boolean || dtype.is_decimal() {
+            return Ok(());
+        }
+        Err(Error::Config(format!("score.sql: expected a number of `{}`, found {dtype}", self.sql)))
+    }
+
+    fn is_paid(&self) -> bool {
+        false
+    }
+}
+
+/// What a scoring closure may return: a frame, a series, or plain numbers in order.
+pub trait IntoScores {
+    /// As the frame that [`Score::score`] gives.
+    ///
+    /// # Errors
+    /// Values that make no frame.
+    fn into_scores(self) -> Result<DataFrame>;
+}
+
+impl IntoScores for DataFrame {
+    fn into_scores(self) -> Result<DataFrame> {
+        Ok(self)
+    }
+}
+
+impl IntoScores for Series {
+    fn into_scores(self) -> Result<DataFrame> {
+        Ok(self.with_name(SCORE.into()).into_frame())
+    }
+}
+
+impl IntoScores for Column {
+    fn into_scores(self) -> Result<DataFrame> {
+        self.take_materialized_series().into_scores()
+    }
+}
+
+impl IntoScores for Vec<f64> {
+    fn into_scores(self) -> Result<DataFrame> {
+        Series::new(SCORE.into(), self).into_scores()
+    }
+}
+
+impl IntoScores for Vec<Option<f64>> {
+    fn into_scores(self) -> Result<DataFrame> {
+        Series::new(SCORE.into(), self).into_scores()
+    }
+}
+
+impl<F, R> Score for F
+where
+    F: Fn(&DataFrame) -> Result<R> + Send + Sync,
+    R: IntoScores,
+{
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        self(batch)?.into_scores()
+    }
+}

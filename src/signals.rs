@@ -1,0 +1,37 @@
+//! Ctrl-C and SIGTERM: the first asks the run to stop, the second stops at once.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+pub struct Signals {
+    asked: Arc<AtomicBool>,
+    code: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    pub fn install() -> io::Result<Self> {
+        let (asked, code) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        for (signal, exit_code) in [(SIGINT, 130), (SIGTERM, 143)] {
+            // In this order: the flag is still unset when the first signal comes.
+            flag::register_conditional_shutdown(signal, exit_code, asked.clone())?;
+            flag::register(signal, asked.clone())?;
+            flag::register_usize(signal, code.clone(), exit_code as usize)?;
+        }
+        Ok(Signals { asked, code })
+    }
+
+    /// Set by the first signal.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.asked.clone()
+    }
+
+    /// 0, or 128 + the signal.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code.load(Ordering::Relaxed) as u8)
+    }
+}

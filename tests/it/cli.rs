@@ -1,0 +1,169 @@
+//! Run files and arguments that cannot be: the whole message and the exit code.
+
+use crate::common::*;
+
+const RUN: &str = "[database]\npath = \"items.lance\"\n[score]\nsql = \"weight\"\n";
+
+fn library() -> TempDir {
+    let folder = folder();
+    write(&folder.path().join("items.parquet"), &items(&normal(60, 4, &mut rng(1))));
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+    folder
+}
+
+#[test]
+fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
+    let folder = library();
+    write(&folder.path().join("wrong.parquet"), &items(&normal(3, 5, &mut rng(2))));
+    let cases = [
+        (
+            "[database]\npath = \"items.lance\"\nnprobe = 3\n[score]\nsql = \"weight\"\n",
+            2,
+            "run.toml: line 3: unknown key `nprobe`; did you mean `nprobes`?",
+        ),
+        (
+            "[database]\npath = \"items.lance\"\n[scores]\nsql = \"weight\"\n",
+            2,
+            "run.toml: line 3: unknown key `scores`; did you mean `score`?",
+        ),
+        ("[database]\npath = \"items.lance\"\n", 2, "run.toml: line 1: missing field `score`"),
+        ("[score]\nsql = \"weight\"\n", 2, "run.toml: line 1: missing field `database`"),
+        (
+            "[database]\npath = 3\n[score]\nsql = \"weight\"\n",
+            2,
+            "run.toml: line 2: invalid type: integer `3`, expected a string",
+        ),
+        (
+            &format!("{RUN}[update]\nrule = \"topk\"\n"),
+            2,
+            "run.toml: line 6: unknown key `topk`; did you mean `top-k`?",
+        ),
+        (
+            &format!("{RUN}[update]\nrule = \"rl\"\nlearning_rate = 3\n"),
+            2,
+            "run.toml: line 5: unknown key `learning_rate`; did you mean `lr`?",
+        ),
+        (
+            &format!("{RUN}[queries]\nsample = 3\npath = \"q.parquet\"\n"),
+            2,
+            "queries: give `sample` or `path`, not both",
+        ),
+        (
+            &format!("{RUN}[queries]\npath = \"absent.parquet\"\n"),
+            1,
+            "./absent.parquet: No such file or directory (os error 2)",
+        ),
+        (
+            &RUN.replace("items.lance\"", "items.lance\"\ncolumns = [\"wieght\"]"),
+            2,
+            "database.columns: no column `wieght` in ./items.lance (there are: name, embedding, weight)",
+        ),
+        (&RUN.replace("items.lance\"", "items.lance\"\nk = 0"), 2, "database.k: expected at least 1, found 0"),
+        ("nonsense", 2, "run.toml: line 1: key with no value, expected `=`"),
+    ];
+    for (text, code, message) in cases {
+        std::fs::write(folder.path().join("run.toml"), text).expect("written");
+        let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
+        assert_eq!(stderr(&output), format!("uphill: {message}\n"), "{text}");
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(!folder.path().join("run").exists(), "{text}");
+    }
+    std::fs::write(folder.path().join("run.toml"), format!("{RUN}[queries]\npath = \"wrong.parquet\"\n"))
+        .expect("written");
+    let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
+    let start = "uphill: ./wrong.parquet: column `embedding`: expected vectors of 4 components, found array[f32, 5]";
+    assert!(stderr(&output).starts_with(start), "{}", stderr(&output));
+    let output = uphill(&["search", "absent.toml", "--out", "run"], folder.path());
+    assert_eq!(stderr(&output), "uphill: absent.toml: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn overrides_change_single_keys_and_are_checked_like_the_file() {
+    let folder = library();
+    std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
+    let set = [
+        "--set",
+        "update.rule=top-k",
+        "--set",
+        "update.k=2",
+        "--set",
+        "stop.iterations=1",
+        "--set",
+        "queries.sample=3",
+    ];
+    uphill_ok(&[&["search", "run.toml", "--out", "run"][..], &set].concat(), folder.path());
+    let manifest = std::fs::read_to_string(folder.path().join("run/run.json")).expect("run.json");
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    assert_eq!(manifest["config"]["update"], serde_json::json!({"rule": "top-k", "k": 2, "score_weighting": true}));
+    assert_eq!(manifest["config"]["stop"]["iterations"], 1);
+
+    let output = uphill(&["search", "run.toml", "--out", "other", "--set", "stop.iteration=1"], folder.path());
+    assert_eq!(stderr(&output), "uphill: run.toml: unknown key `iteration`; did you mean `iterations`?\n");
+    let output = uphill(&["search", "run.toml", "--out", "other", "--set", "stop"], folder.path());
+    assert_eq!(stderr(&output), "uphill: run.toml: --set stop: expected section.key=value\n");
+}
+
+#[test]
+fn folders_that_are_no_run_are_refused() {
+    let folder = library();
+    std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
+    std::fs::create_dir(folder.path().join("mine")).expect("a folder");
+    std::fs::write(folder.path().join("mine/thesis.txt"), "precious").expect("written");
+    let output = uphill(&["search", "run.toml", "--out", "mine"], folder.path());
+    assert_eq!(stderr(&output), "uphill: mine: is not empty and not a run folder; choose another\n");
+    assert_eq!(output.status.code(), Some(1));
+    for command in ["results", "queries", "trajectories"] {
+        let output = uphill(&[command, "mine"], folder.path());
+        assert_eq!(stderr(&output), "uphill: mine: is not a run folder (it has no run.json)\n");
+        assert_eq!(output.status.code(), Some(1));
+    }
+    let output = uphill(&["inspect", "mine"], folder.path());
+    assert!(stderr(&output).starts_with("uphill: mine: cannot open it as a Lance dataset: "), "{}", stderr(&output));
+    assert_eq!(stderr(&output).lines().count(), 1);
+}
+
+#[test]
+fn a_run_of_a_later_format_is_named_as_such() {
+    let folder = library();
+    std::fs::create_dir(folder.path().join("run")).expect("a folder");
+    std::fs::write(folder.path().join("run/run.json"), "{\"format_version\": 99}").expect("written");
+    let output = uphill(&["results", "run"], folder.path());
+    assert_eq!(stderr(&output), "uphill: run: has format version 99; this program reads up to 1: use a later uphill\n");
+}
+
+#[test]
+fn inspect_shows_what_a_dataset_is() {
+    let folder = library();
+    let shown = uphill_ok(&["inspect", "items.lance"], folder.path());
+    for line in [
+        "rows              60",
+        "dim               4",
+        "metric            l2",
+        "index             none: searches are exact",
+        "columns           name, weight",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn a_reader_that_stops_reading_is_no_failure() {
+    let folder = library();
+    std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
+    uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=2"], folder.path());
+    let binary = env!("CARGO_BIN_EXE_uphill");
+    let output = std::process::Command::new("sh")
+        .args(["-c", &format!("{binary} results run --format json | head -c 10; exit ${{PIPESTATUS:-0}}")])
+        .current_dir(folder.path())
+        .output()
+        .expect("a shell");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn wrong_arguments_exit_with_code_2() {
+    let folder = folder();
+    assert_eq!(uphill(&["search"], folder.path()).status.code(), Some(2));
+    assert_eq!(uphill(&["serach"], folder.path()).status.code(), Some(2));
+    assert_eq!(uphill(&["--version"], folder.path()).status.code(), Some(0));
+}

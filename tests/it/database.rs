@@ -1,0 +1,343 @@
+//! Neighbours: exact against brute force, the index against exact, and the edges.
+
+use ndarray::{Array2, Axis, concatenate};
+use polars::prelude::*;
+use uphill::{IndexKind, IndexOptions, LanceDatabase, Metric, OpenOptions, Request, VectorDatabase};
+
+use crate::common::*;
+
+fn queries_of(vectors: &Array2<f32>) -> DataFrame {
+    uphill::queries(vectors.mapv(f64::from).view()).expect("queries")
+}
+
+/// Every distance, in f64, ordered by (distance as f32, id).
+fn brute_force(library: &Array2<f32>, query: ndarray::ArrayView1<f32>, k: usize, metric: Metric) -> Vec<(f32, u64)> {
+    let dot = |a: ndarray::ArrayView1<f32>, b: ndarray::ArrayView1<f32>| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let mut all: Vec<(f32, u64)> = library
+        .rows()
+        .into_iter()
+        .zip(0..)
+        .map(|(item, id)| {
+            let distance = match metric {
+                Metric::L2 => item.iter().zip(query).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum(),
+                Metric::Cosine => 1.0 - dot(item, query) / (dot(item, item).sqrt() * dot(query, query).sqrt()),
+                Metric::Dot => 1.0 - dot(item, query),
+            };
+            (distance as f32, id)
+        })
+        .collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    all.truncate(k);
+    all
+}
+
+fn found(results: &DataFrame, query: u32) -> Vec<(f32, u64)> {
+    let rows = u32s(results, "query_idx");
+    let pairs = f32s(results, "distance").into_iter().zip(u64s(results, "db_idx"));
+    pairs.zip(rows).filter(|(_, of)| *of == query).map(|(pair, _)| pair).collect()
+}
+
+fn recall(results: &DataFrame, library: &Array2<f32>, queries: &Array2<f32>, k: usize) -> f64 {
+    let hits: usize = queries
+        .rows()
+        .into_iter()
+        .zip(0..)
+        .map(|(query, number)| {
+            let truth: Vec<u64> = brute_force(library, query, k, Metric::L2).into_iter().map(|(_, id)| id).collect();
+            found(results, number).into_iter().filter(|(_, id)| truth.contains(id)).count()
+        })
+        .sum();
+    hits as f64 / (queries.nrows() * k) as f64
+}
+
+#[test]
+fn exact_search_equals_brute_force_under_every_metric_over_two_fragments() {
+    let mut rng = rng(1);
+    for (name, library) in [("normal", normal(3000, 24, &mut rng)), ("clustered", clustered(3000, 24, 20, &mut rng))] {
+        for metric in [Metric::L2, Metric::Cosine, Metric::Dot] {
+            let folder = folder();
+            // Two files of different lengths; a third of the items stand twice.
+            let twice = library.slice(ndarray::s![..1000, ..]).to_owned();
+            write(&folder.path().join("a.parquet"), &items(&library));
+            write(&folder.path().join("b.parquet"), &items(&twice));
+            let dataset = folder.path().join("library.lance");
+            let options = IndexOptions { metric: Some(metric), index: IndexKind::None, ..Default::default() };
+            uphill::index(folder.path().join("*.parquet"), &dataset, &options).expect("indexed");
+            let all = concatenate(Axis(0), &[library.view(), twice.view()]).expect("stacked");
+            let queries =
+                concatenate(Axis(0), &[normal(70, 24, &mut rng).view(), library.slice(ndarray::s![..30, ..])])
+                    .expect("stacked");
+
+            let results = open(&dataset).k(17).query(&queries_of(&queries), Request::default()).expect("results");
+
+            for (query, number) in queries.rows().into_iter().zip(0..) {
+                let (ours, truth) = (found(&results, number), brute_force(&all, query, 17, metric));
+                let ids = |pairs: &[(f32, u64)]| pairs.iter().map(|pair| pair.1).collect::<Vec<_>>();
+                assert_eq!(ids(&ours), ids(&truth), "{name}, {metric}, query {number}");
+                for (ours, truth) in ours.iter().zip(&truth) {
+                    assert!((ours.0 - truth.0).abs() <= 1e-6 * (1.0 + truth.0.abs()), "{ours:?} is not {truth:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn many_items_with_one_embedding_come_in_order_of_their_ids() {
+    let mut rng = rng(2);
+    let folder = folder();
+    let one = normal(1, 16, &mut rng);
+    let library =
+        concatenate(Axis(0), &[normal(500, 16, &mut rng).view(), one.broadcast((700, 16)).expect("broadcast")])
+            .expect("stacked");
+    let results = exact_library(&folder, &library).k(5).query(&queries_of(&one), Request::default()).expect("results");
+    assert_eq!(u64s(&results, "db_idx"), [500, 501, 502, 503, 504]);
+    assert_eq!(f32s(&results, "distance"), [0.0; 5]);
+}
+
+#[test]
+fn the_index_finds_nearly_all_neighbours_with_exact_distances_on_lances_shared_path() {
+    let mut rng = rng(3);
+    let folder = folder();
+    let library = clustered(20_000, 32, 100, &mut rng);
+    let picked: Vec<usize> = (0..200).map(|row| row * 97).collect();
+    let queries = library.select(Axis(0), &picked) + normal(200, 32, &mut rng) * 0.3;
+    for index in [IndexKind::IvfFlat, IndexKind::IvfSq] {
+        let options = IndexOptions { index, overwrite: true, ..Default::default() };
+        let database = open(&dataset(&folder, &library, &options)).k(10);
+        let plan = database.explain(200).expect("a plan");
+        assert!(plan.contains("ANNIvfBatch"), "{index:?} left the shared path: {plan}");
+
+        let results = database.query(&queries_of(&queries), Request::default()).expect("results");
+
+        let recall = recall(&results, &library, &queries, 10);
+        println!("{index:?}: recall@10 {recall}");
+        assert!(recall >= 0.95, "{index:?}: recall@10 {recall}");
+        for (query, number) in queries.rows().into_iter().zip(0..) {
+            for (distance, id) in found(&results, number) {
+                let truth = Metric::L2
+                    .distance(query.as_slice().expect("a row"), library.row(id as usize).as_slice().expect("a row"));
+                assert_eq!(distance, truth, "{index:?}: the distance of item {id} is not exact");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_molecules_are_searched_on_lances_shared_path() {
+    let folder = folder();
+    let dataset = folder.path().join("molecules.lance");
+    let report =
+        uphill::index(root().join("data/molecules.parquet"), &dataset, &IndexOptions::default()).expect("indexed");
+    assert_eq!((report.rows, report.dim, report.partitions), (20_000, 64, Some(141)));
+    let database = open(&dataset);
+    assert!(database.explain(16).expect("a plan").contains("ANNIvfBatch"));
+    assert!(database.prefilter("mw < 300").explain(16).expect("a plan").contains("ANNIvfBatch"));
+}
+
+#[test]
+fn k_beyond_the_library_gives_each_item_once() {
+    let folder = folder();
+    let library = normal(7, 4, &mut rng(4));
+    let results =
+        exact_library(&folder, &library).k(50).query(&queries_of(&library), Request::default()).expect("results");
+    assert_eq!(results.height(), 49);
+    for query in 0..7 {
+        let mut ids: Vec<u64> = found(&results, query).into_iter().map(|pair| pair.1).collect();
+        ids.sort();
+        assert_eq!(ids, [0, 1, 2, 3, 4, 5, 6]);
+    }
+}
+
+#[test]
+fn no_queries_give_an_empty_frame_with_every_column() {
+    let folder = folder();
+    let library = normal(7, 4, &mut rng(5));
+    let none = queries_of(&library).head(Some(0));
+    let results = exact_library(&folder, &library).query(&none, Request::default()).expect("results");
+    assert_eq!(results.height(), 0);
+    assert_eq!(names(&results), ["query_idx", "db_idx", "distance", "embedding", "name", "weight"]);
+}
+
+#[test]
+fn queries_that_cannot_be_are_refused_with_both_values() {
+    let folder = folder();
+    let library = normal(7, 4, &mut rng(6));
+    let database = exact_library(&folder, &library);
+    let ask = |vectors: &Array2<f64>| {
+        let frame = uphill::queries(vectors.view()).and_then(|queries| database.query(&queries, Request::default()));
+        frame.expect_err("refused").to_string()
+    };
+    let mut wrong = Array2::zeros((3, 4));
+    wrong[[1, 2]] = f64::NAN;
+    assert_eq!(
+        ask(&wrong),
+        "queries: column `embedding`: expected finite numbers, found NaN in component 2 of query 1"
+    );
+    wrong[[1, 2]] = f64::INFINITY;
+    assert_eq!(
+        ask(&wrong),
+        "queries: column `embedding`: expected finite numbers, found inf in component 2 of query 1"
+    );
+    assert_eq!(ask(&Array2::zeros((3, 5))), "queries: column `embedding`: expected array[f64, 4], found array[f64, 5]");
+    let zero = database.clone().k(0).query(&queries_of(&library), Request::default()).expect_err("refused").to_string();
+    assert_eq!(zero, "database.k: expected at least 1, found 0");
+}
+
+#[test]
+fn a_prefilter_and_a_distance_limit_keep_the_nearest_that_match() {
+    let folder = folder();
+    let library = normal(2000, 8, &mut rng(7));
+    let queries = library.slice(ndarray::s![..5, ..]).to_owned();
+    for index in [IndexKind::None, IndexKind::IvfFlat] {
+        let options = IndexOptions { index, partitions: Some(8), overwrite: true, ..Default::default() };
+        let database = open(&dataset(&folder, &library, &options)).k(20).nprobes(8);
+        let results = database
+            .clone()
+            .prefilter("weight < 0.2")
+            .query(&queries_of(&queries), Request::default())
+            .expect("results");
+        assert_eq!(results.height(), 100);
+        assert!(f64s(&results, "weight").iter().all(|weight| *weight < 0.2));
+
+        let results = database.max_distance(3.0).query(&queries_of(&queries), Request::default()).expect("results");
+        let near = queries.rows().into_iter().map(|query| brute_force(&library, query, 20, Metric::L2));
+        let near: usize = near.map(|near| near.iter().filter(|pair| pair.0 <= 3.0).count()).sum();
+        assert_eq!(results.height(), near);
+    }
+}
+
+#[test]
+fn excluded_items_make_room_for_the_next_nearest() {
+    let folder = folder();
+    let library = clustered(3000, 8, 5, &mut rng(8));
+    let queries = library.slice(ndarray::s![..4, ..]).to_owned();
+    for index in [IndexKind::None, IndexKind::IvfFlat] {
+        let options = IndexOptions { index, partitions: Some(10), overwrite: true, ..Default::default() };
+        let database = open(&dataset(&folder, &library, &options)).k(10).nprobes(10);
+        let truth = brute_force(&library, queries.row(0), 40, Metric::L2);
+        let exclude = truth[..30].iter().map(|pair| pair.1).collect();
+        let request = Request { exclude: Some(&exclude), ..Default::default() };
+        let results = database.query(&queries_of(&queries), request).expect("results");
+        let ids: Vec<u64> = found(&results, 0).into_iter().map(|pair| pair.1).collect();
+        assert_eq!(ids, truth[30..].iter().map(|pair| pair.1).collect::<Vec<_>>(), "{index:?}");
+    }
+}
+
+#[test]
+fn rows_that_the_index_lacks_are_found_all_the_same() {
+    let mut rng = rng(9);
+    let folder = folder();
+    let library = clustered(6000, 16, 30, &mut rng);
+    let path = dataset(&folder, &library, &IndexOptions { index: IndexKind::IvfFlat, ..Default::default() });
+    let more = clustered(500, 16, 30, &mut rng);
+    append(&path, &more);
+    let database = open(&path).k(10).nprobes(77);
+    let index = database.identity().and_then(|identity| identity.index.clone()).expect("an index");
+    assert_eq!(index.unindexed_rows, 500);
+    assert!(database.explain(3).expect("a plan").contains("ANNIvfBatch"));
+    let all = concatenate(Axis(0), &[library.view(), more.view()]).expect("stacked");
+    let queries = more.slice(ndarray::s![..20, ..]).to_owned();
+    let results = database.query(&queries_of(&queries), Request::default()).expect("results");
+    for (query, number) in queries.rows().into_iter().zip(0..) {
+        assert_eq!(found(&results, number)[0].1, 6000 + u64::from(number));
+        let truth = brute_force(&all, query, 10, Metric::L2);
+        let hits = found(&results, number).iter().filter(|pair| truth.iter().any(|truth| truth.1 == pair.1)).count();
+        assert!(hits >= 9, "query {number} found {hits} of 10");
+    }
+}
+
+/// Appends to a dataset with Lance itself, as another program would.
+fn append(dataset: &std::path::Path, embeddings: &Array2<f32>) {
+    use arrow::array::RecordBatchIterator;
+    let frame = items(embeddings);
+    let batch = uphill::to_arrow(&frame).expect("a batch");
+    let uri = dataset.to_string_lossy().into_owned();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut dataset = lance::Dataset::open(&uri).await.expect("opened");
+        let schema = arrow::datatypes::Schema::from(dataset.schema());
+        let columns: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| {
+                arrow::compute::cast(batch.column_by_name(field.name()).expect("a column"), field.data_type())
+                    .expect("cast")
+            })
+            .collect();
+        let batch = arrow::array::RecordBatch::try_new(schema.into(), columns).expect("a batch");
+        let schema = batch.schema();
+        dataset.append(RecordBatchIterator::new([Ok(batch)], schema), None).await.expect("appended");
+    });
+}
+
+#[test]
+fn a_metric_other_than_the_indexs_is_refused_unless_the_search_is_exact() {
+    let folder = folder();
+    let library = normal(6000, 8, &mut rng(10));
+    let path = dataset(&folder, &library, &IndexOptions::default());
+    let options = OpenOptions { metric: Some(Metric::Cosine), ..Default::default() };
+    let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened");
+    let queries = queries_of(&library.slice(ndarray::s![..2, ..]).to_owned());
+    let message = database.query(&queries, Request::default()).expect_err("refused").to_string();
+    assert_eq!(
+        message,
+        "database.metric is cosine but the index `embedding_idx` was built for l2; ask for that metric, or set exact = true"
+    );
+    let results = database.exact(true).query(&queries, Request::default()).expect("results");
+    let truth = brute_force(&library, library.row(0), 10, Metric::Cosine);
+    assert_eq!(
+        found(&results, 0).iter().map(|pair| pair.1).collect::<Vec<_>>(),
+        truth.iter().map(|pair| pair.1).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn taking_items_keeps_the_order_asked_and_refuses_unknown_ones() {
+    let folder = folder();
+    let library = normal(50, 4, &mut rng(11));
+    let database = exact_library(&folder, &library);
+    let taken = database.take(&[31, 2, 31, 7]).expect("items");
+    assert_eq!(u64s(&taken, "db_idx"), [31, 2, 31, 7]);
+    let vectors = uphill::matrix::<f32>(&taken, "embedding").expect("vectors");
+    assert_eq!(vectors.view().row(1), library.row(2));
+    let message = database.take(&[3, 50]).expect_err("refused").to_string();
+    assert!(message.ends_with("no item with row id 50"), "{message}");
+}
+
+#[test]
+fn calls_from_inside_an_async_runtime_work() {
+    let folder = folder();
+    let library = normal(50, 4, &mut rng(12));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let results = runtime.block_on(async {
+        let database = exact_library(&folder, &library);
+        database.query(&queries_of(&library), Request::default())
+    });
+    assert_eq!(results.expect("results").height(), 500);
+}
+
+#[test]
+fn a_dataset_that_others_made_uses_its_id_column() {
+    let mut rng = rng(13);
+    let folder = folder();
+    let library = normal(100, 4, &mut rng);
+    let path = folder.path().join("theirs.lance");
+    let ids: Vec<u64> = (0..100).map(|row| 1000 - row * 3).collect();
+    let mut frame = items(&library);
+    frame.with_column(Column::new("key".into(), ids.clone())).expect("a column");
+    let batch = uphill::to_arrow(&frame).expect("a batch");
+    let uri = path.to_string_lossy().into_owned();
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let schema = batch.schema();
+        let reader = arrow::array::RecordBatchIterator::new([Ok(batch)], schema);
+        lance::Dataset::write(reader, uri.as_str(), None).await.expect("written");
+    });
+    let options = OpenOptions { id_column: Some("key".into()), ..Default::default() };
+    let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened").k(1);
+    let results = database.query(&queries_of(&library), Request::default()).expect("results");
+    assert_eq!(u64s(&results, "db_idx"), ids);
+    assert_eq!(u64s(&database.take(&[1000, 703]).expect("items"), "db_idx"), [1000, 703]);
+}

@@ -1,0 +1,73 @@
+//! The examples do what their first lines say.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::common::*;
+
+/// Runs an example, which must succeed, with a temporary folder of its own: standard output and error.
+fn example(name: &str, temporary: &TempDir) -> (String, String) {
+    let test = std::env::current_exe().expect("this test");
+    let built = test.parent().and_then(Path::parent).expect("the target folder").join("examples").join(name);
+    assert!(built.exists(), "{} is not there; `cargo test` builds it, or `cargo build --examples`", built.display());
+    let output = Command::new(&built).env("TMPDIR", temporary.path()).current_dir(temporary.path()).output();
+    let Output { status, stdout, stderr } = output.expect("the example runs");
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned());
+    assert!(status.success(), "{name}: {status}\n{stdout}\n{stderr}");
+    (stdout, stderr)
+}
+
+/// The cells of the rows of a frame that was printed.
+fn rows(printed: &str) -> Vec<Vec<String>> {
+    let lines =
+        printed.lines().skip_while(|line| !line.starts_with('╞')).take_while(|line| !line.starts_with('└')).skip(1);
+    lines.map(|line| line.trim_matches('│').split('┆').map(|cell| cell.trim().to_string()).collect()).collect()
+}
+
+#[test]
+fn the_quickstart_climbs_and_keeps_its_run_folder() {
+    let temporary = folder();
+    let (stdout, stderr) = example("quickstart", &temporary);
+
+    let best = rows(&stdout);
+    assert_eq!(best.len(), 10, "{stdout}");
+    let column = |cell: usize| best.iter().map(|row| row[cell].parse().expect("a number")).collect::<Vec<f64>>();
+    assert!(column(1).is_sorted_by(|a, b| a >= b), "the best first: {stdout}");
+    assert!(column(2).iter().all(|mw| *mw < 500.0), "the filter holds: {stdout}");
+
+    let run = Path::new(stdout.lines().last().expect("a last line"));
+    assert!(run.starts_with(temporary.path()) && run.join("run.json").exists(), "{stdout}");
+    assert!(run.join("results/iteration=000000/part-0000.parquet").exists());
+    assert!(run.join("results/iteration=000019/part-0000.parquet").exists());
+    assert!(run.join("queries/iteration=000020/part-0000.parquet").exists(), "the last update is kept");
+
+    let means: Vec<f64> =
+        stderr.lines().filter_map(|line| line.split_once("mean ")?.1.split_whitespace().next()?.parse().ok()).collect();
+    assert_eq!(means.len(), 20, "a line for each iteration: {stderr}");
+    assert!(means[19] > means[0] + 0.05, "{stderr}");
+}
+
+#[test]
+fn a_score_of_ones_own_may_fail_for_some_items() {
+    let temporary = folder();
+    let (stdout, _) = example("custom_score", &temporary);
+    assert!(stdout.contains("molecules have no score"), "{stdout}");
+    assert_eq!(rows(&stdout).len(), 5, "{stdout}");
+    nothing_left_behind(&temporary);
+}
+
+#[test]
+fn a_rule_with_a_memory_goes_on_where_it_stopped() {
+    let temporary = folder();
+    let (stdout, _) = example("custom_update", &temporary);
+    assert!(stdout.contains("it ends at the same query vectors"), "{stdout}");
+    nothing_left_behind(&temporary);
+}
+
+/// Logs that were not kept go with the process.
+fn nothing_left_behind(temporary: &TempDir) {
+    let left: Vec<_> =
+        std::fs::read_dir(temporary.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -1,0 +1,206 @@
+//! A run folder is plain Parquet: DuckDB, Polars and pyarrow read it, also while it grows.
+
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use polars::prelude::*;
+
+use crate::common::*;
+use crate::python::{python, succeeds};
+
+const ITEMS: usize = 2000;
+const DIM: usize = 16;
+const FIVE_TITLES: [&str; 5] = [
+    "the ten best items",
+    "the best so far, against the items asked",
+    "iteration by iteration",
+    "items without a score",
+    "how far the queries moved",
+];
+
+/// A library and a run file in a new folder. One item in ten has no score.
+fn ready_to_search(iterations: u32) -> TempDir {
+    let folder = folder();
+    write(&folder.path().join("items.parquet"), &items(&clustered(ITEMS, DIM, 20, &mut rng(11))));
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+    let run_file = format!(
+        "seed = 7\n\
+         [database]\n\
+         path = 'items.lance'\n\
+         [queries]\n\
+         sample = 8\n\
+         [score]\n\
+         sql = 'CASE WHEN weight >= 0.9 THEN NULL ELSE weight END'\n\
+         [update]\n\
+         rule = 'rl'\n\
+         lr = 0.3\n\
+         [stop]\n\
+         iterations = {iterations}\n"
+    );
+    std::fs::write(folder.path().join("run.toml"), run_file).expect("a run file");
+    folder
+}
+
+/// A finished run of twelve iterations, in `run`.
+fn a_run() -> (TempDir, PathBuf) {
+    let folder = ready_to_search(12);
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let run = folder.path().join("run");
+    (folder, run)
+}
+
+/// Runs a Python script, which must succeed, in a folder.
+fn run_python(script: &str, arguments: &[&str], folder: &Path) -> String {
+    // A file, so that a traceback shows the line.
+    let mut file = tempfile::Builder::new().suffix(".py").tempfile().expect("a file");
+    file.write_all(script.as_bytes()).expect("a script");
+    succeeds(Command::new(python()).arg(file.path()).args(arguments).current_dir(folder))
+}
+
+fn csv(text: impl AsRef<[u8]>) -> DataFrame {
+    let options = CsvReadOptions::default().with_infer_schema_length(None);
+    options.into_reader_with_file_handle(Cursor::new(text.as_ref())).finish().expect("CSV")
+}
+
+#[test]
+fn analyse_sql_finds_in_duckdb_what_the_command_prints() {
+    const SCRIPT: &str = r#"
+import sys
+import duckdb, polars as pl
+connection = duckdb.connect()
+frames = []
+for statement in connection.extract_statements(open(sys.argv[1]).read()):
+    table = connection.execute(statement).to_arrow_table()
+    if statement.type == duckdb.StatementType.SELECT:
+        frames.append(pl.from_arrow(table))
+best, best_so_far, by_iteration, failed, movement = frames
+assert best_so_far["best_so_far"].is_sorted() and best_so_far["best_so_far"][-1] == best["score"][0], best_so_far
+assert by_iteration["iteration"].to_list() == list(range(12)), by_iteration
+assert by_iteration["new_items"].cum_sum().to_list() == by_iteration["evaluations"].to_list(), by_iteration
+assert failed["reason"].to_list() == ["no score"] and failed["items"][0] > 0, failed
+assert movement["iteration"].to_list() == list(range(1, 13)) and movement["mean_step"].min() > 0, movement
+print(best.write_csv(), end="")
+"#;
+    let (_folder, run) = a_run();
+    let sql = root().join("examples/analyse.sql");
+    let theirs = run_python(SCRIPT, &[&sql.to_string_lossy()], &run);
+    let ours = uphill_ok(&["results", ".", "--format", "csv", "-n", "10"], &run);
+    let (theirs, ours) = (csv(theirs), csv(ours));
+    assert_eq!(ours.height(), 10);
+    assert!(ours.equals_missing(&theirs), "{ours}\n{theirs}");
+}
+
+#[test]
+fn analyse_py_prints_five_frames() {
+    let (folder, run) = a_run();
+    let script = root().join("examples/analyse.py");
+    let stdout = succeeds(Command::new(python()).arg(script).arg(&run).current_dir(folder.path()));
+    for title in FIVE_TITLES {
+        assert!(stdout.lines().any(|line| line == title), "{title}: {stdout}");
+    }
+    // Ten items of seven columns, twelve iterations, one reason, twelve updates.
+    for shape in ["(10, 7)", "(12, 6)", "(1, 2)", "(12, 4)"] {
+        assert!(stdout.lines().any(|line| line == format!("shape: {shape}")), "{shape}: {stdout}");
+    }
+    let best = csv(uphill_ok(&["results", "run", "--format", "csv", "-n", "10"], folder.path()));
+    let first = best.column("name").expect("name").str().expect("text").get(0).expect("a name").to_string();
+    let printed = stdout.lines().find(|line| line.starts_with("│ ") && line.contains("┆ item ")).expect("an item");
+    assert!(printed.contains(&format!("┆ {first} ")), "{first}: {stdout}");
+}
+
+#[test]
+fn duckdb_and_polars_read_whole_iterations_while_a_search_is_writing() {
+    const SCRIPT: &str = r#"
+import subprocess, sys, time
+from glob import glob
+import duckdb, polars as pl
+files = "run/results/*/*.parquet"
+search = subprocess.Popen([sys.argv[1], "search", "run.toml", "--out", "run"], stdout=subprocess.DEVNULL)
+
+seen = {}
+def see(engine, iterations):
+    assert [row[0] for row in iterations] == list(range(len(iterations))), (engine, iterations)
+    assert len(iterations) >= len(seen), (engine, len(iterations), len(seen))
+    for iteration, *content in iterations:
+        assert seen.setdefault(iteration, content) == content, (engine, iteration, seen[iteration], content)
+
+def with_duckdb():
+    columns = "iteration::int, count(*), count(score), sum(evaluation), max(name), max(distance)"
+    return duckdb.sql(f"select {columns} from '{files}' group by all order by 1").fetchall()
+
+def with_polars():
+    columns = [pl.len(), pl.count("score"), pl.sum("evaluation"), pl.max("name"), pl.max("distance")]
+    frame = pl.scan_parquet(files, hive_partitioning=True).group_by("iteration").agg(columns)
+    return frame.sort("iteration").collect().rows()
+
+while not glob(files):
+    assert search.poll() is None, "the search ended before its first iteration"
+    time.sleep(0.001)
+grown = 0
+while True:
+    running, before = search.poll() is None, len(seen)
+    see("duckdb", with_duckdb())
+    see("polars", with_polars())
+    if not running:
+        break
+    grown += len(seen) > before
+assert search.returncode == 0
+print(len(seen), grown)
+"#;
+    let folder = ready_to_search(150);
+    let stdout = run_python(SCRIPT, &[env!("CARGO_BIN_EXE_uphill")], folder.path());
+    println!("iterations seen, reads that saw more than the one before: {stdout}");
+    let numbers: Vec<u32> = stdout.split_whitespace().map(|number| number.parse().expect("a number")).collect();
+    assert_eq!(numbers[0], 150);
+    assert!(numbers[1] >= 3, "the search was too quick to be watched: {stdout}");
+}
+
+#[test]
+fn duckdb_polars_and_pyarrow_see_the_types_of_the_contract() {
+    const SCRIPT: &str = r#"
+import sys
+import duckdb, polars as pl, pyarrow as pa, pyarrow.dataset as ds
+dim = int(sys.argv[1])
+
+def expect(engine, found, **wanted):
+    for name, dtype in wanted.items():
+        assert found[name] == dtype, (engine, name, found[name], dtype)
+
+def of_duckdb(kind):
+    described = duckdb.sql(f"describe from read_parquet('{kind}/*/*.parquet', hive_types = {{'iteration': uinteger}})")
+    return {row[0]: row[1] for row in described.fetchall()}
+expect("duckdb", of_duckdb("queries"), query_idx="UINTEGER", parent_idx="UINTEGER", collection_idx="UINTEGER",
+       embedding="DOUBLE[]", iteration="UINTEGER")
+expect("duckdb", of_duckdb("results"), query_idx="UINTEGER", db_idx="UBIGINT", distance="FLOAT", name="VARCHAR",
+       weight="DOUBLE", score="DOUBLE", reason="VARCHAR", evaluation="UBIGINT", iteration="UINTEGER")
+
+def of_polars(kind):
+    return pl.scan_parquet(f"{kind}/*/*.parquet", hive_partitioning=True).collect_schema()
+expect("polars", of_polars("queries"), query_idx=pl.UInt32, parent_idx=pl.UInt32, collection_idx=pl.UInt32,
+       embedding=pl.Array(pl.Float64, dim), iteration=pl.Int64)
+expect("polars", of_polars("results"), query_idx=pl.UInt32, db_idx=pl.UInt64, distance=pl.Float32, name=pl.String,
+       weight=pl.Float64, score=pl.Float64, reason=pl.String, evaluation=pl.UInt64, iteration=pl.Int64)
+
+def of_pyarrow(kind):
+    schema = ds.dataset(kind, partitioning="hive").schema
+    return {field.name: field.type for field in schema}
+queries, results = of_pyarrow("queries"), of_pyarrow("results")
+vectors = queries["embedding"]
+assert pa.types.is_fixed_size_list(vectors) and vectors.list_size == dim and vectors.value_type == pa.float64(), vectors
+expect("pyarrow", queries, query_idx=pa.uint32(), parent_idx=pa.uint32(), collection_idx=pa.uint32(), iteration=pa.int32())
+expect("pyarrow", results, query_idx=pa.uint32(), db_idx=pa.uint64(), distance=pa.float32(), weight=pa.float64(),
+       score=pa.float64(), evaluation=pa.uint64(), iteration=pa.int32())
+for name in ["name", "reason"]:
+    dtype = results[name]
+    assert pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype), (name, dtype)
+
+# An embedding is never without a value, and no engine needs hive partitioning to be asked for by name.
+table = ds.dataset("queries", partitioning="hive").to_table()
+assert table["embedding"].null_count == 0 and table["iteration"].to_pylist()[-1] == 12
+assert duckdb.sql("select max(iteration::int) from 'results/*/*.parquet'").fetchall() == [(11,)]
+assert "embedding" not in results
+"#;
+    let (_folder, run) = a_run();
+    run_python(SCRIPT, &[&DIM.to_string()], &run);
+}

@@ -1,0 +1,12 @@
+//! Behaviour through the public surface: the library and the `uphill` binary.
+
+mod cli;
+mod common;
+mod database;
+mod examples;
+mod golden;
+mod indexing;
+mod interop;
+mod python;
+mod runs;
+mod stages;
