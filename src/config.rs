@@ -1,10 +1,13 @@
 //! The run file: TOML ⇒ the parts of a [`Runner`]. Unknown keys are errors.
 
+mod score;
+
 use std::path::{Path, PathBuf};
 
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
+pub use self::score::ScoreConfig;
 use crate::bridge;
 use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
 use crate::error::{AtPath, Error, Result};
@@ -12,7 +15,6 @@ use crate::filter::SqlFilter;
 use crate::log::read_parquet;
 use crate::runner::{Runner, Stop};
 use crate::schema::{self, EMBEDDING};
-use crate::score::{Score, SqlScore};
 use crate::update::{QueryUpdate, RlUpdate, TopKUpdate, stream};
 
 /// A run file, resolved: what `run.json` keeps.
@@ -87,17 +89,6 @@ pub struct QueriesConfig {
 pub struct FilterConfig {
     /// A Polars SQL expression over the results frame.
     pub sql: Option<String>,
-}
-
-/// `[score]`: what items are worth.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScoreConfig {
-    /// A column, or a Polars SQL expression over the items.
-    pub sql: Option<String>,
-    /// Whether more is better.
-    #[serde(default)]
-    pub direction: Direction,
 }
 
 /// Whether a larger or a smaller score is better.
@@ -220,6 +211,7 @@ impl Config {
         if let Some(path) = &mut self.queries.path {
             *path = folder.join(&*path);
         }
+        self.score.relative_to(folder);
     }
 
     /// Opens the library, at a version if given.
@@ -273,10 +265,7 @@ impl Config {
     /// # Errors
     /// A section that contradicts itself.
     pub fn runner(&self, database: LanceDatabase) -> Result<Runner> {
-        let score: Box<dyn Score> = match &self.score.sql {
-            Some(sql) => Box::new(SqlScore::new(sql)),
-            None => return Err(Error::Config("score: give `sql`".into())),
-        };
+        let score = self.score.scorer()?;
         let update: Box<dyn QueryUpdate> = match self.update {
             UpdateConfig::Rl { lr, distance_penalty, scale_distance_penalty } => {
                 let rule = RlUpdate::new(lr).distance_penalty(distance_penalty);
@@ -290,6 +279,7 @@ impl Config {
             .seed(self.seed)
             .stop(stop)
             .minimize(self.score.direction == Direction::Minimize)
+            .on_error(self.score.on_error)
             .describe(config);
         if let Some(sql) = &self.filter.sql {
             runner = runner.filter(SqlFilter::new(sql));
@@ -320,7 +310,17 @@ pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataF
 }
 
 fn compare(path: &str, then: &serde_json::Value, now: &serde_json::Value, found: &mut Vec<String>) {
-    const MAY_CHANGE: [&str; 2] = ["stop", "database.index_cache_mb"];
+    // How a scorer is asked, not what it is asked.
+    const MAY_CHANGE: [&str; 8] = [
+        "stop",
+        "database.index_cache_mb",
+        "score.batch_size",
+        "score.workers",
+        "score.concurrency",
+        "score.timeout",
+        "score.retries",
+        "score.on_error",
+    ];
     if MAY_CHANGE.contains(&path) || then == now {
         return;
     }

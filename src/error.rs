@@ -103,6 +103,13 @@ impl Error {
     }
 }
 
+/// So that stages of the caller's own can use `?` on Polars' results.
+impl From<polars::prelude::PolarsError> for Error {
+    fn from(error: polars::prelude::PolarsError) -> Self {
+        Error::Library { context: "polars".into(), message: one_line(&error.to_string()) }
+    }
+}
+
 /// Adds to another library's error what this crate was doing.
 pub(crate) trait Doing<T> {
     /// For errors of Lance, Polars, Arrow and Parquet.

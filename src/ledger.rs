@@ -4,8 +4,8 @@
 //! items are asked (distinct, unseen, within the budget), in which batches, and it makes
 //! each finished batch durable before the worker that scored it gets another.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::log::{read_parquet, write_parquet};
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, RAW_SCORE, REASON, SCORE};
-use crate::score::Score;
+use crate::score::{OnError, Score};
 
 /// What came back for an item.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,12 +36,15 @@ pub(crate) struct Ledger {
     /// Answers of the items asked, and of some that a killed process paid for
     /// and the strategy has not come to again yet.
     answers: HashMap<u64, Answer>,
-    /// Names of the score's parts, from the first answer on.
-    parts: Option<Vec<String>>,
+    /// The score's parts and their places in [`Answer::parts`]. By name, so that the order in which batches
+    /// come back does not show: a batch whose items all failed has no parts.
+    parts: BTreeMap<String, usize>,
     /// Where finished batches are kept.
     folder: Option<Folder>,
     /// Whether a smaller raw score is better.
     pub(crate) minimize: bool,
+    /// What a failed item does to the run.
+    pub(crate) on_error: OnError,
     /// Set from outside to stop asking.
     pub(crate) interrupt: Option<std::sync::Arc<AtomicBool>>,
 }
@@ -56,6 +59,12 @@ impl Ledger {
     /// Items asked so far, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
         self.asked.len() as u64
+    }
+
+    /// Forgets who was asked: another run begins.
+    pub(crate) fn clear(&mut self) {
+        let (minimize, on_error, interrupt) = (self.minimize, self.on_error, self.interrupt.take());
+        *self = Ledger { minimize, on_error, interrupt, ..Ledger::default() };
     }
 
     /// From now on keeps finished batches in `path`, and takes what is there already.
@@ -147,7 +156,7 @@ impl Ledger {
         let batches = items.height().div_ceil(size);
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<Error>> = Mutex::new(None);
-        let interrupt = self.interrupt.clone();
+        let (interrupt, on_error) = (self.interrupt.clone(), self.on_error);
         let shared = Mutex::new(&mut *self);
         let work = || {
             while failed.lock().is_ok_and(|failed| failed.is_none()) {
@@ -160,8 +169,13 @@ impl Ledger {
                 } else {
                     let batch = items.slice((batch * size) as i64, size);
                     score.score(&batch).and_then(|answers| check_answers(&batch, answers)).and_then(|answers| {
+                        let (answers, failure) = match on_error {
+                            OnError::Null => (answers, None),
+                            OnError::Stop => without_failures(answers)?,
+                        };
                         let mut ledger = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                        ledger.keep(&answers, score.is_paid())
+                        ledger.keep(&answers, score.is_paid())?;
+                        failure.map_or(Ok(()), Err)
                     })
                 };
                 if let Err(error) = outcome {
@@ -201,20 +215,20 @@ impl Ledger {
             .iter()
             .filter(|column| ![DB_IDX, SCORE, REASON, EVALUATION].contains(&column.name().as_str()))
             .collect();
-        let names: Vec<String> = part_columns.iter().map(|column| column.name().to_string()).collect();
-        let known = self.parts.get_or_insert_with(|| names.clone());
-        if *known != names {
-            return Err(Error::contract("score", "parts", known.join(", "), names.join(", ")));
+        let mut parts = Vec::with_capacity(part_columns.len());
+        for column in part_columns {
+            let next = self.parts.len();
+            let place = *self.parts.entry(column.name().to_string()).or_insert(next);
+            parts.push((place, schema::scores(answers, column.name())?));
         }
-        let parts = names.iter().map(|name| schema::scores(answers, name)).collect::<Result<Vec<_>>>()?;
         let scores = schema::scores(answers, SCORE)?;
         let reasons = answers.column(REASON).doing("answers")?.str().doing("answers")?.clone();
         for (row, item) in schema::u64s(answers, DB_IDX)?.into_iter().enumerate() {
-            let answer = Answer {
-                score: scores[row],
-                reason: reasons.get(row).map(str::to_string),
-                parts: parts.iter().map(|part| part[row]).collect(),
-            };
+            let mut values = vec![None; if parts.is_empty() { 0 } else { self.parts.len() }];
+            for (place, part) in &parts {
+                values[*place] = part[row];
+            }
+            let answer = Answer { score: scores[row], reason: reasons.get(row).map(str::to_string), parts: values };
             self.answers.insert(item, answer);
         }
         Ok(())
@@ -236,9 +250,9 @@ impl Ledger {
         }
         let reasons: StringChunked = answers.iter().map(|answer| answer.reason.as_deref()).collect();
         add(reasons.with_name(REASON.into()).into_column())?;
-        for (part, name) in self.parts.iter().flatten().enumerate() {
+        for (name, part) in &self.parts {
             let values: Vec<Option<f64>> =
-                answers.iter().map(|answer| answer.parts.get(part).copied().flatten()).collect();
+                answers.iter().map(|answer| answer.parts.get(*part).copied().flatten()).collect();
             add(Column::new(name.as_str().into(), values))?;
         }
         let ordinals =
@@ -246,6 +260,20 @@ impl Ledger {
         add(Column::new(EVALUATION.into(), ordinals))?;
         Ok(results)
     }
+}
+
+/// Sets failed items aside: where they stop the run they are not recorded, so that they are asked
+/// again when it goes on. Gives the error for the first.
+fn without_failures(answers: DataFrame) -> Result<(DataFrame, Option<Error>)> {
+    let scores = answers.column(SCORE).doing("score")?;
+    let Some(row) = schema::scores(&answers, SCORE)?.iter().position(Option::is_none) else {
+        return Ok((answers, None));
+    };
+    let reason =
+        answers.column(REASON).doing("score")?.str().doing("score")?.get(row).unwrap_or("no score").to_string();
+    let item = schema::u64s(&answers, DB_IDX)?[row];
+    let scored = answers.filter(&scores.is_not_null()).doing("score")?;
+    Ok((scored, Some(Error::Score { iteration: None, reason: format!("item {item} failed: {reason}") })))
 }
 
 /// Puts what a score gave into the order asked, as `db_idx`, `score`, `reason`, parts.

@@ -55,7 +55,8 @@
 //! # The parts
 //!
 //! [`VectorDatabase`] ([`LanceDatabase`], [`GradientQuery`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
-//! scored; [`Score`] ([`SqlScore`], closures) says what they are worth, and each item is asked for once per run;
+//! scored; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
+//! they are worth, and each item is asked for once per run;
 //! [`SearchLog`] keeps every iteration as Parquet; [`QueryUpdate`] ([`RlUpdate`], [`TopKUpdate`]) moves the queries;
 //! [`Runner`] is the loop. [`Config`] builds all of them from a TOML file, as the command line does.
 //! Everything is synchronous, and safe to call from inside an async runtime.
@@ -85,7 +86,7 @@ pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Prog
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, collect};
 pub use runner::{Runner, Stop, StopReason, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
-pub use score::{IntoScores, Score, SqlScore};
+pub use score::{CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Score, SqlScore};
 pub use update::{QueryUpdate, RlUpdate, Step, TopKUpdate, next_queries, stream};
 
 /// Column names of the frames.

@@ -13,7 +13,7 @@ use crate::filter::{Filter, PassThroughFilter, check_subset};
 use crate::ledger::Ledger;
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog};
 use crate::schema::{self, SCORE};
-use crate::score::Score;
+use crate::score::{OnError, Score};
 use crate::update::{QueryUpdate, Step};
 
 /// Runs a search: owns the stages, knows when to stop.
@@ -147,6 +147,7 @@ impl Runner {
     /// As [`Runner::step`].
     pub fn search(&mut self, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         self.check(queries)?;
+        self.ledger.clear();
         let log = SearchLog::temporary(self.manifest())?;
         self.run(log, queries.clone(), 0, iterations)
     }
@@ -157,6 +158,7 @@ impl Runner {
     /// As [`Runner::step`]; a folder that is not empty.
     pub fn search_into(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         self.check(queries)?;
+        self.ledger.clear();
         let log = SearchLog::create(path, self.manifest())?;
         self.run(log, queries.clone(), 0, iterations)
     }
@@ -169,6 +171,7 @@ impl Runner {
     /// As [`Runner::step`]; no run folder there, one in use, or a dataset that changed.
     pub fn resume(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         let mut log = SearchLog::resume(path)?;
+        self.ledger.clear();
         self.check(queries)?;
         self.check_same(&log)?;
         let mut queries = queries.clone();
@@ -203,6 +206,7 @@ impl Runner {
 
     fn run(&mut self, mut log: SearchLog, mut queries: DataFrame, from: u32, iterations: u32) -> Result<SearchLog> {
         self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;
+        self.score.stderr_in(&log.path().join("stderr"));
         self.ledger.interrupt = self.interrupt.clone();
         log.append_queries(from, &queries)?;
         let (mut iteration, mut quiet) = (from, 0);
@@ -300,6 +304,12 @@ impl Runner {
     /// Takes smaller scores as better: `score` is the negative of the scorer's, which is kept as `raw_score`.
     pub fn minimize(mut self, minimize: bool) -> Self {
         self.ledger.minimize = minimize;
+        self
+    }
+
+    /// What a failed item does to the run (default: its score is null).
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.ledger.on_error = on_error;
         self
     }
 

@@ -1,7 +1,21 @@
 //! What an item is worth: the `Score` that costs money, and the free ones.
 
-use polars::prelude::*;
+mod answers;
+mod command;
+mod framing;
+mod http;
+mod json;
+mod process;
+mod retry;
 
+use std::path::Path;
+
+use polars::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use self::command::{CommandMode, CommandScore};
+pub use self::framing::CommandFormat;
+pub use self::http::HttpScore;
 use crate::error::{Doing, Error, Result};
 use crate::filter::{parse_sql, sql_error};
 use crate::schema::SCORE;
@@ -44,6 +58,25 @@ pub trait Score: Send + Sync {
     fn is_paid(&self) -> bool {
         true
     }
+
+    /// How many times an item was asked again, as its first answer did not come.
+    fn asked_again(&self) -> u64 {
+        0
+    }
+
+    /// Told where a run keeps what scorers write to standard error, before it asks for anything.
+    fn stderr_in(&self, _folder: &Path) {}
+}
+
+/// What a failed item does to a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// Its score is null, and the run goes on.
+    #[default]
+    Null,
+    /// The run stops, with what was scored kept; the item is asked again when the run goes on.
+    Stop,
 }
 
 /// A Polars SQL expression over the items' columns, or just a column's name.

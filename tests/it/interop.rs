@@ -148,11 +148,11 @@ while True:
 assert search.returncode == 0
 print(len(seen), grown)
 "#;
-    let folder = ready_to_search(150);
+    let folder = ready_to_search(250);
     let stdout = run_python(SCRIPT, &[env!("CARGO_BIN_EXE_uphill")], folder.path());
     println!("iterations seen, reads that saw more than the one before: {stdout}");
     let numbers: Vec<u32> = stdout.split_whitespace().map(|number| number.parse().expect("a number")).collect();
-    assert_eq!(numbers[0], 150);
+    assert_eq!(numbers[0], 250);
     assert!(numbers[1] >= 3, "the search was too quick to be watched: {stdout}");
 }
 
@@ -195,7 +195,7 @@ for name in ["name", "reason"]:
     dtype = results[name]
     assert pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype), (name, dtype)
 
-# An embedding is never without a value, and no engine needs hive partitioning to be asked for by name.
+# An embedding is never without a value. DuckDB sees the folder names unasked, but as text: they are padded with zeros.
 table = ds.dataset("queries", partitioning="hive").to_table()
 assert table["embedding"].null_count == 0 and table["iteration"].to_pylist()[-1] == 12
 assert duckdb.sql("select max(iteration::int) from 'results/*/*.parquet'").fetchall() == [(11,)]

@@ -9,4 +9,7 @@ mod indexing;
 mod interop;
 mod python;
 mod runs;
+mod scorers;
+mod scorers_command;
+mod scorers_http;
 mod stages;

@@ -1,0 +1,164 @@
+//! `[score]`: which scorer, and how it is asked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Direction;
+use crate::error::{Error, Result};
+use crate::score::{CommandFormat, CommandMode, CommandScore, HttpScore, OnError, Score, SqlScore};
+
+/// `[score]`: what items are worth. One of `sql`, `command` and `url`; the rest says how
+/// a command or a service is asked.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreConfig {
+    /// A column, or a Polars SQL expression over the items.
+    pub sql: Option<String>,
+    /// A program and its arguments: [`CommandScore`]. It is run in the run file's folder.
+    pub command: Option<Vec<String>>,
+    /// A service: [`HttpScore`].
+    pub url: Option<String>,
+    /// Whether more is better.
+    #[serde(default)]
+    pub direction: Direction,
+    /// Of a command: `stream` or `batch`.
+    pub mode: Option<CommandMode>,
+    /// Of a command: `jsonl` or `arrow`.
+    pub format: Option<CommandFormat>,
+    /// The most items asked for at once.
+    pub batch_size: Option<usize>,
+    /// Of a command: processes at a time.
+    pub workers: Option<usize>,
+    /// Of a service: requests at a time.
+    pub concurrency: Option<usize>,
+    /// Of a service: headers, and the environment variables that hold their values.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Seconds that a batch may take.
+    pub timeout: Option<f64>,
+    /// How often items without an answer are asked again.
+    pub retries: Option<u32>,
+    /// Whether embeddings are sent too.
+    pub embeddings: Option<bool>,
+    /// What a failed item does to the run.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// The folder that a command is run in.
+    #[serde(skip)]
+    pub directory: Option<PathBuf>,
+}
+
+impl ScoreConfig {
+    pub(super) fn relative_to(&mut self, folder: &Path) {
+        self.directory = Some(folder.to_path_buf());
+    }
+
+    /// The scorer that the section describes.
+    pub(super) fn scorer(&self) -> Result<Box<dyn Score>> {
+        match (&self.sql, &self.command, &self.url) {
+            (Some(sql), None, None) => {
+                self.refuse("sql", &self.of_commands())?;
+                self.refuse("sql", &self.of_services())?;
+                self.refuse("sql", &self.of_both())?;
+                Ok(Box::new(SqlScore::new(sql)))
+            }
+            (None, Some(arguments), None) => {
+                self.refuse("command", &self.of_services())?;
+                self.command_score(arguments)
+            }
+            (None, None, Some(url)) => {
+                self.refuse("url", &self.of_commands())?;
+                self.http_score(url)
+            }
+            (None, None, None) => Err(Error::Config("score: give `sql`, `command` or `url`".into())),
+            _ => Err(Error::Config("score: give one of `sql`, `command` and `url`, not several".into())),
+        }
+    }
+
+    fn of_commands(&self) -> [(&'static str, bool); 3] {
+        [("mode", self.mode.is_some()), ("format", self.format.is_some()), ("workers", self.workers.is_some())]
+    }
+
+    fn of_services(&self) -> [(&'static str, bool); 2] {
+        [("concurrency", self.concurrency.is_some()), ("headers", self.headers.is_some())]
+    }
+
+    fn of_both(&self) -> [(&'static str, bool); 4] {
+        [
+            ("batch_size", self.batch_size.is_some()),
+            ("timeout", self.timeout.is_some()),
+            ("retries", self.retries.is_some()),
+            ("embeddings", self.embeddings.is_some()),
+        ]
+    }
+
+    /// A key that would mean nothing is a mistake.
+    fn refuse(&self, kind: &str, keys: &[(&str, bool)]) -> Result<()> {
+        match keys.iter().find(|(_, given)| *given) {
+            Some((key, _)) => Err(Error::Config(format!("score.{key}: means nothing beside `{kind}`"))),
+            None => Ok(()),
+        }
+    }
+
+    fn command_score(&self, arguments: &[String]) -> Result<Box<dyn Score>> {
+        if self.mode == Some(CommandMode::Batch) && self.format.is_some() {
+            return Err(Error::Config("score.format: means nothing beside mode = \"batch\", which is Parquet".into()));
+        }
+        let mut score = CommandScore::new(arguments).mode(self.mode.unwrap_or_default());
+        score = score.format(self.format.unwrap_or_default()).embeddings(self.embeddings.unwrap_or_default());
+        if let Some(items) = at_least_one("batch_size", self.batch_size)? {
+            score = score.batch_size(items);
+        }
+        if let Some(workers) = at_least_one("workers", self.workers)? {
+            score = score.workers(workers);
+        }
+        if let Some(timeout) = self.timeout()? {
+            score = score.timeout(timeout);
+        }
+        if let Some(retries) = self.retries {
+            score = score.retries(retries);
+        }
+        if let Some(directory) = &self.directory {
+            score = score.working_directory(directory);
+        }
+        Ok(Box::new(score))
+    }
+
+    fn http_score(&self, url: &str) -> Result<Box<dyn Score>> {
+        let mut score = HttpScore::new(url).embeddings(self.embeddings.unwrap_or_default());
+        if let Some(items) = at_least_one("batch_size", self.batch_size)? {
+            score = score.batch_size(items);
+        }
+        if let Some(requests) = at_least_one("concurrency", self.concurrency)? {
+            score = score.concurrency(requests);
+        }
+        if let Some(timeout) = self.timeout()? {
+            score = score.timeout(timeout);
+        }
+        if let Some(retries) = self.retries {
+            score = score.retries(retries);
+        }
+        for (name, variable) in self.headers.iter().flatten() {
+            score = score.header(name, variable);
+        }
+        Ok(Box::new(score))
+    }
+
+    fn timeout(&self) -> Result<Option<Duration>> {
+        let duration = |seconds: f64| {
+            let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero());
+            duration
+                .ok_or_else(|| Error::Config(format!("score.timeout: expected more than 0 seconds, found {seconds}")))
+        };
+        self.timeout.map(duration).transpose()
+    }
+}
+
+fn at_least_one(key: &str, value: Option<usize>) -> Result<Option<usize>> {
+    match value {
+        Some(0) => Err(Error::Config(format!("score.{key}: expected at least 1, found 0"))),
+        value => Ok(value),
+    }
+}

@@ -1,0 +1,164 @@
+//! How batches go to a scorer's standard input, and answers come from its standard output.
+
+use std::io::{self, BufRead, Cursor, Read};
+use std::time::Duration;
+
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::root_as_message;
+use arrow::ipc::writer::StreamWriter;
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+
+use super::answers::{Attempt, excerpt};
+use super::json;
+use super::process::Stdout;
+use super::retry::Trouble;
+use crate::bridge;
+use crate::error::{Doing, Result, one_line};
+
+/// What batches and answers look like to a command in `stream` mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandFormat {
+    /// Each batch, and each batch of answers, is one Arrow IPC stream, from its schema to its end-of-stream mark.
+    #[serde(rename = "arrow")]
+    Arrow,
+    /// Each item and each answer is a JSON object on a line of its own; an empty line ends the batch, both ways.
+    #[default]
+    #[serde(rename = "jsonl")]
+    JsonLines,
+}
+
+/// The longest line, and the longest Arrow stream, that is taken as an answer.
+const LONGEST: usize = 64 << 20;
+
+/// How long the empty line may be missing once each item is answered.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why answers could not be read to their end.
+pub(super) enum Fault {
+    /// The deadline (`TimedOut`), or the end of the output (`UnexpectedEof`).
+    Io(io::ErrorKind),
+    /// What was written is no answer.
+    Said(Trouble),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Fault::Io(error.kind())
+    }
+}
+
+impl From<Trouble> for Fault {
+    fn from(trouble: Trouble) -> Self {
+        Fault::Said(trouble)
+    }
+}
+
+fn said(reason: impl Into<String>) -> Fault {
+    Fault::Said(Trouble::unanswered(reason))
+}
+
+/// A batch as it is sent.
+pub(super) fn encode(format: CommandFormat, batch: &DataFrame) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match format {
+        CommandFormat::JsonLines => {
+            for record in json::records(batch)? {
+                serde_json::to_writer(&mut bytes, &record).doing("writing a batch")?;
+                bytes.push(b'\n');
+            }
+            bytes.push(b'\n');
+        }
+        CommandFormat::Arrow => {
+            let batch = bridge::to_arrow(batch)?;
+            let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema()).doing("writing a batch")?;
+            writer.write(&batch).and_then(|()| writer.finish()).doing("writing a batch")?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Reads the answers to one batch, and not a byte more.
+pub(super) fn decode(format: CommandFormat, stdout: &mut Stdout, attempt: &mut Attempt) -> Result<(), Fault> {
+    match format {
+        CommandFormat::JsonLines => read_lines(stdout, attempt),
+        CommandFormat::Arrow => read_stream(stdout, attempt),
+    }
+}
+
+fn read_lines(stdout: &mut Stdout, attempt: &mut Attempt) -> Result<(), Fault> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        stdout.take(LONGEST as u64 + 1).read_until(b'\n', &mut line)?;
+        if line.len() > LONGEST {
+            return Err(said(format!("answered a line of more than {} MiB", LONGEST >> 20)));
+        }
+        if !line.ends_with(b"\n") {
+            return Err(Fault::Io(io::ErrorKind::UnexpectedEof));
+        }
+        let text = line.trim_ascii();
+        if text.is_empty() {
+            return Ok(());
+        }
+        json::put_record(&json::parse(text).map_err(said)?, attempt)?;
+        if attempt.is_complete() {
+            stdout.hurry(GRACE);
+        }
+    }
+}
+
+fn read_stream(stdout: &mut Stdout, attempt: &mut Attempt) -> Result<(), Fault> {
+    let bytes = stream_bytes(stdout)?;
+    let broken = |error: arrow::error::ArrowError| {
+        said(format!("answered a broken Arrow stream: {}", one_line(&error.to_string())))
+    };
+    for batch in StreamReader::try_new(Cursor::new(bytes), None).map_err(broken)? {
+        let answers = bridge::to_polars(&batch.map_err(broken)?).map_err(|error| said(format!("answered {error}")))?;
+        attempt.put_frame(&answers)?;
+    }
+    Ok(())
+}
+
+/// The bytes of one IPC stream. Its messages are walked here, by the lengths they state, because a
+/// reader that fills a buffer of its own would take the beginning of the next stream with it.
+fn stream_bytes(stdout: &mut Stdout) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut head = Vec::with_capacity(8);
+        append(stdout, 8, &mut head)?;
+        if head[..4] != [0xff; 4] {
+            if let Ok(more) = stdout.fill_buf() {
+                head.extend_from_slice(&more[..more.len().min(240)]);
+            }
+            return Err(said(format!("answered what is not an Arrow stream: {}", excerpt(&head))));
+        }
+        bytes.extend_from_slice(&head);
+        let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if size == 0 {
+            return Ok(bytes);
+        }
+        let mut metadata = Vec::new();
+        append_within(stdout, size, bytes.len(), &mut metadata)?;
+        bytes.extend_from_slice(&metadata);
+        let message = root_as_message(&metadata)
+            .map_err(|error| said(format!("answered a broken Arrow stream: {}", one_line(&error.to_string()))))?;
+        let body = usize::try_from(message.bodyLength()).unwrap_or(usize::MAX);
+        let before = bytes.len();
+        append_within(stdout, body, before, &mut bytes)?;
+    }
+}
+
+fn append_within(stdout: &mut Stdout, count: usize, before: usize, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+    if before.saturating_add(count) > LONGEST {
+        return Err(said(format!("answered an Arrow stream of more than {} MiB", LONGEST >> 20)));
+    }
+    append(stdout, count, bytes)
+}
+
+fn append(stdout: &mut Stdout, count: usize, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+    match stdout.take(count as u64).read_to_end(bytes)? {
+        read if read == count => Ok(()),
+        _ => Err(Fault::Io(io::ErrorKind::UnexpectedEof)),
+    }
+}

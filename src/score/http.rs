@@ -1,0 +1,341 @@
+//! Scores by an HTTP service.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use polars::prelude::DataFrame;
+use serde_json::{Value, json};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::Score;
+use super::answers::{Attempt, excerpt};
+use super::json::{outcome, parse, put_record, records};
+use super::retry::{Retries, Trouble, ask_until_answered};
+use crate::error::{Doing, Error, Result, one_line};
+use crate::schema::{self, DB_IDX, EMBEDDING};
+
+/// The longest body that is taken as an answer.
+const LONGEST: u64 = 64 << 20;
+
+/// Scores by a service. Each batch is one request:
+///
+/// ```text
+/// POST URL      {"items":  [{"db_idx": 17, "smiles": "CCO", "mw": 46.07}, …]}
+/// 200           {"scores": [{"db_idx": 17, "score": 0.5}, {"db_idx": 18, "score": null, "reason": "too large"}, …]}
+///            or {"scores": [0.5, null, …]}
+/// ```
+///
+/// The list may also come bare. Objects may come in any order; numbers are in the order of the items, one for each.
+///
+/// # What happens to an item
+/// - *Answered*: as for a [`CommandScore`](super::CommandScore): a finite number is its score, anything else a failure with a reason.
+/// - Status 408, 425, 429 or 5xx, no connection, a timeout, items left out, wrong ids: asked again, up to
+///   [`retries`](Self::retries) times, after the longer of our wait and `Retry-After` (a minute at most). After that
+///   a failure: `HTTP 429`, `timeout after 60 s`, `connection: …`.
+/// - Another status, or an answer that is not JSON or has no scores: a failure at once, as asking again would give the same.
+///   Redirects are not followed.
+pub struct HttpScore {
+    url: String,
+    /// Header ⇒ environment variable. The values are read when they are sent, and are kept nowhere.
+    headers: Vec<(String, String)>,
+    batch_size: usize,
+    concurrency: usize,
+    timeout: Duration,
+    retries: Retries,
+    embeddings: bool,
+    agent: OnceLock<ureq::Agent>,
+    again: AtomicU64,
+}
+
+impl HttpScore {
+    /// A service at `http://…` or `https://…`.
+    pub fn new(url: impl Into<String>) -> Self {
+        HttpScore {
+            url: url.into(),
+            headers: Vec::new(),
+            batch_size: 32,
+            concurrency: 1,
+            timeout: Duration::from_secs(60),
+            retries: Retries::default(),
+            embeddings: false,
+            agent: OnceLock::new(),
+            again: AtomicU64::new(0),
+        }
+    }
+
+    /// Sends a header whose value stands in an environment variable.
+    pub fn header(mut self, name: impl Into<String>, variable: impl Into<String>) -> Self {
+        self.headers.push((name.into(), variable.into()));
+        self
+    }
+
+    /// The most items in one request (default 32).
+    pub fn batch_size(mut self, items: usize) -> Self {
+        self.batch_size = items;
+        self
+    }
+
+    /// The most requests in flight (default 1).
+    pub fn concurrency(mut self, requests: usize) -> Self {
+        self.concurrency = requests;
+        self
+    }
+
+    /// The longest that a request may take, from connecting to the end of the answer (default 60 s).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How often items without an answer are asked again (default 2).
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries.count = retries;
+        self
+    }
+
+    /// The wait before the first retry, doubled for each further one, up to a minute (default 1 s).
+    pub fn backoff(mut self, first: Duration) -> Self {
+        self.retries.first = first;
+        self
+    }
+
+    /// Sends embeddings too (default no).
+    pub fn embeddings(mut self, embeddings: bool) -> Self {
+        self.embeddings = embeddings;
+        self
+    }
+
+    fn agent(&self) -> &ureq::Agent {
+        self.agent.get_or_init(|| {
+            let config = ureq::Agent::config_builder()
+                .timeout_global(Some(self.timeout))
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .max_idle_connections_per_host(self.concurrency)
+                .user_agent(concat!("uphill/", env!("CARGO_PKG_VERSION")));
+            config.build().into()
+        })
+    }
+
+    /// The headers with their values. Messages name the variable, never the value.
+    fn secrets(&self) -> Result<Vec<(HeaderName, HeaderValue)>> {
+        let secret = |(name, variable): &(String, String)| {
+            let wrong = |what: &str| {
+                Error::Config(format!("score.headers: `{name}`: the environment variable `{variable}` {what}"))
+            };
+            let header = HeaderName::try_from(name.as_str())
+                .map_err(|_| Error::Config(format!("score.headers: `{name}` is not a header's name")))?;
+            let value = std::env::var(variable).map_err(|_| wrong("is not set"))?;
+            let mut value =
+                HeaderValue::try_from(value).map_err(|_| wrong("has characters that a header cannot have"))?;
+            value.set_sensitive(true);
+            Ok((header, value))
+        };
+        self.headers.iter().map(secret).collect()
+    }
+
+    fn post(&self, items: &DataFrame, attempt: &mut Attempt) -> Result<(), Trouble> {
+        let body = serde_json::to_vec(&json!({"items": records(items)?})).doing("writing a batch")?;
+        let mut request = self
+            .agent()
+            .post(&self.url)
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/json");
+        let secrets = self.secrets()?;
+        for (name, value) in &secrets {
+            request = request.header(name, value);
+        }
+        let mut response = request.send(&body[..]).map_err(|error| self.trouble(error))?;
+        let status = response.status().as_u16();
+        let wait = retry_after(response.headers());
+        let body = match response.body_mut().with_config().limit(LONGEST).read_to_vec() {
+            // The status says enough.
+            Err(_) if !(200..300).contains(&status) => Vec::new(),
+            body => body.map_err(|error| self.trouble(error))?,
+        };
+        match status {
+            200..=299 => put_answers(&body, items, attempt),
+            408 | 425 | 429 | 500.. => Err(Trouble::unanswered(format!("HTTP {status}")).after(wait)),
+            _ if body.trim_ascii().is_empty() => Err(Trouble::last(format!("HTTP {status}"))),
+            _ => Err(Trouble::last(format!("HTTP {status}: {}", redacted(&body, &secrets)))),
+        }
+    }
+
+    fn trouble(&self, error: ureq::Error) -> Trouble {
+        match error {
+            ureq::Error::Timeout(_) => Trouble::unanswered(format!("timeout after {} s", self.timeout.as_secs_f64())),
+            ureq::Error::BodyExceedsLimit(_) => Trouble::last(format!("answered more than {} MiB", LONGEST >> 20)),
+            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                Trouble::unanswered(format!("timeout after {} s", self.timeout.as_secs_f64()))
+            }
+            ureq::Error::Io(error) => Trouble::unanswered(format!("connection: {}", one_line(&error.to_string()))),
+            ureq::Error::BadUri(_) => Trouble::Stop(self.bad_url("is not a URL")),
+            error => Trouble::unanswered(format!("connection: {}", one_line(&error.to_string()))),
+        }
+    }
+
+    /// The URL without what may be secret in it.
+    fn public_url(&self) -> &str {
+        let shown = self.url.split(['?', '#']).next().unwrap_or_default();
+        if shown.contains('@') { "the URL" } else { shown }
+    }
+
+    fn bad_url(&self, what: &str) -> Error {
+        Error::Config(format!("score.url: `{}` {what}", self.public_url()))
+    }
+}
+
+impl Score for HttpScore {
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        let items = if self.embeddings { batch.clone() } else { batch.drop_many([EMBEDDING]) };
+        ask_until_answered(&items, &self.retries, &self.again, |items, attempt| self.post(items, attempt))
+    }
+
+    fn check(&self, items: &DataFrame) -> Result<()> {
+        let url: Uri = self.url.parse().map_err(|_| self.bad_url("is not a URL"))?;
+        if !matches!(url.scheme_str(), Some("http" | "https")) {
+            return Err(self.bad_url("does not begin with http:// or https://"));
+        }
+        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            // It would be kept in run.json.
+            return Err(self.bad_url("has a user name or password in it: send them in a header, by score.headers"));
+        }
+        if self.timeout.is_zero() {
+            return Err(Error::Config("score.timeout: expected more than 0 seconds, found 0".into()));
+        }
+        self.secrets()?;
+        let items = if self.embeddings { items.clone() } else { items.drop_many([EMBEDDING]) };
+        records(&items.head(Some(0))).map(|_| ())
+    }
+
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn workers(&self) -> usize {
+        self.concurrency
+    }
+
+    fn asked_again(&self) -> u64 {
+        self.again.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for HttpScore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpScore")
+            .field("url", &self.public_url())
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes the scores of a body: `{"scores": […]}` or a bare list, of objects or of numbers in order.
+fn put_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt) -> Result<(), Trouble> {
+    let answer = parse(body).map_err(Trouble::last)?;
+    let scores = match &answer {
+        Value::Object(fields) => fields.get("scores").and_then(Value::as_array),
+        Value::Array(scores) => Some(scores),
+        _ => None,
+    };
+    let scores =
+        scores.ok_or_else(|| Trouble::last(format!("answered JSON without a list `scores`: {}", excerpt(body))))?;
+    if !scores.is_empty() && scores.iter().all(Value::is_object) {
+        return scores.iter().try_for_each(|score| put_record(score, attempt));
+    }
+    if scores.is_empty() {
+        return Ok(());
+    }
+    if scores.len() != items.height() {
+        // Whose they are cannot be known.
+        return Err(Trouble::void(format!("answered {} numbers for {} items", scores.len(), items.height())));
+    }
+    for (item, score) in schema::u64s(items, DB_IDX)?.into_iter().zip(scores) {
+        attempt.put(item, outcome(Some(score), None))?;
+    }
+    Ok(())
+}
+
+/// The beginning of a body, without the secrets that a server may repeat in it.
+fn redacted(body: &[u8], secrets: &[(HeaderName, HeaderValue)]) -> String {
+    let mut text = String::from_utf8_lossy(body).into_owned();
+    for secret in secrets.iter().filter_map(|(_, value)| value.to_str().ok()) {
+        // Of `Bearer abc`, `abc` alone is one too.
+        for word in [secret].into_iter().chain(secret.split_whitespace()).filter(|word| word.len() > 3) {
+            text = text.replace(word, "***");
+        }
+    }
+    excerpt(text.as_bytes())
+}
+
+/// How long a server asks to be left alone: in seconds, or until a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("retry-after")?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Some(Duration::from_secs(http_date(value)?).saturating_sub(now))
+}
+
+/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, the form of date that servers must send
+/// (RFC 9110, 5.6.7).
+fn http_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let [_, day, month, year, time, "GMT"] = text.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+    let [hour, minute, second] = time.split(':').map(str::parse).collect::<Result<Vec<u64>, _>>().ok()?[..] else {
+        return None;
+    };
+    let (day, year): (u64, u64) = (day.parse().ok()?, year.parse().ok()?);
+    let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
+    if !(1970..10_000).contains(&year) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Years that begin in March, so that the leap day is the last (Hinnant, "days_from_civil").
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_a_server_asks_for_is_in_seconds_or_until_a_date() {
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(http_date("Thu, 29 Feb 2024 12:00:00 GMT"), Some(1_709_208_000));
+        for wrong in [
+            "",
+            "tomorrow",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 06 Foo 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49 GMT",
+        ] {
+            assert_eq!(http_date(wrong), None, "{wrong}");
+        }
+        let asked = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("Retry-After", value.parse().unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert!(asked("Fri, 31 Dec 2100 23:59:59 GMT").unwrap() > Duration::from_secs(86_400 * 365));
+        assert_eq!(asked("soon"), None);
+    }
+
+    #[test]
+    fn secrets_show_nowhere() {
+        let score = HttpScore::new("https://example.org/score?key=hunter2").header("Authorization", "TOKEN");
+        assert_eq!(
+            format!("{score:?}"),
+            r#"HttpScore { url: "https://example.org/score", headers: [("Authorization", "TOKEN")], .. }"#
+        );
+        let secrets = [(HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer hunter2"))];
+        assert_eq!(redacted(b"no such token: hunter2", &secrets), "`no such token: ***`");
+    }
+}

@@ -1,0 +1,249 @@
+//! Frames as JSON records, and JSON records as answers.
+
+use polars::prelude::*;
+use serde_json::{Map, Value};
+
+use super::answers::{Attempt, excerpt, text_for_number};
+use super::retry::Trouble;
+use crate::error::{Doing, Error, Result};
+use crate::schema::{DB_IDX, REASON, SCORE};
+
+/// One object per row, its keys in the order of the columns. Dates and times are ISO 8601 strings,
+/// decimals numbers; NaN and infinities, which JSON does not have, are null.
+///
+/// # Errors
+/// Columns of bytes.
+pub(super) fn records(frame: &DataFrame) -> Result<Vec<Value>> {
+    let mut rows: Vec<Map<String, Value>> = vec![Map::new(); frame.height()];
+    for column in frame.columns() {
+        let name = column.name().as_str();
+        for (row, value) in rows.iter_mut().zip(values(name, column.as_materialized_series())?) {
+            row.insert(name.into(), value);
+        }
+    }
+    Ok(rows.into_iter().map(Value::Object).collect())
+}
+
+fn values(name: &str, series: &Series) -> Result<Vec<Value>> {
+    let task = || format!("column `{name}` as JSON");
+    let dtype = series.dtype();
+    let cast = |to: &DataType| series.cast(to).doing(task());
+    Ok(match dtype {
+        DataType::Null => vec![Value::Null; series.len()],
+        DataType::Boolean => series.bool().doing(task())?.iter().map(Value::from).collect(),
+        DataType::String => series.str().doing(task())?.iter().map(Value::from).collect(),
+        dtype if dtype.is_unsigned_integer() => {
+            cast(&DataType::UInt64)?.u64().doing(task())?.iter().map(Value::from).collect()
+        }
+        dtype if dtype.is_integer() => cast(&DataType::Int64)?.i64().doing(task())?.iter().map(Value::from).collect(),
+        // Value::from makes null of what is not finite.
+        dtype if dtype.is_float() || dtype.is_decimal() => {
+            cast(&DataType::Float64)?.f64().doing(task())?.iter().map(Value::from).collect()
+        }
+        DataType::Datetime(unit, Some(_)) => {
+            let instants = cast(&DataType::Datetime(*unit, None))?;
+            instants.iter().map(|value| iso(value, "Z")).collect()
+        }
+        DataType::Date | DataType::Datetime(_, None) | DataType::Time | DataType::Duration(_) => {
+            series.rechunk().iter().map(|value| iso(value, "")).collect()
+        }
+        DataType::List(_) | DataType::Array(..) => {
+            let list =
+                |inner: Option<Series>| inner.map_or(Ok(Value::Null), |inner| Ok(Value::Array(values(name, &inner)?)));
+            match dtype {
+                DataType::List(_) => series.list().doing(task())?.series_iter().map(list).collect::<Result<_>>()?,
+                _ => series.array().doing(task())?.series_iter().map(list).collect::<Result<_>>()?,
+            }
+        }
+        DataType::Struct(_) => {
+            let fields = series.struct_().doing(task())?.fields_as_series();
+            let nulls = series.is_null();
+            let records =
+                records(&DataFrame::new(series.len(), fields.into_iter().map(Column::from).collect()).doing(task())?)?;
+            records
+                .into_iter()
+                .zip(nulls.iter())
+                .map(|(record, null)| if null == Some(true) { Value::Null } else { record })
+                .collect()
+        }
+        DataType::Binary | DataType::BinaryOffset => {
+            return Err(Error::Config(format!(
+                "score: column `{name}`: JSON has no bytes; leave it out with database.columns, or use format = \"arrow\""
+            )));
+        }
+        // Categories, and whatever else has a text.
+        _ => cast(&DataType::String)?.str().doing(task())?.iter().map(Value::from).collect(),
+    })
+}
+
+fn iso(value: AnyValue<'_>, zone: &str) -> Value {
+    match value {
+        AnyValue::Null => Value::Null,
+        value => Value::String(value.to_string().replacen(' ', "T", 1) + zone),
+    }
+}
+
+/// Marks a number that serde_json would reject or round. No text a scorer writes begins with it.
+const NUMBER: char = '\u{1}';
+
+/// Reads JSON as scorers write it: Python's `NaN` and `Infinity` too, and floats exactly
+/// (serde_json may round the last digit, and then a score would not be the one that was given).
+pub(super) fn parse(text: &[u8]) -> std::result::Result<Value, String> {
+    let not_json = || format!("answered what is not JSON: {}", excerpt(text));
+    let text = std::str::from_utf8(text).map_err(|_| not_json())?;
+    serde_json::from_str(&quote_floats(text)).map_err(|_| not_json())
+}
+
+/// The text with each float, NaN and infinity as a marked string. What is not JSON stays so.
+fn quote_floats(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    let mut quoted = String::with_capacity(text.len() + text.len() / 4);
+    let (mut at, mut copied) = (0, 0);
+    while at < bytes.len() {
+        let start = at;
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            byte if is_part(byte) => {
+                while at < bytes.len() && is_part(bytes[at]) {
+                    at += 1;
+                }
+                let word = &text[start..at];
+                let is_float = word.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) && is_json_number(word);
+                if is_float || matches!(word, "NaN" | "Infinity" | "-Infinity") {
+                    quoted.push_str(&text[copied..start]);
+                    quoted.push_str("\"\\u0001");
+                    quoted.push_str(word);
+                    quoted.push('"');
+                    copied = at;
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    quoted.push_str(&text[copied..]);
+    quoted
+}
+
+/// Whether a word that Rust may read as a float is one in JSON too.
+fn is_json_number(word: &str) -> bool {
+    let word = word.strip_prefix('-').unwrap_or(word);
+    word.starts_with(|c: char| c.is_ascii_digit())
+        && !word.contains(".e")
+        && !word.contains(".E")
+        && !word.ends_with('.')
+        && word.parse::<f64>().is_ok()
+}
+
+/// A number of the answer; `None` for anything else.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::Bool(yes) => Some(f64::from(u8::from(*yes))),
+        Value::String(text) => text.strip_prefix(NUMBER)?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The score that a value of the answer says, or why there is none.
+pub(super) fn outcome(score: Option<&Value>, reason: Option<&Value>) -> std::result::Result<f64, String> {
+    match score {
+        None | Some(Value::Null) => Err(match reason {
+            Some(Value::String(reason)) => reason.clone(),
+            _ => "no score".into(),
+        }),
+        Some(value) => number(value).ok_or_else(|| match value {
+            Value::String(text) => text_for_number(text),
+            Value::Array(_) => "answered a list for a number".into(),
+            _ => "answered an object for a number".into(),
+        }),
+    }
+}
+
+/// Takes one answer, `{"db_idx": 17, "score": 0.5}`, optionally with `reason`. Other keys with
+/// numbers are parts of the score; keys with anything else are not kept.
+///
+/// # Errors
+/// An answer without `db_idx`, or with one that was not asked.
+pub(super) fn put_record(record: &Value, attempt: &mut Attempt) -> std::result::Result<(), Trouble> {
+    let without_id =
+        || Trouble::void(format!("answered without a `db_idx`: {}", excerpt(record.to_string().as_bytes())));
+    let record = record.as_object().ok_or_else(without_id)?;
+    let id = record.get(DB_IDX).and_then(Value::as_u64).ok_or_else(without_id)?;
+    let row = attempt.put(id, outcome(record.get(SCORE), record.get(REASON)))?;
+    for (name, value) in record {
+        if let (Some(value), false) = (number(value), [DB_IDX, SCORE, REASON].contains(&name.as_str())) {
+            attempt.put_part(row, name, value);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn floats_are_read_exactly_and_python_s_nan_is_a_number() {
+        for text in [
+            "0.7433739727632273",
+            "-1.0E-7",
+            "1e22",
+            "8.988465674311579e307",
+            "0.1",
+            "-0.0",
+            "12",
+            "123456789012345678.5",
+        ] {
+            assert_eq!(
+                number(&parse(text.as_bytes()).unwrap()).unwrap().to_bits(),
+                text.parse::<f64>().unwrap().to_bits()
+            );
+        }
+        assert!(number(&parse(b"NaN").unwrap()).unwrap().is_nan());
+        assert_eq!(number(&parse(b"-Infinity").unwrap()), Some(f64::NEG_INFINITY));
+        assert_eq!(number(&parse(b"1e999").unwrap()), Some(f64::INFINITY));
+        let text = r#"{"a \" 1.5 NaN": "0.5 \\", "b": [1.5, true, null]}"#;
+        assert_eq!(parse(text.as_bytes()).unwrap(), json!({"a \" 1.5 NaN": "0.5 \\", "b": ["\u{1}1.5", true, null]}));
+        for wrong in ["hello", "1.", ".5", "+1.0", "1.e5", "{\"a\": nan}", "inf", "\"open", "{\"a\": 1.5.2}", "\"\\"] {
+            assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        assert_eq!(parse(b"Loading model\nmore").unwrap_err(), "answered what is not JSON: `Loading model…`");
+    }
+
+    #[test]
+    fn every_column_has_a_json_form_or_a_message() {
+        let frame = df!(
+            "db_idx" => [u64::MAX, 2],
+            "small" => [Some(-3i8), None],
+            "single" => [0.1f32, f32::NAN],
+            "text" => ["a \"quote\"", "ü"],
+            "flag" => [true, false],
+            "list" => [Series::new("".into(), [1i64, 2]), Series::new_empty("".into(), &DataType::Int64)],
+        );
+        let mut frame = frame.unwrap();
+        let day = Column::new("day".into(), [19_723i32, 0]).cast(&DataType::Date).unwrap();
+        let time = Column::new("time".into(), [1_704_110_400_000_000i64, 1])
+            .cast(&DataType::Datetime(TimeUnit::Microseconds, None))
+            .unwrap();
+        frame.with_column(day).unwrap().with_column(time).unwrap();
+        assert_eq!(
+            Value::Array(records(&frame).unwrap()),
+            json!([
+                {"db_idx": u64::MAX, "small": -3, "single": f64::from(0.1f32), "text": "a \"quote\"", "flag": true, "list": [1, 2],
+                 "day": "2024-01-01", "time": "2024-01-01T12:00:00"},
+                {"db_idx": 2, "small": null, "single": null, "text": "ü", "flag": false, "list": [],
+                 "day": "1970-01-01", "time": "1970-01-01T00:00:00.000001"},
+            ])
+        );
+        let bytes = df!("blob" => [b"x".as_slice()]).unwrap();
+        assert!(records(&bytes).unwrap_err().to_string().contains("column `blob`: JSON has no bytes"));
+    }
+}

@@ -1,0 +1,417 @@
+//! Scoring by an external command: right answers, and every way of getting none.
+
+use std::time::Duration;
+
+use polars::prelude::*;
+use uphill::{CommandFormat, CommandMode, CommandScore, Score, SqlScore};
+
+use crate::common::*;
+use crate::python::python;
+use crate::scorers::*;
+
+const OK: Result<(), &str> = Ok(());
+
+fn jsonl(counter: &Counter, behaviour: &str, more: &[&str]) -> CommandScore {
+    let arguments = ["python3", &script("jsonl.py"), &counter.path(), behaviour].map(str::to_string);
+    CommandScore::new(arguments.into_iter().chain(more.iter().map(|more| more.to_string())))
+        .retries(1)
+        .backoff(Duration::from_millis(1))
+        .stderr(counter.file("stderr.log"))
+}
+
+fn arrow(counter: &Counter, behaviour: &str, more: &[&str]) -> CommandScore {
+    let arguments = [python().to_string_lossy().into_owned(), script("arrow.py"), counter.path(), behaviour.into()];
+    CommandScore::new(arguments.into_iter().chain(more.iter().map(|more| more.to_string())))
+        .format(CommandFormat::Arrow)
+        .retries(1)
+        .backoff(Duration::from_millis(1))
+        .stderr(counter.file("stderr.log"))
+}
+
+fn parquet(counter: &Counter, behaviour: &str) -> CommandScore {
+    let arguments = [python().to_string_lossy().into_owned(), script("parquet.py"), counter.path(), behaviour.into()];
+    CommandScore::new(arguments)
+        .mode(CommandMode::Batch)
+        .retries(1)
+        .backoff(Duration::from_millis(1))
+        .stderr(counter.file("stderr.log"))
+}
+
+/// Scores six items by a scorer that misbehaves, and asserts what comes of it.
+fn outcome(score: CommandScore, counter: &Counter, expected: [Result<(), &str>; 6], again: u64, processes: usize) {
+    let answers = score.score(&batch(6)).expect("failures are data");
+    assert_answers(&answers, &expected);
+    assert_eq!(score.asked_again(), again, "items asked again");
+    drop(score);
+    assert_eq!(counter.processes(), processes, "processes started");
+    counter.assert_all_gone();
+}
+
+/// As [`outcome`], of a scorer of which each process answers two items, then fails.
+fn two_by_two(behaviour: &str, reason: &str) {
+    let counter = Counter::new();
+    let score = jsonl(&counter, behaviour, &[]).timeout(Duration::from_secs(3));
+    outcome(score, &counter, [OK, OK, OK, OK, Err(reason), Err(reason)], 4, 2);
+    assert_eq!(counter.items(), [0, 1, 2, 3], "what was answered before the failure is not asked again");
+}
+
+#[test]
+fn a_process_that_exits_mid_batch_keeps_its_answers_and_the_rest_is_asked_again() {
+    two_by_two("exits", "exited with status 3");
+}
+
+#[test]
+fn a_process_that_is_killed_by_a_signal_is_named_so() {
+    two_by_two("killed", "killed by signal 9");
+}
+
+#[test]
+fn a_process_that_hangs_is_killed_after_the_timeout() {
+    two_by_two("hangs", "timeout after 3 s");
+}
+
+#[test]
+fn what_a_hanging_process_started_is_killed_with_it() {
+    let counter = Counter::new();
+    let score = jsonl(&counter, "spawns", &[]).timeout(Duration::from_secs(3)).retries(0);
+    let reason = Err("timeout after 3 s");
+    // The second of the two processes is what the first one started.
+    outcome(score, &counter, [OK, OK, reason, reason, reason, reason], 0, 2);
+}
+
+#[test]
+fn a_process_that_closes_its_output_but_lives_is_replaced() {
+    two_by_two("closes", "closed its standard output");
+}
+
+#[test]
+fn text_between_the_answers_is_no_answer() {
+    two_by_two("prints", "answered what is not JSON: `Loading model`");
+}
+
+#[test]
+fn a_very_long_line_is_cut_off_at_a_limit() {
+    two_by_two("long line", "answered a line of more than 64 MiB");
+}
+
+#[test]
+fn a_fresh_process_makes_good_what_the_first_one_left() {
+    for behaviour in ["exits", "killed", "prints"] {
+        let counter = Counter::new();
+        let once = counter.file("once").to_string_lossy().into_owned();
+        outcome(jsonl(&counter, behaviour, &[&once]), &counter, [OK; 6], 4, 2);
+        assert_eq!(counter.items(), [0, 1, 2, 3, 4, 5], "each item is paid for once");
+    }
+}
+
+#[test]
+fn too_few_answers_leave_items_without_one() {
+    let counter = Counter::new();
+    outcome(jsonl(&counter, "few", &[]), &counter, [OK, OK, OK, OK, OK, Err("no answer")], 1, 1);
+    let counter = Counter::new();
+    outcome(arrow(&counter, "few", &[]), &counter, [OK, OK, OK, OK, OK, Err("no answer")], 1, 1);
+    let counter = Counter::new();
+    outcome(parquet(&counter, "few"), &counter, [OK, OK, OK, OK, OK, Err("no answer")], 1, 2);
+}
+
+#[test]
+fn wrong_ids_void_the_attempt_since_scores_may_be_mixed_up() {
+    for (behaviour, reason) in [
+        ("many", "answered for item 1000000, which was not asked"),
+        ("twice", "answered item 0 twice"),
+        ("wrong ids", "answered for item 6, which was not asked"),
+    ] {
+        let counter = Counter::new();
+        outcome(jsonl(&counter, behaviour, &[]), &counter, [Err(reason); 6], 6, 2);
+        let counter = Counter::new();
+        outcome(arrow(&counter, behaviour, &[]), &counter, [Err(reason); 6], 6, 2);
+    }
+}
+
+#[test]
+fn an_item_answered_without_a_finite_number_failed_and_is_not_asked_again() {
+    for (behaviour, reason, arrow_reason) in
+        [("nan", "NaN", "NaN"), ("infinite", "infinite", "infinite"), ("own reason", "no conformer", "no conformer")]
+    {
+        let counter = Counter::new();
+        outcome(jsonl(&counter, behaviour, &[]), &counter, [OK, Err(reason), OK, Err(reason), OK, Err(reason)], 0, 1);
+        assert_eq!(counter.items(), [0, 1, 2, 3, 4, 5]);
+        let counter = Counter::new();
+        outcome(
+            arrow(&counter, behaviour, &[]),
+            &counter,
+            [OK, Err(arrow_reason), OK, Err(arrow_reason), OK, Err(arrow_reason)],
+            0,
+            1,
+        );
+        assert_eq!(counter.items(), [0, 1, 2, 3, 4, 5]);
+    }
+    let text = Err("answered text for a number: `good`");
+    let counter = Counter::new();
+    outcome(jsonl(&counter, "text", &[]), &counter, [OK, text, OK, text, OK, text], 0, 1);
+    let none = Err("no score");
+    let counter = Counter::new();
+    outcome(arrow(&counter, "text", &[]), &counter, [none, text, none, text, none, text], 0, 1);
+}
+
+#[test]
+fn an_arrow_stream_that_is_cut_off_or_none_at_all_is_asked_again() {
+    for (behaviour, reason) in [
+        ("exits", "exited with status 3"),
+        ("closes", "closed its standard output"),
+        ("prints", "answered what is not an Arrow stream: `Loading model`"),
+        ("too long", "answered an Arrow stream of more than 64 MiB"),
+        ("without ids", "answered without a column `db_idx` (there are: score)"),
+    ] {
+        let counter = Counter::new();
+        outcome(arrow(&counter, behaviour, &[]), &counter, [Err(reason); 6], 6, 2);
+        let counter = Counter::new();
+        let once = counter.file("once").to_string_lossy().into_owned();
+        outcome(arrow(&counter, behaviour, &[&once]), &counter, [OK; 6], 6, 2);
+    }
+    let counter = Counter::new();
+    let reason = Err("timeout after 3 s");
+    outcome(arrow(&counter, "hangs", &[]).timeout(Duration::from_secs(3)).retries(0), &counter, [reason; 6], 0, 1);
+}
+
+#[test]
+fn a_process_for_each_batch_fails_by_its_status_its_file_or_the_timeout() {
+    for (behaviour, reason) in [
+        ("exits", "exited with status 3"),
+        ("nothing", "wrote no output file"),
+        ("not parquet", "wrote an output file that is not Parquet"),
+    ] {
+        let counter = Counter::new();
+        outcome(parquet(&counter, behaviour), &counter, [Err(reason); 6], 6, 2);
+        let messages = std::fs::read_to_string(counter.file("stderr.log")).expect("captured");
+        assert!(messages.contains("a line that is no answer"), "what it prints is kept with its errors: {messages}");
+    }
+    let counter = Counter::new();
+    let reason = Err("timeout after 3 s");
+    outcome(parquet(&counter, "hangs").timeout(Duration::from_secs(3)).retries(0), &counter, [reason; 6], 0, 1);
+}
+
+#[test]
+fn a_flood_of_messages_neither_blocks_nor_fills_the_disk() {
+    let counter = Counter::new();
+    outcome(jsonl(&counter, "floods", &[]), &counter, [OK; 6], 0, 1);
+    let kept = std::fs::metadata(counter.file("stderr.log")).expect("captured").len();
+    assert!((16 << 20..17 << 20).contains(&kept), "{kept} bytes");
+    let counter = Counter::new();
+    outcome(arrow(&counter, "floods", &[]), &counter, [OK; 6], 0, 1);
+}
+
+#[test]
+fn a_missing_empty_line_costs_the_process_but_no_score() {
+    let counter = Counter::new();
+    outcome(jsonl(&counter, "no empty line", &[]), &counter, [OK; 6], 0, 1);
+}
+
+#[test]
+fn what_is_written_between_two_batches_is_nobody_s_answer() {
+    let counter = Counter::new();
+    let score = jsonl(&counter, "stray", &[]);
+    for _ in 0..3 {
+        assert_answers(&score.score(&batch(6)).expect("answers"), &[OK; 6]);
+    }
+    drop(score);
+    counter.assert_all_gone();
+}
+
+#[test]
+fn one_process_answers_batch_after_batch() {
+    let counter = Counter::new();
+    for score in [jsonl(&counter, "good", &[]), arrow(&counter, "good", &[])] {
+        for items in [6, 1, 300, 0, 2] {
+            assert_answers(&score.score(&batch(items)).expect("answers"), &vec![OK; items as usize]);
+        }
+    }
+    assert_eq!(counter.processes(), 2);
+    counter.assert_all_gone();
+}
+
+#[test]
+fn other_numbers_are_parts_of_the_score_and_what_was_sent_is_not() {
+    let counter = Counter::new();
+    for score in [jsonl(&counter, "parts", &[]), arrow(&counter, "parts", &[])] {
+        let answers = score.score(&batch(3)).expect("answers");
+        assert_eq!(
+            answers.columns().iter().map(|column| column.name().as_str()).collect::<Vec<_>>(),
+            ["db_idx", "score", "reason", "energy"]
+        );
+        let energies: Vec<f64> = f64s(&answers, "score").iter().map(|score| -score).collect();
+        assert_eq!(f64s(&answers, "energy"), energies);
+    }
+}
+
+#[test]
+fn embeddings_are_sent_only_when_asked_for() {
+    let echo = "import sys, json\n\
+        for line in sys.stdin:\n\
+        \x20   if line.strip():\n\
+        \x20       item = json.loads(line)\n\
+        \x20       print(json.dumps({'db_idx': item['db_idx'], 'score': len(item.get('embedding', []))}))\n\
+        \x20   else: print(flush=True)";
+    let scores = |embeddings: bool| {
+        let score = CommandScore::new(["python3", "-c", echo]).embeddings(embeddings);
+        f64s(&score.score(&batch(2)).expect("answers"), "score")
+    };
+    assert_eq!(scores(false), [0.0, 0.0]);
+    assert_eq!(scores(true), [3.0, 3.0]);
+}
+
+#[test]
+fn commands_that_cannot_run_are_refused_before_anything_is_asked() {
+    let check = |score: CommandScore| score.check(&batch(0)).expect_err("refused").to_string();
+    assert_eq!(check(CommandScore::new(["no-such-program"])), "score.command: no program `no-such-program`");
+    assert_eq!(
+        check(CommandScore::new(["./score.py"]).working_directory("/tmp")),
+        "score.command: no program `./score.py`"
+    );
+    assert_eq!(check(CommandScore::new([""; 0])), "score.command: expected a program and its arguments, found nothing");
+    let score = CommandScore::new(["python3"]).timeout(Duration::ZERO);
+    assert_eq!(check(score), "score.timeout: expected more than 0 seconds, found 0");
+    let bytes = batch(1).lazy().with_column(lit(b"x".as_slice()).alias("blob")).collect().expect("a frame");
+    let message = CommandScore::new(["python3"]).check(&bytes).expect_err("refused").to_string();
+    assert!(message.starts_with("score: column `blob`: JSON has no bytes"), "{message}");
+    let missing = CommandScore::new(["no-such-program"]).score(&batch(1)).expect_err("refused").to_string();
+    assert!(missing.starts_with("score.command: cannot run `no-such-program`"), "{missing}");
+}
+
+#[test]
+fn every_kind_of_command_gives_the_run_that_the_sql_score_gives() {
+    let folder = folder();
+    let dataset = molecules(&folder);
+    let expected = search(&dataset, SqlScore::new("qed"));
+    for workers in [1, 4] {
+        for kind in ["jsonl", "arrow", "parquet"] {
+            if (kind, workers) == ("parquet", 1) {
+                continue;
+            }
+            let counter = Counter::new();
+            let score = match kind {
+                "jsonl" => jsonl(&counter, "good", &[]),
+                "arrow" => arrow(&counter, "good", &[]),
+                _ => parquet(&counter, "good"),
+            };
+            let log = search(&dataset, score.batch_size(9).workers(workers));
+            assert_same_runs(&log, &expected);
+            assert_eq!(counter.items(), asked(&expected), "{kind} with {workers} in flight: each item is asked once");
+            counter.assert_all_gone();
+        }
+    }
+}
+
+fn run_file(score: &str) -> String {
+    format!("[database]\npath = \"molecules.lance\"\n[queries]\nsample = 3\n[stop]\niterations = 2\n[score]\n{score}\n")
+}
+
+#[test]
+fn a_run_file_names_a_command_relative_to_itself_and_its_messages_are_kept_in_the_run() {
+    let folder = folder();
+    molecules(&folder);
+    let scorer = "import sys, json\n\
+        print('hello from', sys.argv[1], file=sys.stderr)\n\
+        for line in sys.stdin:\n\
+        \x20   item = json.loads(line) if line.strip() else None\n\
+        \x20   print(json.dumps({'db_idx': item['db_idx'], 'score': item['qed']}) if item else '', flush=True)\n";
+    std::fs::write(folder.path().join("score.py"), scorer).expect("written");
+    let score =
+        "command = [\"python3\", \"score.py\", \"run\"]\nbatch_size = 4\nworkers = 2\ntimeout = 60\nretries = 1";
+    std::fs::write(folder.path().join("run.toml"), run_file(score)).expect("written");
+    std::fs::write(folder.path().join("sql.toml"), run_file("sql = \"qed\"")).expect("written");
+    let elsewhere = self::folder();
+    for name in ["run", "sql"] {
+        let file = folder.path().join(format!("{name}.toml"));
+        uphill_ok(&["search", &file.to_string_lossy(), "--out", name], elsewhere.path());
+    }
+    let results = |name: &str, iteration: u32| {
+        read(&elsewhere.path().join(name).join(format!("results/iteration={iteration:06}/part-0000.parquet")))
+    };
+    for iteration in 0..2 {
+        assert!(results("run", iteration).equals_missing(&results("sql", iteration)));
+    }
+    let messages = std::fs::read_to_string(elsewhere.path().join("run/stderr/command.log")).expect("captured");
+    assert!(messages.contains("hello from run\n"), "{messages}");
+}
+
+#[test]
+fn keys_of_another_kind_of_scorer_are_refused() {
+    let folder = folder();
+    molecules(&folder);
+    let refused = |score: &str| {
+        let file = folder.path().join("run.toml");
+        std::fs::write(&file, run_file(score)).expect("written");
+        let runner = uphill::Config::read(&file, &[]).and_then(|config| config.runner(config.database(None)?));
+        runner.map(|_| ()).expect_err("refused").to_string()
+    };
+    assert_eq!(refused(""), "score: give `sql`, `command` or `url`");
+    assert_eq!(
+        refused("sql = \"qed\"\nurl = \"http://a\""),
+        "score: give one of `sql`, `command` and `url`, not several"
+    );
+    assert_eq!(refused("sql = \"qed\"\nworkers = 4"), "score.workers: means nothing beside `sql`");
+    assert_eq!(refused("command = [\"a\"]\nconcurrency = 4"), "score.concurrency: means nothing beside `command`");
+    assert_eq!(refused("url = \"http://a\"\nworkers = 4"), "score.workers: means nothing beside `url`");
+    assert_eq!(refused("command = [\"a\"]\nworkers = 0"), "score.workers: expected at least 1, found 0");
+    assert_eq!(refused("url = \"http://a\"\ntimeout = -1"), "score.timeout: expected more than 0 seconds, found -1");
+    assert!(refused("command = [\"a\"]\nworker = 4").contains("unknown key `worker`; did you mean `workers`?"));
+}
+
+#[test]
+fn on_error_stop_ends_the_run_with_what_was_scored_kept() {
+    let folder = folder();
+    molecules(&folder);
+    let counter = Counter::new();
+    let command = |behaviour: &str| {
+        format!(
+            "command = [\"python3\", {:?}, {:?}, {behaviour:?}]\nretries = 0\non_error = \"stop\"",
+            script("jsonl.py"),
+            counter.path()
+        )
+    };
+    std::fs::write(folder.path().join("run.toml"), run_file(&command("exits"))).expect("written");
+    let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("score in iteration 0: item "), "{}", stderr(&output));
+    assert!(stderr(&output).contains(" failed: exited with status 3"), "{}", stderr(&output));
+    let paid = counter.items();
+    assert_eq!(paid.len(), 2);
+    assert_eq!(read(&folder.path().join("run/ledger/batch-000000.parquet")).height(), 2);
+}
+
+#[test]
+fn a_killed_run_goes_on_without_paying_again_for_a_finished_batch() {
+    let folder = folder();
+    molecules(&folder);
+    let counter = Counter::new();
+    let command = |behaviour: &str| {
+        let command = format!("[\"python3\", {:?}, {:?}, {behaviour:?}]", script("jsonl.py"), counter.path());
+        run_file(&format!("command = {command}\nworkers = 2\nbatch_size = 2"))
+    };
+    std::fs::write(folder.path().join("run.toml"), command("slow")).expect("written");
+    std::fs::write(folder.path().join("sql.toml"), run_file("sql = \"qed\"")).expect("written");
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_uphill"));
+    let mut run = run.args(["search", "run.toml", "--out", "run"]).current_dir(folder.path()).spawn().expect("it runs");
+    while counter.items().len() < 12 {
+        assert!(run.try_wait().expect("a status").is_none(), "the run ended too early");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    run.kill().expect("killed");
+    run.wait().expect("reaped");
+    // Its scorers end with their standard input, and what they have answered was paid for.
+    counter.assert_all_gone();
+
+    uphill_ok(&["search", "run.toml", "--out", "run", "--resume"], folder.path());
+    uphill_ok(&["search", "sql.toml", "--out", "sql"], folder.path());
+    for iteration in 0..2 {
+        let results = |name: &str| {
+            read(&folder.path().join(format!("{name}/results/iteration={iteration:06}/part-0000.parquet")))
+        };
+        assert!(results("run").equals_missing(&results("sql")), "iteration {iteration}");
+    }
+    let asked = counter.items();
+    let mut distinct = asked.clone();
+    distinct.dedup();
+    assert!(asked.len() - distinct.len() <= 4, "more than the batches in flight were asked twice: {asked:?}");
+}
