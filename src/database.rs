@@ -87,6 +87,9 @@ pub struct Request<'a> {
     pub exclude: Option<&'a HashSet<u64>>,
 }
 
+/// Is shown ids and their embeddings `(rows, dim)`, a block at a time.
+pub type Visit<'a> = dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()> + 'a;
+
 /// A library of embedded items that can be asked for the neighbours of vectors.
 ///
 /// [`LanceDatabase`] is the stock implementation; [`GradientQuery`] wraps another.
@@ -134,7 +137,7 @@ pub trait VectorDatabase: Send + Sync {
     ///
     /// # Errors
     /// A library that cannot be read, or the first error of `visit`.
-    fn scan(&self, visit: &mut dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()>) -> Result<()>;
+    fn scan(&self, visit: &mut Visit<'_>) -> Result<()>;
 }
 
 impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
@@ -159,7 +162,7 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
         (**self).sample(n, rng)
     }
-    fn scan(&self, visit: &mut dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()>) -> Result<()> {
+    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
         (**self).scan(visit)
     }
 }

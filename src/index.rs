@@ -253,7 +253,7 @@ fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
 
 /// The valid rows of all files as batches in the dataset's schema.
 struct Rows {
-    files: std::vec::IntoIter<PathBuf>,
+    files: std::collections::VecDeque<PathBuf>,
     current: Option<(PathBuf, u64, ParquetRecordBatchReader)>,
     input: SchemaRef,
     output: SchemaRef,
@@ -306,7 +306,7 @@ impl Rows {
         }
         let output = output_schema(&input, embedding, dim, options)?;
         Ok(Rows {
-            files: files.to_vec().into_iter(),
+            files: files.iter().cloned().collect(),
             current: None,
             input,
             output,
@@ -329,7 +329,7 @@ impl Rows {
                 return Err(Error::Interrupted);
             }
             let Some((path, row, reader)) = &mut self.current else {
-                let Some(path) = self.files.next() else { return self.end() };
+                let Some(path) = self.files.pop_front() else { return self.end() };
                 let reader = open_parquet(&path)?.with_batch_size(8192).build().doing(path.display())?;
                 self.current = Some((path, 0, reader));
                 continue;

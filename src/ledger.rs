@@ -94,7 +94,7 @@ impl Ledger {
             answers = answers.drop(SCORE).doing("replaying")?;
             answers.rename(RAW_SCORE, SCORE.into()).doing("replaying")?;
         }
-        let first: Vec<&str> = crate::schema::names(&answers);
+        let first: Vec<&str> = schema::names(&answers);
         let parts: Vec<&str> = match first.iter().position(|name| *name == REASON) {
             Some(position) => first[position + 1..].iter().copied().filter(|name| *name != EVALUATION).collect(),
             None => Vec::new(),
@@ -314,7 +314,7 @@ fn check_answers(batch: &DataFrame, answers: DataFrame) -> Result<DataFrame> {
     let finite: Vec<Option<f64>> = score.iter().map(|score| score.filter(|score| score.is_finite())).collect();
     columns.push(Column::new(SCORE.into(), finite));
     columns.push(reasons.with_name(REASON.into()).into_column());
-    for name in crate::schema::names(&answers) {
+    for name in schema::names(&answers) {
         if [DB_IDX, SCORE, REASON].contains(&name) {
             continue;
         }
@@ -329,7 +329,7 @@ fn check_answers(batch: &DataFrame, answers: DataFrame) -> Result<DataFrame> {
 /// A numeric column as nullable f64.
 fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
     let Ok(column) = answers.column(name) else {
-        let names = crate::schema::names(&answers).join(", ");
+        let names = schema::names(answers).join(", ");
         return Err(Error::contract("score", name, "a number", format!("no such column (there are: {names})")));
     };
     let dtype = column.dtype();

@@ -79,7 +79,9 @@ pub use bridge::{Component, Matrix, embedding_column, matrix, to_arrow, to_polar
 pub use config::{
     Config, DatabaseConfig, Direction, FilterConfig, QueriesConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
 };
-pub use database::{GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, Request, VectorDatabase};
+pub use database::{
+    GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, Request, VectorDatabase, Visit,
+};
 pub use error::{Error, Result};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, index};

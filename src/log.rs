@@ -342,10 +342,7 @@ impl SearchLog {
 /// # Errors
 /// Whatever the query runs into.
 pub fn collect(query: LazyFrame) -> Result<DataFrame> {
-    query
-        .collect_with_engine(Engine::Streaming)
-        .and_then(|result| Ok(result.unwrap_single()))
-        .doing("running the query")
+    query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).doing("running the query")
 }
 
 fn empty(names: &[&str]) -> LazyFrame {

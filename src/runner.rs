@@ -30,9 +30,11 @@ pub struct Runner {
     seed: u64,
     stop: Stop,
     config: serde_json::Value,
-    observer: Option<Box<dyn FnMut(&Summary)>>,
+    observer: Option<Observer>,
     interrupt: Option<Arc<AtomicBool>>,
 }
+
+type Observer = Box<dyn FnMut(&Summary)>;
 
 /// When a search ends by itself. What is `None` does not count.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Metric, Request, VectorDatabase};
+use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, QUERY_IDX};
@@ -99,7 +99,7 @@ where
         self.database.sample(n, rng)
     }
 
-    fn scan(&self, visit: &mut dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()>) -> Result<()> {
+    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
         self.database.scan(visit)
     }
 }

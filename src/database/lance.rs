@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::exact::{Neighbour, Search};
-use super::{Metric, Request, VectorDatabase};
+use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
@@ -373,12 +373,7 @@ impl LanceDatabase {
     }
 
     /// Shows row ids and embeddings, block by block.
-    fn scan_rows(
-        &self,
-        prefilter: Option<&str>,
-        fragments: Option<&[u64]>,
-        visit: &mut dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()>,
-    ) -> Result<()> {
+    fn scan_rows(&self, prefilter: Option<&str>, fragments: Option<&[u64]>, visit: &mut Visit<'_>) -> Result<()> {
         let mut scanner = self.dataset.scan();
         scanner.project(&[&self.embedding_column]).doing("projecting")?.with_row_id();
         scanner.batch_size(SCAN_ROWS).batch_readahead(4).scan_in_order(false);
@@ -552,7 +547,7 @@ impl VectorDatabase for LanceDatabase {
         Ok(picked)
     }
 
-    fn scan(&self, visit: &mut dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()>) -> Result<()> {
+    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
         self.scan_rows(self.prefilter.as_deref(), None, &mut |rows, items| match &*self.ids {
             Ids::RowId(_) => visit(rows, items),
             Ids::Column { .. } => {
