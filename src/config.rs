@@ -146,11 +146,25 @@ pub struct StopConfig {
     pub evaluations: Option<u64>,
     /// So many iterations in a row without a new item.
     pub nothing_new: Option<u32>,
+    /// Wall time, looked at between iterations.
+    pub seconds: Option<f64>,
+    /// A score that is good enough, in the scorer's own terms.
+    pub score: Option<f64>,
+    /// The share of items that may fail, once a hundred were asked; beyond it the run stops with an error.
+    #[serde(default = "half")]
+    pub failed_share: f64,
 }
 
 impl Default for StopConfig {
     fn default() -> Self {
-        StopConfig { iterations: twenty(), evaluations: None, nothing_new: None }
+        StopConfig {
+            iterations: twenty(),
+            evaluations: None,
+            nothing_new: None,
+            seconds: None,
+            score: None,
+            failed_share: half(),
+        }
     }
 }
 
@@ -214,6 +228,17 @@ impl Config {
         self.score.relative_to(folder);
     }
 
+    /// With paths that hold from any working directory, as `run.json` keeps them.
+    fn absolute(&self) -> Self {
+        let mut config = self.clone();
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        if !config.database.path.contains("://") {
+            config.database.path = absolute(Path::new(&config.database.path)).to_string_lossy().into_owned();
+        }
+        config.queries.path = config.queries.path.as_deref().map(absolute);
+        config
+    }
+
     /// Opens the library, at a version if given.
     ///
     /// # Errors
@@ -273,8 +298,14 @@ impl Config {
             }
             UpdateConfig::TopK { k, score_weighting } => Box::new(TopKUpdate::new(k).score_weighting(score_weighting)),
         };
-        let stop = Stop { evaluations: self.stop.evaluations, nothing_new: self.stop.nothing_new };
-        let config = serde_json::to_value(self).map_err(|error| Error::Config(error.to_string()))?;
+        let stop = Stop {
+            evaluations: self.stop.evaluations,
+            nothing_new: self.stop.nothing_new,
+            seconds: self.stop.seconds,
+            score: self.stop.score,
+            failed_share: Some(self.stop.failed_share),
+        };
+        let config = serde_json::to_value(self.absolute()).map_err(|error| Error::Config(error.to_string()))?;
         let mut runner = Runner::from_parts(Box::new(database), score, update)
             .seed(self.seed)
             .stop(stop)
@@ -291,8 +322,10 @@ impl Config {
     /// Stop conditions may differ.
     pub fn differences(&self, then: &serde_json::Value) -> Vec<String> {
         // Through text, as what is compared with was: numbers are then read alike.
-        let now =
-            serde_json::to_string(self).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let now = serde_json::to_string(&self.absolute())
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
         let mut found = Vec::new();
         compare("", then, &now, &mut found);
         found

@@ -57,6 +57,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Items wait to be scored by hand.
+    #[error("{items} items wait for their scores; tell them")]
+    Waiting {
+        /// How many.
+        items: usize,
+    },
     /// A signal asked the run to stop; what was finished is kept.
     #[error("interrupted; continue with --resume")]
     Interrupted,

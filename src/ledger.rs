@@ -5,7 +5,7 @@
 //! each finished batch durable before the worker that scored it gets another.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -45,6 +45,8 @@ pub(crate) struct Ledger {
     pub(crate) minimize: bool,
     /// What a failed item does to the run.
     pub(crate) on_error: OnError,
+    /// Items that wait for scores by hand.
+    pub(crate) waiting: Option<DataFrame>,
     /// Set from outside to stop asking.
     pub(crate) interrupt: Option<std::sync::Arc<AtomicBool>>,
 }
@@ -115,18 +117,21 @@ impl Ledger {
         let mut left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
         let (mut ask, mut fresh): (Vec<u32>, Vec<u64>) = (Vec::new(), Vec::new());
         let mut kept: Vec<u32> = Vec::with_capacity(items.len());
+        let mut wanted = HashSet::new();
         for (row, item) in items.iter().enumerate() {
             let next = self.evaluations() + 1;
-            if let Entry::Vacant(unseen) = self.asked.entry(*item) {
-                if left == 0 {
-                    continue;
+            match self.asked.entry(*item) {
+                Entry::Vacant(_) if left == 0 => continue,
+                Entry::Vacant(unseen) => {
+                    left -= 1;
+                    unseen.insert(next);
+                    fresh.push(*item);
                 }
-                left -= 1;
-                unseen.insert(next);
-                fresh.push(*item);
-                if !self.answers.contains_key(item) {
-                    ask.push(row as u32);
-                }
+                Entry::Occupied(_) => {}
+            }
+            // Not only new items: also those whose failure is to be tried again.
+            if !self.answers.contains_key(item) && wanted.insert(*item) {
+                ask.push(row as u32);
             }
             kept.push(row as u32);
         }
@@ -147,10 +152,53 @@ impl Ledger {
         Ok((self.annotate(results)?, fresh.len() as u64))
     }
 
+    /// Forgets failures, so that the items are asked again when they are met; their evaluation was counted.
+    pub(crate) fn retry_failed(&mut self) {
+        self.answers.retain(|_, answer| answer.score.is_some());
+    }
+
+    /// Items asked that have no score, and the reason of one of them.
+    pub(crate) fn failures(&self) -> (u64, Option<&str>) {
+        let answers = self.asked.keys().filter_map(|item| self.answers.get(item));
+        let failed: Vec<&Answer> = answers.filter(|answer| answer.score.is_none()).collect();
+        (failed.len() as u64, failed.iter().filter_map(|answer| answer.reason.as_deref()).min())
+    }
+
+    /// Takes what was told of the items; the others wait.
+    fn take_told(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
+        let told = score.score(items)?;
+        let asked = schema::u64s(items, DB_IDX)?;
+        let ids = told.column(DB_IDX).doing("told scores")?.cast(&DataType::UInt64).doing("told scores: db_idx")?;
+        let ids: Vec<Option<u64>> = ids.u64().doing("told scores")?.iter().collect();
+        // Told again what is known already: no harm.
+        let news: Vec<u32> = (0..)
+            .zip(&ids)
+            .filter(|(_, id)| id.is_none_or(|id| !self.answers.contains_key(&id)))
+            .map(|(row, _)| row)
+            .collect();
+        let known: HashSet<u64> = ids.into_iter().flatten().collect();
+        let (mut rows, mut open) = (Vec::new(), Vec::new());
+        for (row, item) in (0u32..).zip(&asked) {
+            if known.contains(item) { rows.push(row) } else { open.push(row) }
+        }
+        if !news.is_empty() {
+            let answers = check_answers(&bridge::gather(items, &rows)?, bridge::gather(&told, &news)?)?;
+            self.keep(&answers, true)?;
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        self.waiting = Some(bridge::gather(items, &open)?);
+        Err(Error::Waiting { items: open.len() })
+    }
+
     /// Asks for items in batches, by as many workers as the score allows.
     fn ask(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
         if items.height() == 0 {
             return Ok(());
+        }
+        if score.waits() {
+            return self.take_told(score, items);
         }
         let size = score.batch_size().clamp(1, items.height());
         let batches = items.height().div_ceil(size);

@@ -59,6 +59,12 @@ pub struct Ended {
     pub iterations: u32,
     /// Distinct items asked.
     pub evaluations: u64,
+    /// Those of them that have no score.
+    #[serde(default)]
+    pub failed: u64,
+    /// How often an item was asked again, as its first answer did not come.
+    #[serde(default)]
+    pub asked_again: u64,
     /// Seconds since 1970.
     pub at: u64,
 }
@@ -306,6 +312,10 @@ impl SearchLog {
     /// Files that cannot be read.
     pub fn compile_results(&self) -> Result<LazyFrame> {
         let Some(results) = self.scan_results()? else { return Ok(empty(&[DB_IDX, SCORE, ITERATION])) };
+        // The scored before the failed: an item that failed first may have been tried again.
+        let failed = results.clone().filter(col(SCORE).is_null());
+        let results =
+            concat([results.filter(col(SCORE).is_not_null()), failed], UnionArgs::default()).doing("results")?;
         Ok(results
             .unique_stable(Some(by_name([DB_IDX], true, false)), UniqueKeepStrategy::First)
             .drop(by_name([QUERY_IDX, DISTANCE], true, false))
@@ -416,7 +426,11 @@ pub(crate) fn write_parquet(tmp: &Path, target: &Path, frame: &DataFrame) -> Res
 }
 
 /// Reads one Parquet file whole.
-pub(crate) fn read_parquet(path: &Path) -> Result<DataFrame> {
+///
+/// # Errors
+/// No such file, or one that is not Parquet.
+pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
+    let path = path.as_ref();
     let file = File::open(path).at_path(path)?;
     let frame = ParquetReader::new(file).finish();
     frame.map_err(|error| {

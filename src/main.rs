@@ -11,7 +11,10 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use polars::prelude::*;
 use serde_json::json;
-use uphill::{Config, Error, IndexKind, IndexOptions, LanceDatabase, Metric, Progress, SearchLog, StopReason, Summary};
+use uphill::{
+    Asked, Config, Error, IndexKind, IndexOptions, LanceDatabase, Metric, Progress, Runner, SearchLog, StopReason,
+    Summary,
+};
 
 use crate::output::Output;
 use crate::signals::Signals;
@@ -33,6 +36,15 @@ enum Command {
     Index(Index),
     /// Search a library as a run file says, into a run folder.
     Search(Search),
+    /// The next items to score by hand, as Parquet; asking again before telling gives the same.
+    Ask(Ask),
+    /// Take scores of asked items, all or a part, and go on.
+    Tell {
+        /// The run folder.
+        run: PathBuf,
+        /// Parquet with `db_idx` and `score`, optionally `reason` and parts of the score.
+        scores: PathBuf,
+    },
     /// The items met, best first: one row each.
     Results(Show),
     /// The query vectors of each iteration.
@@ -88,6 +100,23 @@ struct Search {
     /// Go on with the run in that folder.
     #[arg(long)]
     resume: bool,
+    /// When going on, ask again for items that failed.
+    #[arg(long, requires = "resume")]
+    retry_failed: bool,
+    /// Override a key of the run file: --set update.lr=0.1.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(clap::Args)]
+struct Ask {
+    /// The run file, with `by_hand = true` under [score].
+    run: PathBuf,
+    /// The run folder to write.
+    #[arg(long)]
+    out: PathBuf,
     /// Override a key of the run file: --set update.lr=0.1.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
@@ -136,6 +165,8 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Index(arguments) => index(arguments, &signals),
         Command::Search(arguments) => search(arguments, &signals),
+        Command::Ask(arguments) => ask(arguments, &signals),
+        Command::Tell { run, scores } => tell(run, scores, &signals),
         Command::Results(arguments) => show(arguments, |log| log.compile_results()),
         Command::Queries(arguments) => show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())),
         Command::Trajectories(arguments) => show(arguments, |log| log.compile_trajectories()),
@@ -197,20 +228,8 @@ fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
 
 fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     let config = Config::read(&arguments.run, &arguments.set)?;
-    let pinned = match arguments.resume {
-        true => Some(SearchLog::open(&arguments.out)?.manifest().clone()),
-        false => None,
-    };
-    if let Some(manifest) = &pinned {
-        let differences = config.differences(&manifest.config);
-        if !differences.is_empty() {
-            let reason = format!("--resume: only stop conditions may change, but {}", differences.join("; "));
-            return Err(Error::Config(reason).into());
-        }
-    }
-    let database = config.database(pinned.and_then(|manifest| manifest.dataset).map(|dataset| dataset.version))?;
-    let queries = config.queries(&database)?;
-    let mut runner = config.runner(database)?.interrupt(signals.flag());
+    let (runner, queries) = prepare(&config, arguments.resume.then_some(&arguments.out))?;
+    let mut runner = runner.interrupt(signals.flag()).retry_failed(arguments.retry_failed);
     if std::io::stderr().is_terminal() {
         runner = runner.observe(progress_line);
     }
@@ -224,13 +243,66 @@ fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
         return Ok(());
     }
     arguments.output.write(log.compile_results()?.limit(10))?;
-    eprintln!(
-        "{} iterations, {} items scored ({}): {}",
-        ended.iterations,
-        ended.evaluations,
-        reason(ended.reason),
-        arguments.out.display()
-    );
+    crate::ended(&log)
+}
+
+/// The runner and the starting queries of a run file, for a new run or to go on with one.
+fn prepare(config: &Config, resume: Option<&PathBuf>) -> anyhow::Result<(Runner, DataFrame)> {
+    let pinned = resume.map(|path| SearchLog::open(path).map(|log| log.manifest().clone())).transpose()?;
+    if let Some(manifest) = &pinned {
+        let differences = config.differences(&manifest.config);
+        if !differences.is_empty() {
+            let reason = format!("--resume: only stop conditions may change, but {}", differences.join("; "));
+            return Err(Error::Config(reason).into());
+        }
+    }
+    let database = config.database(pinned.and_then(|manifest| manifest.dataset).map(|dataset| dataset.version))?;
+    let queries = config.queries(&database)?;
+    Ok((config.runner(database)?, queries))
+}
+
+fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
+    let config = Config::read(&arguments.run, &arguments.set)?;
+    if !config.score.by_hand {
+        return Err(Error::Config("ask: this run's scores do not come by hand (score.by_hand = true)".into()).into());
+    }
+    let started = arguments.out.join("run.json").exists().then_some(&arguments.out);
+    let (runner, queries) = prepare(&config, started)?;
+    let asked = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.iterations)?;
+    match asked {
+        Asked::Items(items) => {
+            eprintln!(
+                "{} items wait for their scores: uphill tell {} SCORES.parquet",
+                items.height(),
+                arguments.out.display()
+            );
+            arguments.output.write(items.lazy())
+        }
+        Asked::Ended(log) => ended(&log),
+    }
+}
+
+fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> {
+    let config: Config = serde_json::from_value(SearchLog::open(&run)?.manifest().config.clone())?;
+    let (runner, queries) = prepare(&config, Some(&run))?;
+    let told = uphill::read_parquet(&scores)?;
+    match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.iterations, &told)? {
+        Asked::Items(items) => eprintln!("{} items wait for their scores: uphill ask", items.height()),
+        Asked::Ended(log) => ended(&log)?,
+    }
+    Ok(())
+}
+
+fn ended(log: &SearchLog) -> anyhow::Result<()> {
+    if let Some(ended) = &log.manifest().ended {
+        eprintln!(
+            "{} iterations, {} items scored ({}): {}",
+            ended.iterations,
+            ended.evaluations,
+            reason(ended.reason),
+            log.path().display()
+        );
+    }
     Ok(())
 }
 
@@ -239,6 +311,8 @@ fn reason(reason: StopReason) -> &'static str {
         StopReason::Iterations => "as many iterations as asked",
         StopReason::Evaluations => "the budget is spent",
         StopReason::NothingNew => "nothing new was met",
+        StopReason::Seconds => "the time is over",
+        StopReason::Score => "the score is good enough",
         StopReason::Interrupted => "interrupted",
     }
 }
@@ -278,6 +352,8 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "seed": manifest.seed,
             "iterations": log.iterations().len(),
             "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed", |ended| reason(ended.reason)),
+            "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
+            "asked again": manifest.ended.as_ref().map(|ended| ended.asked_again),
             "items scored": manifest.ended.as_ref().map(|ended| ended.evaluations),
             "best score": best.column("score").ok().and_then(|score| score.f64().ok()?.get(0)),
             "best item": best.column("db_idx").ok().and_then(|item| item.u64().ok()?.get(0)),

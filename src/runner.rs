@@ -30,6 +30,7 @@ pub struct Runner {
     seed: u64,
     stop: Stop,
     config: serde_json::Value,
+    retry_failed: bool,
     observer: Option<Observer>,
     interrupt: Option<Arc<AtomicBool>>,
 }
@@ -43,6 +44,12 @@ pub struct Stop {
     pub evaluations: Option<u64>,
     /// So many iterations in a row in which no new item was met.
     pub nothing_new: Option<u32>,
+    /// Wall time of this process, looked at between iterations.
+    pub seconds: Option<f64>,
+    /// A score that is good enough, in the scorer's own terms, looked at between iterations.
+    pub score: Option<f64>,
+    /// The share of items that may fail, once a hundred were asked; beyond it the run stops with an error.
+    pub failed_share: Option<f64>,
 }
 
 /// Why a search ended.
@@ -55,8 +62,24 @@ pub enum StopReason {
     Evaluations,
     /// No new item for as many iterations as asked.
     NothingNew,
+    /// As long as asked.
+    Seconds,
+    /// The score asked for was reached.
+    Score,
     /// A signal.
     Interrupted,
+}
+
+/// Where a run by hand stands.
+pub enum Asked {
+    /// Items that wait for their scores: `db_idx`, `embedding`, attributes.
+    Items(DataFrame),
+    /// Nothing waits: the run has ended.
+    Ended(SearchLog),
+}
+
+fn better(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    [a, b].into_iter().flatten().max_by(f64::total_cmp)
 }
 
 /// One iteration in numbers.
@@ -99,6 +122,7 @@ impl Runner {
             seed: 0,
             stop: Stop::default(),
             config: serde_json::Value::Null,
+            retry_failed: false,
             observer: None,
             interrupt: None,
         }
@@ -208,18 +232,35 @@ impl Runner {
 
     fn run(&mut self, mut log: SearchLog, mut queries: DataFrame, from: u32, iterations: u32) -> Result<SearchLog> {
         self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;
+        if self.retry_failed {
+            self.ledger.retry_failed();
+        }
         self.score.stderr_in(&log.path().join("stderr"));
         self.ledger.interrupt = self.interrupt.clone();
         log.append_queries(from, &queries)?;
+        let started = std::time::Instant::now();
+        let mut best: Option<f64> = None;
+        for iteration in log.iterations() {
+            best = better(best, summary(*iteration, &log.results(*iteration)?, 0, 0)?.best);
+        }
         let (mut iteration, mut quiet) = (from, 0);
         let reason = loop {
             if let Some(reason) = self.reason_to_stop(iteration, iterations, quiet) {
                 break reason;
             }
+            if self.stop.seconds.is_some_and(|limit| started.elapsed().as_secs_f64() >= limit) {
+                break StopReason::Seconds;
+            }
+            let target = self.stop.score.map(|target| if self.ledger.minimize { -target } else { target });
+            if target.is_some_and(|target| best.is_some_and(|best| best >= target)) {
+                break StopReason::Score;
+            }
             match self.iterate(iteration, &queries, Some(&mut log)) {
                 Ok((summary, next)) => {
                     quiet = if summary.new == 0 { quiet + 1 } else { 0 };
                     queries = next;
+                    best = better(best, summary.best);
+                    self.refuse_many_failures().map_err(|error| error.at(iteration))?;
                     if let Some(observer) = &mut self.observer {
                         observer(&summary);
                     }
@@ -229,9 +270,67 @@ impl Runner {
             }
             iteration += 1;
         };
-        let ended = Ended { reason, iterations: iteration, evaluations: self.ledger.evaluations(), at: now() };
+        let ended = Ended {
+            reason,
+            iterations: iteration,
+            evaluations: self.ledger.evaluations(),
+            failed: self.ledger.failures().0,
+            asked_again: self.score.asked_again(),
+            at: now(),
+        };
         log.update_manifest(|manifest| manifest.ended = Some(ended))?;
         Ok(log)
+    }
+
+    fn refuse_many_failures(&self) -> Result<()> {
+        const ENOUGH: u64 = 100;
+        let (asked, Some(limit)) = (self.ledger.evaluations(), self.stop.failed_share) else { return Ok(()) };
+        let (failed, reason) = self.ledger.failures();
+        if asked < ENOUGH || failed as f64 <= limit * asked as f64 {
+            return Ok(());
+        }
+        let reason = format!(
+            "{failed} of {asked} items failed, more than the {} % allowed (for example: {}); mend the scorer, then --resume --retry-failed",
+            limit * 100.0,
+            reason.unwrap_or("no reason given")
+        );
+        Err(Error::Score { iteration: None, reason })
+    }
+
+    /// Starts a run whose scores come by hand, or goes on with it, as far as it goes without them.
+    /// Asked again before it is told, it gives the same items.
+    ///
+    /// # Errors
+    /// As [`Runner::search_into`] and [`Runner::resume`].
+    pub fn ask(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<Asked> {
+        let path = path.as_ref();
+        let ended = match path.join("run.json").exists() {
+            true => self.resume(path, queries, iterations),
+            false => self.search_into(path, queries, iterations),
+        };
+        match ended {
+            Ok(log) => Ok(Asked::Ended(log)),
+            Err(Error::Waiting { .. }) => Ok(Asked::Items(self.ledger.waiting.take().unwrap_or_default())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes scores of items that were asked, all or a part, makes them durable and goes on: `db_idx`,
+    /// `score` (null if it failed), optionally `reason` and parts. What was told before is passed over.
+    ///
+    /// # Errors
+    /// As [`Runner::resume`]; an item that does not wait; a score that does not come by hand ([`ByHand`](crate::ByHand)).
+    pub fn tell(
+        &mut self,
+        path: impl AsRef<Path>,
+        queries: &DataFrame,
+        iterations: u32,
+        scores: &DataFrame,
+    ) -> Result<Asked> {
+        if !self.score.tell(scores) {
+            return Err(Error::Config("tell: this run's scores do not come by hand (score.by_hand = true)".into()));
+        }
+        self.ask(path, queries, iterations)
     }
 
     fn reason_to_stop(&self, iteration: u32, iterations: u32, quiet: u32) -> Option<StopReason> {
@@ -312,6 +411,12 @@ impl Runner {
     /// What a failed item does to the run (default: its score is null).
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.ledger.on_error = on_error;
+        self
+    }
+
+    /// Asks again for items that failed, when a resumed run meets them; each was counted once.
+    pub fn retry_failed(mut self, retry: bool) -> Self {
+        self.retry_failed = retry;
         self
     }
 

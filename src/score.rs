@@ -9,6 +9,7 @@ mod process;
 mod retry;
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use polars::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ pub use self::framing::CommandFormat;
 pub use self::http::HttpScore;
 use crate::error::{Doing, Error, Result};
 use crate::filter::{parse_sql, sql_error};
-use crate::schema::SCORE;
+use crate::schema::{DB_IDX, SCORE};
 
 /// Scores items; higher is better (see `Runner::minimize`). Closures are scores:
 /// they take the items and give one number for each, in order.
@@ -59,9 +60,19 @@ pub trait Score: Send + Sync {
         true
     }
 
+    /// Whether an item that does not come back stays asked, instead of failing: scores by hand.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// How many times an item was asked again, as its first answer did not come.
     fn asked_again(&self) -> u64 {
         0
+    }
+
+    /// Takes scores from outside; `false` if this score has no use for them.
+    fn tell(&self, _scores: &DataFrame) -> bool {
+        false
     }
 
     /// Told where a run keeps what scorers write to standard error, before it asks for anything.
@@ -77,6 +88,36 @@ pub enum OnError {
     Null,
     /// The run stops, with what was scored kept; the item is asked again when the run goes on.
     Stop,
+}
+
+/// Scores that come from outside, in their own time: by hand, from a lab, from a queue. See
+/// [`Runner::ask`](crate::Runner::ask) and [`Runner::tell`](crate::Runner::tell).
+#[derive(Debug, Default)]
+pub struct ByHand {
+    told: Mutex<Option<DataFrame>>,
+}
+
+impl ByHand {
+    /// Nothing told yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Score for ByHand {
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        let told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        Ok(told.unwrap_or_else(|| batch.head(Some(0)).select([DB_IDX]).unwrap_or_default()))
+    }
+
+    fn waits(&self) -> bool {
+        true
+    }
+
+    fn tell(&self, scores: &DataFrame) -> bool {
+        *self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(scores.clone());
+        true
+    }
 }
 
 /// A Polars SQL expression over the items' columns, or just a column's name.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Direction;
 use crate::error::{Error, Result};
-use crate::score::{CommandFormat, CommandMode, CommandScore, HttpScore, OnError, Score, SqlScore};
+use crate::score::{ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, OnError, Score, SqlScore};
 
 /// `[score]`: what items are worth. One of `sql`, `command` and `url`; the rest says how
 /// a command or a service is asked.
@@ -21,6 +21,9 @@ pub struct ScoreConfig {
     pub command: Option<Vec<String>>,
     /// A service: [`HttpScore`].
     pub url: Option<String>,
+    /// Scores come from outside: [`ByHand`], by `uphill ask` and `uphill tell`.
+    #[serde(default)]
+    pub by_hand: bool,
     /// Whether more is better.
     #[serde(default)]
     pub direction: Direction,
@@ -57,6 +60,15 @@ impl ScoreConfig {
 
     /// The scorer that the section describes.
     pub(super) fn scorer(&self) -> Result<Box<dyn Score>> {
+        if self.by_hand {
+            let others =
+                [("sql", self.sql.is_some()), ("command", self.command.is_some()), ("url", self.url.is_some())];
+            self.refuse("by_hand", &others)?;
+            self.refuse("by_hand", &self.of_commands())?;
+            self.refuse("by_hand", &self.of_services())?;
+            self.refuse("by_hand", &self.of_both())?;
+            return Ok(Box::new(ByHand::new()));
+        }
         match (&self.sql, &self.command, &self.url) {
             (Some(sql), None, None) => {
                 self.refuse("sql", &self.of_commands())?;
@@ -72,7 +84,7 @@ impl ScoreConfig {
                 self.refuse("url", &self.of_commands())?;
                 self.http_score(url)
             }
-            (None, None, None) => Err(Error::Config("score: give `sql`, `command` or `url`".into())),
+            (None, None, None) => Err(Error::Config("score: give `sql`, `command`, `url` or `by_hand`".into())),
             _ => Err(Error::Config("score: give one of `sql`, `command` and `url`, not several".into())),
         }
     }
