@@ -257,7 +257,7 @@ impl SearchLog {
     /// # Errors
     /// No such iteration.
     pub fn queries(&self, iteration: u32) -> Result<DataFrame> {
-        read_parquet(&self.partition("queries", iteration).join("part-0000.parquet"))
+        read_parquet(self.partition("queries", iteration).join("part-0000.parquet"))
     }
 
     pub(crate) fn has_queries(&self, iteration: u32) -> bool {
@@ -269,7 +269,7 @@ impl SearchLog {
     /// # Errors
     /// No such iteration.
     pub fn results(&self, iteration: u32) -> Result<DataFrame> {
-        read_parquet(&self.partition("results", iteration).join("part-0000.parquet"))
+        read_parquet(self.partition("results", iteration).join("part-0000.parquet"))
     }
 
     /// Everything that was met, as logged: the scored frames of all iterations, with `iteration`.

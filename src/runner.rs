@@ -75,7 +75,7 @@ pub enum Asked {
     /// Items that wait for their scores: `db_idx`, `embedding`, attributes.
     Items(DataFrame),
     /// Nothing waits: the run has ended.
-    Ended(SearchLog),
+    Ended(Box<SearchLog>),
 }
 
 fn better(a: Option<f64>, b: Option<f64>) -> Option<f64> {
@@ -309,7 +309,7 @@ impl Runner {
             false => self.search_into(path, queries, iterations),
         };
         match ended {
-            Ok(log) => Ok(Asked::Ended(log)),
+            Ok(log) => Ok(Asked::Ended(Box::new(log))),
             Err(Error::Waiting { .. }) => Ok(Asked::Items(self.ledger.waiting.take().unwrap_or_default())),
             Err(error) => Err(error),
         }
