@@ -326,7 +326,7 @@ fn without_failures(answers: DataFrame) -> Result<(DataFrame, Option<Error>)> {
 
 /// Puts what a score gave into the order asked, as `db_idx`, `score`, `reason`, parts.
 /// NaN and infinite scores become failures with that reason.
-fn check_answers(batch: &DataFrame, answers: DataFrame) -> Result<DataFrame> {
+pub(crate) fn check_answers(batch: &DataFrame, answers: DataFrame) -> Result<DataFrame> {
     let asked = schema::u64s(batch, DB_IDX)?;
     let answers = match answers.column(DB_IDX) {
         Ok(_) => in_order(&asked, answers)?,

@@ -88,7 +88,9 @@ pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Prog
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, collect, read_parquet};
 pub use runner::{Asked, Runner, Stop, StopReason, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
-pub use score::{ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Score, SqlScore};
+pub use score::{
+    ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Score, SqlScore, SumScore,
+};
 pub use update::{QueryUpdate, RlUpdate, Step, TopKUpdate, next_queries, stream};
 
 /// Column names of the frames.

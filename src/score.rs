@@ -7,6 +7,7 @@ mod http;
 mod json;
 mod process;
 mod retry;
+mod sum;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::command::{CommandMode, CommandScore};
 pub use self::framing::CommandFormat;
 pub use self::http::HttpScore;
+pub use self::sum::SumScore;
 use crate::error::{Doing, Error, Result};
 use crate::filter::{parse_sql, sql_error};
 use crate::schema::{DB_IDX, SCORE};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Direction;
 use crate::error::{Error, Result};
-use crate::score::{ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, OnError, Score, SqlScore};
+use crate::score::{ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, OnError, Score, SqlScore, SumScore};
 
 /// `[score]`: what items are worth. One of `sql`, `command` and `url`; the rest says how
 /// a command or a service is asked.
@@ -24,6 +24,15 @@ pub struct ScoreConfig {
     /// Scores come from outside: [`ByHand`], by `uphill ask` and `uphill tell`.
     #[serde(default)]
     pub by_hand: bool,
+    /// Several scores as one: [`SumScore`], a `[[score.sum]]` table for each part, with `name`, `weight` (1) and,
+    /// for a gate, `at_least`.
+    pub sum: Option<Vec<ScoreConfig>>,
+    /// Of a part.
+    pub name: Option<String>,
+    /// Of a part.
+    pub weight: Option<f64>,
+    /// Of a part: items below it are not asked of the parts that follow.
+    pub at_least: Option<f64>,
     /// Whether more is better.
     #[serde(default)]
     pub direction: Direction,
@@ -56,35 +65,66 @@ pub struct ScoreConfig {
 impl ScoreConfig {
     pub(super) fn relative_to(&mut self, folder: &Path) {
         self.directory = Some(folder.to_path_buf());
+        self.sum.iter_mut().flatten().for_each(|part| part.relative_to(folder));
     }
 
     /// The scorer that the section describes.
     pub(super) fn scorer(&self) -> Result<Box<dyn Score>> {
+        let of_parts =
+            [("name", self.name.is_some()), ("weight", self.weight.is_some()), ("at_least", self.at_least.is_some())];
+        if let Some((key, _)) = of_parts.iter().find(|(_, given)| *given) {
+            return Err(Error::Config(format!("score.{key}: belongs to a part, under [[score.sum]]")));
+        }
+        let Some(parts) = &self.sum else { return self.single() };
+        let others = [
+            ("sql", self.sql.is_some()),
+            ("command", self.command.is_some()),
+            ("url", self.url.is_some()),
+            ("by_hand", self.by_hand),
+        ];
+        self.refuse("[[score.sum]]", &others)?;
+        self.refuse("[[score.sum]]", &self.of_commands())?;
+        self.refuse("[[score.sum]]", &self.of_services())?;
+        self.refuse("[[score.sum]]", &self.of_both())?;
+        let mut sum = SumScore::new();
+        for part in parts {
+            let Some(name) = &part.name else {
+                return Err(Error::Config("score.sum: each part needs a `name`".into()));
+            };
+            let nested = [("sum", part.sum.is_some()), ("by_hand", part.by_hand)];
+            part.refuse("a part of [[score.sum]]", &nested)?;
+            sum = sum.boxed(name.clone(), part.weight.unwrap_or(1.0), part.at_least, part.single()?);
+        }
+        Ok(Box::new(sum))
+    }
+
+    /// The scorer of a section without parts.
+    fn single(&self) -> Result<Box<dyn Score>> {
         if self.by_hand {
             let others =
                 [("sql", self.sql.is_some()), ("command", self.command.is_some()), ("url", self.url.is_some())];
-            self.refuse("by_hand", &others)?;
-            self.refuse("by_hand", &self.of_commands())?;
-            self.refuse("by_hand", &self.of_services())?;
-            self.refuse("by_hand", &self.of_both())?;
+            self.refuse("`by_hand`", &others)?;
+            self.refuse("`by_hand`", &self.of_commands())?;
+            self.refuse("`by_hand`", &self.of_services())?;
+            self.refuse("`by_hand`", &self.of_both())?;
             return Ok(Box::new(ByHand::new()));
         }
         match (&self.sql, &self.command, &self.url) {
             (Some(sql), None, None) => {
-                self.refuse("sql", &self.of_commands())?;
-                self.refuse("sql", &self.of_services())?;
-                self.refuse("sql", &self.of_both())?;
+                self.refuse("`sql`", &self.of_commands())?;
+                self.refuse("`sql`", &self.of_services())?;
+                self.refuse("`sql`", &self.of_both())?;
                 Ok(Box::new(SqlScore::new(sql)))
             }
             (None, Some(arguments), None) => {
-                self.refuse("command", &self.of_services())?;
+                self.refuse("`command`", &self.of_services())?;
                 self.command_score(arguments)
             }
             (None, None, Some(url)) => {
-                self.refuse("url", &self.of_commands())?;
+                self.refuse("`url`", &self.of_commands())?;
                 self.http_score(url)
             }
-            (None, None, None) => Err(Error::Config("score: give `sql`, `command`, `url` or `by_hand`".into())),
+            (None, None, None) => Err(Error::Config("score: give `sql`, `command`, `url`, `by_hand` or `sum`".into())),
             _ => Err(Error::Config("score: give one of `sql`, `command` and `url`, not several".into())),
         }
     }
@@ -109,7 +149,7 @@ impl ScoreConfig {
     /// A key that would mean nothing is a mistake.
     fn refuse(&self, kind: &str, keys: &[(&str, bool)]) -> Result<()> {
         match keys.iter().find(|(_, given)| *given) {
-            Some((key, _)) => Err(Error::Config(format!("score.{key}: means nothing beside `{kind}`"))),
+            Some((key, _)) => Err(Error::Config(format!("score.{key}: means nothing beside {kind}"))),
             None => Ok(()),
         }
     }

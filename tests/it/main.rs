@@ -14,3 +14,4 @@ mod scorers;
 mod scorers_command;
 mod scorers_http;
 mod stages;
+mod sums;

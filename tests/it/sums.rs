@@ -1,0 +1,82 @@
+//! Several scores as one: sums, parts, gates.
+
+use std::sync::{Arc, Mutex};
+
+use polars::prelude::*;
+use uphill::{RlUpdate, Runner, SqlScore, SumScore};
+
+use crate::common::*;
+
+#[test]
+fn a_weighted_sum_keeps_its_parts_and_a_gate_spares_the_dear_score() {
+    let folder = folder();
+    let database = exact_library(&folder, &normal(100, 4, &mut rng(1))).k(40);
+    let queries = uphill::queries_at(&database, &[0, 1]).expect("queries");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let dear = move |items: &DataFrame| -> uphill::Result<Vec<f64>> {
+        seen.lock().expect("a lock").extend(u64s(items, "db_idx"));
+        Ok(u64s(items, "db_idx").into_iter().map(|item| item as f64).collect())
+    };
+    let score = SumScore::new().gate("cheap", 10.0, 0.5, SqlScore::new("weight")).part("dear", -2.0, dear);
+    let log = Runner::new(database, score, RlUpdate::new(1.0)).search(&queries, 3).expect("a search");
+    let all = uphill::collect(log.compile_results().expect("a query")).expect("compiled");
+    let (weights, items) = (f64s(&all, "weight"), u64s(&all, "db_idx"));
+    let column = |name: &str| all.column(name).expect(name).f64().expect("f64").iter().collect::<Vec<_>>();
+    let (score, cheap, dear) = (column("score"), column("cheap"), column("dear"));
+    let mut passed = Vec::new();
+    for row in 0..all.height() {
+        assert_eq!(cheap[row], Some(weights[row]));
+        if weights[row] < 0.5 {
+            assert_eq!((score[row], dear[row]), (None, None));
+            let reason = all.column("reason").expect("reason").str().expect("text").get(row).map(str::to_string);
+            assert_eq!(reason, Some(format!("cheap: {} is below 0.5", weights[row])));
+        } else {
+            assert_eq!(dear[row], Some(items[row] as f64));
+            assert_eq!(score[row], Some(10.0 * weights[row] - 2.0 * items[row] as f64));
+            passed.push(items[row]);
+        }
+    }
+    let mut asked = asked.lock().expect("a lock").clone();
+    asked.sort();
+    passed.sort();
+    assert_eq!(asked, passed, "the dear score was asked for others than those that passed the gate, or twice");
+}
+
+#[test]
+fn a_run_file_sums_sql_and_a_command_and_refuses_parts_that_cannot_be() {
+    let folder = folder();
+    write(&folder.path().join("items.parquet"), &items(&normal(80, 4, &mut rng(2))));
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+    let script = "import json, sys\nfor line in sys.stdin:\n    if line.strip():\n        item = json.loads(line)\n        print(json.dumps({'db_idx': item['db_idx'], 'score': item['db_idx'] % 7}))\n    else:\n        print(flush=True)\n";
+    std::fs::write(folder.path().join("score.py"), script).expect("written");
+    let head = "[database]\npath = \"items.lance\"\n[stop]\niterations = 2\n";
+    let parts = "[[score.sum]]\nname = \"w\"\nweight = 0.5\nsql = \"weight\"\n[[score.sum]]\nname = \"mod\"\ncommand = [\"python3\", \"score.py\"]\n";
+    std::fs::write(folder.path().join("run.toml"), format!("{head}{parts}")).expect("written");
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    uphill_ok(&["results", "run", "-o", "results.parquet"], folder.path());
+    let results = read(&folder.path().join("results.parquet"));
+    for ((item, weight), score) in
+        u64s(&results, "db_idx").into_iter().zip(f64s(&results, "weight")).zip(f64s(&results, "score"))
+    {
+        assert_eq!(score, 0.5 * weight + (item % 7) as f64);
+    }
+
+    for (sections, message) in [
+        ("[[score.sum]]\nsql = \"weight\"\n", "score.sum: each part needs a `name`"),
+        (
+            "[[score.sum]]\nname = \"weight\"\nsql = \"weight\"\n",
+            "score.sum: the part `weight` needs another name, this one is taken",
+        ),
+        ("[score]\nsql = \"weight\"\nweight = 2.0\n", "score.weight: belongs to a part, under [[score.sum]]"),
+        (
+            "[score]\nsql = \"weight\"\n[[score.sum]]\nname = \"w\"\nsql = \"weight\"\n",
+            "score.sql: means nothing beside [[score.sum]]",
+        ),
+    ] {
+        std::fs::write(folder.path().join("run.toml"), format!("{head}{sections}")).expect("written");
+        let output = uphill(&["search", "run.toml", "--out", "wrong"], folder.path());
+        assert_eq!(stderr(&output), format!("uphill: {message}\n"));
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
