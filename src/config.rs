@@ -236,6 +236,7 @@ impl Config {
             config.database.path = absolute(Path::new(&config.database.path)).to_string_lossy().into_owned();
         }
         config.queries.path = config.queries.path.as_deref().map(absolute);
+        config.score.reuse = config.score.reuse.iter().map(|path| absolute(path)).collect();
         config
     }
 
@@ -312,6 +313,12 @@ impl Config {
             .minimize(self.score.direction == Direction::Minimize)
             .on_error(self.score.on_error)
             .describe(config);
+        if !self.score.reuse.is_empty() {
+            runner = runner.reuse(&self.score.reuse(), |config| {
+                let section: ScoreConfig = serde_json::from_value(config["score"].clone()).ok()?;
+                Some(section.version())
+            })?;
+        }
         if let Some(sql) = &self.filter.sql {
             runner = runner.filter(SqlFilter::new(sql));
         }
@@ -344,7 +351,7 @@ pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataF
 
 fn compare(path: &str, then: &serde_json::Value, now: &serde_json::Value, found: &mut Vec<String>) {
     // How a scorer is asked, not what it is asked.
-    const MAY_CHANGE: [&str; 8] = [
+    const MAY_CHANGE: [&str; 9] = [
         "stop",
         "database.index_cache_mb",
         "score.batch_size",
@@ -353,6 +360,7 @@ fn compare(path: &str, then: &serde_json::Value, now: &serde_json::Value, found:
         "score.timeout",
         "score.retries",
         "score.on_error",
+        "score.trust_scores",
     ];
     if MAY_CHANGE.contains(&path) || then == now {
         return;

@@ -17,7 +17,7 @@ use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::log::{read_parquet, write_parquet};
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, RAW_SCORE, REASON, SCORE};
-use crate::score::{OnError, Score};
+use crate::score::{OnError, Reusable, Score};
 
 /// What came back for an item.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +31,13 @@ pub(crate) struct Answer {
 /// Everything asked and answered in a run so far.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// Ordinals of the items asked in this run, in the strategy's order.
-    asked: HashMap<u64, u64>,
+    /// The items met in this run and their ordinals, in the strategy's order; none for those
+    /// whose score was paid for before.
+    asked: HashMap<u64, Option<u64>>,
+    /// Items asked, each counted once.
+    evaluations: u64,
+    /// Scores that were paid for before.
+    pub(crate) reusable: Reusable,
     /// Answers of the items asked, and of some that a killed process paid for
     /// and the strategy has not come to again yet.
     answers: HashMap<u64, Answer>,
@@ -60,13 +65,19 @@ struct Folder {
 impl Ledger {
     /// Items asked so far, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
-        self.asked.len() as u64
+        self.evaluations
+    }
+
+    /// Items met whose score was paid for before.
+    pub(crate) fn reused(&self) -> u64 {
+        self.asked.len() as u64 - self.evaluations
     }
 
     /// Forgets who was asked: another run begins.
     pub(crate) fn clear(&mut self) {
-        let (minimize, on_error, interrupt) = (self.minimize, self.on_error, self.interrupt.take());
-        *self = Ledger { minimize, on_error, interrupt, ..Ledger::default() };
+        let (minimize, on_error) = (self.minimize, self.on_error);
+        let (interrupt, reusable) = (self.interrupt.take(), std::mem::take(&mut self.reusable));
+        *self = Ledger { minimize, on_error, interrupt, reusable, ..Ledger::default() };
     }
 
     /// From now on keeps finished batches in `path`, and takes what is there already.
@@ -89,7 +100,8 @@ impl Ledger {
 
     /// Takes the items of a committed iteration, as a resumed run replays them.
     pub(crate) fn replay(&mut self, scored: &DataFrame) -> Result<()> {
-        let (items, ordinals) = (schema::u64s(scored, DB_IDX)?, schema::u64s(scored, EVALUATION)?);
+        let (items, ordinals) = (schema::u64s(scored, DB_IDX)?, schema::nullable_u64s(scored, EVALUATION)?);
+        self.evaluations = ordinals.iter().copied().flatten().fold(self.evaluations, u64::max);
         self.asked.extend(items.into_iter().zip(ordinals));
         let mut answers = scored.clone();
         if scored.column(RAW_SCORE).is_ok() {
@@ -114,17 +126,24 @@ impl Ledger {
         budget: Option<u64>,
     ) -> Result<(DataFrame, u64)> {
         let items = schema::u64s(&results, DB_IDX)?;
+        let earlier = self.reusable.of(&results)?;
         let mut left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
         let (mut ask, mut fresh): (Vec<u32>, Vec<u64>) = (Vec::new(), Vec::new());
         let mut kept: Vec<u32> = Vec::with_capacity(items.len());
         let mut wanted = HashSet::new();
         for (row, item) in items.iter().enumerate() {
-            let next = self.evaluations() + 1;
             match self.asked.entry(*item) {
+                Entry::Vacant(unseen) if earlier[row].is_some() => {
+                    unseen.insert(None);
+                    fresh.push(*item);
+                    let answer = Answer { score: earlier[row], reason: None, parts: Vec::new() };
+                    self.answers.insert(*item, answer);
+                }
                 Entry::Vacant(_) if left == 0 => continue,
                 Entry::Vacant(unseen) => {
                     left -= 1;
-                    unseen.insert(next);
+                    self.evaluations += 1;
+                    unseen.insert(Some(self.evaluations));
                     fresh.push(*item);
                 }
                 Entry::Occupied(_) => {}
@@ -140,9 +159,11 @@ impl Ledger {
         let wanted = wanted.drop_many([QUERY_IDX, DISTANCE]);
         if let Err(error) = self.ask(score, &wanted) {
             // What was answered stays answered; the iteration never happened.
-            fresh.iter().for_each(|item| {
-                self.asked.remove(item);
-            });
+            for item in fresh {
+                if self.asked.remove(&item).flatten().is_some() {
+                    self.evaluations -= 1;
+                }
+            }
             return Err(error);
         }
         let results = match cut {
@@ -246,7 +267,7 @@ impl Ledger {
     fn keep(&mut self, answers: &DataFrame, durable: bool) -> Result<()> {
         if let (true, Some(folder)) = (durable, &mut self.folder) {
             let ordinals: Vec<Option<u64>> =
-                schema::u64s(answers, DB_IDX)?.iter().map(|item| self.asked.get(item).copied()).collect();
+                schema::u64s(answers, DB_IDX)?.iter().map(|item| self.asked.get(item).copied().flatten()).collect();
             let mut columns = vec![Column::new(EVALUATION.into(), ordinals)];
             columns.extend(answers.columns().iter().cloned());
             let batch = DataFrame::new(answers.height(), columns).doing("writing the ledger")?;

@@ -89,7 +89,7 @@ pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, collect, read_parquet}
 pub use runner::{Asked, Runner, Stop, StopReason, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{
-    ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Score, SqlScore, SumScore,
+    ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Reuse, Score, SqlScore, SumScore,
 };
 pub use update::{QueryUpdate, RlUpdate, Step, TopKUpdate, next_queries, stream};
 

@@ -59,7 +59,10 @@ pub struct Ended {
     pub iterations: u32,
     /// Distinct items asked.
     pub evaluations: u64,
-    /// Those of them that have no score.
+    /// Items met whose score was paid for before.
+    #[serde(default)]
+    pub reused: u64,
+    /// Items that have no score.
     #[serde(default)]
     pub failed: u64,
     /// How often an item was asked again, as its first answer did not come.

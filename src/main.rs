@@ -103,6 +103,9 @@ struct Search {
     /// When going on, ask again for items that failed.
     #[arg(long, requires = "resume")]
     retry_failed: bool,
+    /// Reuse earlier scores (score.reuse) whatever their version.
+    #[arg(long)]
+    trust_scores: bool,
     /// Override a key of the run file: --set update.lr=0.1.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
@@ -227,11 +230,12 @@ fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
 }
 
 fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
-    let config = Config::read(&arguments.run, &arguments.set)?;
+    let mut config = Config::read(&arguments.run, &arguments.set)?;
+    config.score.trust_scores |= arguments.trust_scores;
     let (runner, queries) = prepare(&config, arguments.resume.then_some(&arguments.out))?;
     let mut runner = runner.interrupt(signals.flag()).retry_failed(arguments.retry_failed);
     if std::io::stderr().is_terminal() {
-        runner = runner.observe(progress_line);
+        runner = runner.observe(progress_lines(config.stop.evaluations));
     }
     let log = match arguments.resume {
         true => runner.resume(&arguments.out, &queries, config.stop.iterations)?,
@@ -317,16 +321,26 @@ fn reason(reason: StopReason) -> &'static str {
     }
 }
 
-fn progress_line(summary: &Summary) {
-    let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
-    eprintln!(
-        "iteration {:>4}  best {:>10}  mean {:>10}  new {:>6}  scored {:>8}",
-        summary.iteration,
-        number(summary.best),
-        number(summary.mean),
-        summary.new,
-        summary.evaluations
-    );
+/// A line per iteration; with the time left where a budget of evaluations says so.
+fn progress_lines(budget: Option<u64>) -> impl FnMut(&Summary) {
+    let started = std::time::Instant::now();
+    let mut scored = 0;
+    move |summary| {
+        scored += summary.new;
+        let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
+        let rate = scored as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        let left = budget.map(|budget| budget.saturating_sub(summary.evaluations) as f64 / rate.max(1e-9));
+        eprintln!(
+            "iteration {:>4}  best {:>10}  mean {:>10}  new {:>6}  failed {:>5}  scored {:>8}  {rate:>9.1}/s{}",
+            summary.iteration,
+            number(summary.best),
+            number(summary.mean),
+            summary.new,
+            summary.failed,
+            summary.evaluations,
+            left.map_or(String::new(), |seconds| format!("  {seconds:.0} s left"))
+        );
+    }
 }
 
 fn show(arguments: Show, query: impl Fn(&SearchLog) -> uphill::Result<LazyFrame>) -> anyhow::Result<()> {
@@ -352,6 +366,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "seed": manifest.seed,
             "iterations": log.iterations().len(),
             "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed", |ended| reason(ended.reason)),
+            "items reused": manifest.ended.as_ref().map(|ended| ended.reused),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
             "asked again": manifest.ended.as_ref().map(|ended| ended.asked_again),
             "items scored": manifest.ended.as_ref().map(|ended| ended.evaluations),

@@ -13,7 +13,7 @@ use crate::filter::{Filter, PassThroughFilter, check_subset};
 use crate::ledger::Ledger;
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog};
 use crate::schema::{self, SCORE};
-use crate::score::{OnError, Score};
+use crate::score::{OnError, Reusable, Reuse, Score};
 use crate::update::{QueryUpdate, Step};
 
 /// Runs a search: owns the stages, knows when to stop.
@@ -274,6 +274,7 @@ impl Runner {
             reason,
             iterations: iteration,
             evaluations: self.ledger.evaluations(),
+            reused: self.ledger.reused(),
             failed: self.ledger.failures().0,
             asked_again: self.score.asked_again(),
             at: now(),
@@ -418,6 +419,17 @@ impl Runner {
     pub fn retry_failed(mut self, retry: bool) -> Self {
         self.retry_failed = retry;
         self
+    }
+
+    /// Takes scores that were paid for before, at no cost: such items have no `evaluation` and do not
+    /// count against the budget. `version_of` tells the score's version from the configuration in a run.json.
+    ///
+    /// # Errors
+    /// A source that cannot be read, or is of another library or score.
+    pub fn reuse(mut self, reuse: &Reuse, version_of: impl Fn(&serde_json::Value) -> Option<String>) -> Result<Self> {
+        let library = self.database.identity().and_then(|identity| identity.library_id.clone());
+        self.ledger.reusable = Reusable::read(reuse, library.as_deref(), &version_of)?;
+        Ok(self)
     }
 
     /// Stores the configuration in run.json.

@@ -26,7 +26,8 @@ pub const SCORE: &str = "score";
 pub const RAW_SCORE: &str = "raw_score";
 /// string, nullable: why `score` is null.
 pub const REASON: &str = "reason";
-/// u64: the 1-based ordinal at which the item was first asked for: the cost axis.
+/// u64, nullable: the 1-based ordinal at which the item was first asked for: the cost axis. Null if its
+/// score was paid for by an earlier run.
 pub const EVALUATION: &str = "evaluation";
 /// u32: the iteration, from the folder name `iteration=000000`.
 pub const ITERATION: &str = "iteration";
@@ -162,6 +163,13 @@ pub(crate) fn u64s(frame: &DataFrame, name: &str) -> Result<Vec<u64>> {
     let column = expect("frame", frame, name, &DataType::UInt64)?;
     let values = column.u64().map_err(|error| Error::contract("frame", name, "u64", error))?;
     Ok(values.into_no_null_iter().collect())
+}
+
+/// The values of a nullable u64 column.
+pub(crate) fn nullable_u64s(frame: &DataFrame, name: &str) -> Result<Vec<Option<u64>>> {
+    let column = expect("frame", frame, name, &DataType::UInt64)?;
+    let values = column.u64().map_err(|error| Error::contract("frame", name, "u64", error))?;
+    Ok(values.iter().collect())
 }
 
 /// The values of a u32 column without nulls.

@@ -7,6 +7,7 @@ mod http;
 mod json;
 mod process;
 mod retry;
+mod reuse;
 mod sum;
 
 use std::path::Path;
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub use self::command::{CommandMode, CommandScore};
 pub use self::framing::CommandFormat;
 pub use self::http::HttpScore;
+pub(crate) use self::reuse::Reusable;
+pub use self::reuse::Reuse;
 pub use self::sum::SumScore;
 use crate::error::{Doing, Error, Result};
 use crate::filter::{parse_sql, sql_error};

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Direction;
 use crate::error::{Error, Result};
-use crate::score::{ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, OnError, Score, SqlScore, SumScore};
+use crate::score::{
+    ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, OnError, Reuse, Score, SqlScore, SumScore,
+};
 
 /// `[score]`: what items are worth. One of `sql`, `command` and `url`; the rest says how
 /// a command or a service is asked.
@@ -33,6 +35,16 @@ pub struct ScoreConfig {
     pub weight: Option<f64>,
     /// Of a part: items below it are not asked of the parts that follow.
     pub at_least: Option<f64>,
+    /// Run folders and Parquet files with scores that were paid for before.
+    #[serde(default)]
+    pub reuse: Vec<PathBuf>,
+    /// The column that names items there and here; by `db_idx` otherwise, for runs of the same library only.
+    pub reuse_key: Option<String>,
+    /// What the score is, for later runs that reuse it; a hash of this section otherwise.
+    pub version: Option<String>,
+    /// Takes earlier scores whatever their version.
+    #[serde(default)]
+    pub trust_scores: bool,
     /// Whether more is better.
     #[serde(default)]
     pub direction: Direction,
@@ -65,7 +77,36 @@ pub struct ScoreConfig {
 impl ScoreConfig {
     pub(super) fn relative_to(&mut self, folder: &Path) {
         self.directory = Some(folder.to_path_buf());
+        self.reuse.iter_mut().for_each(|source| *source = folder.join(&*source));
         self.sum.iter_mut().flatten().for_each(|part| part.relative_to(folder));
+    }
+
+    /// What the score is: as stated, or a hash of what is asked, not of how it is asked.
+    pub(super) fn version(&self) -> String {
+        let what = ScoreConfig {
+            batch_size: None,
+            workers: None,
+            concurrency: None,
+            timeout: None,
+            retries: None,
+            on_error: OnError::default(),
+            direction: Direction::default(),
+            reuse: Vec::new(),
+            reuse_key: None,
+            trust_scores: false,
+            ..self.clone()
+        };
+        let text = serde_json::to_string(&what).unwrap_or_default();
+        self.version.clone().unwrap_or_else(|| blake3::hash(text.as_bytes()).to_hex()[..16].to_string())
+    }
+
+    pub(super) fn reuse(&self) -> Reuse {
+        Reuse {
+            sources: self.reuse.clone(),
+            key: self.reuse_key.clone(),
+            version: self.version(),
+            trust: self.trust_scores,
+        }
     }
 
     /// The scorer that the section describes.

@@ -9,6 +9,7 @@ mod golden;
 mod indexing;
 mod interop;
 mod python;
+mod reuse;
 mod runs;
 mod scorers;
 mod scorers_command;

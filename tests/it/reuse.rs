@@ -1,0 +1,135 @@
+//! Scores that were paid for before.
+
+use polars::prelude::*;
+
+use crate::common::*;
+
+/// A library, the same items in another order as another library, and a scorer that notes what it is asked.
+fn libraries() -> TempDir {
+    let folder = folder();
+    let frame = items(&clustered(300, 4, 6, &mut rng(1)));
+    write(&folder.path().join("items.parquet"), &frame);
+    write(&folder.path().join("turned.parquet"), &frame.slice(150, 150).vstack(&frame.slice(0, 150)).expect("stacked"));
+    for name in ["items", "turned"] {
+        uphill_ok(&["index", &format!("{name}.parquet"), &format!("{name}.lance")], folder.path());
+    }
+    let script = "import json, sys\nasked = open('asked.txt', 'a')\nfor line in sys.stdin:\n    if line.strip():\n        item = json.loads(line)\n        print(item['name'], file=asked, flush=True)\n        print(json.dumps({'db_idx': item['db_idx'], 'score': item['weight'] * 2}))\n    else:\n        print(flush=True)\n";
+    std::fs::write(folder.path().join("score.py"), script).expect("written");
+    folder
+}
+
+fn run_file(folder: &TempDir, library: &str, score: &str) {
+    let text = format!(
+        "seed = 5\n[database]\npath = \"{library}.lance\"\nk = 8\n[queries]\nsample = 5\n[stop]\niterations = 3\n[update]\nrule = \"top-k\"\n[score]\ncommand = [\"python3\", \"score.py\"]\n{score}"
+    );
+    std::fs::write(folder.path().join("run.toml"), text).expect("written");
+}
+
+/// How often the scorer was asked since the last call.
+fn asked(folder: &TempDir) -> usize {
+    let path = folder.path().join("asked.txt");
+    let lines = std::fs::read_to_string(&path).unwrap_or_default().lines().count();
+    let _ = std::fs::remove_file(path);
+    lines
+}
+
+fn results(folder: &TempDir, run: &str) -> DataFrame {
+    uphill_ok(&["results", run, "-o", "results.parquet"], folder.path());
+    read(&folder.path().join("results.parquet"))
+}
+
+#[test]
+fn the_same_run_again_asks_nothing_and_finds_the_same() {
+    let folder = libraries();
+    run_file(&folder, "items", "");
+    uphill_ok(&["search", "run.toml", "--out", "first"], folder.path());
+    let first = results(&folder, "first");
+    assert_eq!(asked(&folder), first.height());
+
+    // A budget of one, and it is not touched.
+    run_file(&folder, "items", "workers = 2\nreuse = [\"first\"]\n");
+    uphill_ok(&["search", "run.toml", "--out", "second", "--set", "stop.evaluations=1"], folder.path());
+    let second = results(&folder, "second");
+    assert_eq!(asked(&folder), 0);
+    assert_eq!(second.column("evaluation").expect("evaluation").null_count(), second.height());
+    assert!(first.drop("evaluation").expect("dropped").equals_missing(&second.drop("evaluation").expect("dropped")));
+    let inspected: serde_json::Value =
+        serde_json::from_str(&uphill_ok(&["inspect", "second", "--json"], folder.path())).expect("JSON");
+    assert_eq!(
+        (inspected["items reused"].as_u64(), inspected["items scored"].as_u64()),
+        (Some(first.height() as u64), Some(0))
+    );
+
+    // Killed or stopped, such a run goes on as it was.
+    uphill_ok(&["search", "run.toml", "--out", "parts", "--set", "stop.iterations=1"], folder.path());
+    uphill_ok(&["search", "run.toml", "--out", "parts", "--resume"], folder.path());
+    assert!(results(&folder, "parts").equals_missing(&second));
+    assert_eq!(asked(&folder), 0);
+}
+
+#[test]
+fn another_library_is_matched_by_a_key_column_never_by_position() {
+    let folder = libraries();
+    run_file(&folder, "items", "");
+    uphill_ok(&["search", "run.toml", "--out", "first"], folder.path());
+    let first = results(&folder, "first");
+    asked(&folder);
+
+    run_file(&folder, "turned", "reuse = [\"first\"]\n");
+    let output = uphill(&["search", "run.toml", "--out", "second"], folder.path());
+    assert!(
+        stderr(&output).contains("first: scored the library ") && stderr(&output).contains("score.reuse_key"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(output.status.code(), Some(1));
+
+    run_file(&folder, "turned", "reuse = [\"first\"]\nreuse_key = \"name\"\n");
+    uphill_ok(&["search", "run.toml", "--out", "second"], folder.path());
+    let second = results(&folder, "second");
+    for (weight, score) in f64s(&second, "weight").into_iter().zip(f64s(&second, "score")) {
+        assert_eq!(score, 2.0 * weight, "a score went to the wrong item");
+    }
+    let names = |frame: &DataFrame| -> Vec<String> {
+        frame
+            .column("name")
+            .expect("name")
+            .str()
+            .expect("text")
+            .iter()
+            .map(|name| name.unwrap_or_default().to_string())
+            .collect()
+    };
+    let known = names(&first);
+    let new = names(&second).iter().filter(|name| !known.contains(name)).count();
+    assert_eq!(asked(&folder), new);
+    assert_eq!(second.height() - second.column("evaluation").expect("evaluation").null_count(), new);
+}
+
+#[test]
+fn scores_of_another_version_are_taken_only_on_trust() {
+    let folder = libraries();
+    run_file(&folder, "items", "version = \"dock-1\"\n");
+    uphill_ok(&["search", "run.toml", "--out", "first"], folder.path());
+    asked(&folder);
+    run_file(&folder, "items", "version = \"dock-2\"\nreuse = [\"first\"]\n");
+    let output = uphill(&["search", "run.toml", "--out", "second"], folder.path());
+    let message = "its scores are of version dock-1, not dock-2; take them all the same with --trust-scores";
+    assert_eq!(stderr(&output), format!("uphill: ./first: {message}\n"));
+    assert!(!folder.path().join("second").exists());
+    uphill_ok(&["search", "run.toml", "--out", "second", "--trust-scores"], folder.path());
+    assert_eq!(asked(&folder), 0);
+
+    // A file has no library; it has a key and, if it says so, a version.
+    let mut file = df!("name" => ["item 0", "item 1"], "score" => [7.0, 8.0]).expect("a frame");
+    write(&folder.path().join("scores.parquet"), &file);
+    run_file(&folder, "items", "version = \"dock-2\"\nreuse = [\"scores.parquet\"]\n");
+    let output = uphill(&["search", "run.toml", "--out", "third"], folder.path());
+    assert!(stderr(&output).contains("does not say of which library its items are"), "{}", stderr(&output));
+    run_file(&folder, "items", "version = \"dock-2\"\nreuse = [\"scores.parquet\"]\nreuse_key = \"name\"\n");
+    let output = uphill(&["search", "run.toml", "--out", "third"], folder.path());
+    assert!(stderr(&output).contains("its scores are of version unknown, not dock-2"), "{}", stderr(&output));
+    file.with_column(Column::new("score_version".into(), ["dock-2", "dock-2"])).expect("a column");
+    write(&folder.path().join("scores.parquet"), &file);
+    uphill_ok(&["search", "run.toml", "--out", "third"], folder.path());
+}
