@@ -23,7 +23,9 @@ use polars_arrow::datatypes::ArrowDataType;
 use polars_arrow::ffi;
 
 use crate::error::{Doing, Error, Result};
-use crate::schema::EMBEDDING;
+
+/// `Array(f64, dim)` in queries, `Array(f32, dim)` in results.
+pub const EMBEDDING: &str = "embedding";
 
 const _: () = assert!(
     size_of::<FFI_ArrowArray>() == size_of::<ffi::ArrowArray>()

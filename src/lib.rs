@@ -85,8 +85,8 @@ pub use database::{
 pub use error::{Error, Result};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, index};
-pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, collect, read_parquet};
-pub use runner::{Asked, Runner, Stop, StopReason, Summary};
+pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, read_parquet};
+pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{
     ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Reuse, Score, SqlScore, SumScore,

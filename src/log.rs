@@ -25,7 +25,6 @@ use crate::bridge;
 use crate::database::Identity;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
-use crate::runner::StopReason;
 use crate::schema::{DB_IDX, DISTANCE, EMBEDDING, ITERATION, QUERY_IDX, SCORE};
 
 /// The layout described above. A folder of a later one is refused with a message.
@@ -70,6 +69,24 @@ pub struct Ended {
     pub asked_again: u64,
     /// Seconds since 1970.
     pub at: u64,
+}
+
+/// Why a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// As many iterations as asked.
+    Iterations,
+    /// As many items as the budget allows.
+    Evaluations,
+    /// No new item for as many iterations as asked.
+    NothingNew,
+    /// As long as asked.
+    Seconds,
+    /// The score asked for was reached.
+    Score,
+    /// A signal.
+    Interrupted,
 }
 
 /// A run folder, open for appending by one process or for reading by any.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use polars::prelude::DataFrame;
-use serde::{Deserialize, Serialize};
 
 use crate::database::{Request, VectorDatabase};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, PassThroughFilter, check_subset};
 use crate::ledger::Ledger;
-use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog};
+use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason};
 use crate::schema::{self, SCORE};
 use crate::score::{OnError, Reusable, Reuse, Score};
 use crate::update::{QueryUpdate, Step};
@@ -50,24 +49,6 @@ pub struct Stop {
     pub score: Option<f64>,
     /// The share of items that may fail, once a hundred were asked; beyond it the run stops with an error.
     pub failed_share: Option<f64>,
-}
-
-/// Why a search ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StopReason {
-    /// As many iterations as asked.
-    Iterations,
-    /// As many items as the budget allows.
-    Evaluations,
-    /// No new item for as many iterations as asked.
-    NothingNew,
-    /// As long as asked.
-    Seconds,
-    /// The score asked for was reached.
-    Score,
-    /// A signal.
-    Interrupted,
 }
 
 /// Where a run by hand stands.

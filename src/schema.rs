@@ -6,6 +6,7 @@
 use polars::prelude::*;
 
 use crate::bridge;
+pub use crate::bridge::EMBEDDING;
 use crate::error::{Error, Result};
 
 /// u32: the lineage of a query vector. Kept when it moves, new when it branches.
@@ -14,8 +15,6 @@ pub const QUERY_IDX: &str = "query_idx";
 pub const PARENT_IDX: &str = "parent_idx";
 /// u32: the starting query that this one descends from.
 pub const COLLECTION_IDX: &str = "collection_idx";
-/// `Array(f64, dim)` in queries, `Array(f32, dim)` in results.
-pub const EMBEDDING: &str = "embedding";
 /// u64: the stable identity of an item.
 pub const DB_IDX: &str = "db_idx";
 /// f32: from the query to the item; smaller is nearer under every metric.
