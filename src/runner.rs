@@ -221,7 +221,8 @@ impl Runner {
         log.append_queries(from, &queries)?;
         let started = std::time::Instant::now();
         let mut best: Option<f64> = None;
-        for iteration in log.iterations() {
+        // Only a target needs the best of the iterations before.
+        for iteration in log.iterations().iter().filter(|_| self.stop.score.is_some()) {
             best = better(best, summary(*iteration, &log.results(*iteration)?, 0, 0)?.best);
         }
         let (mut iteration, mut quiet) = (from, 0);
