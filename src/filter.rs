@@ -89,15 +89,15 @@ pub(crate) fn sql_error(key: &str, sql: &str, error: PolarsError) -> Error {
     Error::Config(format!("{key}: cannot evaluate `{sql}`: {}", crate::error::one_line(&error.to_string())))
 }
 
-/// Checks that a filter only took rows away: what it gave must be rows of what it got, unchanged,
+/// Checks that a stage only took rows away: what it gave must be rows of what it got, unchanged,
 /// each at most once. (Embeddings are compared by dtype only.)
-pub(crate) fn check_subset(before: &DataFrame, after: &DataFrame) -> Result<()> {
+pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &DataFrame) -> Result<()> {
     let (had, has) = (before.schema(), after.schema());
     if had != has {
         let describe = |schema: &SchemaRef| {
             schema.iter().map(|(name, dtype)| format!("{name} {dtype}")).collect::<Vec<_>>().join(", ")
         };
-        return Err(Error::contract("filter", "columns", describe(had), describe(has)));
+        return Err(Error::contract(stage, "columns", describe(had), describe(has)));
     }
     if before.height() == after.height() && keys(before)? == keys(after)? && unchanged(before, after)? {
         return Ok(());
@@ -107,14 +107,14 @@ pub(crate) fn check_subset(before: &DataFrame, after: &DataFrame) -> Result<()> 
     for (query, item) in keys(after)? {
         let Some(row) = row_of.remove(&(query, item)) else {
             let found = format!("item {item} under query {query}, which was not there, or twice");
-            return Err(Error::contract("filter", DB_IDX, "rows of its input, each at most once", found));
+            return Err(Error::contract(stage, DB_IDX, "rows of its input, each at most once", found));
         };
         rows.push(row);
     }
     let kept = bridge::gather(before, &rows)?;
     match unchanged(&kept, after)? {
         true => Ok(()),
-        false => Err(Error::contract("filter", "rows", "rows of its input, unchanged", "changed values")),
+        false => Err(Error::contract(stage, "rows", "rows of its input, unchanged", "changed values")),
     }
 }
 
@@ -123,6 +123,6 @@ fn keys(frame: &DataFrame) -> Result<Vec<(u32, u64)>> {
 }
 
 fn unchanged(a: &DataFrame, b: &DataFrame) -> Result<bool> {
-    let (a, b) = (a.drop(EMBEDDING).doing("checking the filter")?, b.drop(EMBEDDING).doing("checking the filter")?);
+    let (a, b) = (a.drop(EMBEDDING).doing("comparing frames")?, b.drop(EMBEDDING).doing("comparing frames")?);
     Ok(a.equals_missing(&b))
 }

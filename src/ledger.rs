@@ -4,7 +4,6 @@
 //! items are asked (distinct, unseen, within the budget), in which batches, and it makes
 //! each finished batch durable before the worker that scored it gets another.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::log::{read_parquet, write_parquet};
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, RAW_SCORE, REASON, SCORE};
-use crate::score::{OnError, Reusable, Score};
+use crate::score::{OnError, Reusable, Score, check_answers, without_failures};
 
 /// What came back for an item.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,11 +30,13 @@ pub(crate) struct Answer {
 /// Everything asked and answered in a run so far.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// The items met in this run and their ordinals, in the strategy's order; none for those
-    /// whose score was paid for before.
-    asked: HashMap<u64, Option<u64>>,
-    /// Items asked, each counted once.
-    evaluations: u64,
+    /// The items met in this run.
+    met: HashSet<u64>,
+    /// Those of them that were asked, and their ordinals in the strategy's order; the others' scores
+    /// were paid for before.
+    asked: HashMap<u64, u64>,
+    /// Those of them that have no score.
+    failed: HashSet<u64>,
     /// Scores that were paid for before.
     pub(crate) reusable: Reusable,
     /// Answers of the items asked, and of some that a killed process paid for
@@ -52,6 +53,10 @@ pub(crate) struct Ledger {
     pub(crate) on_error: OnError,
     /// Items that wait for scores by hand.
     pub(crate) waiting: Option<DataFrame>,
+    /// Items that an earlier process had asked without keeping an answer.
+    pub(crate) asked_again: u64,
+    /// What scorers were tried again for in earlier processes.
+    pub(crate) retries_before: u64,
     /// Set from outside to stop asking.
     pub(crate) interrupt: Option<std::sync::Arc<AtomicBool>>,
 }
@@ -60,17 +65,34 @@ struct Folder {
     tmp: PathBuf,
     path: PathBuf,
     next: usize,
+    tickets: usize,
+}
+
+impl Folder {
+    /// Notes that so many items are being asked, so that a later process can tell how many may be paid twice.
+    /// Not fsynced: it is a figure for people, and outlives the process.
+    fn ticket(&mut self, items: usize) -> Result<PathBuf> {
+        let path = self.path.join(format!("asked-{:06}", self.tickets));
+        self.tickets += 1;
+        fs::write(&path, items.to_string()).at_path(&path)?;
+        Ok(path)
+    }
 }
 
 impl Ledger {
     /// Items asked so far, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
-        self.evaluations
+        self.asked.len() as u64
     }
 
     /// Items met whose score was paid for before.
     pub(crate) fn reused(&self) -> u64 {
-        self.asked.len() as u64 - self.evaluations
+        (self.met.len() - self.asked.len()) as u64
+    }
+
+    /// Items met in this run.
+    pub(crate) fn met(&self) -> &HashSet<u64> {
+        &self.met
     }
 
     /// Forgets who was asked: another run begins.
@@ -82,10 +104,15 @@ impl Ledger {
 
     /// From now on keeps finished batches in `path`, and takes what is there already.
     pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<()> {
-        let mut files: Vec<PathBuf> = Vec::new();
+        let (mut files, mut tickets) = (Vec::new(), 0);
         for entry in fs::read_dir(path).at_path(path)? {
             let file = entry.at_path(path)?.path();
-            if file.extension().is_some_and(|extension| extension == "parquet") {
+            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if let Some(number) = name.strip_prefix("asked-") {
+                tickets = number.parse::<usize>().map_or(tickets, |number| tickets.max(number + 1));
+                let items = fs::read_to_string(&file).at_path(&file)?;
+                self.asked_again += items.parse::<u64>().unwrap_or(0);
+            } else if name.ends_with(".parquet") {
                 files.push(file);
             }
         }
@@ -94,15 +121,18 @@ impl Ledger {
             let batch = read_parquet(file)?;
             self.record(&batch)?;
         }
-        self.folder = Some(Folder { tmp: tmp.into(), path: path.into(), next: files.len() });
+        self.folder = Some(Folder { tmp: tmp.into(), path: path.into(), next: files.len(), tickets });
         Ok(())
     }
 
     /// Takes the items of a committed iteration, as a resumed run replays them.
     pub(crate) fn replay(&mut self, scored: &DataFrame) -> Result<()> {
         let (items, ordinals) = (schema::u64s(scored, DB_IDX)?, schema::nullable_u64s(scored, EVALUATION)?);
-        self.evaluations = ordinals.iter().copied().flatten().fold(self.evaluations, u64::max);
-        self.asked.extend(items.into_iter().zip(ordinals));
+        for ((item, ordinal), score) in items.into_iter().zip(ordinals).zip(schema::scores(scored, SCORE)?) {
+            self.met.insert(item);
+            self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
+            self.count_failure(item, score.is_none());
+        }
         let mut answers = scored.clone();
         if scored.column(RAW_SCORE).is_ok() {
             answers = answers.drop(SCORE).doing("replaying")?;
@@ -130,45 +160,43 @@ impl Ledger {
         let mut left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
         let (mut ask, mut fresh): (Vec<u32>, Vec<u64>) = (Vec::new(), Vec::new());
         let mut kept: Vec<u32> = Vec::with_capacity(items.len());
-        let mut wanted = HashSet::new();
-        for (row, item) in items.iter().enumerate() {
-            match self.asked.entry(*item) {
-                Entry::Vacant(unseen) if earlier[row].is_some() => {
-                    unseen.insert(None);
-                    fresh.push(*item);
-                    let answer = Answer { score: earlier[row], reason: None, parts: Vec::new() };
-                    self.answers.insert(*item, answer);
+        let mut open = HashSet::new();
+        for (row, item) in (0u32..).zip(&items) {
+            if !self.met.contains(item) {
+                match earlier[row as usize] {
+                    None if left == 0 => continue,
+                    None => {
+                        left -= 1;
+                        self.asked.insert(*item, self.evaluations() + 1);
+                    }
+                    score => {
+                        self.answers.insert(*item, Answer { score, reason: None, parts: Vec::new() });
+                    }
                 }
-                Entry::Vacant(_) if left == 0 => continue,
-                Entry::Vacant(unseen) => {
-                    left -= 1;
-                    self.evaluations += 1;
-                    unseen.insert(Some(self.evaluations));
-                    fresh.push(*item);
-                }
-                Entry::Occupied(_) => {}
+                self.met.insert(*item);
+                fresh.push(*item);
             }
             // Not only new items: also those whose failure is to be tried again.
-            if !self.answers.contains_key(item) && wanted.insert(*item) {
-                ask.push(row as u32);
+            if !self.answers.contains_key(item) && open.insert(*item) {
+                ask.push(row);
             }
-            kept.push(row as u32);
+            kept.push(row);
         }
-        let cut = items.len() - kept.len();
-        let wanted = bridge::gather(&results, &ask)?;
-        let wanted = wanted.drop_many([QUERY_IDX, DISTANCE]);
+        let wanted = bridge::gather(&results, &ask)?.drop_many([QUERY_IDX, DISTANCE]);
         if let Err(error) = self.ask(score, &wanted) {
             // What was answered stays answered; the iteration never happened.
             for item in fresh {
-                if self.asked.remove(&item).flatten().is_some() {
-                    self.evaluations -= 1;
-                }
+                self.met.remove(&item);
+                self.asked.remove(&item);
             }
             return Err(error);
         }
-        let results = match cut {
-            0 => results,
-            _ => bridge::gather(&results, &kept)?,
+        for item in fresh.iter().chain(&open) {
+            self.count_failure(*item, self.answers.get(item).is_some_and(|answer| answer.score.is_none()));
+        }
+        let results = match kept.len() == items.len() {
+            true => results,
+            false => bridge::gather(&results, &kept)?,
         };
         Ok((self.annotate(results)?, fresh.len() as u64))
     }
@@ -176,13 +204,24 @@ impl Ledger {
     /// Forgets failures, so that the items are asked again when they are met; their evaluation was counted.
     pub(crate) fn retry_failed(&mut self) {
         self.answers.retain(|_, answer| answer.score.is_some());
+        self.failed.clear();
     }
 
-    /// Items asked that have no score, and the reason of one of them.
-    pub(crate) fn failures(&self) -> (u64, Option<&str>) {
-        let answers = self.asked.keys().filter_map(|item| self.answers.get(item));
-        let failed: Vec<&Answer> = answers.filter(|answer| answer.score.is_none()).collect();
-        (failed.len() as u64, failed.iter().filter_map(|answer| answer.reason.as_deref()).min())
+    /// Items met that have no score.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.len() as u64
+    }
+
+    /// Why one of them failed.
+    pub(crate) fn a_failure(&self) -> Option<&str> {
+        self.failed.iter().filter_map(|item| self.answers.get(item)?.reason.as_deref()).min()
+    }
+
+    fn count_failure(&mut self, item: u64, failed: bool) {
+        match failed {
+            true => self.failed.insert(item),
+            false => self.failed.remove(&item),
+        };
     }
 
     /// Takes what was told of the items; the others wait.
@@ -237,15 +276,7 @@ impl Ledger {
                     Err(Error::Interrupted)
                 } else {
                     let batch = items.slice((batch * size) as i64, size);
-                    score.score(&batch).and_then(|answers| check_answers(&batch, answers)).and_then(|answers| {
-                        let (answers, failure) = match on_error {
-                            OnError::Null => (answers, None),
-                            OnError::Stop => without_failures(answers)?,
-                        };
-                        let mut ledger = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                        ledger.keep(&answers, score.is_paid())?;
-                        failure.map_or(Ok(()), Err)
-                    })
+                    ask_batch(score, &batch, on_error, &shared)
                 };
                 if let Err(error) = outcome {
                     failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
@@ -267,7 +298,7 @@ impl Ledger {
     fn keep(&mut self, answers: &DataFrame, durable: bool) -> Result<()> {
         if let (true, Some(folder)) = (durable, &mut self.folder) {
             let ordinals: Vec<Option<u64>> =
-                schema::u64s(answers, DB_IDX)?.iter().map(|item| self.asked.get(item).copied().flatten()).collect();
+                schema::u64s(answers, DB_IDX)?.iter().map(|item| self.asked.get(item).copied()).collect();
             let mut columns = vec![Column::new(EVALUATION.into(), ordinals)];
             columns.extend(answers.columns().iter().cloned());
             let batch = DataFrame::new(answers.height(), columns).doing("writing the ledger")?;
@@ -324,106 +355,27 @@ impl Ledger {
                 answers.iter().map(|answer| answer.parts.get(*part).copied().flatten()).collect();
             add(Column::new(name.as_str().into(), values))?;
         }
-        let ordinals =
-            items.iter().map(|item| self.asked.get(item).copied().ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
+        let ordinals: Vec<Option<u64>> = items.iter().map(|item| self.asked.get(item).copied()).collect();
         add(Column::new(EVALUATION.into(), ordinals))?;
         Ok(results)
     }
 }
 
-/// Sets failed items aside: where they stop the run they are not recorded, so that they are asked
-/// again when it goes on. Gives the error for the first.
-fn without_failures(answers: DataFrame) -> Result<(DataFrame, Option<Error>)> {
-    let scores = answers.column(SCORE).doing("score")?;
-    let Some(row) = schema::scores(&answers, SCORE)?.iter().position(Option::is_none) else {
-        return Ok((answers, None));
+/// Asks for one batch, and makes what comes back durable.
+fn ask_batch(score: &dyn Score, batch: &DataFrame, on_error: OnError, ledger: &Mutex<&mut Ledger>) -> Result<()> {
+    let ledger = || ledger.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let ticket = match &mut ledger().folder {
+        Some(folder) if score.is_paid() => Some(folder.ticket(batch.height())?),
+        _ => None,
     };
-    let reason =
-        answers.column(REASON).doing("score")?.str().doing("score")?.get(row).unwrap_or("no score").to_string();
-    let item = schema::u64s(&answers, DB_IDX)?[row];
-    let scored = answers.filter(&scores.is_not_null()).doing("score")?;
-    Ok((scored, Some(Error::Score { iteration: None, reason: format!("item {item} failed: {reason}") })))
-}
-
-/// Puts what a score gave into the order asked, as `db_idx`, `score`, `reason`, parts.
-/// NaN and infinite scores become failures with that reason.
-pub(crate) fn check_answers(batch: &DataFrame, answers: DataFrame) -> Result<DataFrame> {
-    let asked = schema::u64s(batch, DB_IDX)?;
-    let answers = match answers.column(DB_IDX) {
-        Ok(_) => in_order(&asked, answers)?,
-        Err(_) if answers.height() == asked.len() => answers,
-        Err(_) => {
-            let found =
-                format!("{} (with a `db_idx` column they may come in any order, or fail to come)", answers.height());
-            return Err(Error::contract("score", "rows", format!("{} scores, one for each item", asked.len()), found));
-        }
+    let answers = check_answers(batch, score.score(batch)?)?;
+    let (answers, failure) = match on_error {
+        OnError::Null => (answers, None),
+        OnError::Stop => without_failures(answers)?,
     };
-    let mut columns = vec![Column::new(DB_IDX.into(), asked)];
-    let score = number(&answers, SCORE)?;
-    let reasons = match answers.column(REASON) {
-        Ok(column) => column
-            .cast(&DataType::String)
-            .doing("score: column `reason`")?
-            .str()
-            .doing("score: column `reason`")?
-            .clone(),
-        Err(_) => StringChunked::full_null(REASON.into(), answers.height()),
-    };
-    let failure = |score: Option<f64>| match score {
-        None => Some("no score"),
-        Some(score) if score.is_nan() => Some("NaN"),
-        Some(score) if score.is_infinite() => Some("infinite"),
-        Some(_) => None,
-    };
-    let reasons: StringChunked = score
-        .iter()
-        .zip(reasons.iter())
-        .map(|(score, reason)| failure(*score).map(|failure| reason.unwrap_or(failure)))
-        .collect();
-    let finite: Vec<Option<f64>> = score.iter().map(|score| score.filter(|score| score.is_finite())).collect();
-    columns.push(Column::new(SCORE.into(), finite));
-    columns.push(reasons.with_name(REASON.into()).into_column());
-    for name in schema::names(&answers) {
-        if [DB_IDX, SCORE, REASON].contains(&name) {
-            continue;
-        }
-        if schema::is_reserved(name) || batch.column(name).is_ok() {
-            return Err(Error::contract("score", name, "another name for a part of the score", "a name that is taken"));
-        }
-        columns.push(Column::new(name.into(), number(&answers, name)?));
+    ledger().keep(&answers, score.is_paid())?;
+    if let Some(ticket) = ticket {
+        fs::remove_file(&ticket).at_path(&ticket)?;
     }
-    DataFrame::new(columns[0].len(), columns).doing("score")
-}
-
-/// A numeric column as nullable f64.
-fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
-    let Ok(column) = answers.column(name) else {
-        let names = schema::names(answers).join(", ");
-        return Err(Error::contract("score", name, "a number", format!("no such column (there are: {names})")));
-    };
-    let dtype = column.dtype();
-    if !(dtype.is_primitive_numeric() || dtype.is_decimal() || matches!(dtype, DataType::Boolean | DataType::Null)) {
-        return Err(Error::contract("score", name, "a number", dtype));
-    }
-    let column = column.cast(&DataType::Float64).doing("score")?;
-    Ok(column.f64().doing("score")?.iter().collect())
-}
-
-/// Matches answers to the items asked by `db_idx`; an item without an answer has a null score.
-fn in_order(asked: &[u64], answers: DataFrame) -> Result<DataFrame> {
-    let ids = answers.column(DB_IDX).doing("score")?.cast(&DataType::UInt64).doing("score: column `db_idx`")?;
-    let ids = ids.u64().doing("score")?.clone();
-    let position: HashMap<u64, usize> = asked.iter().copied().zip(0..).collect();
-    let mut row_of: Vec<Option<u32>> = vec![None; asked.len()];
-    for (row, id) in ids.iter().enumerate() {
-        let Some(at) = id.and_then(|id| position.get(&id)) else {
-            let found = id.map_or("null".to_string(), |id| format!("{id}, which was not"));
-            return Err(Error::contract("score", DB_IDX, "items that were asked", found));
-        };
-        if row_of[*at].replace(row as u32).is_some() {
-            return Err(Error::contract("score", DB_IDX, "each item once", format!("{} twice", asked[*at])));
-        }
-    }
-    let rows: IdxCa = row_of.into_iter().collect();
-    answers.take(&rows.with_name("rows".into())).doing("score")
+    failure.map_or(Ok(()), Err)
 }

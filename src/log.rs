@@ -12,6 +12,9 @@
 //! The rename of `results/iteration=t` is the only commit: an iteration exists if and only
 //! if that folder does. Everything is written and fsynced in `tmp/`, then renamed.
 
+mod compile;
+mod manifest;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -19,75 +22,15 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use polars::prelude::*;
-use serde::{Deserialize, Serialize};
 
+pub use self::compile::collect;
+pub(crate) use self::manifest::now;
+use self::manifest::read_manifest;
+pub use self::manifest::{Ended, FORMAT_VERSION, Manifest, StopReason};
 use crate::bridge;
-use crate::database::Identity;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
-use crate::schema::{DB_IDX, DISTANCE, EMBEDDING, ITERATION, QUERY_IDX, SCORE};
-
-/// The layout described above. A folder of a later one is refused with a message.
-pub const FORMAT_VERSION: u32 = 1;
-
-/// `run.json`: what was asked and how it ended.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Of the run folder.
-    pub format_version: u32,
-    /// Of the program that started the run.
-    pub uphill_version: String,
-    /// The run's seed.
-    pub seed: u64,
-    /// The library and the version of it that the run reads; absent for databases of the caller's own.
-    pub dataset: Option<Identity>,
-    /// The resolved run file; null for runs started through the Rust API.
-    pub config: serde_json::Value,
-    /// Seconds since 1970.
-    pub started: u64,
-    /// Absent while the run goes on, or was killed.
-    pub ended: Option<Ended>,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
-    /// Why.
-    pub reason: StopReason,
-    /// Committed iterations.
-    pub iterations: u32,
-    /// Distinct items asked.
-    pub evaluations: u64,
-    /// Items met whose score was paid for before.
-    #[serde(default)]
-    pub reused: u64,
-    /// Items that have no score.
-    #[serde(default)]
-    pub failed: u64,
-    /// How often an item was asked again, as its first answer did not come.
-    #[serde(default)]
-    pub asked_again: u64,
-    /// Seconds since 1970.
-    pub at: u64,
-}
-
-/// Why a search ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StopReason {
-    /// As many iterations as asked.
-    Iterations,
-    /// As many items as the budget allows.
-    Evaluations,
-    /// No new item for as many iterations as asked.
-    NothingNew,
-    /// As long as asked.
-    Seconds,
-    /// The score asked for was reached.
-    Score,
-    /// A signal.
-    Interrupted,
-}
+use crate::schema::{EMBEDDING, ITERATION};
 
 /// A run folder, open for appending by one process or for reading by any.
 pub struct SearchLog {
@@ -168,8 +111,8 @@ impl SearchLog {
             .at_path(&tmp)?;
         fs::create_dir(&tmp).at_path(&tmp)?;
         log.iterations = committed(&log.path.join("results"))?;
-        if let Some(first) = log.iterations.first() {
-            log.columns = Some(log.results(*first)?.schema().clone());
+        if let Some(last) = log.iterations.last() {
+            log.columns = Some(log.results(*last)?.schema().clone());
         }
         Ok(log)
     }
@@ -233,8 +176,8 @@ impl SearchLog {
     /// Commits an iteration: its scored frame, without embeddings.
     ///
     /// # Errors
-    /// An iteration that is not after the last one; other columns than the first one's; a folder
-    /// that cannot be written.
+    /// An iteration that is not after the last one; other columns than the one before has, but for parts of
+    /// the score that show for the first time; a folder that cannot be written.
     pub fn append(&mut self, iteration: u32, scored: &DataFrame) -> Result<()> {
         if let Some(last) = self.iterations.last().filter(|last| **last >= iteration) {
             return Err(Error::input(
@@ -244,14 +187,14 @@ impl SearchLog {
         }
         let scored = scored.drop(EMBEDDING).doing("log")?;
         let columns = scored.schema();
-        let first = self.columns.get_or_insert_with(|| columns.clone());
-        if first != columns {
+        if let Some(before) = self.columns.as_ref().filter(|before| !continues(before, columns)) {
             let describe = |schema: &SchemaRef| {
                 schema.iter().map(|(name, dtype)| format!("{name} {dtype}")).collect::<Vec<_>>().join(", ")
             };
-            return Err(Error::contract("log", "columns", describe(first), describe(columns)).at(iteration));
+            return Err(Error::contract("log", "columns", describe(before), describe(columns)).at(iteration));
         }
         self.publish("results", iteration, &scored)?;
+        self.columns = Some(columns.clone());
         self.iterations.push(iteration);
         Ok(())
     }
@@ -291,123 +234,14 @@ impl SearchLog {
     pub fn results(&self, iteration: u32) -> Result<DataFrame> {
         read_parquet(self.partition("results", iteration).join("part-0000.parquet"))
     }
-
-    /// Everything that was met, as logged: the scored frames of all iterations, with `iteration`.
-    /// `None` while no iteration is committed.
-    ///
-    /// # Errors
-    /// Files that cannot be read.
-    pub fn scan_results(&self) -> Result<Option<LazyFrame>> {
-        self.scan("results")
-    }
-
-    /// All query vectors of the committed iterations, with `iteration`.
-    ///
-    /// # Errors
-    /// Files that cannot be read.
-    pub fn scan_queries(&self) -> Result<Option<LazyFrame>> {
-        self.scan("queries")
-    }
-
-    fn scan(&self, kind: &str) -> Result<Option<LazyFrame>> {
-        if self.iterations.is_empty() {
-            return Ok(None);
-        }
-        let partition = Schema::from_iter([Field::new(ITERATION.into(), DataType::UInt32)]);
-        let hive_options = HiveOptions { enabled: Some(true), schema: Some(partition.into()), ..Default::default() };
-        let args = ScanArgsParquet { hive_options, glob: false, ..Default::default() };
-        // The folder, not its files: a `key=value` in the path to the run is then not taken for a column.
-        let folder = PlRefPath::new(format!("{}/", self.path.join(kind).display()));
-        let frame = LazyFrame::scan_parquet(folder, args).doing(self.path.display())?;
-        // Queries are published before their results are.
-        let last = self.iterations.last().copied().unwrap_or_default();
-        let frame = frame.filter(col(ITERATION).lt_eq(lit(last)));
-        Ok(Some(frame))
-    }
-
-    /// One row per item, as it was first met, best score first (nulls last, ties by `db_idx`):
-    /// `db_idx`, attributes, `score`, `reason`, `evaluation`, `iteration`. Without `query_idx` and `distance`.
-    ///
-    /// # Errors
-    /// Files that cannot be read.
-    pub fn compile_results(&self) -> Result<LazyFrame> {
-        let Some(results) = self.scan_results()? else { return Ok(empty(&[DB_IDX, SCORE, ITERATION])) };
-        // The scored before the failed: an item that failed first may have been tried again.
-        let failed = results.clone().filter(col(SCORE).is_null());
-        let results =
-            concat([results.filter(col(SCORE).is_not_null()), failed], UnionArgs::default()).doing("results")?;
-        Ok(results
-            .unique_stable(Some(by_name([DB_IDX], true, false)), UniqueKeepStrategy::First)
-            .drop(by_name([QUERY_IDX, DISTANCE], true, false))
-            .sort(
-                [SCORE, DB_IDX],
-                SortMultipleOptions::default().with_order_descending_multi([true, false]).with_nulls_last(true),
-            ))
-    }
-
-    /// The path of each query: `iteration`, `query_idx`, `parent_idx`, `collection_idx`, `embedding` and the
-    /// lists `db_idx` and `score` of what it met there, in the order of the results (empty if nothing).
-    ///
-    /// # Errors
-    /// Files that cannot be read.
-    pub fn compile_trajectories(&self) -> Result<LazyFrame> {
-        let (Some(queries), Some(results)) = (self.scan_queries()?, self.scan_results()?) else {
-            return Ok(empty(&[QUERY_IDX, ITERATION]));
-        };
-        let keys = [col(ITERATION), col(QUERY_IDX)];
-        let met = results.group_by_stable(keys.clone()).agg([col(DB_IDX), col(SCORE)]);
-        let nothing = |name: &str, dtype: DataType| {
-            let none = Series::new_empty(name.into(), &dtype).implode().map(|list| lit(list.into_series()).first());
-            none.map(|none| col(name).fill_null(none)).doing("trajectories")
-        };
-        Ok(queries
-            .join(met, keys.clone(), keys, JoinArgs::new(JoinType::Left))
-            .with_columns([nothing(DB_IDX, DataType::UInt64)?, nothing(SCORE, DataType::Float64)?])
-            .sort([QUERY_IDX, ITERATION], SortMultipleOptions::default()))
-    }
 }
 
-/// Runs a query on Polars' streaming engine, which keeps memory low.
-///
-/// # Errors
-/// Whatever the query runs into.
-pub fn collect(query: LazyFrame) -> Result<DataFrame> {
-    query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).doing("running the query")
-}
-
-fn empty(names: &[&str]) -> LazyFrame {
-    let columns = names.iter().map(|name| {
-        let dtype = match *name {
-            DB_IDX => DataType::UInt64,
-            SCORE => DataType::Float64,
-            _ => DataType::UInt32,
-        };
-        Column::new_empty((*name).into(), &dtype)
-    });
-    DataFrame::new(0, columns.collect()).unwrap_or_default().lazy()
-}
-
-fn read_manifest(path: &Path) -> Result<Manifest> {
-    let file = path.join("run.json");
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::input(path, "is not a run folder (it has no run.json)"));
-        }
-        Err(error) => return Err(error).at_path(&file),
-    };
-    let version: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| Error::input(&file, format!("damaged: {error}")))?;
-    match version["format_version"].as_u64() {
-        Some(version) if version <= u64::from(FORMAT_VERSION) => {}
-        Some(version) => {
-            let reason =
-                format!("has format version {version}; this program reads up to {FORMAT_VERSION}: use a later uphill");
-            return Err(Error::input(path, reason));
-        }
-        None => return Err(Error::input(&file, "damaged: no format_version")),
-    }
-    serde_json::from_value(version).map_err(|error| Error::input(&file, format!("damaged: {error}")))
+/// Whether one iteration's columns may follow another's: the same, or with more parts of the score. (A scorer
+/// shows its parts with the first item that does not fail.)
+fn continues(before: &Schema, columns: &Schema) -> bool {
+    let mut old = before.iter().peekable();
+    columns.iter().all(|column| old.next_if_eq(&column).is_some() || *column.1 == DataType::Float64)
+        && old.next().is_none()
 }
 
 /// The numbers of the partitions in a folder, in order.
@@ -453,7 +287,9 @@ pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
     let path = path.as_ref();
     let file = File::open(path).at_path(path)?;
     let frame = ParquetReader::new(file).finish();
-    frame.map_err(|error| {
-        Error::input(path, format!("cannot read it as Parquet: {}", crate::error::one_line(&error.to_string())))
-    })
+    frame.map_err(|error| damaged(path, &error))
+}
+
+fn damaged(path: &Path, error: &PolarsError) -> Error {
+    Error::input(path, format!("cannot read it as Parquet: {}", crate::error::one_line(&error.to_string())))
 }

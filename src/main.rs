@@ -170,9 +170,9 @@ fn main() -> ExitCode {
         Command::Search(arguments) => search(arguments, &signals),
         Command::Ask(arguments) => ask(arguments, &signals),
         Command::Tell { run, scores } => tell(run, scores, &signals),
-        Command::Results(arguments) => show(arguments, |log| log.compile_results()),
-        Command::Queries(arguments) => show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())),
-        Command::Trajectories(arguments) => show(arguments, |log| log.compile_trajectories()),
+        Command::Results(arguments) => show(arguments, |log| log.compile_results()).and_then(|log| ended(&log)),
+        Command::Queries(arguments) => show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())).map(drop),
+        Command::Trajectories(arguments) => show(arguments, |log| log.compile_trajectories()).map(drop),
         Command::Inspect { path, json } => inspect(path, json),
     };
     match done {
@@ -241,13 +241,12 @@ fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
         true => runner.resume(&arguments.out, &queries, config.stop.iterations)?,
         false => runner.search_into(&arguments.out, &queries, config.stop.iterations)?,
     };
-    let Some(ended) = &log.manifest().ended else { return Ok(()) };
-    if ended.reason == StopReason::Interrupted {
-        eprintln!("interrupted after {} iterations; continue with --resume", ended.iterations);
+    if log.manifest().ended.as_ref().is_some_and(|ended| ended.reason == StopReason::Interrupted) {
+        eprintln!("interrupted after {} iterations; continue with --resume", log.iterations().len());
         return Ok(());
     }
     arguments.output.write(log.compile_results()?.limit(10))?;
-    crate::ended(&log)
+    ended(&log)
 }
 
 /// The runner and the starting queries of a run file, for a new run or to go on with one.
@@ -297,16 +296,27 @@ fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// How a run ended, on standard error: what was asked, and what it cost beside that.
 fn ended(log: &SearchLog) -> anyhow::Result<()> {
-    if let Some(ended) = &log.manifest().ended {
-        eprintln!(
-            "{} iterations, {} items scored ({}): {}",
-            ended.iterations,
-            ended.evaluations,
-            reason(ended.reason),
-            log.path().display()
-        );
-    }
+    let Some(ended) = &log.manifest().ended else {
+        eprintln!("{}: not ended; it goes on, or was killed", log.path().display());
+        return Ok(());
+    };
+    let beside = [
+        (ended.reused, "reused"),
+        (ended.failed, "failed"),
+        (ended.retries, "retried"),
+        (ended.asked_again, "asked again after a stop"),
+    ];
+    let beside: String =
+        beside.iter().filter(|(items, _)| *items > 0).map(|(items, what)| format!(", {items} {what}")).collect();
+    eprintln!(
+        "{} iterations, {} items scored{beside} ({}): {}",
+        ended.iterations,
+        ended.evaluations,
+        reason(ended.reason),
+        log.path().display()
+    );
     Ok(())
 }
 
@@ -343,13 +353,14 @@ fn progress_lines(budget: Option<u64>) -> impl FnMut(&Summary) {
     }
 }
 
-fn show(arguments: Show, query: impl Fn(&SearchLog) -> uphill::Result<LazyFrame>) -> anyhow::Result<()> {
+fn show(arguments: Show, query: impl Fn(&SearchLog) -> uphill::Result<LazyFrame>) -> anyhow::Result<SearchLog> {
     let log = SearchLog::open(&arguments.run)?;
     let mut frame = query(&log)?;
     if let Some(limit) = arguments.limit {
         frame = frame.limit(limit);
     }
-    arguments.output.write(frame)
+    arguments.output.write(frame)?;
+    Ok(log)
 }
 
 fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
@@ -368,7 +379,8 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed", |ended| reason(ended.reason)),
             "items reused": manifest.ended.as_ref().map(|ended| ended.reused),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
-            "asked again": manifest.ended.as_ref().map(|ended| ended.asked_again),
+            "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
+            "items asked again after a stop": manifest.ended.as_ref().map(|ended| ended.asked_again),
             "items scored": manifest.ended.as_ref().map(|ended| ended.evaluations),
             "best score": best.column("score").ok().and_then(|score| score.f64().ok()?.get(0)),
             "best item": best.column("db_idx").ok().and_then(|item| item.u64().ok()?.get(0)),

@@ -2,6 +2,7 @@
 
 mod answers;
 mod command;
+mod contract;
 mod framing;
 mod http;
 mod json;
@@ -17,6 +18,7 @@ use polars::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::command::{CommandMode, CommandScore};
+pub(crate) use self::contract::{check_answers, without_failures};
 pub use self::framing::CommandFormat;
 pub use self::http::HttpScore;
 pub(crate) use self::reuse::Reusable;

@@ -44,9 +44,42 @@ pub fn stream(seed: u64, stage: &str, iteration: u32, query_idx: u32) -> ChaCha8
     ChaCha8Rng::from_seed(*key.finalize().as_bytes())
 }
 
+/// What a rule may look at while it selects.
+pub struct Context<'a> {
+    /// Counts from 0.
+    pub iteration: u32,
+    /// The library.
+    pub database: &'a dyn VectorDatabase,
+    /// The run's seed.
+    pub seed: u64,
+}
+
 /// Gives the queries of the next iteration. Closures are rules:
 /// `|step: &Step| Ok(step.queries.clone())`.
+///
+/// A rule that has a model of the score may also say which of the candidates that its queries
+/// met are worth paying for ([`QueryUpdate::select`]).
 pub trait QueryUpdate: Send {
+    /// How many neighbours each query should meet; as many as the database gives by itself where `None`.
+    fn k(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether queries may meet items that this run has met before (default). Where not, each query
+    /// meets its `k` nearest among the others.
+    fn revisits(&self) -> bool {
+        true
+    }
+
+    /// The candidates worth paying for, in the order to be asked: rows of the filtered results frame,
+    /// unchanged. All of them where `None` (default).
+    ///
+    /// # Errors
+    /// Whatever should stop the run.
+    fn select(&self, _candidates: &DataFrame, _context: &Context<'_>) -> Result<Option<DataFrame>> {
+        Ok(None)
+    }
+
     /// Learns from a committed iteration. Called for each, in order; replayed on resume.
     ///
     /// # Errors

@@ -5,9 +5,9 @@ use std::path::Path;
 use polars::prelude::*;
 
 use super::Score;
+use super::contract::check_answers;
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::ledger::check_answers;
 use crate::schema::{self, DB_IDX, REASON, SCORE};
 
 /// A weighted sum of scores: `sum_i(weight_i * part_i)`.

@@ -59,6 +59,8 @@ fn the_same_run_again_asks_nothing_and_finds_the_same() {
         (inspected["items reused"].as_u64(), inspected["items scored"].as_u64()),
         (Some(first.height() as u64), Some(0))
     );
+    let shown = stderr(&uphill(&["results", "second"], folder.path()));
+    assert!(shown.contains(&format!("0 items scored, {} reused", first.height())), "{shown}");
 
     // Killed or stopped, such a run goes on as it was.
     uphill_ok(&["search", "run.toml", "--out", "parts", "--set", "stop.iterations=1"], folder.path());

@@ -413,5 +413,15 @@ fn a_killed_run_goes_on_without_paying_again_for_a_finished_batch() {
     let asked = counter.items();
     let mut distinct = asked.clone();
     distinct.dedup();
-    assert!(asked.len() - distinct.len() <= 4, "more than the batches in flight were asked twice: {asked:?}");
+    let twice = asked.len() - distinct.len();
+    assert!(twice <= 4, "more than the batches in flight were asked twice: {asked:?}");
+
+    // The run says so: what was in flight, and so may have been paid twice.
+    let inspected: serde_json::Value =
+        serde_json::from_str(&uphill_ok(&["inspect", "run", "--json"], folder.path())).expect("JSON");
+    let again = inspected["items asked again after a stop"].as_u64().expect("a number");
+    assert!((twice as u64..=4).contains(&again), "{twice} were asked twice, the run says {again}");
+    let shown = stderr(&uphill(&["results", "run"], folder.path()));
+    let expected = format!("{} items scored, {again} asked again after a stop", distinct.len());
+    assert!(shown.contains(&expected) || again == 0, "{shown}");
 }

@@ -214,6 +214,31 @@ fn scores_may_come_in_any_order_and_bring_their_parts() {
 }
 
 #[test]
+fn parts_of_the_score_may_show_late_when_everything_failed_before() {
+    let folder = folder();
+    let (database, queries) = square(&folder);
+    let calls = AtomicUsize::new(0);
+    let score = move |items: &DataFrame| -> uphill::Result<DataFrame> {
+        let rows = items.height();
+        Ok(match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => df!("score" => vec![None::<f64>; rows]).expect("a frame"),
+            _ => df!("score" => vec![1.0; rows], "penalty" => vec![2.0; rows]).expect("a frame"),
+        })
+    };
+    // Two neighbours of one corner, then two of the other.
+    let elsewhere = |step: &uphill::Step<'_>| uphill::queries_at(step.database, &[3]);
+    let path = folder.path().join("run");
+    let mut runner = Runner::new(database.k(2), score, elsewhere);
+    let log = runner.search_into(&path, &queries, 2).expect("a search");
+    let best = uphill::collect(log.compile_results().expect("a query")).expect("compiled");
+    let penalty: Vec<_> = best.column("penalty").expect("penalty").f64().expect("f64").iter().collect();
+    assert!(penalty.contains(&Some(2.0)) && penalty.contains(&None), "{best}");
+    drop(log);
+    let log = runner.resume(&path, &queries, 3).expect("a search");
+    assert_eq!(log.iterations(), [0, 1, 2]);
+}
+
+#[test]
 fn minimised_scores_are_negated_once_and_kept_raw() {
     let folder = folder();
     let (database, queries) = square(&folder);

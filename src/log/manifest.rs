@@ -1,0 +1,104 @@
+//! `run.json`: what was asked of a run, and how it ended.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::database::Identity;
+use crate::error::{AtPath, Error, Result};
+
+/// The layout of a run folder. One of a later one is refused with a message.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// `run.json`: what was asked and how it ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of the run folder.
+    pub format_version: u32,
+    /// Of the program that started the run.
+    pub uphill_version: String,
+    /// The run's seed.
+    pub seed: u64,
+    /// The library and the version of it that the run reads; absent for databases of the caller's own.
+    pub dataset: Option<Identity>,
+    /// The resolved run file; null for runs started through the Rust API.
+    pub config: serde_json::Value,
+    /// Seconds since 1970.
+    pub started: u64,
+    /// Absent while the run goes on, or was killed.
+    pub ended: Option<Ended>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Why.
+    pub reason: StopReason,
+    /// Committed iterations.
+    pub iterations: u32,
+    /// Distinct items asked.
+    pub evaluations: u64,
+    /// Items met whose score was paid for before.
+    #[serde(default)]
+    pub reused: u64,
+    /// Items that have no score.
+    #[serde(default)]
+    pub failed: u64,
+    /// Items that had been asked when the process was killed or stopped, without an answer that is durable:
+    /// the most that may have been paid twice.
+    #[serde(default)]
+    pub asked_again: u64,
+    /// How often a scorer was tried again for an item, as its answer did not come.
+    #[serde(default)]
+    pub retries: u64,
+    /// Seconds since 1970.
+    pub at: u64,
+}
+
+/// Why a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// As many iterations as asked.
+    Iterations,
+    /// As many items as the budget allows.
+    Evaluations,
+    /// No new item for as many iterations as asked.
+    NothingNew,
+    /// As long as asked.
+    Seconds,
+    /// The score asked for was reached.
+    Score,
+    /// A signal.
+    Interrupted,
+}
+
+/// Reads the run.json of a run folder.
+pub(super) fn read_manifest(path: &Path) -> Result<Manifest> {
+    let file = path.join("run.json");
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::input(path, "is not a run folder (it has no run.json)"));
+        }
+        Err(error) => return Err(error).at_path(&file),
+    };
+    let version: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| Error::input(&file, format!("damaged: {error}")))?;
+    match version["format_version"].as_u64() {
+        Some(version) if version <= u64::from(FORMAT_VERSION) => {}
+        Some(version) => {
+            let reason =
+                format!("has format version {version}; this program reads up to {FORMAT_VERSION}: use a later uphill");
+            return Err(Error::input(path, reason));
+        }
+        None => return Err(Error::input(&file, "damaged: no format_version")),
+    }
+    serde_json::from_value(version).map_err(|error| Error::input(&file, format!("damaged: {error}")))
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,77 @@
+//! What a search may be told beside its stages.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::{Runner, Stop, Summary};
+use crate::error::Result;
+use crate::filter::Filter;
+use crate::score::{OnError, Reusable, Reuse};
+
+/// Options.
+impl Runner {
+    /// Takes rows away before they are scored.
+    pub fn filter(mut self, filter: impl Filter + 'static) -> Self {
+        self.filter = Box::new(filter);
+        self
+    }
+
+    /// Of everything random (default 0).
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// When to stop before the iterations are over.
+    pub fn stop(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Takes smaller scores as better: `score` is the negative of the scorer's, which is kept as `raw_score`.
+    pub fn minimize(mut self, minimize: bool) -> Self {
+        self.ledger.minimize = minimize;
+        self
+    }
+
+    /// What a failed item does to the run (default: its score is null).
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.ledger.on_error = on_error;
+        self
+    }
+
+    /// Asks again for items that failed, when a resumed run meets them; each was counted once.
+    pub fn retry_failed(mut self, retry: bool) -> Self {
+        self.retry_failed = retry;
+        self
+    }
+
+    /// Takes scores that were paid for before, at no cost: such items have no `evaluation` and do not
+    /// count against the budget. `version_of` tells the score's version from the configuration in a run.json.
+    ///
+    /// # Errors
+    /// A source that cannot be read, or is of another library or score.
+    pub fn reuse(mut self, reuse: &Reuse, version_of: impl Fn(&serde_json::Value) -> Option<String>) -> Result<Self> {
+        let library = self.database.identity().and_then(|identity| identity.library_id.clone());
+        self.ledger.reusable = Reusable::read(reuse, library.as_deref(), &version_of)?;
+        Ok(self)
+    }
+
+    /// Stores the configuration in run.json.
+    pub fn describe(mut self, config: serde_json::Value) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Is told of each committed iteration.
+    pub fn observe(mut self, observer: impl FnMut(&Summary) + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Stops the search, resumably, when set.
+    pub fn interrupt(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.interrupt = Some(flag);
+        self
+    }
+}

@@ -1,0 +1,127 @@
+//! When a search ends by itself, and the numbers that decide it.
+
+use std::time::Instant;
+
+use polars::prelude::DataFrame;
+
+use crate::error::{Error, Result};
+use crate::ledger::Ledger;
+use crate::log::{SearchLog, StopReason};
+use crate::schema::{self, SCORE};
+
+/// When a search ends by itself. What is `None` does not count.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stop {
+    /// Items asked, each counted once. Never exceeded: the last iteration is cut.
+    pub evaluations: Option<u64>,
+    /// So many iterations in a row in which no new item was met.
+    pub nothing_new: Option<u32>,
+    /// Wall time of this process, looked at between iterations.
+    pub seconds: Option<f64>,
+    /// A score that is good enough, in the scorer's own terms, looked at between iterations.
+    pub score: Option<f64>,
+    /// The share of items that may fail, once a hundred were asked; beyond it the run stops with an error.
+    pub failed_share: Option<f64>,
+}
+
+impl Stop {
+    /// The first reason to stop before the next iteration, if there is one.
+    pub(super) fn reason(&self, progress: &Progress, ledger: &Ledger) -> Option<StopReason> {
+        let target = self.score.map(|target| if ledger.minimize { -target } else { target });
+        let reasons = [
+            (progress.iteration >= progress.iterations, StopReason::Iterations),
+            (self.evaluations.is_some_and(|budget| ledger.evaluations() >= budget), StopReason::Evaluations),
+            (self.nothing_new.is_some_and(|limit| progress.quiet >= limit), StopReason::NothingNew),
+            (self.seconds.is_some_and(|limit| progress.started.elapsed().as_secs_f64() >= limit), StopReason::Seconds),
+            (target.is_some_and(|target| progress.best.is_some_and(|best| best >= target)), StopReason::Score),
+        ];
+        reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
+    }
+
+    /// Ends a run whose scorer is broken, before more is paid.
+    pub(super) fn refuse_many_failures(&self, ledger: &Ledger) -> Result<()> {
+        const ENOUGH: u64 = 100;
+        let (asked, failed, Some(limit)) = (ledger.evaluations(), ledger.failed(), self.failed_share) else {
+            return Ok(());
+        };
+        if asked < ENOUGH || failed as f64 <= limit * asked as f64 {
+            return Ok(());
+        }
+        let reason = format!(
+            "{failed} of {asked} items failed, more than the {} % allowed (for example: {}); mend the scorer, then --resume --retry-failed",
+            limit * 100.0,
+            ledger.a_failure().unwrap_or("no reason given")
+        );
+        Err(Error::Score { iteration: None, reason })
+    }
+}
+
+/// How far a search is.
+pub(super) struct Progress {
+    /// The next iteration.
+    pub(super) iteration: u32,
+    /// As many as asked, in all.
+    pub(super) iterations: u32,
+    started: Instant,
+    /// Iterations in a row without a new item.
+    quiet: u32,
+    best: Option<f64>,
+}
+
+impl Progress {
+    /// At the beginning of a process; `log` has what was committed before it.
+    pub(super) fn at(iteration: u32, iterations: u32, stop: &Stop, log: &SearchLog) -> Result<Self> {
+        let mut progress = Progress { iteration, iterations, started: Instant::now(), quiet: 0, best: None };
+        // Only a target needs the best of the iterations before.
+        for iteration in log.iterations().iter().filter(|_| stop.score.is_some()) {
+            progress.best = better(progress.best, Summary::of(*iteration, &log.results(*iteration)?, 0, 0)?.best);
+        }
+        Ok(progress)
+    }
+
+    /// After an iteration.
+    pub(super) fn add(&mut self, summary: &Summary) {
+        self.iteration = summary.iteration + 1;
+        self.quiet = if summary.new == 0 { self.quiet + 1 } else { 0 };
+        self.best = better(self.best, summary.best);
+    }
+}
+
+fn better(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    [a, b].into_iter().flatten().max_by(f64::total_cmp)
+}
+
+/// One iteration in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Counts from 0.
+    pub iteration: u32,
+    /// Rows of the scored frame.
+    pub rows: usize,
+    /// Items met for the first time.
+    pub new: u64,
+    /// Rows whose item has no score.
+    pub failed: usize,
+    /// Items asked so far.
+    pub evaluations: u64,
+    /// The best score of the iteration.
+    pub best: Option<f64>,
+    /// The mean score of the iteration's rows.
+    pub mean: Option<f64>,
+}
+
+impl Summary {
+    pub(super) fn of(iteration: u32, scored: &DataFrame, new: u64, evaluations: u64) -> Result<Self> {
+        let scores = schema::scores(scored, SCORE)?;
+        let known: Vec<f64> = scores.iter().copied().flatten().collect();
+        Ok(Summary {
+            iteration,
+            rows: scores.len(),
+            new,
+            failed: scores.len() - known.len(),
+            evaluations,
+            best: known.iter().copied().max_by(f64::total_cmp),
+            mean: (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64),
+        })
+    }
+}
