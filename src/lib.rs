@@ -58,13 +58,14 @@
 //! scored; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
 //! they are worth, and each item is asked for once per run;
 //! [`SearchLog`] keeps every iteration as Parquet; [`QueryUpdate`] ([`RlUpdate`], [`TopKUpdate`]) moves the queries;
-//! [`Runner`] is the loop. [`Config`] builds all of them from a TOML file, as the command line does.
-//! Everything is synchronous, and safe to call from inside an async runtime.
+//! [`Runner`] is the loop. [`Config`] builds all of them from a TOML file, as the command line does; [`evaluate`](evaluate()) says
+//! how much of the best a run found, where the scores of all items are known. Everything is synchronous, and safe to call from inside an async runtime.
 
 mod bridge;
 mod config;
 mod database;
 mod error;
+mod evaluate;
 mod filter;
 mod folder;
 mod index;
@@ -83,6 +84,7 @@ pub use database::{
     GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, Request, VectorDatabase, Visit,
 };
 pub use error::{Error, Result};
+pub use evaluate::{Evaluation, Truth, evaluate};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, index};
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, read_parquet};

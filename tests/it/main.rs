@@ -4,6 +4,7 @@ mod by_hand;
 mod cli;
 mod common;
 mod database;
+mod evaluate;
 mod examples;
 mod golden;
 mod indexing;
