@@ -50,7 +50,13 @@ enum Command {
     /// The query vectors of each iteration.
     Queries(Show),
     /// The path of each query and the scores it met.
-    Trajectories(Show),
+    Trajectories {
+        /// A path from its start for each leaf of the tree that branching queries make, with `leaf_idx` and `pruned`.
+        #[arg(long)]
+        paths: bool,
+        #[command(flatten)]
+        show: Show,
+    },
     /// How much of the best a run found, and at what cost, where the scores of all items are known.
     Evaluate(Evaluate),
     /// What a dataset or a run folder is: rows, index, version; how far, how it ended, best.
@@ -197,7 +203,10 @@ fn main() -> ExitCode {
         Command::Tell { run, scores } => tell(run, scores, &signals),
         Command::Results(arguments) => show(arguments, |log| log.compile_results()).and_then(|log| ended(&log)),
         Command::Queries(arguments) => show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())).map(drop),
-        Command::Trajectories(arguments) => show(arguments, |log| log.compile_trajectories()).map(drop),
+        Command::Trajectories { paths: false, show: arguments } => {
+            show(arguments, |log| log.compile_trajectories()).map(drop)
+        }
+        Command::Trajectories { paths: true, show: arguments } => show(arguments, |log| log.compile_paths()).map(drop),
         Command::Evaluate(arguments) => evaluate(arguments),
         Command::Inspect { path, json } => inspect(path, json),
     };

@@ -1,7 +1,11 @@
 //! How query vectors move: the `QueryUpdate` rules, in f64. Each rule has a room of its own.
 
+mod lineage;
 mod met;
+mod prune;
 mod rl;
+mod score_gradient;
+mod slope;
 mod top_k;
 
 use ndarray::ArrayView2;
@@ -9,8 +13,11 @@ use polars::prelude::DataFrame;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+pub use self::prune::{Group, Prune, Pruned, TopKPrune, Worth};
 pub use self::rl::RlUpdate;
-pub use self::top_k::TopKUpdate;
+pub use self::score_gradient::ScoreGradient;
+pub use self::slope::Norm;
+pub use self::top_k::{TopKDiscreteUpdate, TopKUpdate};
 use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Result};
@@ -103,6 +110,24 @@ where
 {
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self(step)
+    }
+}
+
+impl QueryUpdate for Box<dyn QueryUpdate> {
+    fn k(&self) -> Option<usize> {
+        (**self).k()
+    }
+    fn revisits(&self) -> bool {
+        (**self).revisits()
+    }
+    fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
+        (**self).select(candidates, context)
+    }
+    fn observe(&mut self, step: &Step<'_>) -> Result<()> {
+        (**self).observe(step)
+    }
+    fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
+        (**self).update(step)
     }
 }
 
