@@ -56,11 +56,12 @@
 //!
 //! [`VectorDatabase`] ([`LanceDatabase`], [`GradientQuery`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
 //! scored; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
-//! they are worth, and each item is asked for once per run;
-//! [`SearchLog`] keeps every iteration as Parquet; [`Prune`] ([`TopKPrune`], in a [`Pruned`] rule) says which queries
-//! go on; [`QueryUpdate`] ([`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`]) moves them; [`Runner`] is the loop.
-//! [`Config`] builds all of them from a TOML file, as the command line does; [`evaluate`](evaluate()) says how much of the
-//! best a run found, where the scores of all items are known. Everything is synchronous, and safe to call from inside an async runtime.
+//! they are worth, and each item is asked for once per run; [`SearchLog`] keeps every iteration as Parquet;
+//! [`Prune`] ([`TopKPrune`], in a [`Pruned`] rule) says which queries go on; [`QueryUpdate`] ([`RlUpdate`],
+//! [`TopKUpdate`], [`TopKDiscreteUpdate`]) moves them; [`Runner`] is the loop. [`Config`] builds all of them
+//! from a TOML file, as the command line does. [`evaluate`](evaluate()) says how much of the best a run found,
+//! where the scores of all items are known.
+//! Everything is synchronous, and safe to call from inside an async runtime.
 
 mod bridge;
 mod config;

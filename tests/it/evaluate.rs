@@ -101,6 +101,26 @@ fn budgets_and_the_whole_run_agree_with_a_count_by_hand() {
 }
 
 #[test]
+fn the_truth_may_be_a_folder_and_a_run_may_have_found_nothing() {
+    let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3"));
+    let (data, parts) = (data(), folder.path().join("parts"));
+    std::fs::create_dir(&parts).expect("a folder");
+    let items = read(Path::new(&data));
+    write(&parts.join("a.parquet"), &items.slice(0, 777));
+    write(&parts.join("b.parquet"), &items.slice(777, items.height()));
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let whole = evaluated(folder.path(), &["--truth", &data, "--score-column", "qed"]);
+    assert!(u64s(&whole, "scored")[3] > 0);
+    assert!(evaluated(folder.path(), &["--truth", "parts", "--score-column", "qed"]).equals(&whole));
+
+    std::fs::remove_dir_all(folder.path().join("run")).expect("removed");
+    uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=0"], folder.path());
+    let nothing = evaluated(folder.path(), &["--truth", &data, "--score-column", "qed"]);
+    assert_eq!((u64s(&nothing, "scored"), u64s(&nothing, "found")), (vec![0; 4], vec![0; 4]));
+    assert_eq!(nothing.column("best").expect("best").null_count(), 4);
+}
+
+#[test]
 fn smaller_is_better_where_the_run_minimised() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 10"));
     uphill_ok(&["search", "run.toml", "--out", "run", "--set", "score.direction=minimize"], folder.path());

@@ -413,6 +413,36 @@ fn killed_runs_with_each_rule_resume_to_the_same_frames() {
 }
 
 #[test]
+fn a_run_file_means_what_the_same_rules_mean_in_rust() {
+    let clipped = RlUpdate::branching([0.5, 1.0, 3.0]).max_norm(1.0).norm(Norm::L1);
+    let best = TopKPrune::new(9).worth(Worth::Max).group(Group::Global);
+    let along = ScoreGradient::new(RlUpdate::new(1.0)).distance_penalty(0.1).max_norm(2.0);
+    let rules: [(&str, Box<dyn QueryUpdate>, bool); 3] = [
+        (RULES[0], Box::new(Pruned::new(TopKPrune::new(1), clipped)), false),
+        (RULES[1], Box::new(Pruned::new(best, TopKUpdate::new(3).score_weighting(false))), false),
+        (RULES[3], Box::new(along), true),
+    ];
+    for (sections, rule, gradient) in rules {
+        let folder = molecules(&run_file(sections, "iterations = 4"));
+        uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+        let theirs = SearchLog::open(folder.path().join("run")).expect("a run");
+        let database = open(&folder.path().join("molecules.lance")).k(10).nprobes(16);
+        let start = theirs.queries(0).expect("queries");
+        let score = uphill::SqlScore::new("qed");
+        let runner = match gradient {
+            true => Runner::new(GradientQuery::new(database, GradientColumn, [0.0, 0.5]), score, rule),
+            false => Runner::new(database, score, rule),
+        };
+        let ours = runner.filter(SqlFilter::new("mw < 500")).seed(7).search(&start, 4).expect("a search");
+        for iteration in 0..=4 {
+            let (ours, theirs) =
+                (ours.queries(iteration).expect("queries"), theirs.queries(iteration).expect("queries"));
+            assert!(ours.equals_missing(&theirs), "{sections}: iteration {iteration}: {ours} {theirs}");
+        }
+    }
+}
+
+#[test]
 fn paths_come_from_the_command_line() {
     let folder = molecules(&run_file(RULES[0], "iterations = 3"));
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
