@@ -1,21 +1,26 @@
 //! The run file: TOML ⇒ the parts of a [`Runner`]. Unknown keys are errors.
 
 mod score;
+mod update;
 
 use std::path::{Path, PathBuf};
 
+use ndarray::Array2;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 pub use self::score::ScoreConfig;
+pub use self::update::{GradientConfig, LearningRates, PruneConfig, UpdateConfig};
 use crate::bridge;
-use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
+use crate::database::{
+    GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, with_gradients,
+};
 use crate::error::{AtPath, Error, Result};
 use crate::filter::SqlFilter;
 use crate::log::read_parquet;
 use crate::runner::{Runner, Stop};
 use crate::schema::{self, EMBEDDING};
-use crate::update::{QueryUpdate, RlUpdate, TopKUpdate, stream};
+use crate::update::stream;
 
 /// A run file, resolved: what `run.json` keeps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +42,10 @@ pub struct Config {
     /// `[update]`
     #[serde(default)]
     pub update: UpdateConfig,
+    /// `[prune]`
+    pub prune: Option<PruneConfig>,
+    /// `[gradient]`
+    pub gradient: Option<GradientConfig>,
     /// `[stop]`
     #[serde(default)]
     pub stop: StopConfig,
@@ -100,39 +109,6 @@ pub enum Direction {
     Maximize,
     /// Smaller is better: `score` is the negative, `raw_score` is kept.
     Minimize,
-}
-
-/// `[update]`: how the queries move.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum UpdateConfig {
-    /// [`RlUpdate`].
-    Rl {
-        /// Step length.
-        #[serde(default = "half")]
-        lr: f64,
-        /// Pull to the mean of what a query met.
-        #[serde(default)]
-        distance_penalty: f64,
-        /// Whether the pull is the same for every `lr`.
-        #[serde(default = "yes")]
-        scale_distance_penalty: bool,
-    },
-    /// [`TopKUpdate`].
-    TopK {
-        /// Items whose mean a query moves to.
-        #[serde(default = "three")]
-        k: usize,
-        /// Whether better items weigh more.
-        #[serde(default = "yes")]
-        score_weighting: bool,
-    },
-}
-
-impl Default for UpdateConfig {
-    fn default() -> Self {
-        UpdateConfig::Rl { lr: half(), distance_penalty: 0.0, scale_distance_penalty: true }
-    }
 }
 
 /// `[stop]`: when the search ends, whichever comes first.
@@ -275,14 +251,18 @@ impl Config {
     /// # Errors
     /// A file without an `embedding` column of the library's dimension.
     pub fn queries(&self, database: &dyn VectorDatabase) -> Result<DataFrame> {
-        match (&self.queries.path, self.queries.sample) {
-            (Some(_), Some(_)) => Err(Error::Config("queries: give `sample` or `path`, not both".into())),
-            (Some(path), None) => queries_from(path, database.dim()),
+        let queries = match (&self.queries.path, self.queries.sample) {
+            (Some(_), Some(_)) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
+            (Some(path), None) => queries_from(path, database.dim())?,
             (None, sample) => {
                 let mut rng = stream(self.seed, "queries", 0, 0);
                 let items = database.sample(sample.unwrap_or(16), &mut rng)?;
-                queries_at(database, &items)
+                queries_at(database, &items)?
             }
+        };
+        match self.gradient {
+            Some(_) => with_gradients(&queries, Array2::zeros((queries.height(), database.dim())).view()),
+            None => Ok(queries),
         }
     }
 
@@ -292,12 +272,13 @@ impl Config {
     /// A section that contradicts itself.
     pub fn runner(&self, database: LanceDatabase) -> Result<Runner> {
         let score = self.score.scorer()?;
-        let update: Box<dyn QueryUpdate> = match self.update {
-            UpdateConfig::Rl { lr, distance_penalty, scale_distance_penalty } => {
-                let rule = RlUpdate::new(lr).distance_penalty(distance_penalty);
-                Box::new(rule.scale_distance_penalty(scale_distance_penalty))
+        let update = self.update.rule(self.prune.as_ref(), self.gradient.as_ref());
+        let database: Box<dyn VectorDatabase> = match &self.gradient {
+            None => Box::new(database),
+            Some(gradient) if gradient.scales.is_empty() => {
+                return Err(Error::Config("gradient.scales: expected at least one, found none".into()));
             }
-            UpdateConfig::TopK { k, score_weighting } => Box::new(TopKUpdate::new(k).score_weighting(score_weighting)),
+            Some(gradient) => Box::new(GradientQuery::new(database, GradientColumn, gradient.scales.clone())),
         };
         let stop = Stop {
             evaluations: self.stop.evaluations,
@@ -307,7 +288,7 @@ impl Config {
             failed_share: Some(self.stop.failed_share),
         };
         let config = serde_json::to_value(self.absolute()).map_err(|error| Error::Config(error.to_string()))?;
-        let mut runner = Runner::from_parts(Box::new(database), score, update)
+        let mut runner = Runner::from_parts(database, score, update)
             .seed(self.seed)
             .stop(stop)
             .minimize(self.score.direction == Direction::Minimize)

@@ -221,7 +221,7 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
 }
 
 /// The files that a path, a glob or a folder means, sorted.
-fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
     let pattern = items.to_string_lossy();
     let mut files: Vec<PathBuf> = if items.is_file() {
         vec![items.to_path_buf()]

@@ -14,6 +14,7 @@
 
 mod compile;
 mod manifest;
+mod paths;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

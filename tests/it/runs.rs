@@ -7,7 +7,7 @@ use polars::prelude::*;
 use crate::common::*;
 
 /// The molecules as an indexed dataset, and a run file beside it.
-fn molecules(run: &str) -> TempDir {
+pub fn molecules(run: &str) -> TempDir {
     let folder = folder();
     let data = root().join("data/molecules.parquet");
     uphill_ok(&["index", &data.to_string_lossy(), "molecules.lance"], folder.path());
@@ -15,7 +15,7 @@ fn molecules(run: &str) -> TempDir {
     folder
 }
 
-fn run_file(update: &str, stop: &str) -> String {
+pub fn run_file(update: &str, stop: &str) -> String {
     format!(
         r#"
 seed = 7
@@ -45,7 +45,7 @@ sql = "qed"
 }
 
 /// All files of a run's frames, read.
-fn frames(run: &Path) -> Vec<(PathBuf, DataFrame)> {
+pub fn frames(run: &Path) -> Vec<(PathBuf, DataFrame)> {
     let mut files: Vec<PathBuf> = Vec::new();
     for kind in ["queries", "results"] {
         for entry in std::fs::read_dir(run.join(kind)).expect("a folder") {
