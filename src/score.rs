@@ -3,22 +3,27 @@
 mod answers;
 mod command;
 mod contract;
+mod external;
 mod framing;
 mod http;
 mod json;
 mod process;
-mod retry;
 mod reuse;
 mod sum;
+mod trouble;
+mod wait;
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use polars::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::command::{CommandMode, CommandScore};
 pub(crate) use self::contract::{check_answers, without_failures};
+pub(crate) use self::external::Ask;
+pub use self::external::ExternalScore;
 pub use self::framing::CommandFormat;
 pub use self::http::HttpScore;
 pub(crate) use self::reuse::Reusable;
@@ -84,6 +89,10 @@ pub trait Score: Send + Sync {
 
     /// Told where a run keeps what scorers write to standard error, before it asks for anything.
     fn stderr_in(&self, _folder: &Path) {}
+
+    /// Given the flag that interrupts the run, before it asks for anything. A score that may wait for long looks at it
+    /// while it waits, and gives up with [`Error::Interrupted`]: the batch then counts as not asked.
+    fn interrupt(&mut self, _flag: Arc<AtomicBool>) {}
 }
 
 /// What a failed item does to a run.
