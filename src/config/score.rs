@@ -14,8 +14,8 @@ use crate::score::{
     SumScore,
 };
 
-/// `[score]`: what items are worth. One of `sql`, `command` and `url`; the rest says how
-/// a command or a service is asked.
+/// `[score]`: what items are worth. One of `sql`, `command`, `url`, `by_hand` and `sum`; the rest says how
+/// it is asked, and which scores are the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreConfig {

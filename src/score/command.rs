@@ -161,7 +161,7 @@ impl Command {
             }
             Err(Fault::Io(std::io::ErrorKind::TimedOut)) => Err(wait.timed_out()),
             // The output ends a little before the process does.
-            Err(Fault::Io(_)) => Err(Trouble::unanswered(describe(worker.end(Duration::from_secs(1))))),
+            Err(Fault::Io(_)) => Err(Trouble::unanswered(describe(worker.end(&Wait::up_to(Duration::from_secs(1)))))),
         }
     }
 
@@ -221,10 +221,11 @@ impl Ask for Command {
 impl Drop for Command {
     fn drop(&mut self) {
         let mut idle = std::mem::take(&mut *lock(&self.idle));
-        // All are told before the first is waited for.
+        // All are told before the first is waited for, and have the same time.
         idle.iter_mut().for_each(Worker::close);
+        let grace = Wait::up_to(Duration::from_secs(2));
         for worker in &mut idle {
-            worker.end(Duration::from_secs(2));
+            worker.end(&grace);
         }
     }
 }

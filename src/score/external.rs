@@ -66,7 +66,8 @@ impl<A> ExternalScore<A> {
         }
     }
 
-    /// The most items in one batch (default 64 for a command, 32 for a service).
+    /// The most items in one batch (default 64 for a command, 32 for a service). Larger ones cost less each; but
+    /// what is in flight when the run ends early is asked again, so dear scores want small ones.
     pub fn batch_size(mut self, items: usize) -> Self {
         self.batch_size = items;
         self

@@ -186,9 +186,9 @@ impl Worker {
     }
 
     /// Gives it time to end by itself, then ends it.
-    pub(super) fn end(&mut self, grace: Duration) -> Option<ExitStatus> {
+    pub(super) fn end(&mut self, grace: &Wait) -> Option<ExitStatus> {
         self.close();
-        self.process.wait(&Wait::new(Some(grace), None));
+        self.process.wait(grace);
         self.process.end()
     }
 }

@@ -26,6 +26,11 @@ impl Wait {
         Wait { since: Instant::now(), limit, interrupt }
     }
 
+    /// Up to a limit, interrupted or not.
+    pub(super) fn up_to(limit: Duration) -> Self {
+        Self::new(Some(limit), None)
+    }
+
     /// The time limit, from the beginning of the wait.
     pub(super) fn limit(&self) -> Option<Duration> {
         self.limit
