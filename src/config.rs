@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use ndarray::Array2;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use self::score::ScoreConfig;
+use self::score::forget_how_asked;
 pub use self::update::{GradientConfig, LearningRates, PruneConfig, UpdateConfig};
 use crate::bridge;
 use crate::database::{
@@ -295,10 +297,7 @@ impl Config {
             .on_error(self.score.on_error)
             .describe(config);
         if !self.score.reuse.is_empty() {
-            runner = runner.reuse(&self.score.reuse(), |config| {
-                let section: ScoreConfig = serde_json::from_value(config["score"].clone()).ok()?;
-                Some(section.version())
-            })?;
+            runner = runner.reuse(&self.score.reuse(), |config| config.get("score").map(ScoreConfig::version_of))?;
         }
         if let Some(sql) = &self.filter.sql {
             runner = runner.filter(SqlFilter::new(sql));
@@ -307,15 +306,14 @@ impl Config {
     }
 
     /// Says which settings differ from a run's that a resumed run must share.
-    /// Stop conditions may differ.
-    pub fn differences(&self, then: &serde_json::Value) -> Vec<String> {
+    /// Stop conditions may differ, and how scorers are asked.
+    pub fn differences(&self, then: &Value) -> Vec<String> {
         // Through text, as what is compared with was: numbers are then read alike.
-        let now = serde_json::to_string(&self.absolute())
-            .ok()
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
+        let now = serde_json::to_string(&self.absolute()).and_then(|text| serde_json::from_str(&text));
+        let (mut then, mut now): (Value, Value) = (then.clone(), now.unwrap_or_default());
+        [&mut then, &mut now].into_iter().for_each(forget_what_may_change);
         let mut found = Vec::new();
-        compare("", then, &now, &mut found);
+        compare("", &then, &now, &mut found);
         found
     }
 }
@@ -330,31 +328,36 @@ pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataF
     schema::queries(vectors.view().mapv(f64::from).view())
 }
 
-fn compare(path: &str, then: &serde_json::Value, now: &serde_json::Value, found: &mut Vec<String>) {
-    // How a scorer is asked, not what it is asked.
-    const MAY_CHANGE: [&str; 9] = [
-        "stop",
-        "database.index_cache_mb",
-        "score.batch_size",
-        "score.workers",
-        "score.concurrency",
-        "score.timeout",
-        "score.retries",
-        "score.on_error",
-        "score.trust_scores",
-    ];
-    if MAY_CHANGE.contains(&path) || then == now {
+/// Takes out of a configuration, as JSON, what a resumed run may change.
+fn forget_what_may_change(config: &mut Value) {
+    let Some(sections) = config.as_object_mut() else { return };
+    sections.retain(|name, _| name != "stop");
+    if let Some(database) = sections.get_mut("database").and_then(Value::as_object_mut) {
+        database.retain(|key, _| key != "index_cache_mb");
+    }
+    sections.get_mut("score").map(forget_how_asked);
+}
+
+/// Finds the keys whose values differ; in lists of tables, such as `score.sum`, those of each table.
+fn compare(path: &str, then: &Value, now: &Value, found: &mut Vec<String>) {
+    if then == now {
         return;
     }
-    if let (Some(a), Some(b)) = (then.as_object(), now.as_object()) {
-        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-        for key in keys {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let null = serde_json::Value::Null;
-            compare(&path, a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null), found);
+    match (then, now) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(&path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
+            }
         }
-    } else {
-        found.push(format!("{path} was {then}, is {now}"));
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().chain(b).all(Value::is_object) => {
+            for (position, (a, b)) in a.iter().zip(b).enumerate() {
+                let label = a["name"].as_str().map_or_else(|| position.to_string(), str::to_string);
+                compare(&format!("{path}[{label}]"), a, b, found);
+            }
+        }
+        _ => found.push(format!("{path} was {then}, is {now}")),
     }
 }
 

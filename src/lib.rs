@@ -95,7 +95,8 @@ pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, r
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{
-    ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Reuse, Score, SqlScore, SumScore,
+    ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, HttpScore, IntoScores, OnError, Reuse, Score,
+    SqlScore, SumScore,
 };
 pub use update::{
     Context, Group, Norm, Prune, Pruned, QueryUpdate, RlUpdate, ScoreGradient, Step, TopKDiscreteUpdate, TopKPrune,

@@ -290,7 +290,10 @@ fn prepare(config: &Config, resume: Option<&PathBuf>) -> anyhow::Result<(Runner,
     if let Some(manifest) = &pinned {
         let differences = config.differences(&manifest.config);
         if !differences.is_empty() {
-            let reason = format!("--resume: only stop conditions may change, but {}", differences.join("; "));
+            let reason = format!(
+                "--resume: only stop conditions and how scorers are asked may change, but {}",
+                differences.join("; ")
+            );
             return Err(Error::Config(reason).into());
         }
     }

@@ -16,6 +16,7 @@ mod runs;
 mod scorers;
 mod scorers_command;
 mod scorers_http;
+mod scorers_interrupted;
 mod stages;
 mod sums;
 mod updates;

@@ -142,7 +142,10 @@ fn a_resumed_run_refuses_other_settings_and_another_dataset() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 2"));
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let output = uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "update.lr=2.0"], folder.path());
-    assert_eq!(stderr(&output), "uphill: --resume: only stop conditions may change, but update.lr was 1.0, is 2.0\n");
+    assert_eq!(
+        stderr(&output),
+        "uphill: --resume: only stop conditions and how scorers are asked may change, but update.lr was 1.0, is 2.0\n"
+    );
     assert_eq!(output.status.code(), Some(2));
     let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
     assert_eq!(
