@@ -159,6 +159,16 @@ pub(crate) fn append(path: &Path) -> Result<File> {
     operate("create", &[path], || File::options().create(true).append(true).open(path))
 }
 
+/// Writes a small file that need not survive the machine.
+pub(crate) fn note(path: &Path, text: &str) -> Result<()> {
+    operate("note", &[path], || fs::write(path, text))
+}
+
+/// Removes a file.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    operate("remove", &[path], || fs::remove_file(path))
+}
+
 /// Makes a folder, unless it is there.
 pub(crate) fn create(folder: &Path) -> Result<()> {
     operate("create folder", &[folder], || match fs::create_dir(folder) {

@@ -25,8 +25,8 @@ use polars::prelude::*;
 
 pub use self::compile::collect;
 pub(crate) use self::manifest::now;
-use self::manifest::{is_unused, read_manifest};
 pub use self::manifest::{Ended, FORMAT_VERSION, Manifest, StopReason};
+use self::manifest::{is_unused, read_manifest};
 use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;

@@ -130,10 +130,16 @@ impl Run<'_> {
         list.lines().map(|line| line.parse().expect("a number")).collect()
     }
 
+    /// The files of the ledger that hold scores.
+    pub fn batches(&self) -> Vec<PathBuf> {
+        let is_parquet = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "parquet");
+        files(&self.path().join("ledger")).into_iter().filter(is_parquet).collect()
+    }
+
     /// The items whose scores are durable. Asserts that they are right.
     pub fn durable(&self) -> Vec<u64> {
         let mut items = Vec::new();
-        for file in files(&self.path().join("ledger")) {
+        for file in self.batches() {
             let batch = read(&file);
             let ids = u64s(&batch, "db_idx");
             assert_eq!(f64s(&batch, "score"), ids.iter().map(|item| right_score(*item)).collect::<Vec<_>>());
