@@ -194,7 +194,7 @@ fn main() -> ExitCode {
     output::log_warnings();
     let signals = match Signals::install() {
         Ok(signals) => signals,
-        Err(error) => return fail(&error.into()),
+        Err(error) => return fail(&error.into(), ExitCode::FAILURE),
     };
     let done = match command {
         Command::Index(arguments) => index(arguments, &signals),
@@ -213,18 +213,18 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => signals.exit_code(),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(&error, signals.exit_code()),
     }
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
+fn fail(error: &anyhow::Error, interrupted: ExitCode) -> ExitCode {
     eprintln!("uphill: {error:#}");
-    ExitCode::from(match error.downcast_ref::<Error>() {
-        Some(Error::Config(_)) => 2,
-        Some(Error::Locked { .. }) => 4,
-        Some(Error::Interrupted) => 130,
-        _ => 1,
-    })
+    match error.downcast_ref::<Error>() {
+        Some(Error::Config(_)) => ExitCode::from(2),
+        Some(Error::Locked { .. }) => ExitCode::from(4),
+        Some(Error::Interrupted) => interrupted,
+        _ => ExitCode::FAILURE,
+    }
 }
 
 fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! A scorer's process: started in a group of its own, fed and read without blocking each other,
 //! always reaped.
 
-use std::fs::{File, create_dir_all};
+use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::wait::{Wait, start_thread};
-use crate::error::{AtPath, Error, Result};
+use crate::error::{Error, Result};
 use crate::folder;
 
 /// Read from a pipe at a time; what a pipe holds.
@@ -273,9 +273,8 @@ const CAPTURED: u64 = 16 << 20;
 
 impl Capture {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let parent = folder::parent(path);
-        create_dir_all(parent).at_path(parent)?;
-        let file = File::options().create(true).append(true).open(path).at_path(path)?;
+        folder::create_all(folder::parent(path))?;
+        let file = folder::append(path)?;
         Ok(Capture { file: Mutex::new((file, CAPTURED)) })
     }
 
