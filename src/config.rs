@@ -68,9 +68,12 @@ pub struct DatabaseConfig {
     pub prefilter: Option<String>,
     /// Leaves out neighbours farther than this.
     pub max_distance: Option<f32>,
-    /// Megabytes of index kept in memory.
+    /// Megabytes of index kept in memory; a larger index is read again in every iteration.
     #[serde(default = "index_cache_mb")]
     pub index_cache_mb: usize,
+    /// Megabytes of the dataset's metadata kept in memory.
+    #[serde(default = "metadata_cache_mb")]
+    pub metadata_cache_mb: usize,
 }
 
 /// `[queries]`: where the search starts.
@@ -184,7 +187,10 @@ fn yes() -> bool {
     true
 }
 fn index_cache_mb() -> usize {
-    1024
+    384
+}
+fn metadata_cache_mb() -> usize {
+    128
 }
 
 impl Config {
@@ -251,8 +257,8 @@ impl Config {
             id_column: config.id_column.clone(),
             metric: config.metric,
             version,
-            index_cache_bytes: config.index_cache_mb << 20,
-            ..Default::default()
+            index_cache_bytes: config.index_cache_mb.saturating_mul(1 << 20),
+            metadata_cache_bytes: config.metadata_cache_mb.saturating_mul(1 << 20),
         };
         let mut database = LanceDatabase::open_with(&config.path, &options)?.k(config.k).exact(config.exact);
         if let Some(columns) = &config.columns {
@@ -351,9 +357,10 @@ pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataF
 
 fn compare(path: &str, then: &serde_json::Value, now: &serde_json::Value, found: &mut Vec<String>) {
     // How a scorer is asked, not what it is asked.
-    const MAY_CHANGE: [&str; 9] = [
+    const MAY_CHANGE: [&str; 10] = [
         "stop",
         "database.index_cache_mb",
+        "database.metadata_cache_mb",
         "score.batch_size",
         "score.workers",
         "score.concurrency",

@@ -8,9 +8,11 @@ mod rows;
 mod vectors;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use lance::Dataset;
 use lance::dataset::{WriteMode, WriteParams};
+use lance::session::Session;
 
 pub use self::ann::{EXACT_BELOW, IndexKind};
 use self::files::find_files;
@@ -21,6 +23,9 @@ use crate::database::{META_LIBRARY, META_METRIC, Metric, on_runtime};
 use crate::error::{Doing, Error, Result};
 use crate::folder;
 
+/// Lance's caches while it builds, of index and of metadata: nothing is read twice.
+const BUILD_CACHE_BYTES: usize = 64 << 20;
+
 /// What was built.
 #[derive(Clone, Debug, Default)]
 pub struct IndexReport {
@@ -28,6 +33,8 @@ pub struct IndexReport {
     pub rows: u64,
     /// Components of an embedding.
     pub dim: usize,
+    /// What was built: never `Auto`.
+    pub index: IndexKind,
     /// IVF partitions, if an index was built.
     pub partitions: Option<usize>,
     /// Rows that were left out.
@@ -50,9 +57,16 @@ pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &Index
     if dataset.exists() && !options.overwrite {
         return Err(Error::input(dataset, "already exists; choose another name, or replace it with --overwrite"));
     }
+    if dataset.exists() && !dataset.join("_versions").is_dir() {
+        return Err(Error::input(
+            dataset,
+            "is not a Lance dataset, and --overwrite replaces no other; choose another name",
+        ));
+    }
     let files = find_files(items)?;
     let metric = options.metric.unwrap_or(Metric::L2);
     let rows = Rows::open(&files, metric, options)?;
+    options.index.check_dim(rows.dim)?;
 
     let partial = folder::Partial::beside(dataset)?;
     let target = partial.path().join("dataset.lance");
@@ -64,7 +78,8 @@ pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &Index
 
 fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> Result<IndexReport> {
     let (outcome, dim) = (rows.outcome.clone(), rows.dim);
-    let params = WriteParams { mode: WriteMode::Create, enable_stable_row_ids: true, ..Default::default() };
+    let session = Some(Arc::new(Session::new(BUILD_CACHE_BYTES, BUILD_CACHE_BYTES, Arc::default())));
+    let params = WriteParams { mode: WriteMode::Create, enable_stable_row_ids: true, session, ..Default::default() };
     let uri = target.to_string_lossy().into_owned();
     let written = on_runtime(async move { Dataset::write(rows, uri.as_str(), Some(params)).await })?;
     let outcome = std::mem::take(&mut *outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
@@ -73,7 +88,7 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
     }
     let mut dataset = written.doing("writing the dataset")?;
 
-    let index = options.index.plan(outcome.kept, options.partitions);
+    let index = options.index.plan(outcome.kept, options.partitions)?;
     let partitions = index.map(|index| index.partitions);
     if let (Some(partitions), Some(progress)) = (partitions, &options.progress) {
         progress(Progress::Building(partitions));
@@ -83,10 +98,11 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
         let metadata = [(META_METRIC, metric.to_string()), (META_LIBRARY, library_id)];
         dataset.update_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str()))).await?;
         match index {
-            Some(index) => index.build(&mut dataset, metric).await,
+            Some(index) => index.build(&mut dataset, metric, dim).await,
             None => Ok(()),
         }
     })?
     .doing("building the index")?;
-    Ok(IndexReport { rows: outcome.kept, dim, partitions, invalid: outcome.invalid })
+    let index = index.map_or(IndexKind::None, |index| index.kind);
+    Ok(IndexReport { rows: outcome.kept, dim, index, partitions, invalid: outcome.invalid })
 }

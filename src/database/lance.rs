@@ -151,7 +151,8 @@ impl LanceDatabase {
     /// The search through the index, where there is one and it is to be used.
     fn index_search(&self) -> Option<IndexSearch<'_>> {
         let index = self.identity.index.as_ref().filter(|_| !self.exact)?;
-        Some(IndexSearch { exact: self.exact_search(), index, uncovered: &self.uncovered, nprobes: self.nprobes })
+        let (exact, rows) = (self.exact_search(), self.identity.rows as usize);
+        Some(IndexSearch { exact, index, uncovered: &self.uncovered, rows, nprobes: self.nprobes })
     }
 
     /// Measures each query's candidates and keeps the `k` nearest: the results frame.

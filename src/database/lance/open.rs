@@ -27,9 +27,10 @@ pub struct OpenOptions {
     pub metric: Option<Metric>,
     /// The dataset version; the latest where `None`.
     pub version: Option<u64>,
-    /// Bytes of index kept in memory.
+    /// Bytes of index kept in memory (default 384 MB). An index that is larger than this is read
+    /// again from disk in every iteration: give it its size on disk and a tenth more.
     pub index_cache_bytes: usize,
-    /// Bytes of metadata kept in memory.
+    /// Bytes of metadata kept in memory (default 128 MB).
     pub metadata_cache_bytes: usize,
 }
 
@@ -40,7 +41,7 @@ impl Default for OpenOptions {
             id_column: None,
             metric: None,
             version: None,
-            index_cache_bytes: 1 << 30,
+            index_cache_bytes: 384 << 20,
             metadata_cache_bytes: 128 << 20,
         }
     }

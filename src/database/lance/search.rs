@@ -20,6 +20,10 @@ use crate::error::{Doing, Error, Result};
 /// Queries in one call of Lance: bounds the size of its plan and of its result.
 const QUERIES_PER_CALL: usize = 1024;
 
+/// Candidates taken from an index of codes for each neighbour asked for. Codes order them only
+/// roughly; all of them are then measured from their embeddings.
+const OVERFETCH: usize = 4;
+
 /// Candidates of each query, as row ids.
 pub(super) type Candidates = Vec<Vec<u64>>;
 
@@ -54,12 +58,14 @@ pub(super) struct IndexSearch<'a> {
     pub(super) index: &'a IndexInfo,
     /// Fragments that the index does not cover.
     pub(super) uncovered: &'a [u64],
+    /// Rows of the library.
+    pub(super) rows: usize,
     pub(super) nprobes: Option<usize>,
 }
 
 impl IndexSearch<'_> {
-    /// At least the `k` rows nearest to each query that the index finds, those to leave out left out:
-    /// asks for more until each query has `k` others.
+    /// Candidates for the `k` rows nearest to each query, those to leave out left out: asks for
+    /// more until each query has `k` others, which ends at the latest with a look at every row.
     pub(super) fn nearest(
         &self,
         queries: ArrayView2<'_, f32>,
@@ -69,29 +75,28 @@ impl IndexSearch<'_> {
         let Some(exclude) = exclude else { return self.candidates(queries, k) };
         let mut found: Candidates = vec![Vec::new(); queries.nrows()];
         let mut open: Vec<usize> = (0..queries.nrows()).collect();
-        let mut fetch = 2 * k;
+        let mut wanted = k.saturating_mul(2);
         while !open.is_empty() {
-            let asked = queries.select(Axis(0), &open);
-            let rows = self.candidates(asked.view(), fetch)?;
+            let candidates = self.candidates(queries.select(Axis(0), &open).view(), wanted)?;
             let mut still = Vec::new();
-            for (query, rows) in open.into_iter().zip(rows) {
-                let exhausted = rows.len() < fetch;
-                let fresh: Vec<u64> = rows.into_iter().filter(|row| !exclude.contains(row)).collect();
-                if fresh.len() < k && !exhausted {
+            for (query, candidates) in open.into_iter().zip(candidates) {
+                found[query] = candidates.into_iter().filter(|row| !exclude.contains(row)).collect();
+                if found[query].len() < k && wanted < self.rows {
                     still.push(query);
-                } else {
-                    found[query] = fresh;
                 }
             }
-            (open, fetch) = (still, fetch * 4);
+            (open, wanted) = (still, wanted.saturating_mul(4));
         }
         Ok(found)
     }
 
+    /// At least `k` rows near each query, if there are as many.
     fn candidates(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Candidates> {
+        let fetch = self.fetch(k);
+        if fetch >= self.rows {
+            return self.exact.nearest(queries, k, None, None);
+        }
         let mut rows: Candidates = Vec::with_capacity(queries.nrows());
-        // A quantised index orders its candidates only roughly: fetch more, measure again.
-        let fetch = if self.index.kind == "IVF_FLAT" { k } else { 2 * k + 16 };
         for chunk in queries.axis_chunks_iter(Axis(0), QUERIES_PER_CALL) {
             let scanner = self.scanner(chunk, fetch)?;
             let batch = on_runtime(async move { scanner.try_into_batch().await })?.doing("asking the index")?;
@@ -110,13 +115,28 @@ impl IndexSearch<'_> {
         Ok(rows)
     }
 
+    /// Candidates to ask the index for.
+    fn fetch(&self, k: usize) -> usize {
+        let codes = !self.index.kind.ends_with("FLAT");
+        if codes { k.saturating_mul(OVERFETCH) } else { k }
+    }
+
+    /// The partitions that a query looks into: as many as asked for, and enough to hold about
+    /// twice what is fetched.
+    fn probes(&self, fetch: usize) -> usize {
+        let partitions = self.index.partitions.max(1);
+        let wanted = self.nprobes.unwrap_or_else(|| (partitions / 16).max(16));
+        let enough = fetch.saturating_mul(2 * partitions) / self.rows.max(1);
+        wanted.max(enough).clamp(1, partitions)
+    }
+
     /// Lance's plan for a query.
     pub(super) fn explain(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<String> {
-        let scanner = self.scanner(queries, k)?;
+        let scanner = self.scanner(queries, self.fetch(k))?;
         on_runtime(async move { scanner.explain_plan(true).await })?.doing("explaining a query")
     }
 
-    fn scanner(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Scanner> {
+    fn scanner(&self, queries: ArrayView2<'_, f32>, fetch: usize) -> Result<Scanner> {
         let (index, metric, table) = (self.index, self.exact.metric, self.exact.table);
         if index.metric != metric {
             return Err(Error::Config(format!(
@@ -125,8 +145,8 @@ impl IndexSearch<'_> {
             )));
         }
         let mut scanner = table.dataset.scan();
-        scanner.nearest(&table.embedding_column, &fixed_size_list(queries), k).doing("asking for neighbours")?;
-        scanner.nprobes(self.probes());
+        scanner.nearest(&table.embedding_column, &fixed_size_list(queries), fetch).doing("asking for neighbours")?;
+        scanner.nprobes(self.probes(fetch));
         // Rows that the index does not cover are ours to search: Lance would leave its
         // shared path for them.
         scanner.fast_search();
@@ -138,11 +158,5 @@ impl IndexSearch<'_> {
         scanner.with_row_id();
         scanner.disable_scoring_autoprojection();
         Ok(scanner)
-    }
-
-    /// The partitions that a query looks into.
-    fn probes(&self) -> usize {
-        let partitions = self.index.partitions;
-        self.nprobes.unwrap_or_else(|| (partitions / 16).max(16)).clamp(1, partitions.max(1))
     }
 }
