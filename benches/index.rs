@@ -1,6 +1,7 @@
 //! What an index costs and finds: recall@10, CPU and wall time per 100 queries, beside exact search.
 //!
 //! ```text
+//! cargo bench --profile dev --bench index -- exact       # looking at every item
 //! cargo bench --profile dev --bench index -- threshold   # from how many rows on an index pays
 //! cargo bench --profile dev --bench index -- nprobes     # partitions x nprobes
 //! cargo bench --profile dev --bench index -- kinds       # the kinds of index
@@ -29,6 +30,9 @@ fn main() -> uphill::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let runs = |table: &str| wanted.is_empty() || wanted.iter().any(|name| name == table);
     println!("seed {SEED}; {QUERIES} queries, k = {K}; median of {ROUNDS}; milliseconds per {QUERIES} queries");
+    if runs("exact") {
+        compare(&Library::clustered(100_000, 128), &[], &[])?;
+    }
     if runs("threshold") {
         for dim in [64, 128] {
             for rows in [1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000] {
@@ -113,26 +117,22 @@ fn compare(library: &Library, indexes: &[(IndexKind, Option<usize>)], nprobes: &
     println!("\n{}", library.name);
     println!("index               build CPU s  partitions  nprobes  recall@10  CPU ms  wall ms  CPU of exact");
     let mut searches: Vec<(String, LanceDatabase)> = Vec::new();
-    for (number, &(index, partitions)) in indexes.iter().enumerate() {
+    let exact = [(IndexKind::None, None)];
+    for (number, &(index, partitions)) in exact.iter().chain(indexes).enumerate() {
         let dataset = library.folder.path().join(format!("{number}.lance"));
         let options = IndexOptions { index, partitions, ..Default::default() };
         let start = cpu();
         let built = uphill::index(&library.items, &dataset, &options)?;
         let build = cpu() - start;
         let database = LanceDatabase::open(dataset.to_string_lossy())?.k(K);
-        if number == 0 {
-            let label = format!("{:18} {:>12} {:>11} {:>8}", "exact", "", "", "");
-            searches.push((label, database.clone().exact(true)));
-        }
-        for nprobes in nprobes {
-            let label = format!(
-                "{:18} {build:>12.2} {:>11} {:>8}",
-                format!("{index:?}"),
-                built.partitions.unwrap_or(0),
-                nprobes.map_or("default".into(), |nprobes| nprobes.to_string())
-            );
+        let partitions = built.partitions.map_or(String::new(), |partitions| partitions.to_string());
+        for nprobes in if number == 0 { &[None] } else { nprobes } {
+            let shown = nprobes.map_or(String::new(), |nprobes| nprobes.to_string());
             let database = database.clone();
-            searches.push((label, nprobes.map_or(database.clone(), |nprobes| database.nprobes(nprobes))));
+            searches.push((
+                format!("{index:18} {build:>12.2} {partitions:>11} {shown:>8}"),
+                nprobes.map_or(database.clone(), |nprobes| database.nprobes(nprobes)),
+            ));
         }
     }
     let mut times: Vec<Vec<(f64, f64)>> = vec![Vec::new(); searches.len()];

@@ -78,7 +78,20 @@ impl LanceDatabase {
     }
 
     /// Index partitions to look into per query. More is slower and misses less; the
-    /// default is a sixteenth of them, and at least 16.
+    /// default is a sixteenth of them, and at least 16. A query that asks for many neighbours
+    /// looks into as many partitions as hold about twice as many items.
+    ///
+    /// Measured with the 20,000 molecules of this repository (`cargo bench --bench index -- nprobes`):
+    /// recall@10, and CPU time as a share of looking at every item.
+    ///
+    /// | partitions | 8 | 16 | 32 | 64 |
+    /// |---|---|---|---|---|
+    /// | 71 | 0.983, 0.52 | 0.992, 0.61 | 0.993, 0.74 | 0.993, 1.06 |
+    /// | 141 (√N) | 0.982, 0.51 | **0.992, 0.54** | 0.994, 0.68 | 0.996, 0.86 |
+    /// | 283 | 0.951, 0.50 | 0.987, 0.57 | 0.996, 0.64 | 0.997, 0.88 |
+    ///
+    /// On 100,000 clustered vectors of 128 components, 16 of 316 partitions find all neighbours in
+    /// 0.19 of the time.
     pub fn nprobes(mut self, nprobes: usize) -> Self {
         self.nprobes = Some(nprobes);
         self

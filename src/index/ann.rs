@@ -16,7 +16,19 @@ use crate::error::{Error, Result};
 use crate::schema::EMBEDDING;
 
 /// Below this many rows `auto` builds no index: looking at all of them takes at most half a
-/// millisecond a query, an index saves less than half of it, and may miss some.
+/// millisecond of CPU time a query and misses nothing, and an index saves less than half of that.
+///
+/// Measured (`cargo bench --bench index -- threshold`): CPU milliseconds per 100 queries, all
+/// items and with ivf-flat, clustered vectors of 64 and of 128 components.
+///
+/// | rows | all, 64 | ivf-flat | all, 128 | ivf-flat |
+/// |---|---|---|---|---|
+/// | 1,000 | 10 | 7 | 13 | 6 |
+/// | 5,000 | 21 | 14 | 32 | 21 |
+/// | 10,000 | 31 | 18 | 48 | 31 |
+/// | 20,000 | 49 | 24 | 75 | 49 |
+/// | 50,000 | 89 | 25 | 131 | 42 |
+/// | 100,000 | 120 | 26 | 173 | 38 |
 pub const EXACT_BELOW: u64 = 10_000;
 
 /// Rows that product quantisation learns its codes from, at least: one for each code.
@@ -28,8 +40,21 @@ const HNSW_ROWS_PER_PARTITION: u64 = 1 << 20;
 
 /// The ANN index to build.
 ///
-/// All but `IvfFlat` keep codes instead of vectors; a search takes more candidates from them than
-/// it is asked for and measures those exactly, so `distance` is exact whatever the index.
+/// All but `IvfFlat` keep codes instead of vectors; a search takes four candidates from them for each
+/// neighbour asked for and measures those exactly, so `distance` is exact whatever the index.
+///
+/// Measured (`cargo bench --bench index -- kinds`): CPU seconds to build, recall@10, and CPU time of
+/// 100 queries as a share of looking at every item, which needs no index and misses none.
+///
+/// | | molecules 20,000 x 64 | clustered 100,000 x 128 |
+/// |---|---|---|
+/// | ivf-flat | 1.0 s, 0.993, 0.58 | 2.4 s, 1.000, 0.26 |
+/// | ivf-sq | 1.0 s, 0.997, 0.56 | 2.2 s, 1.000, 0.48 |
+/// | ivf-pq | 14 s, 0.998, 1.73 | 89 s, 1.000, 1.16 |
+/// | ivf-rq | 1.3 s, 1.000, 0.51 | 3.0 s, 1.000, 0.49 |
+/// | ivf-hnsw-sq | 4.2 s, 1.000, 2.04 | 30 s, 1.000, 0.87 |
+///
+/// So `Auto` is `IvfFlat`; where memory is short, `IvfRq` is smallest among the quick ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IndexKind {
     /// `IvfFlat` with about sqrt(rows) partitions; `None` below [`EXACT_BELOW`] rows.
@@ -47,7 +72,8 @@ pub enum IndexKind {
     /// Three bits a component after a random rotation (RaBitQ): a tenth of the memory.
     /// Needs a multiple of 8 components.
     IvfRq,
-    /// A graph over vectors of one byte a component (HNSW). Lance searches it query by query.
+    /// A graph over vectors of one byte a component (HNSW). Lance searches it query by query, so it
+    /// suits few queries.
     IvfHnswSq,
 }
 
@@ -66,7 +92,7 @@ impl IndexKind {
 impl std::fmt::Display for IndexKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = Self::NAMES.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name);
-        f.write_str(name)
+        f.pad(name)
     }
 }
 

@@ -85,6 +85,18 @@ fn exact_search_equals_brute_force_under_every_metric_over_two_fragments() {
 }
 
 #[test]
+fn exact_search_of_vectors_of_one_component_equals_brute_force() {
+    let folder = folder();
+    let library = normal(300, 1, &mut rng(16));
+    let queries = library.slice(ndarray::s![..20, ..]).to_owned();
+    let results = exact_library(&folder, &library).k(5).query(&queries_of(&queries), Request::default());
+    let results = results.expect("results");
+    for (query, number) in queries.rows().into_iter().zip(0..) {
+        assert_eq!(found(&results, number), brute_force(&library, query, 5, Metric::L2));
+    }
+}
+
+#[test]
 fn many_items_with_one_embedding_come_in_order_of_their_ids() {
     let mut rng = rng(2);
     let folder = folder();
@@ -110,8 +122,8 @@ const KINDS: [(IndexKind, &str, bool); 5] = [
 fn every_kind_of_index_finds_nearly_all_neighbours_with_exact_distances() {
     let mut rng = rng(3);
     let folder = folder();
-    let library = clustered(10_000, 32, 100, &mut rng);
-    let picked: Vec<usize> = (0..200).map(|row| row * 47).collect();
+    let library = clustered(6000, 32, 60, &mut rng);
+    let picked: Vec<usize> = (0..200).map(|row| row * 29).collect();
     let queries = library.select(Axis(0), &picked) + normal(200, 32, &mut rng) * 0.3;
     for (index, name, batched) in KINDS {
         let options = IndexOptions { index, overwrite: true, ..Default::default() };
@@ -162,7 +174,7 @@ fn every_kind_of_index_gives_the_whole_library_where_k_is_beyond_it_and_nearly_a
 fn every_kind_of_index_serves_cosine_and_dot() {
     let mut rng = rng(15);
     let folder = folder();
-    let library = clustered(3000, 16, 30, &mut rng);
+    let library = clustered(2000, 16, 20, &mut rng);
     let queries = library.slice(ndarray::s![..50, ..]).to_owned() + normal(50, 16, &mut rng) * 0.3;
     for metric in [Metric::Cosine, Metric::Dot] {
         for (index, _, _) in KINDS {
