@@ -79,9 +79,12 @@ pub struct DatabaseConfig {
     pub prefilter: Option<String>,
     /// Leaves out neighbours farther than this.
     pub max_distance: Option<f32>,
-    /// Megabytes of index kept in memory.
+    /// Megabytes of index kept in memory; a larger index is read again in every iteration.
     #[serde(default = "index_cache_mb")]
     pub index_cache_mb: usize,
+    /// Megabytes of the dataset's metadata kept in memory.
+    #[serde(default = "metadata_cache_mb")]
+    pub metadata_cache_mb: usize,
 }
 
 /// `[queries]`: where the search starts.
@@ -162,7 +165,10 @@ fn yes() -> bool {
     true
 }
 fn index_cache_mb() -> usize {
-    1024
+    384
+}
+fn metadata_cache_mb() -> usize {
+    128
 }
 
 impl Config {
@@ -229,8 +235,8 @@ impl Config {
             id_column: config.id_column.clone(),
             metric: config.metric,
             version,
-            index_cache_bytes: config.index_cache_mb << 20,
-            ..Default::default()
+            index_cache_bytes: config.index_cache_mb.saturating_mul(1 << 20),
+            metadata_cache_bytes: config.metadata_cache_mb.saturating_mul(1 << 20),
         };
         let mut database = LanceDatabase::open_with(&config.path, &options)?.k(config.k).exact(config.exact);
         if let Some(columns) = &config.columns {
@@ -333,7 +339,7 @@ fn forget_what_may_change(config: &mut Value) {
     let Some(sections) = config.as_object_mut() else { return };
     sections.retain(|name, _| name != "stop");
     if let Some(database) = sections.get_mut("database").and_then(Value::as_object_mut) {
-        database.retain(|key, _| key != "index_cache_mb");
+        database.retain(|key, _| !["index_cache_mb", "metadata_cache_mb"].contains(&key.as_str()));
     }
     sections.get_mut("score").map(forget_how_asked);
 }

@@ -3,6 +3,7 @@
 mod exact;
 mod gradient;
 mod lance;
+mod runtime;
 
 use std::collections::HashSet;
 
@@ -13,8 +14,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions};
-pub(crate) use self::lance::{META_LIBRARY, META_METRIC, on_runtime};
+pub(crate) use self::runtime::on_runtime;
 use crate::error::Result;
+
+/// Keys in a dataset's table metadata that `uphill index` writes.
+pub(crate) const META_METRIC: &str = "uphill.metric";
+pub(crate) const META_LIBRARY: &str = "uphill.library_id";
 
 /// How near two embeddings are. Smaller is nearer under every metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -81,10 +81,10 @@ struct Index {
     /// l2 (squared), cosine or dot.
     #[arg(long, default_value = "l2")]
     metric: Metric,
-    /// auto, none, ivf-flat or ivf-sq; auto is ivf-flat, or none below 5000 rows.
+    /// auto, none, ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq; auto is ivf-flat, or none below 10,000 rows.
     #[arg(long, default_value = "auto")]
     index: IndexKind,
-    /// Index partitions: auto (about the square root of the rows) or a number.
+    /// Index partitions: a number, or auto: about the square root of the rows, fewer for ivf-pq and ivf-hnsw-sq.
     #[arg(long, default_value = "auto", value_parser = partitions)]
     partitions: Partitions,
     /// Rename a column: --rename score=docking.
@@ -255,10 +255,9 @@ fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
     if built.invalid.total() > 0 {
         eprintln!("left out {}", built.invalid);
     }
-    let kind = match (built.partitions, arguments.index) {
-        (None, _) => "no index: searches are exact".to_string(),
-        (Some(partitions), IndexKind::IvfSq) => format!("ivf-sq with {partitions} partitions"),
-        (Some(partitions), _) => format!("ivf-flat with {partitions} partitions"),
+    let kind = match built.partitions {
+        None => "no index: searches are exact".to_string(),
+        Some(partitions) => format!("{} with {partitions} partitions", built.index),
     };
     eprintln!("{}: {} items of {} dimensions, {kind}", arguments.dataset.display(), built.rows, built.dim);
     Ok(())

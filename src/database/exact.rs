@@ -17,6 +17,9 @@ use super::Metric;
 /// Queries that one thread multiplies with a block at a time.
 const QUERY_BLOCK: usize = 64;
 
+/// Items that are sieved at a time.
+const LANES: usize = 32;
+
 /// A neighbour, ordered as results are: by distance, then by id.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Neighbour {
@@ -63,43 +66,50 @@ impl<'a> Search<'a> {
     /// Shows a block of the library. Items with NaN or infinite components, and zero
     /// vectors under cosine, have no distance and are passed over.
     pub(super) fn block(&mut self, db_idx: &[u64], items: ArrayView2<'_, f32>) {
-        let item_norms = squared_norms(items);
-        let rounding = (items.ncols() as f32 + 8.0) * f32::EPSILON;
+        let mut sizes = squared_norms(items);
+        if self.metric == Metric::Cosine {
+            sizes.iter_mut().for_each(|size| *size = size.sqrt());
+        }
+        let rounding = (items.ncols() as f64 + 8.0) * f64::from(f32::EPSILON);
         let (metric, k, exclude) = (self.metric, self.k, self.exclude);
         let (all_queries, all_norms) = (self.queries, &self.norms);
         self.nearest.par_chunks_mut(QUERY_BLOCK).enumerate().for_each(|(block, nearest)| {
             let range = block * QUERY_BLOCK..block * QUERY_BLOCK + nearest.len();
             let (queries, norms) = (all_queries.slice(s![range.clone(), ..]), &all_norms[range]);
             let products = queries.dot(&items.t());
+            // Of vectors of one component it comes in columns.
+            let products = products.as_standard_layout();
             for (((query, products), &norm), nearest) in
                 queries.rows().into_iter().zip(products.rows()).zip(norms).zip(nearest)
             {
-                for (row, &product) in products.iter().enumerate() {
-                    let item_norm = item_norms[row];
-                    let (distance, error) = match metric {
-                        Metric::L2 => (norm + item_norm - 2.0 * product, 2.0 * rounding * (norm + item_norm)),
-                        Metric::Cosine => (1.0 - product / (norm * item_norm).sqrt(), 2.0 * rounding),
-                        Metric::Dot => (1.0 - product, rounding * (1.0 + norm + item_norm)),
-                    };
-                    let full = nearest.len() == k;
-                    if full && nearest.peek().is_some_and(|worst| distance - error > worst.distance) {
+                let (Some(query), Some(products)) = (query.as_slice(), products.as_slice()) else { continue };
+                let mut sieve = Sieve::new(metric, norm, rounding, nearest, k);
+                for (start, (products, sizes)) in
+                    (0..).step_by(LANES).zip(products.chunks(LANES).zip(sizes.chunks(LANES)))
+                {
+                    if sieve.none_passes(products, sizes) {
                         continue;
                     }
-                    if exclude.is_some_and(|exclude| exclude.contains(&db_idx[row])) {
-                        continue;
-                    }
-                    let item = items.row(row);
-                    let (Some(query), Some(item)) = (query.as_slice(), item.as_slice()) else { continue };
-                    let candidate = Neighbour { distance: metric.distance(query, item), db_idx: db_idx[row] };
-                    if !candidate.distance.is_finite() {
-                        continue;
-                    }
-                    if !full {
-                        nearest.push(candidate);
-                    } else if let Some(mut worst) = nearest.peek_mut()
-                        && candidate < *worst
-                    {
-                        *worst = candidate;
+                    for row in start..start + products.len() {
+                        if !sieve.passes(products[row - start], sizes[row - start])
+                            || exclude.is_some_and(|exclude| exclude.contains(&db_idx[row]))
+                        {
+                            continue;
+                        }
+                        let item = items.row(row);
+                        let Some(item) = item.as_slice() else { continue };
+                        let candidate = Neighbour { distance: metric.distance(query, item), db_idx: db_idx[row] };
+                        if !candidate.distance.is_finite() {
+                            continue;
+                        }
+                        if nearest.len() < k {
+                            nearest.push(candidate);
+                        } else if let Some(mut worst) = nearest.peek_mut()
+                            && candidate < *worst
+                        {
+                            *worst = candidate;
+                        }
+                        sieve = Sieve::new(metric, norm, rounding, nearest, k);
                     }
                 }
             }
@@ -112,6 +122,48 @@ impl<'a> Search<'a> {
             .into_iter()
             .map(|heap| heap.into_sorted_vec().into_iter().map(|neighbour| neighbour.db_idx).collect())
             .collect()
+    }
+}
+
+/// Which products an item must reach to be among the nearest of a query.
+///
+/// `distance - error > worst` is, under each metric, `product < base + slope * size`, where the
+/// size of an item is its squared norm, and under cosine its norm:
+///
+/// - l2: `norm + size - 2 product - 2 rounding (norm + size) > worst`
+/// - cosine: `1 - product / (sqrt(norm) size) - 2 rounding > worst`
+/// - dot: `1 - product - rounding (1 + norm + size) > worst`
+struct Sieve {
+    base: f32,
+    slope: f32,
+}
+
+impl Sieve {
+    /// `norm` is the query's squared norm, `rounding` the relative error of a product.
+    fn new(metric: Metric, norm: f32, rounding: f64, nearest: &BinaryHeap<Neighbour>, k: usize) -> Self {
+        let Some(worst) = nearest.peek().filter(|_| nearest.len() >= k) else {
+            return Sieve { base: f32::NEG_INFINITY, slope: 0.0 };
+        };
+        let (norm, worst) = (f64::from(norm), f64::from(worst.distance));
+        let (base, slope) = match metric {
+            Metric::L2 => {
+                let kept = 0.5 - rounding;
+                (kept * norm - 0.5 * worst, kept)
+            }
+            Metric::Cosine => (0.0, (1.0 - worst - 2.0 * rounding) * norm.sqrt()),
+            Metric::Dot => (1.0 - worst - rounding * (1.0 + norm), -rounding),
+        };
+        Sieve { base: base as f32, slope: slope as f32 }
+    }
+
+    /// Written so that an item without a product (NaN) passes, and is measured.
+    fn passes(&self, product: f32, size: f32) -> bool {
+        !(product < self.base + self.slope * size)
+    }
+
+    /// Whether none of a few items passes: without a branch, so that it can be vectorised.
+    fn none_passes(&self, products: &[f32], sizes: &[f32]) -> bool {
+        !products.iter().zip(sizes).fold(false, |any, (product, size)| any | self.passes(*product, *size))
     }
 }
 

@@ -85,6 +85,18 @@ fn exact_search_equals_brute_force_under_every_metric_over_two_fragments() {
 }
 
 #[test]
+fn exact_search_of_vectors_of_one_component_equals_brute_force() {
+    let folder = folder();
+    let library = normal(300, 1, &mut rng(16));
+    let queries = library.slice(ndarray::s![..20, ..]).to_owned();
+    let results = exact_library(&folder, &library).k(5).query(&queries_of(&queries), Request::default());
+    let results = results.expect("results");
+    for (query, number) in queries.rows().into_iter().zip(0..) {
+        assert_eq!(found(&results, number), brute_force(&library, query, 5, Metric::L2));
+    }
+}
+
+#[test]
 fn many_items_with_one_embedding_come_in_order_of_their_ids() {
     let mut rng = rng(2);
     let folder = folder();
@@ -97,30 +109,85 @@ fn many_items_with_one_embedding_come_in_order_of_their_ids() {
     assert_eq!(f32s(&results, "distance"), [0.0; 5]);
 }
 
+/// Each kind of index, Lance's name for it, and whether Lance searches it for many queries at once.
+const KINDS: [(IndexKind, &str, bool); 5] = [
+    (IndexKind::IvfFlat, "IVF_FLAT", true),
+    (IndexKind::IvfSq, "IVF_SQ", true),
+    (IndexKind::IvfPq, "IVF_PQ", true),
+    (IndexKind::IvfRq, "IVF_RQ", true),
+    (IndexKind::IvfHnswSq, "IVF_HNSW_SQ", false),
+];
+
 #[test]
-fn the_index_finds_nearly_all_neighbours_with_exact_distances_on_lances_shared_path() {
+fn every_kind_of_index_finds_nearly_all_neighbours_with_exact_distances() {
     let mut rng = rng(3);
     let folder = folder();
-    let library = clustered(20_000, 32, 100, &mut rng);
-    let picked: Vec<usize> = (0..200).map(|row| row * 97).collect();
+    let library = clustered(6000, 32, 60, &mut rng);
+    let picked: Vec<usize> = (0..200).map(|row| row * 29).collect();
     let queries = library.select(Axis(0), &picked) + normal(200, 32, &mut rng) * 0.3;
-    for index in [IndexKind::IvfFlat, IndexKind::IvfSq] {
+    for (index, name, batched) in KINDS {
         let options = IndexOptions { index, overwrite: true, ..Default::default() };
-        let database = open(&dataset(&folder, &library, &options)).k(10);
+        let path = dataset(&folder, &library, &options);
+        let shown = uphill(&["inspect", "items.lance"], folder.path());
+        assert!(String::from_utf8_lossy(&shown.stdout).lines().any(|line| line == format!("index             {name}")));
+        let database = open(&path).k(10);
         let plan = database.explain(200).expect("a plan");
-        assert!(plan.contains("ANNIvfBatch"), "{index:?} left the shared path: {plan}");
+        assert_eq!(plan.contains("ANNIvfBatch"), batched, "{index}: {plan}");
 
         let results = database.query(&queries_of(&queries), Request::default()).expect("results");
 
         let recall = recall(&results, &library, &queries, 10);
-        println!("{index:?}: recall@10 {recall}");
-        assert!(recall >= 0.95, "{index:?}: recall@10 {recall}");
+        println!("{index}: recall@10 {recall}");
+        assert!(recall >= 0.95, "{index}: recall@10 {recall}");
         for (query, number) in queries.rows().into_iter().zip(0..) {
             for (distance, id) in found(&results, number) {
                 let truth = Metric::L2
                     .distance(query.as_slice().expect("a row"), library.row(id as usize).as_slice().expect("a row"));
-                assert_eq!(distance, truth, "{index:?}: the distance of item {id} is not exact");
+                assert_eq!(distance, truth, "{index}: the distance of item {id} is not exact");
             }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_index_gives_the_whole_library_where_k_is_beyond_it_and_nearly_all_of_a_large_k() {
+    let folder = folder();
+    let library = clustered(1000, 16, 10, &mut rng(14));
+    let queries = library.slice(ndarray::s![..3, ..]).to_owned();
+    for (index, _, _) in KINDS {
+        let options = IndexOptions { index, overwrite: true, ..Default::default() };
+        let database = open(&dataset(&folder, &library, &options)).nprobes(1);
+        for k in [1000, 5000, usize::MAX] {
+            let results = database.clone().k(k).query(&queries_of(&queries), Request::default()).expect("results");
+            for query in 0..3 {
+                let mut ids: Vec<u64> = found(&results, query).into_iter().map(|pair| pair.1).collect();
+                ids.sort();
+                assert_eq!(ids, (0..1000).collect::<Vec<u64>>(), "{index}, k = {k}");
+            }
+        }
+        let results = database.k(200).query(&queries_of(&queries), Request::default()).expect("results");
+        assert_eq!(results.height(), 600, "{index}: fewer than k of 1000 items");
+    }
+}
+
+#[test]
+fn every_kind_of_index_serves_cosine_and_dot() {
+    let mut rng = rng(15);
+    let folder = folder();
+    let library = clustered(2000, 16, 20, &mut rng);
+    let queries = library.slice(ndarray::s![..50, ..]).to_owned() + normal(50, 16, &mut rng) * 0.3;
+    for metric in [Metric::Cosine, Metric::Dot] {
+        for (index, _, _) in KINDS {
+            let options = IndexOptions { index, metric: Some(metric), overwrite: true, ..Default::default() };
+            let database = open(&dataset(&folder, &library, &options)).k(10);
+            let results = database.query(&queries_of(&queries), Request::default()).expect("results");
+            let exact = database.exact(true).query(&queries_of(&queries), Request::default()).expect("results");
+            let pairs = |frame: &DataFrame| -> std::collections::HashSet<(u32, u64)> {
+                u32s(frame, "query_idx").into_iter().zip(u64s(frame, "db_idx")).collect()
+            };
+            let recall = pairs(&results).intersection(&pairs(&exact)).count() as f64 / exact.height() as f64;
+            println!("{metric}, {index}: recall@10 {recall}");
+            assert!(recall >= 0.95, "{metric}, {index}: recall@10 {recall}");
         }
     }
 }
@@ -229,23 +296,26 @@ fn excluded_items_make_room_for_the_next_nearest() {
 #[test]
 fn rows_that_the_index_lacks_are_found_all_the_same() {
     let mut rng = rng(9);
-    let folder = folder();
     let library = clustered(6000, 16, 30, &mut rng);
-    let path = dataset(&folder, &library, &IndexOptions { index: IndexKind::IvfFlat, ..Default::default() });
     let more = clustered(500, 16, 30, &mut rng);
-    append(&path, &more);
-    let database = open(&path).k(10).nprobes(77);
-    let index = database.identity().and_then(|identity| identity.index.clone()).expect("an index");
-    assert_eq!(index.unindexed_rows, 500);
-    assert!(database.explain(3).expect("a plan").contains("ANNIvfBatch"));
     let all = concatenate(Axis(0), &[library.view(), more.view()]).expect("stacked");
     let queries = more.slice(ndarray::s![..20, ..]).to_owned();
-    let results = database.query(&queries_of(&queries), Request::default()).expect("results");
-    for (query, number) in queries.rows().into_iter().zip(0..) {
-        assert_eq!(found(&results, number)[0].1, 6000 + u64::from(number));
-        let truth = brute_force(&all, query, 10, Metric::L2);
-        let hits = found(&results, number).iter().filter(|pair| truth.iter().any(|truth| truth.1 == pair.1)).count();
-        assert!(hits >= 9, "query {number} found {hits} of 10");
+    for (kind, _, batched) in KINDS {
+        let folder = folder();
+        let path = dataset(&folder, &library, &IndexOptions { index: kind, ..Default::default() });
+        append(&path, &more);
+        let database = open(&path).k(10).nprobes(77);
+        let index = database.identity().and_then(|identity| identity.index.clone()).expect("an index");
+        assert_eq!(index.unindexed_rows, 500);
+        assert_eq!(database.explain(3).expect("a plan").contains("ANNIvfBatch"), batched, "{kind}");
+        let results = database.query(&queries_of(&queries), Request::default()).expect("results");
+        for (query, number) in queries.rows().into_iter().zip(0..) {
+            let found = found(&results, number);
+            assert_eq!(found[0].1, 6000 + u64::from(number), "{kind}");
+            let truth = brute_force(&all, query, 10, Metric::L2);
+            let hits = found.iter().filter(|pair| truth.iter().any(|truth| truth.1 == pair.1)).count();
+            assert!(hits >= 9, "{kind}: query {number} found {hits} of 10");
+        }
     }
 }
 
@@ -277,7 +347,7 @@ fn append(dataset: &std::path::Path, embeddings: &Array2<f32>) {
 fn a_metric_other_than_the_indexs_is_refused_unless_the_search_is_exact() {
     let folder = folder();
     let library = normal(6000, 8, &mut rng(10));
-    let path = dataset(&folder, &library, &IndexOptions::default());
+    let path = dataset(&folder, &library, &IndexOptions { index: IndexKind::IvfFlat, ..Default::default() });
     let options = OpenOptions { metric: Some(Metric::Cosine), ..Default::default() };
     let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened");
     let queries = queries_of(&library.slice(ndarray::s![..2, ..]).to_owned());

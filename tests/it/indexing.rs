@@ -109,7 +109,7 @@ fn files_come_in_the_order_of_their_sorted_paths_and_ids_are_positions() {
 #[test]
 fn auto_builds_no_index_for_a_few_thousand_rows_and_about_sqrt_n_partitions_above() {
     let mut rng = rng(2);
-    for (rows, partitions) in [(4_999, None), (10_000, Some(100))] {
+    for (rows, partitions) in [(9_999, None), (10_000, Some(100))] {
         let folder = folder();
         let parquet = folder.path().join("items.parquet");
         write(&parquet, &items(&normal(rows, 4, &mut rng)));
@@ -154,7 +154,7 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
     write_arrow(&at("no-rows.parquet"), vec![("vector", no_rows)]);
     std::fs::create_dir(at("taken.lance")).expect("a folder");
 
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 15] = [
         (&["absent.parquet", "x.lance"], 1, "absent.parquet: no such file or folder"),
         (&["empty", "x.lance"], 1, "empty: no .parquet files there"),
         (&["no-rows.parquet", "x.lance"], 1, "no-rows.parquet: no rows; an empty library cannot be searched"),
@@ -189,6 +189,21 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
             &["good.parquet", "taken.lance"],
             1,
             "taken.lance: already exists; choose another name, or replace it with --overwrite",
+        ),
+        (
+            &["good.parquet", "taken.lance", "--overwrite"],
+            1,
+            "taken.lance: is not a Lance dataset, and --overwrite replaces no other; choose another name",
+        ),
+        (
+            &["good.parquet", "x.lance", "--index", "ivf-pq"],
+            2,
+            "index: ivf-pq learns its codes from at least 256 rows, there are 5; use none",
+        ),
+        (
+            &["good.parquet", "x.lance", "--index", "ivf-rq"],
+            2,
+            "index: ivf-rq needs a multiple of 8 components, the embeddings have 3; use ivf-sq",
         ),
         (&["good.parquet", "nowhere/x.lance"], 1, "nowhere/x.lance: the folder nowhere does not exist"),
     ];

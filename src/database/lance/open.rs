@@ -1,0 +1,161 @@
+//! Opening a dataset: which column holds the embeddings, what the rows are called, what rides along.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use lance::Dataset;
+use lance::dataset::builder::DatasetBuilder;
+use lance::session::Session;
+
+use super::identity::{Identity, index_info};
+use super::ids::Ids;
+use super::table::Table;
+use crate::database::runtime::on_runtime;
+use crate::database::{META_LIBRARY, META_METRIC, Metric};
+use crate::error::{Doing, Error, Result, one_line};
+use crate::schema::{self, EMBEDDING};
+
+/// How to open a dataset; the defaults suit one that `uphill index` built.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// The column of embeddings; found by itself where there is one fixed-size list of floats.
+    pub embedding_column: Option<String>,
+    /// A unique, unsigned or non-negative integer column to use as `db_idx`, for datasets
+    /// without stable row ids.
+    pub id_column: Option<String>,
+    /// What `distance` means; the index's, or the one `uphill index` stored, or L2.
+    pub metric: Option<Metric>,
+    /// The dataset version; the latest where `None`.
+    pub version: Option<u64>,
+    /// Bytes of index kept in memory (default 384 MB). An index that is larger than this is read
+    /// again from disk in every iteration: give it its size on disk and a tenth more.
+    pub index_cache_bytes: usize,
+    /// Bytes of metadata kept in memory (default 128 MB).
+    pub metadata_cache_bytes: usize,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions {
+            embedding_column: None,
+            id_column: None,
+            metric: None,
+            version: None,
+            index_cache_bytes: 384 << 20,
+            metadata_cache_bytes: 128 << 20,
+        }
+    }
+}
+
+/// An open dataset.
+pub(super) struct Opened {
+    pub(super) table: Table,
+    pub(super) identity: Identity,
+    /// Fragments that the index does not cover.
+    pub(super) uncovered: Vec<u64>,
+    /// Attribute columns that are not nested.
+    pub(super) attributes: Vec<String>,
+}
+
+pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
+    let dataset = Arc::new(load(uri, options)?);
+    let (embedding_column, dim) = embedding_field(&dataset, uri, options.embedding_column.as_deref())?;
+    let (index, uncovered) = match index_info(&dataset, &embedding_column)? {
+        Some((index, uncovered)) => (Some(index), uncovered),
+        None => (None, Vec::new()),
+    };
+    let metric = match (options.metric, &index, dataset.metadata().get(META_METRIC)) {
+        (Some(metric), ..) => metric,
+        (None, Some(index), _) => index.metric,
+        (None, None, Some(stored)) => stored.parse()?,
+        (None, None, None) => Metric::L2,
+    };
+    let counted = dataset.clone();
+    let rows = on_runtime(async move { counted.count_rows(None).await })?.doing("counting rows")? as u64;
+    let ids = match &options.id_column {
+        Some(column) => Ids::from_column(&dataset, uri, column)?,
+        None => Ids::RowId,
+    };
+    let identity = Identity {
+        uri: uri.to_string(),
+        version: dataset.version_id(),
+        rows,
+        dim,
+        metric,
+        library_id: dataset.metadata().get(META_LIBRARY).cloned(),
+        ids: match &options.id_column {
+            Some(column) => column.clone(),
+            None if dataset.manifest().uses_stable_row_ids() => "row id".into(),
+            None => "row address".into(),
+        },
+        index,
+    };
+    let attributes = attribute_columns(&dataset, &embedding_column);
+    Ok(Opened {
+        table: Table { dataset, uri: uri.to_string(), embedding_column, ids },
+        identity,
+        uncovered,
+        attributes,
+    })
+}
+
+fn load(uri: &str, options: &OpenOptions) -> Result<Dataset> {
+    let session = Session::new(options.index_cache_bytes, options.metadata_cache_bytes, Arc::default());
+    let mut builder = DatasetBuilder::from_uri(uri).with_session(Arc::new(session));
+    if let Some(version) = options.version {
+        builder = builder.with_version(version);
+    }
+    on_runtime(async move { builder.load().await })?.map_err(|error| {
+        Error::input(uri, format!("cannot open it as a Lance dataset: {}", one_line(&error.to_string())))
+    })
+}
+
+/// The embedding column and its dimension.
+fn embedding_field(dataset: &Dataset, uri: &str, wanted: Option<&str>) -> Result<(String, usize)> {
+    let schema = Schema::from(dataset.schema());
+    let dim_of = |field: &Field| match field.data_type() {
+        DataType::FixedSizeList(item, dim) if item.data_type().is_floating() => Some(*dim as usize),
+        _ => None,
+    };
+    if let Some(name) = wanted {
+        let field = schema
+            .field_with_name(name)
+            .map_err(|_| Error::Config(format!("database.embedding_column: no column `{name}` in {uri}")))?;
+        let dim = dim_of(field).ok_or_else(|| {
+            Error::Config(format!(
+                "database.embedding_column: `{name}` in {uri} is {}, not a fixed-size list of floats",
+                field.data_type()
+            ))
+        })?;
+        return Ok((name.to_string(), dim));
+    }
+    let found: Vec<(String, usize)> =
+        schema.fields().iter().filter_map(|field| Some((field.name().clone(), dim_of(field)?))).collect();
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(Error::input(
+            uri,
+            "has no embedding column (a fixed-size list of floats); build one with `uphill index`",
+        )),
+        many => match many.iter().find(|(name, _)| name == EMBEDDING) {
+            Some(named) => Ok(named.clone()),
+            None => {
+                let names: Vec<_> = many.iter().map(|(name, _)| name.as_str()).collect();
+                Err(Error::Config(format!(
+                    "{uri} has several embedding columns ({}); choose one with database.embedding_column",
+                    names.join(", ")
+                )))
+            }
+        },
+    }
+}
+
+fn attribute_columns(dataset: &Dataset, embedding_column: &str) -> Vec<String> {
+    Schema::from(dataset.schema())
+        .fields()
+        .iter()
+        .filter(|field| field.name() != embedding_column && !field.data_type().is_nested())
+        .filter(|field| !schema::is_reserved(field.name()) || field.name() == schema::SOURCE_ROW)
+        .map(|field| field.name().clone())
+        .collect()
+}

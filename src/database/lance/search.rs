@@ -1,0 +1,162 @@
+//! Which rows may be near each query: through the index, or by looking at all of them.
+//!
+//! Both give candidates as row ids; their distances are measured by the caller.
+
+use std::collections::HashSet;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, UInt64Type};
+use lance::dataset::scanner::Scanner;
+use ndarray::{ArrayView2, Axis};
+
+use super::batch::{ROW_ID, column, fixed_size_list};
+use super::identity::IndexInfo;
+use super::table::Table;
+use crate::database::Metric;
+use crate::database::exact::Search;
+use crate::database::runtime::on_runtime;
+use crate::error::{Doing, Error, Result};
+
+/// Queries in one call of Lance: bounds the size of its plan and of its result.
+const QUERIES_PER_CALL: usize = 1024;
+
+/// Candidates taken from an index of codes for each neighbour asked for. Codes order them only
+/// roughly; all of them are then measured from their embeddings.
+const OVERFETCH: usize = 4;
+
+/// Candidates of each query, as row ids.
+pub(super) type Candidates = Vec<Vec<u64>>;
+
+/// Looks at every row that matches the prefilter.
+pub(super) struct ExactSearch<'a> {
+    pub(super) table: &'a Table,
+    pub(super) metric: Metric,
+    pub(super) prefilter: Option<&'a str>,
+}
+
+impl ExactSearch<'_> {
+    /// The `k` nearest rows of each query, those to leave out left out, of some fragments or of all.
+    pub(super) fn nearest(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        k: usize,
+        exclude: Option<&HashSet<u64>>,
+        fragments: Option<&[u64]>,
+    ) -> Result<Candidates> {
+        let mut search = Search::new(queries, self.metric, k, exclude);
+        self.table.scan(self.prefilter, fragments, &mut |rows, items| {
+            search.block(rows, items);
+            Ok(())
+        })?;
+        Ok(search.finish())
+    }
+}
+
+/// Asks the index, and looks at the rows that it does not cover.
+pub(super) struct IndexSearch<'a> {
+    pub(super) exact: ExactSearch<'a>,
+    pub(super) index: &'a IndexInfo,
+    /// Fragments that the index does not cover.
+    pub(super) uncovered: &'a [u64],
+    /// Rows of the library.
+    pub(super) rows: usize,
+    pub(super) nprobes: Option<usize>,
+}
+
+impl IndexSearch<'_> {
+    /// Candidates for the `k` rows nearest to each query, those to leave out left out: asks for
+    /// more until each query has `k` others, which ends at the latest with a look at every row.
+    pub(super) fn nearest(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        k: usize,
+        exclude: Option<&HashSet<u64>>,
+    ) -> Result<Candidates> {
+        let Some(exclude) = exclude else { return self.candidates(queries, k) };
+        let mut found: Candidates = vec![Vec::new(); queries.nrows()];
+        let mut open: Vec<usize> = (0..queries.nrows()).collect();
+        let mut wanted = k.saturating_mul(2);
+        while !open.is_empty() {
+            let candidates = self.candidates(queries.select(Axis(0), &open).view(), wanted)?;
+            let mut still = Vec::new();
+            for (query, candidates) in open.into_iter().zip(candidates) {
+                found[query] = candidates.into_iter().filter(|row| !exclude.contains(row)).collect();
+                if found[query].len() < k && wanted < self.rows {
+                    still.push(query);
+                }
+            }
+            (open, wanted) = (still, wanted.saturating_mul(4));
+        }
+        Ok(found)
+    }
+
+    /// At least `k` rows near each query, if there are as many.
+    fn candidates(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Candidates> {
+        let fetch = self.fetch(k);
+        if fetch >= self.rows {
+            return self.exact.nearest(queries, k, None, None);
+        }
+        let mut rows: Candidates = Vec::with_capacity(queries.nrows());
+        for chunk in queries.axis_chunks_iter(Axis(0), QUERIES_PER_CALL) {
+            let scanner = self.scanner(chunk, fetch)?;
+            let batch = on_runtime(async move { scanner.try_into_batch().await })?.doing("asking the index")?;
+            let start = rows.len();
+            rows.resize(start + chunk.nrows(), Vec::new());
+            let query_index = column(&batch, "query_index")?.as_primitive::<Int32Type>();
+            let row_id = column(&batch, ROW_ID)?.as_primitive::<UInt64Type>();
+            for (query, row) in query_index.values().iter().zip(row_id.values()) {
+                rows[start + *query as usize].push(*row);
+            }
+        }
+        if !self.uncovered.is_empty() {
+            let extra = self.exact.nearest(queries, k, None, Some(self.uncovered))?;
+            rows.iter_mut().zip(extra).for_each(|(rows, extra)| rows.extend(extra));
+        }
+        Ok(rows)
+    }
+
+    /// Candidates to ask the index for.
+    fn fetch(&self, k: usize) -> usize {
+        let codes = !self.index.kind.ends_with("FLAT");
+        if codes { k.saturating_mul(OVERFETCH) } else { k }
+    }
+
+    /// The partitions that a query looks into: as many as asked for, and enough to hold about
+    /// twice what is fetched.
+    fn probes(&self, fetch: usize) -> usize {
+        let partitions = self.index.partitions.max(1);
+        let wanted = self.nprobes.unwrap_or_else(|| (partitions / 16).max(16));
+        let enough = fetch.saturating_mul(2 * partitions) / self.rows.max(1);
+        wanted.max(enough).clamp(1, partitions)
+    }
+
+    /// Lance's plan for a query.
+    pub(super) fn explain(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<String> {
+        let scanner = self.scanner(queries, self.fetch(k))?;
+        on_runtime(async move { scanner.explain_plan(true).await })?.doing("explaining a query")
+    }
+
+    fn scanner(&self, queries: ArrayView2<'_, f32>, fetch: usize) -> Result<Scanner> {
+        let (index, metric, table) = (self.index, self.exact.metric, self.exact.table);
+        if index.metric != metric {
+            return Err(Error::Config(format!(
+                "database.metric is {metric} but the index `{}` was built for {}; ask for that metric, or set exact = true",
+                index.name, index.metric
+            )));
+        }
+        let mut scanner = table.dataset.scan();
+        scanner.nearest(&table.embedding_column, &fixed_size_list(queries), fetch).doing("asking for neighbours")?;
+        scanner.nprobes(self.probes(fetch));
+        // Rows that the index does not cover are ours to search: Lance would leave its
+        // shared path for them.
+        scanner.fast_search();
+        if let Some(sql) = self.exact.prefilter {
+            scanner.filter(sql).doing("database.prefilter")?;
+            scanner.prefilter(true);
+        }
+        scanner.project::<&str>(&[]).doing("projecting")?;
+        scanner.with_row_id();
+        scanner.disable_scoring_autoprojection();
+        Ok(scanner)
+    }
+}

@@ -1,0 +1,113 @@
+//! An open dataset as a table of items: all of them in blocks, or some by id.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, RecordBatch};
+use arrow::datatypes::{Field, Schema, UInt64Type};
+use futures::TryStreamExt;
+use lance::Dataset;
+use lance::dataset::ProjectionRequest;
+use polars::prelude::{Column, DataFrame};
+
+use super::batch::{ROW_ID, as_f32, column, matrix};
+use super::ids::Ids;
+use crate::bridge;
+use crate::database::Visit;
+use crate::database::runtime::on_runtime;
+use crate::error::{Doing, Error, Result};
+use crate::schema::{DB_IDX, EMBEDDING};
+
+/// Rows of the library in one block of a scan.
+const SCAN_ROWS: usize = 8192;
+
+/// A dataset at one version, its embedding column and its ids.
+pub(super) struct Table {
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) uri: String,
+    pub(super) embedding_column: String,
+    pub(super) ids: Ids,
+}
+
+impl Table {
+    /// Shows row ids and embeddings `(rows, dim)` of the rows that match a prefilter, of some
+    /// fragments or of all, block by block in any order. Rows without an embedding are passed over.
+    pub(super) fn scan(&self, prefilter: Option<&str>, fragments: Option<&[u64]>, visit: &mut Visit<'_>) -> Result<()> {
+        let mut scanner = self.dataset.scan();
+        scanner.project(&[&self.embedding_column]).doing("projecting")?.with_row_id();
+        scanner.batch_size(SCAN_ROWS).batch_readahead(4).scan_in_order(false);
+        if let Some(sql) = prefilter {
+            scanner.filter(sql).doing("database.prefilter")?;
+        }
+        if let Some(fragments) = fragments {
+            let wanted = self.dataset.fragments().iter().filter(|fragment| fragments.contains(&fragment.id));
+            scanner.with_fragments(wanted.cloned().collect());
+        }
+        let mut stream = on_runtime(async move { scanner.try_into_stream().await })?.doing("scanning the library")?;
+        loop {
+            let (batch, rest) = on_runtime(async move {
+                let batch = stream.try_next().await;
+                (batch, stream)
+            })?;
+            stream = rest;
+            let Some(batch) = batch.doing("scanning the library")? else { return Ok(()) };
+            let (batch, vectors) = self.present(batch)?;
+            let rows = column(&batch, ROW_ID)?.as_primitive::<UInt64Type>();
+            visit(rows.values(), matrix(&vectors)?)?;
+        }
+    }
+
+    /// The rows whose embedding is not null, and their embeddings as f32.
+    fn present(&self, batch: RecordBatch) -> Result<(RecordBatch, FixedSizeListArray)> {
+        let vectors = column(&batch, &self.embedding_column)?;
+        if vectors.null_count() == 0 {
+            let vectors = as_f32(vectors)?;
+            return Ok((batch, vectors));
+        }
+        let keep = arrow::compute::is_not_null(vectors).doing("filtering null embeddings")?;
+        let batch = arrow::compute::filter_record_batch(&batch, &keep).doing("filtering null embeddings")?;
+        let vectors = as_f32(column(&batch, &self.embedding_column)?)?;
+        Ok((batch, vectors))
+    }
+
+    /// The ids of all items that match a prefilter, in ascending order.
+    pub(super) fn ids(&self, prefilter: Option<&str>) -> Result<Vec<u64>> {
+        let mut scanner = self.dataset.scan();
+        scanner.project::<&str>(&[]).doing("projecting")?.with_row_id();
+        if let Some(sql) = prefilter {
+            scanner.filter(sql).doing("database.prefilter")?;
+        }
+        let batch = on_runtime(async move { scanner.try_into_batch().await })?.doing("listing ids")?;
+        let mut ids = self.ids.of_rows(column(&batch, ROW_ID)?.as_primitive::<UInt64Type>().values())?;
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Items by row id, distinct and in the order asked: `db_idx`, `embedding`, attributes.
+    ///
+    /// # Errors
+    /// A row that is not there.
+    pub(super) fn take(&self, row_ids: &[u64], attributes: &[String]) -> Result<DataFrame> {
+        let mut names: Vec<&str> = vec![ROW_ID, &self.embedding_column];
+        names.extend(attributes.iter().map(String::as_str));
+        let projection = ProjectionRequest::from_columns(names, self.dataset.schema());
+        let (dataset, wanted) = (self.dataset.clone(), row_ids.to_vec());
+        let batch = on_runtime(async move { dataset.take_rows(&wanted, projection).await })?.doing("fetching items")?;
+        // Lance leaves out rows that are not there without a word.
+        let found = column(&batch, ROW_ID)?.as_primitive::<UInt64Type>().values();
+        if let Some(missing) = (0..row_ids.len()).find(|at| found.get(*at) != Some(&row_ids[*at])) {
+            return Err(Error::input(&self.uri, format!("no item with row id {}", row_ids[missing])));
+        }
+        let embeddings = as_f32(column(&batch, &self.embedding_column)?)?;
+        let mut fields = vec![Field::new(EMBEDDING, embeddings.data_type().clone(), true)];
+        let mut arrays = vec![Arc::new(embeddings) as ArrayRef];
+        for name in attributes {
+            let array = column(&batch, name)?;
+            fields.push(Field::new(name, array.data_type().clone(), true));
+            arrays.push(array.clone());
+        }
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).doing("fetching items")?;
+        let mut columns = vec![Column::new(DB_IDX.into(), self.ids.of_rows(row_ids)?)];
+        columns.extend(bridge::to_polars(&batch)?.into_columns());
+        DataFrame::new(row_ids.len(), columns).doing("fetching items")
+    }
+}

@@ -1,0 +1,179 @@
+//! The ANN index: which kind, how many partitions, how coarse its codes.
+
+use lance::Dataset;
+use lance::index::DatasetIndexExt;
+use lance::index::vector::VectorIndexParams;
+use lance_index::IndexType;
+use lance_index::vector::bq::RQBuildParams;
+use lance_index::vector::hnsw::builder::HnswBuildParams;
+use lance_index::vector::ivf::IvfBuildParams;
+use lance_index::vector::pq::PQBuildParams;
+use lance_index::vector::sq::builder::SQBuildParams;
+use lance_linalg::distance::MetricType;
+
+use crate::database::Metric;
+use crate::error::{Error, Result};
+use crate::schema::EMBEDDING;
+
+/// Below this many rows `auto` builds no index: looking at all of them takes at most half a
+/// millisecond of CPU time a query and misses nothing, and an index saves less than half of that.
+///
+/// Measured (`cargo bench --bench index -- threshold`): CPU milliseconds per 100 queries, all
+/// items and with ivf-flat, clustered vectors of 64 and of 128 components.
+///
+/// | rows | all, 64 | ivf-flat | all, 128 | ivf-flat |
+/// |---|---|---|---|---|
+/// | 1,000 | 10 | 7 | 13 | 6 |
+/// | 5,000 | 21 | 14 | 32 | 21 |
+/// | 10,000 | 31 | 18 | 48 | 31 |
+/// | 20,000 | 49 | 24 | 75 | 49 |
+/// | 50,000 | 89 | 25 | 131 | 42 |
+/// | 100,000 | 120 | 26 | 173 | 38 |
+pub const EXACT_BELOW: u64 = 10_000;
+
+/// Rows that product quantisation learns its codes from, at least: one for each code.
+const PQ_ROWS: u64 = 256;
+/// Rows that Lance wants for each partition where it learns codes.
+const PQ_ROWS_PER_PARTITION: u64 = 256;
+/// Rows in one graph, at most: a graph is searched in the logarithm of its rows, so few are best.
+const HNSW_ROWS_PER_PARTITION: u64 = 1 << 20;
+
+/// The ANN index to build.
+///
+/// All but `IvfFlat` keep codes instead of vectors; a search takes four candidates from them for each
+/// neighbour asked for and measures those exactly, so `distance` is exact whatever the index.
+///
+/// Measured (`cargo bench --bench index -- kinds`): CPU seconds to build, recall@10, and CPU time of
+/// 100 queries as a share of looking at every item, which needs no index and misses none.
+///
+/// | | molecules 20,000 x 64 | clustered 100,000 x 128 |
+/// |---|---|---|
+/// | ivf-flat | 1.0 s, 0.993, 0.58 | 2.4 s, 1.000, 0.26 |
+/// | ivf-sq | 1.0 s, 0.997, 0.56 | 2.2 s, 1.000, 0.48 |
+/// | ivf-pq | 14 s, 0.998, 1.73 | 89 s, 1.000, 1.16 |
+/// | ivf-rq | 1.3 s, 1.000, 0.51 | 3.0 s, 1.000, 0.49 |
+/// | ivf-hnsw-sq | 4.2 s, 1.000, 2.04 | 30 s, 1.000, 0.87 |
+///
+/// So `Auto` is `IvfFlat`; where memory is short, `IvfRq` is smallest among the quick ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IndexKind {
+    /// `IvfFlat` with about sqrt(rows) partitions; `None` below [`EXACT_BELOW`] rows.
+    #[default]
+    Auto,
+    /// No index: every search is exact.
+    None,
+    /// Full vectors in partitions.
+    IvfFlat,
+    /// Vectors of one byte a component in partitions: a quarter of the memory.
+    IvfSq,
+    /// One byte for two components, learnt from the data (product quantisation): an eighth of the
+    /// memory, by far the longest build. Needs 256 rows, and has at most a partition for every 256.
+    IvfPq,
+    /// Three bits a component after a random rotation (RaBitQ): a tenth of the memory.
+    /// Needs a multiple of 8 components.
+    IvfRq,
+    /// A graph over vectors of one byte a component (HNSW). Lance searches it query by query, so it
+    /// suits few queries.
+    IvfHnswSq,
+}
+
+impl IndexKind {
+    const NAMES: [(&str, IndexKind); 7] = [
+        ("auto", IndexKind::Auto),
+        ("none", IndexKind::None),
+        ("ivf-flat", IndexKind::IvfFlat),
+        ("ivf-sq", IndexKind::IvfSq),
+        ("ivf-pq", IndexKind::IvfPq),
+        ("ivf-rq", IndexKind::IvfRq),
+        ("ivf-hnsw-sq", IndexKind::IvfHnswSq),
+    ];
+}
+
+impl std::fmt::Display for IndexKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = Self::NAMES.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name);
+        f.pad(name)
+    }
+}
+
+impl std::str::FromStr for IndexKind {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::NAMES.iter().find(|(name, _)| *name == text);
+        found.map(|(_, kind)| *kind).ok_or_else(|| {
+            let names = Self::NAMES.map(|(name, _)| name).join(", ");
+            Error::Config(format!("index: expected one of {names}, found `{text}`"))
+        })
+    }
+}
+
+/// An index to build.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) kind: IndexKind,
+    pub(super) partitions: usize,
+}
+
+impl IndexKind {
+    /// Refuses a kind that cannot hold vectors of so many components.
+    pub(super) fn check_dim(self, dim: usize) -> Result<()> {
+        match self {
+            IndexKind::IvfRq if dim % 8 != 0 => Err(Error::Config(format!(
+                "index: ivf-rq needs a multiple of 8 components, the embeddings have {dim}; use ivf-sq"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The index to build over so many rows, if any.
+    ///
+    /// # Errors
+    /// Too few rows for product quantisation.
+    pub(super) fn plan(self, rows: u64, partitions: Option<usize>) -> Result<Option<Plan>> {
+        let kind = match self {
+            IndexKind::None => return Ok(None),
+            IndexKind::Auto if rows < EXACT_BELOW => return Ok(None),
+            IndexKind::Auto => IndexKind::IvfFlat,
+            kind => kind,
+        };
+        if kind == IndexKind::IvfPq && rows < PQ_ROWS {
+            return Err(Error::Config(format!(
+                "index: ivf-pq learns its codes from at least {PQ_ROWS} rows, there are {rows}; use none"
+            )));
+        }
+        let (wanted, most) = match kind {
+            IndexKind::IvfPq => (rows.isqrt(), rows / PQ_ROWS_PER_PARTITION),
+            IndexKind::IvfHnswSq => (rows.div_ceil(HNSW_ROWS_PER_PARTITION), rows),
+            _ => ((rows as f64).sqrt().round() as u64, rows),
+        };
+        let wanted = partitions.map_or(wanted, |partitions| partitions as u64);
+        Ok(Some(Plan { kind, partitions: wanted.clamp(1, most) as usize }))
+    }
+}
+
+impl Plan {
+    pub(super) async fn build(self, dataset: &mut Dataset, metric: Metric, dim: usize) -> lance::Result<()> {
+        let metric = match metric {
+            Metric::L2 => MetricType::L2,
+            Metric::Cosine => MetricType::Cosine,
+            Metric::Dot => MetricType::Dot,
+        };
+        let ivf = IvfBuildParams::new(self.partitions);
+        let sq = SQBuildParams::default();
+        let params = match self.kind {
+            IndexKind::IvfSq => VectorIndexParams::with_ivf_sq_params(metric, ivf, sq),
+            IndexKind::IvfPq => {
+                // Two components a code: with four, four candidates for each neighbour are not enough.
+                let codes = if dim.is_multiple_of(2) { dim / 2 } else { dim };
+                VectorIndexParams::with_ivf_pq_params(metric, ivf, PQBuildParams::new(codes, 8))
+            }
+            IndexKind::IvfRq => VectorIndexParams::with_ivf_rq_params(metric, ivf, RQBuildParams::new(3)),
+            IndexKind::IvfHnswSq => {
+                VectorIndexParams::with_ivf_hnsw_sq_params(metric, ivf, HnswBuildParams::default(), sq)
+            }
+            _ => VectorIndexParams::with_ivf_flat_params(metric, ivf),
+        };
+        dataset.create_index(&[EMBEDDING], IndexType::Vector, Some("embedding_idx".into()), &params, true).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! The embeddings of a batch, each checked before it may become an item.
+
+use std::path::PathBuf;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute;
+use arrow::datatypes::{DataType, Float32Type};
+
+use crate::database::Metric;
+use crate::error::{Doing, Result};
+
+/// Counts of rows that cannot be items, and where the first is.
+#[derive(Clone, Debug, Default)]
+pub struct Invalid {
+    /// By kind, in the order of [`Invalid::KINDS`].
+    pub counts: [u64; 5],
+    /// File, row in the file (from 0), and what is wrong.
+    pub first: Option<(PathBuf, u64, String)>,
+}
+
+impl Invalid {
+    /// What can be wrong with an embedding.
+    pub const KINDS: [&'static str; 5] = ["null", "of another length", "NaN", "infinite", "zero"];
+
+    /// Invalid rows in all.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counts: Vec<String> = Self::KINDS
+            .iter()
+            .zip(self.counts)
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        write!(f, "{} invalid embeddings ({})", self.total(), counts.join(", "))?;
+        if let Some((file, row, what)) = &self.first {
+            write!(f, "; the first is row {row} of {}: {what}", file.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// The embeddings of one batch, as f32 values and the range of each row.
+pub(super) struct Vectors {
+    column: ArrayRef,
+    values: Float32Array,
+    offsets: Option<OffsetBuffer<i64>>,
+    dim: usize,
+}
+
+impl Vectors {
+    pub(super) fn of(column: &ArrayRef) -> Result<Self> {
+        let (values, offsets, dim) = match column.data_type() {
+            DataType::FixedSizeList(_, dim) => (column.as_fixed_size_list().values().clone(), None, *dim as usize),
+            DataType::List(_) => {
+                let list = column.as_list::<i32>();
+                let offsets = list.offsets().iter().map(|offset| i64::from(*offset)).collect::<Vec<_>>();
+                (list.values().clone(), Some(OffsetBuffer::new(offsets.into())), 0)
+            }
+            _ => {
+                let list = column.as_list::<i64>();
+                (list.values().clone(), Some(list.offsets().clone()), 0)
+            }
+        };
+        let values = compute::cast(&values, &DataType::Float32).doing("embeddings to f32")?;
+        Ok(Vectors { values: values.as_primitive::<Float32Type>().clone(), column: column.clone(), offsets, dim })
+    }
+
+    /// The number of components of the first embedding that is there.
+    pub(super) fn first_length(&self) -> Option<usize> {
+        let row = (0..self.column.len()).find(|row| self.column.is_valid(*row))?;
+        Some(self.range(row).len())
+    }
+
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        match &self.offsets {
+            Some(offsets) => offsets[row] as usize..offsets[row + 1] as usize,
+            None => row * self.dim..(row + 1) * self.dim,
+        }
+    }
+
+    /// The components of a row, or which kind of invalid it is and how.
+    pub(super) fn check(&self, row: usize, dim: usize, metric: Metric) -> Result<&[f32], (usize, String)> {
+        if self.column.is_null(row) {
+            return Err((0, "null".into()));
+        }
+        let range = self.range(row);
+        if range.len() != dim {
+            return Err((1, format!("{} components, where others have {dim}", range.len())));
+        }
+        if self.values.null_count() > 0
+            && let Some(at) = range.clone().find(|at| self.values.is_null(*at))
+        {
+            return Err((0, format!("component {} is null", at - range.start)));
+        }
+        let vector = &self.values.values()[range];
+        if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
+            return match vector[at].is_nan() {
+                true => Err((2, format!("component {at} is NaN"))),
+                false => Err((3, format!("component {at} is {}", vector[at]))),
+            };
+        }
+        if metric == Metric::Cosine && vector.iter().all(|value| *value == 0.0) {
+            return Err((4, "all components are 0, which has no direction".into()));
+        }
+        Ok(vector)
+    }
+}
