@@ -1,6 +1,5 @@
 //! Parquet ⇒ Lance dataset + ANN index: streamed, validated, all or nothing.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,12 +20,13 @@ use lance_index::IndexType;
 use lance_index::vector::ivf::IvfBuildParams;
 use lance_index::vector::sq::builder::SQBuildParams;
 use lance_linalg::distance::MetricType;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use crate::database::{META_LIBRARY, META_METRIC, Metric, on_runtime};
-use crate::error::{AtPath, Doing, Error, Result, one_line};
+use crate::error::{Doing, Error, Result, one_line};
 use crate::folder;
 use crate::schema::{self, EMBEDDING, SOURCE_ROW};
+use crate::untrusted::{caught, open_parquet};
 
 /// Below this many rows `auto` builds no index: an exact scan of them takes about a
 /// millisecond a query and misses nothing.
@@ -157,7 +157,7 @@ pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &Index
     }
     let files = find_files(items)?;
     let metric = options.metric.unwrap_or(Metric::L2);
-    let rows = Rows::open(&files, metric, options)?;
+    let rows = caught(items, || Rows::open(&files, metric, options))?;
 
     let partial = folder::Partial::beside(dataset)?;
     let target = partial.path().join("dataset.lance");
@@ -245,12 +245,6 @@ fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    let file = File::open(path).at_path(path)?;
-    ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|error| Error::input(path, format!("cannot read it as Parquet: {}", one_line(&error.to_string()))))
-}
-
 /// The valid rows of all files as batches in the dataset's schema.
 struct Rows {
     files: std::collections::VecDeque<PathBuf>,
@@ -303,6 +297,9 @@ impl Rows {
                 first_path,
                 format!("column `{}`: embeddings of no components", input.field(embedding).name()),
             ));
+        }
+        if (0..input.fields().len()).any(|at| at != embedding && input.field(at).name().is_empty()) {
+            return Err(Error::input(first_path, "a column without a name; give it one, or leave it out"));
         }
         let output = output_schema(&input, embedding, dim, options)?;
         Ok(Rows {
@@ -373,7 +370,7 @@ impl Rows {
         let vectors = Vectors::of(batch.column(self.embedding))?;
         let outcome = &mut *self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut keep = vec![true; rows];
-        let mut values: Vec<f32> = Vec::with_capacity(rows * self.dim);
+        let mut values: Vec<f32> = Vec::with_capacity(vectors.values.len());
         for (row, keep) in keep.iter_mut().enumerate() {
             match vectors.check(row, self.dim, self.metric) {
                 Ok(vector) => values.extend_from_slice(vector),
@@ -418,7 +415,9 @@ impl Rows {
 impl Iterator for Rows {
     type Item = Result<RecordBatch, ArrowError>;
     fn next(&mut self) -> Option<Self::Item> {
-        self.advance()
+        // Lance calls this on a thread of its own, where a panic would take the file's name with it.
+        let file = self.current.as_ref().map(|(path, ..)| path).or(self.files.front()).cloned().unwrap_or_default();
+        caught(file, || self.advance())
             .map_err(|error| {
                 let message = error.to_string();
                 let mut outcome = self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -15,9 +15,10 @@ use polars::prelude::*;
 
 use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
-use crate::log::{read_parquet, write_parquet};
+use crate::log::write_parquet;
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, RAW_SCORE, REASON, SCORE};
 use crate::score::{OnError, Reusable, Score};
+use crate::untrusted::read_parquet;
 
 /// What came back for an item.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +71,7 @@ impl Ledger {
 
     /// Items met whose score was paid for before.
     pub(crate) fn reused(&self) -> u64 {
-        self.asked.len() as u64 - self.evaluations
+        (self.asked.len() as u64).saturating_sub(self.evaluations)
     }
 
     /// Forgets who was asked: another run begins.
@@ -92,7 +93,7 @@ impl Ledger {
         files.sort();
         for file in &files {
             let batch = read_parquet(file)?;
-            self.record(&batch)?;
+            self.record(&batch).map_err(|error| Error::input(file, error.to_string()))?;
         }
         self.folder = Some(Folder { tmp: tmp.into(), path: path.into(), next: files.len() });
         Ok(())

@@ -61,6 +61,9 @@
 //! [`Runner`] is the loop. [`Config`] builds all of them from a TOML file, as the command line does.
 //! Everything is synchronous, and safe to call from inside an async runtime.
 
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
 mod bridge;
 mod config;
 mod database;
@@ -73,6 +76,7 @@ mod log;
 mod runner;
 mod schema;
 mod score;
+mod untrusted;
 mod update;
 
 pub use bridge::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
@@ -85,12 +89,13 @@ pub use database::{
 pub use error::{Error, Result};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, index};
-pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, read_parquet};
+pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect};
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{
     ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Reuse, Score, SqlScore, SumScore,
 };
+pub use untrusted::read_parquet;
 pub use update::{QueryUpdate, RlUpdate, Step, TopKUpdate, next_queries, stream};
 
 /// Column names of the frames.

@@ -26,6 +26,7 @@ use crate::database::Identity;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
 use crate::schema::{DB_IDX, DISTANCE, EMBEDDING, ITERATION, QUERY_IDX, SCORE};
+use crate::untrusted::{caught, check_counts, read_parquet};
 
 /// The layout described above. A folder of a later one is refused with a message.
 pub const FORMAT_VERSION: u32 = 1;
@@ -184,6 +185,20 @@ impl SearchLog {
         &self.manifest
     }
 
+    /// Refuses a dataset that is not the one the run reads; the message says what differs.
+    ///
+    /// # Errors
+    /// Another version, content, metric or index.
+    pub fn check_dataset(&self, now: Option<&Identity>) -> Result<()> {
+        let (Some(then), Some(now)) = (&self.manifest.dataset, now) else { return Ok(()) };
+        let differences = then.differences(now);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let reason = format!("cannot go on, the dataset is not the one it was: {}", differences.join("; "));
+        Err(Error::input(&self.path, reason))
+    }
+
     /// The committed iterations, in order.
     pub fn iterations(&self) -> &[u32] {
         &self.iterations
@@ -313,6 +328,11 @@ impl SearchLog {
         if self.iterations.is_empty() {
             return Ok(None);
         }
+        let ahead =
+            self.iterations.last().map(|last| last + 1).filter(|next| kind == "queries" && self.has_queries(*next));
+        for iteration in self.iterations.iter().copied().chain(ahead) {
+            check_counts(&self.partition(kind, iteration).join("part-0000.parquet"))?;
+        }
         let partition = Schema::from_iter([Field::new(ITERATION.into(), DataType::UInt32)]);
         let hive_options = HiveOptions { enabled: Some(true), schema: Some(partition.into()), ..Default::default() };
         let args = ScanArgsParquet { hive_options, glob: false, ..Default::default() };
@@ -372,7 +392,9 @@ impl SearchLog {
 /// # Errors
 /// Whatever the query runs into.
 pub fn collect(query: LazyFrame) -> Result<DataFrame> {
-    query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).doing("running the query")
+    caught("running the query", || {
+        query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).doing("running the query")
+    })
 }
 
 fn empty(names: &[&str]) -> LazyFrame {
@@ -398,14 +420,20 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     };
     let version: serde_json::Value =
         serde_json::from_str(&text).map_err(|error| Error::input(&file, format!("damaged: {error}")))?;
-    match version["format_version"].as_u64() {
-        Some(version) if version <= u64::from(FORMAT_VERSION) => {}
-        Some(version) => {
+    match (&version["format_version"], version["format_version"].as_u64()) {
+        (_, Some(version)) if (1..=u64::from(FORMAT_VERSION)).contains(&version) => {}
+        (_, Some(version)) if version > u64::from(FORMAT_VERSION) => {
             let reason =
                 format!("has format version {version}; this program reads up to {FORMAT_VERSION}: use a later uphill");
             return Err(Error::input(path, reason));
         }
-        None => return Err(Error::input(&file, "damaged: no format_version")),
+        (serde_json::Value::Null, _) => {
+            return Err(Error::input(&file, "damaged: no format_version, or not a file of this program"));
+        }
+        (other, _) => {
+            let reason = format!("damaged: expected a format_version from 1 to {FORMAT_VERSION}, found {other}");
+            return Err(Error::input(&file, reason));
+        }
     }
     serde_json::from_value(version).map_err(|error| Error::input(&file, format!("damaged: {error}")))
 }
@@ -442,18 +470,5 @@ pub(crate) fn write_parquet(tmp: &Path, target: &Path, frame: &DataFrame) -> Res
         writer.write(&batch).map_err(failed)?;
         writer.close().map_err(failed)?;
         Ok(())
-    })
-}
-
-/// Reads one Parquet file whole.
-///
-/// # Errors
-/// No such file, or one that is not Parquet.
-pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
-    let path = path.as_ref();
-    let file = File::open(path).at_path(path)?;
-    let frame = ParquetReader::new(file).finish();
-    frame.map_err(|error| {
-        Error::input(path, format!("cannot read it as Parquet: {}", crate::error::one_line(&error.to_string())))
     })
 }

@@ -179,14 +179,15 @@ impl Runner {
     pub fn resume(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         let mut log = SearchLog::resume(path)?;
         self.ledger.clear();
-        self.check(queries)?;
         self.check_same(&log)?;
+        self.check(queries)?;
         let mut queries = queries.clone();
         let committed = log.iterations().to_vec();
         for iteration in &committed {
             let asked = log.queries(*iteration)?;
             let mut scored = log.results(*iteration)?;
-            self.ledger.replay(&scored)?;
+            let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
+            self.ledger.replay(&scored).map_err(damaged)?;
             let items = self.database.take(&schema::u64s(&scored, schema::DB_IDX)?)?;
             let embeddings =
                 items.column(schema::EMBEDDING).map_err(|error| Error::input(log.path(), error.to_string()))?;
@@ -343,13 +344,7 @@ impl Runner {
         if was.seed != self.seed {
             return Err(Error::input(log.path(), format!("was started with seed {}, not {}", was.seed, self.seed)));
         }
-        let (Some(then), Some(now)) = (&was.dataset, self.database.identity()) else { return Ok(()) };
-        let differences = then.differences(now);
-        if differences.is_empty() {
-            return Ok(());
-        }
-        let reason = format!("cannot go on, the dataset is not the one it was: {}", differences.join("; "));
-        Err(Error::input(log.path(), reason))
+        log.check_dataset(self.database.identity())
     }
 
     fn manifest(&self) -> Manifest {

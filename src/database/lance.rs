@@ -1,11 +1,12 @@
 //! A library in a Lance dataset. With `index.rs` the only file that knows Lance and async.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, UInt64Type};
-use futures::{Future, TryStreamExt};
+use futures::{Future, FutureExt, TryStreamExt};
 use lance::Dataset;
 use lance::dataset::ProjectionRequest;
 use lance::dataset::builder::DatasetBuilder;
@@ -22,6 +23,7 @@ use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
+use crate::untrusted;
 
 const ROW_ID: &str = "_rowid";
 /// Queries in one call of Lance: bounds the size of its plan and of its result.
@@ -70,6 +72,9 @@ pub struct Identity {
     pub uri: String,
     /// The Lance version, which a run pins.
     pub version: u64,
+    /// When that version was committed, in microseconds since 1970.
+    #[serde(default)]
+    pub committed: Option<i64>,
     /// Items, without deleted ones.
     pub rows: u64,
     /// Components of an embedding.
@@ -92,12 +97,18 @@ impl Identity {
             None => "none".to_string(),
         };
         let library = |identity: &Identity| identity.library_id.clone().unwrap_or_else(|| "none".into());
+        // The same content, built again, is the same library; where the content has no hash, the time tells.
+        let committed = |identity: &Identity| match (&self.library_id, &now.library_id, identity.committed) {
+            (None, None, Some(at)) if self.committed.is_some() && now.committed.is_some() => at.to_string(),
+            _ => "unknown".into(),
+        };
         let pairs = [
             ("version", self.version.to_string(), now.version.to_string()),
             ("rows", self.rows.to_string(), now.rows.to_string()),
             ("dim", self.dim.to_string(), now.dim.to_string()),
             ("metric", self.metric.to_string(), now.metric.to_string()),
             ("library id", library(self), library(now)),
+            ("commit time", committed(self), committed(now)),
             ("ids", self.ids.clone(), now.ids.clone()),
             ("index", index(self), index(now)),
         ];
@@ -167,17 +178,24 @@ impl LanceDatabase {
     /// # Errors
     /// As [`LanceDatabase::open`]; an id column that is not unique or not an integer.
     pub fn open_with(uri: impl AsRef<str>, options: &OpenOptions) -> Result<Self> {
-        let uri = uri.as_ref().to_string();
+        Self::open_version(uri.as_ref(), options).map_err(|error| error.of(uri.as_ref()))
+    }
+
+    fn open_version(uri: &str, options: &OpenOptions) -> Result<Self> {
+        let uri = uri.to_string();
         let session = Session::new(options.index_cache_bytes, options.metadata_cache_bytes, Arc::default());
         let mut builder = DatasetBuilder::from_uri(&uri).with_session(Arc::new(session));
         if let Some(version) = options.version {
             builder = builder.with_version(version);
         }
         let dataset = on_runtime(async move { builder.load().await })?.map_err(|error| {
-            Error::input(
-                &uri,
-                format!("cannot open it as a Lance dataset: {}", crate::error::one_line(&error.to_string())),
-            )
+            let reason = match options.version.and_then(|version| Some((version, latest_version(&uri)?))) {
+                Some((version, latest)) => format!(
+                    "version {version} is not there (the latest is {latest}): it was cleaned up, or this is another dataset"
+                ),
+                None => format!("cannot open it as a Lance dataset: {}", crate::error::one_line(&error.to_string())),
+            };
+            Error::input(&uri, reason)
         })?;
         let dataset = Arc::new(dataset);
         let (embedding_column, dim) = embedding_field(&dataset, &uri, options.embedding_column.as_deref())?;
@@ -200,6 +218,7 @@ impl LanceDatabase {
         let (index, unindexed) = index.map_or((None, Vec::new()), |(info, fragments)| (Some(info), fragments));
         let identity = Identity {
             version: dataset.version_id(),
+            committed: Some(dataset.manifest().timestamp().timestamp_micros()),
             rows,
             dim,
             metric,
@@ -465,6 +484,35 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+        self.search(queries, request).map_err(|error| error.of(&self.identity.uri))
+    }
+
+    fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
+        self.items(db_idx).map_err(|error| error.of(&self.identity.uri))
+    }
+
+    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+        let all = self.all_ids().map_err(|error| error.of(&self.identity.uri))?;
+        let picked = rand::seq::index::sample(rng, all.len(), n.min(all.len()));
+        let mut picked: Vec<u64> = picked.into_iter().map(|position| all[position]).collect();
+        picked.sort_unstable();
+        Ok(picked)
+    }
+
+    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+        let scanned = self.scan_rows(self.prefilter.as_deref(), None, &mut |rows, items| match &*self.ids {
+            Ids::RowId(_) => visit(rows, items),
+            Ids::Column { .. } => {
+                let ids = rows.iter().map(|row| self.ids.of_row(*row)).collect::<Result<Vec<u64>>>()?;
+                visit(&ids, items)
+            }
+        });
+        scanned.map_err(|error| error.of(&self.identity.uri))
+    }
+}
+
+impl LanceDatabase {
+    fn search(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
         let k = request.k.unwrap_or(self.k);
         if k == 0 {
             return Err(Error::Config("database.k: expected at least 1, found 0".into()));
@@ -476,6 +524,7 @@ impl VectorDatabase for LanceDatabase {
         let exclude = exclude.as_ref();
 
         let found: Vec<Vec<u64>> = if query_idx.is_empty() {
+            self.check_prefilter()?;
             Vec::new()
         } else if self.uses_index() {
             self.index_search(vectors.view(), k, exclude)?
@@ -526,7 +575,7 @@ impl VectorDatabase for LanceDatabase {
         DataFrame::new(distance.len(), columns).doing("building the results frame")
     }
 
-    fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
+    fn items(&self, db_idx: &[u64]) -> Result<DataFrame> {
         let rows = db_idx.iter().map(|id| self.ids.row_of(*id)).collect::<Option<Vec<u64>>>();
         let rows = rows.ok_or_else(|| Error::input(&self.identity.uri, "an asked item is not there"))?;
         // Lance wants distinct ids: fetch each once, then put them in the order asked.
@@ -539,26 +588,6 @@ impl VectorDatabase for LanceDatabase {
         bridge::gather(&items, &order)
     }
 
-    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
-        let all = self.all_ids()?;
-        let picked = rand::seq::index::sample(rng, all.len(), n.min(all.len()));
-        let mut picked: Vec<u64> = picked.into_iter().map(|position| all[position]).collect();
-        picked.sort_unstable();
-        Ok(picked)
-    }
-
-    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
-        self.scan_rows(self.prefilter.as_deref(), None, &mut |rows, items| match &*self.ids {
-            Ids::RowId(_) => visit(rows, items),
-            Ids::Column { .. } => {
-                let ids = rows.iter().map(|row| self.ids.of_row(*row)).collect::<Result<Vec<u64>>>()?;
-                visit(&ids, items)
-            }
-        })
-    }
-}
-
-impl LanceDatabase {
     /// Index search that leaves items out: asks for more until each query has k others.
     fn index_search(
         &self,
@@ -588,6 +617,18 @@ impl LanceDatabase {
         Ok(found)
     }
 
+    /// Plans a scan with the prefilter, so that mistakes in it show before the search.
+    fn check_prefilter(&self) -> Result<()> {
+        let Some(sql) = &self.prefilter else { return Ok(()) };
+        let wrong = |error: lance::Error| {
+            let message = crate::error::one_line(&error.to_string());
+            Error::Config(format!("database.prefilter: cannot evaluate `{sql}`: {message}"))
+        };
+        let mut scanner = self.dataset.scan();
+        scanner.filter(sql).map_err(wrong)?;
+        on_runtime(async move { scanner.create_plan().await.map(|_| ()) })?.map_err(wrong)
+    }
+
     fn all_ids(&self) -> Result<&[u64]> {
         match &*self.ids {
             Ids::Column { sorted, .. } => Ok(sorted),
@@ -595,6 +636,7 @@ impl LanceDatabase {
                 if let Some(ids) = cell.get() {
                     return Ok(ids);
                 }
+                self.check_prefilter()?;
                 let mut scanner = self.dataset.scan();
                 scanner.project::<&str>(&[]).doing("projecting")?.with_row_id();
                 if let Some(sql) = &self.prefilter {
@@ -673,8 +715,15 @@ pub(crate) fn on_runtime<T: Send + 'static>(future: impl Future<Output = T> + Se
         .get_or_init(|| tokio::runtime::Builder::new_multi_thread().thread_name("uphill-lance").enable_all().build());
     let runtime = runtime.as_ref().doing("starting the runtime")?;
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    runtime.spawn(async move { sender.send(future.await) });
-    receiver.recv().doing("Lance stopped with a panic; this is a bug, please report it")
+    // Lance panics over some damaged files.
+    runtime.spawn(async move { sender.send(AssertUnwindSafe(future).catch_unwind().await) });
+    match receiver.recv().doing("Lance was stopped")? {
+        Ok(value) => Ok(value),
+        Err(panic) => {
+            let message = format!("damaged, or not supported: {}", untrusted::said(&*panic));
+            Err(Error::Library { context: "Lance".into(), message })
+        }
+    }
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
@@ -745,6 +794,12 @@ fn embedding_field(dataset: &Dataset, uri: &str, wanted: Option<&str>) -> Result
             }
         },
     }
+}
+
+/// The latest version of the dataset at a URI, if there is one.
+fn latest_version(uri: &str) -> Option<u64> {
+    let builder = DatasetBuilder::from_uri(uri);
+    on_runtime(async move { builder.load().await }).ok()?.ok().map(|dataset| dataset.version_id())
 }
 
 fn attribute_columns(dataset: &Dataset, embedding_column: &str) -> Vec<String> {

@@ -15,8 +15,8 @@ use super::process::{Capture, Launch, Worker, describe, find_program};
 use super::retry::{Retries, Trouble, ask_until_answered};
 use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
-use crate::log::read_parquet;
 use crate::schema::EMBEDDING;
+use crate::untrusted::read_parquet;
 
 /// How a scoring command is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
