@@ -188,7 +188,9 @@ impl Ledger {
 
     /// Takes what was told of the items; the others wait.
     fn take_told(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
-        let told = score.score(items)?;
+        // What was asked with the items and comes back is no part of the score.
+        let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
+        let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
         let asked = schema::u64s(items, DB_IDX)?;
         let ids = told.column(DB_IDX).doing("told scores")?.cast(&DataType::UInt64).doing("told scores: db_idx")?;
         let ids: Vec<Option<u64>> = ids.u64().doing("told scores")?.iter().collect();

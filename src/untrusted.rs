@@ -5,6 +5,8 @@
 //!   footer says there is. Where Polars reads (it allocates what the footer says), the footer is held against the
 //!   pages first: [`check_counts`].
 //! - Panics of the libraries underneath are caught where they were called: [`caught`].
+//!
+//! SQL is read by libraries that recurse into it: [`check_sql`] bounds how deep, [`on_a_deep_stack`] gives them room.
 
 use std::any::Any;
 use std::fs::File;
@@ -137,3 +139,51 @@ fn values(mut pages: Box<dyn PageReader>) -> Result<i64, ParquetError> {
     }
     Ok(values)
 }
+
+/// The most operators and parentheses in an expression.
+const OPERATORS: usize = 1000;
+
+/// Refuses SQL that is more than one expression, or so deep that reading it could overflow the stack.
+///
+/// # Errors
+/// A semicolon outside of quotes, or too many operators. `key` is the one of the run file.
+pub(crate) fn check_sql(key: &str, sql: &str) -> Result<()> {
+    let mut quote = None;
+    let mut operators = 0;
+    let mut word = String::new();
+    for c in sql.chars().chain([' ']) {
+        match quote {
+            Some(closing) => quote = (c != closing).then_some(closing),
+            None if matches!(c, '\'' | '"' | '`') => quote = Some(c),
+            None if c == ';' => {
+                return Err(Error::Config(format!("{key}: expected one expression, found a `;`")));
+            }
+            None if c.is_alphanumeric() || c == '_' => word.push(c.to_ascii_lowercase()),
+            None => {
+                let named =
+                    matches!(word.as_str(), "and" | "or" | "not" | "like" | "ilike" | "is" | "when" | "between");
+                operators += usize::from(named) + usize::from("+-*/%<>=|&^~!([".contains(c));
+                word.clear();
+            }
+        }
+    }
+    if operators > OPERATORS {
+        let reason = format!("{key}: {operators} operators, more than the {OPERATORS} that an expression may have");
+        return Err(Error::Config(reason));
+    }
+    Ok(())
+}
+
+/// Does what may recurse deeply, and what may panic; gives what the panic said.
+pub(crate) fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(DEEP).spawn_scoped(scope, work);
+        match thread {
+            Ok(thread) => thread.join().map_err(|panic| said(&*panic)),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+}
+
+/// Bytes of a deep stack: Polars takes about 50 kB an operator where it is not optimised.
+const DEEP: usize = 256 << 20;

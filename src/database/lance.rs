@@ -178,7 +178,8 @@ impl LanceDatabase {
     /// # Errors
     /// As [`LanceDatabase::open`]; an id column that is not unique or not an integer.
     pub fn open_with(uri: impl AsRef<str>, options: &OpenOptions) -> Result<Self> {
-        Self::open_version(uri.as_ref(), options).map_err(|error| error.of(uri.as_ref()))
+        let uri = uri.as_ref();
+        untrusted::caught(uri, || Self::open_version(uri, options)).map_err(|error| error.of(uri))
     }
 
     fn open_version(uri: &str, options: &OpenOptions) -> Result<Self> {
@@ -484,11 +485,13 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
-        self.search(queries, request).map_err(|error| error.of(&self.identity.uri))
+        let uri = &self.identity.uri;
+        untrusted::caught(uri, || self.search(queries, request)).map_err(|error| error.of(uri))
     }
 
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
-        self.items(db_idx).map_err(|error| error.of(&self.identity.uri))
+        let uri = &self.identity.uri;
+        untrusted::caught(uri, || self.items(db_idx)).map_err(|error| error.of(uri))
     }
 
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
@@ -624,6 +627,7 @@ impl LanceDatabase {
             let message = crate::error::one_line(&error.to_string());
             Error::Config(format!("database.prefilter: cannot evaluate `{sql}`: {message}"))
         };
+        untrusted::check_sql("database.prefilter", sql)?;
         let mut scanner = self.dataset.scan();
         scanner.filter(sql).map_err(wrong)?;
         on_runtime(async move { scanner.create_plan().await.map(|_| ()) })?.map_err(wrong)
@@ -711,8 +715,11 @@ impl Ids {
 /// synchronous or inside a runtime of theirs.
 pub(crate) fn on_runtime<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<T> {
     static RUNTIME: OnceLock<std::io::Result<tokio::runtime::Runtime>> = OnceLock::new();
-    let runtime = RUNTIME
-        .get_or_init(|| tokio::runtime::Builder::new_multi_thread().thread_name("uphill-lance").enable_all().build());
+    let runtime = RUNTIME.get_or_init(|| {
+        // DataFusion recurses into a prefilter.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.thread_name("uphill-lance").thread_stack_size(64 << 20).enable_all().build()
+    });
     let runtime = runtime.as_ref().doing("starting the runtime")?;
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     // Lance panics over some damaged files.
