@@ -7,6 +7,7 @@ use polars::prelude::*;
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
+use crate::untrusted::{check_sql, on_a_deep_stack};
 
 /// Removes rows of a results frame before they are paid for. Closures are filters:
 /// `|results: DataFrame| Ok(results.head(Some(5)))`.
