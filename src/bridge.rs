@@ -14,7 +14,7 @@
 use std::mem::transmute;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, make_array};
+use arrow::array::{ArrayRef, NullArray, RecordBatch, make_array};
 use arrow::datatypes::{Field, Schema};
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi, to_ffi};
 use ndarray::ArrayView2;
@@ -52,6 +52,11 @@ fn import(name: &str, array: &ArrayRef) -> Result<Series> {
 
 /// A Polars column as an arrow-rs array.
 fn export(column: &Column) -> Result<(Field, ArrayRef)> {
+    if *column.dtype() == polars::prelude::DataType::Null {
+        // Polars exports a buffer that the interface has none for.
+        let field = Field::new(column.name().as_str(), arrow::datatypes::DataType::Null, true);
+        return Ok((field, Arc::new(NullArray::new(column.len()))));
+    }
     let series = column.as_materialized_series().rechunk();
     let array = series.to_arrow(0, CompatLevel::oldest());
     let field = polars_arrow::datatypes::Field::new(series.name().clone(), array.dtype().clone(), true);

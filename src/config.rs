@@ -19,9 +19,10 @@ use crate::database::{
 };
 use crate::error::{AtPath, Error, Result};
 use crate::filter::SqlFilter;
-use crate::log::read_parquet;
+use crate::log::SearchLog;
 use crate::runner::{Runner, Stop};
 use crate::schema::{self, EMBEDDING};
+use crate::untrusted::{caught, read_parquet};
 use crate::update::stream;
 
 /// A run file, resolved: what `run.json` keeps.
@@ -202,6 +203,15 @@ impl Config {
         table.try_into().map_err(|error: toml::de::Error| Error::Config(suggest(error.message())))
     }
 
+    /// The run file of a run, as its run.json keeps it.
+    ///
+    /// # Errors
+    /// A run that was started through the Rust API and has none, or a damaged one.
+    pub fn of_run(log: &SearchLog) -> Result<Self> {
+        serde_json::from_value(log.manifest().config.clone())
+            .map_err(|error| Error::input(log.path().join("run.json"), format!("no run file in it: {error}")))
+    }
+
     fn relative_to(&mut self, folder: &Path) {
         if !self.database.path.contains("://") {
             self.database.path = folder.join(&self.database.path).to_string_lossy().into_owned();
@@ -261,7 +271,8 @@ impl Config {
     pub fn queries(&self, database: &dyn VectorDatabase) -> Result<DataFrame> {
         let queries = match (&self.queries.path, self.queries.sample) {
             (Some(_), Some(_)) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
-            (Some(path), None) => queries_from(path, database.dim())?,
+            (Some(path), None) => caught(path, || queries_from(path, database.dim()))?,
+            (None, Some(0)) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
             (None, sample) => {
                 let mut rng = stream(self.seed, "queries", 0, 0);
                 let items = database.sample(sample.unwrap_or(16), &mut rng)?;
@@ -371,6 +382,9 @@ fn compare(path: &str, then: &Value, now: &Value, found: &mut Vec<String>) {
 fn queries_from(path: &Path, dim: usize) -> Result<DataFrame> {
     use polars::prelude::DataType;
     let frame = read_parquet(path)?;
+    if frame.height() == 0 {
+        return Err(Error::input(path, "no rows; a search starts at one query at least"));
+    }
     let Ok(column) = frame.column(EMBEDDING) else {
         let names = crate::schema::names(&frame).join(", ");
         return Err(Error::input(path, format!("no column `embedding` (there are: {names})")));
@@ -390,7 +404,8 @@ fn queries_from(path: &Path, dim: usize) -> Result<DataFrame> {
     let frame =
         DataFrame::new(cast.len(), vec![polars::prelude::Column::new("row".into(), vec![0u8; cast.len()]), cast]);
     let frame = frame.map_err(|error| Error::input(path, error.to_string()))?;
-    schema::queries(bridge::matrix::<f64>(&frame, EMBEDDING)?.view())
+    let queries = bridge::matrix::<f64>(&frame, EMBEDDING).and_then(|vectors| schema::queries(vectors.view()));
+    queries.map_err(|error| Error::input(path, error.to_string()))
 }
 
 /// Applies `section.key=value`.
@@ -417,7 +432,7 @@ fn located(text: &str, error: &toml::de::Error) -> Error {
     let message = suggest(error.message());
     match error.span() {
         Some(span) => {
-            let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+            let line = text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1;
             Error::Config(format!("line {line}: {message}"))
         }
         None => Error::Config(message),

@@ -89,6 +89,14 @@ impl Error {
         self
     }
 
+    /// Names the file or the dataset that a library's error is about.
+    pub(crate) fn of(self, path: impl AsRef<Path>) -> Self {
+        match self {
+            Error::Library { context, message } => Error::input(path, format!("{context}: {message}")),
+            other => other,
+        }
+    }
+
     pub(crate) fn input(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Error::Input { path: path.as_ref().to_path_buf(), reason: reason.into() }
     }

@@ -7,6 +7,7 @@ use polars::prelude::*;
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
+use crate::untrusted::{check_sql, on_a_deep_stack};
 
 /// Removes rows of a results frame before they are paid for. Closures are filters:
 /// `|results: DataFrame| Ok(results.head(Some(5)))`.
@@ -52,14 +53,13 @@ impl SqlFilter {
 
 impl Filter for SqlFilter {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
-        let expression = parse_sql("filter.sql", &self.sql)?;
-        results.lazy().filter(expression).collect().map_err(|error| sql_error("filter.sql", &self.sql, error))
+        evaluate("filter.sql", &self.sql, |expression| results.lazy().filter(expression).collect())
     }
 
     fn check(&self, results: &DataFrame) -> Result<()> {
-        let expression = parse_sql("filter.sql", &self.sql)?;
-        let value = results.clone().lazy().select([expression.alias("_filter")]).collect();
-        let value = value.map_err(|error| sql_error("filter.sql", &self.sql, error))?;
+        let results = results.clone().lazy();
+        let value =
+            evaluate("filter.sql", &self.sql, |expression| results.select([expression.alias("_filter")]).collect())?;
         match value.columns().first().map(Column::dtype) {
             Some(DataType::Boolean) => Ok(()),
             dtype => Err(Error::Config(format!(
@@ -80,13 +80,21 @@ where
     }
 }
 
-/// A Polars SQL expression, or an error that says where it was asked.
-pub(crate) fn parse_sql(key: &str, sql: &str) -> Result<Expr> {
-    polars::sql::sql_expr(sql).map_err(|error| sql_error(key, sql, error))
-}
-
-pub(crate) fn sql_error(key: &str, sql: &str, error: PolarsError) -> Error {
-    Error::Config(format!("{key}: cannot evaluate `{sql}`: {}", crate::error::one_line(&error.to_string())))
+/// Uses a Polars SQL expression; errors say where it was asked. An expression, not a statement: it sees the frame it is
+/// used on, and no file.
+pub(crate) fn evaluate(
+    key: &str,
+    sql: &str,
+    using: impl FnOnce(Expr) -> PolarsResult<DataFrame> + Send,
+) -> Result<DataFrame> {
+    check_sql(key, sql)?;
+    let wrong = |reason: String| {
+        let more = if sql.chars().nth(200).is_some() { "…" } else { "" };
+        let sql: String = sql.chars().take(200).collect();
+        Error::Config(format!("{key}: cannot evaluate `{sql}{more}`: {}", crate::error::one_line(&reason)))
+    };
+    let value = on_a_deep_stack(|| polars::sql::sql_expr(sql).and_then(using).map_err(|error| error.to_string()));
+    value.and_then(|value| value).map_err(wrong)
 }
 
 /// Checks that a stage only took rows away: what it gave must be rows of what it got, unchanged,

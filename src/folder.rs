@@ -31,7 +31,7 @@ fn operate<T>(name: &str, paths: &[&Path], operation: impl FnOnce() -> io::Resul
 pub(crate) struct Partial {
     path: PathBuf,
     target: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Partial {
@@ -99,8 +99,18 @@ impl Drop for Partial {
     }
 }
 
+/// The lock of a folder.
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not left to closing the file: a process that another thread is just starting shares it for a moment.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Takes the lock file in a folder. It dies with the process; children do not inherit it.
-pub(crate) fn lock(folder: &Path) -> Result<File> {
+pub(crate) fn lock(folder: &Path) -> Result<Lock> {
     let path = folder.join("lock");
     let locked = || Error::Locked { path: folder.to_path_buf() };
     let file = operate("create", &[&path], || File::options().create(true).truncate(false).write(true).open(&path))?;
@@ -114,7 +124,7 @@ pub(crate) fn lock(folder: &Path) -> Result<File> {
     // Its last holder may have removed it in between; a lock on a file that is gone keeps nobody out.
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let ours = file.metadata().map(identity).at_path(&path)?;
-    if fs::metadata(&path).map(identity).is_ok_and(|there| there == ours) { Ok(file) } else { Err(locked()) }
+    if fs::metadata(&path).map(identity).is_ok_and(|there| there == ours) { Ok(Lock(file)) } else { Err(locked()) }
 }
 
 /// A file that is not in its place yet.

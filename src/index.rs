@@ -22,6 +22,7 @@ pub use self::vectors::Invalid;
 use crate::database::{META_LIBRARY, META_METRIC, Metric, on_runtime};
 use crate::error::{Doing, Error, Result};
 use crate::folder;
+use crate::untrusted::caught;
 
 /// Lance's caches while it builds, of index and of metadata: nothing is read twice.
 const BUILD_CACHE_BYTES: usize = 64 << 20;
@@ -56,7 +57,7 @@ pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &Index
     let (items, dataset) = (items.as_ref(), dataset.as_ref());
     let files = find_files(items)?;
     let metric = options.metric.unwrap_or(Metric::L2);
-    let rows = Rows::open(&files, metric, options)?;
+    let rows = caught(items, || Rows::open(&files, metric, options))?;
     options.index.check_dim(rows.dim)?;
 
     let partial = folder::Partial::beside(dataset)?;

@@ -15,9 +15,10 @@ use polars::prelude::*;
 use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
-use crate::log::{read_parquet, write_parquet};
+use crate::log::write_parquet;
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, RAW_SCORE, REASON, SCORE};
 use crate::score::{OnError, Reusable, Score, check_answers, without_failures};
+use crate::untrusted::read_parquet;
 
 /// What came back for an item.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +89,7 @@ impl Ledger {
 
     /// Items met whose score was paid for before.
     pub(crate) fn reused(&self) -> u64 {
-        (self.met.len() - self.asked.len()) as u64
+        self.met.len().saturating_sub(self.asked.len()) as u64
     }
 
     /// Items met in this run.
@@ -120,7 +121,7 @@ impl Ledger {
         files.sort();
         for file in &files {
             let batch = read_parquet(file)?;
-            self.record(&batch)?;
+            self.record(&batch).map_err(|error| Error::input(file, error.to_string()))?;
         }
         self.folder = Some(Folder { tmp: tmp.into(), path: path.into(), next: files.len(), tickets });
         Ok(())
@@ -227,7 +228,9 @@ impl Ledger {
 
     /// Takes what was told of the items; the others wait.
     fn take_told(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
-        let told = score.score(items)?;
+        // What was asked with the items and comes back is no part of the score.
+        let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
+        let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
         let asked = schema::u64s(items, DB_IDX)?;
         let ids = told.column(DB_IDX).doing("told scores")?.cast(&DataType::UInt64).doing("told scores: db_idx")?;
         let ids: Vec<Option<u64>> = ids.u64().doing("told scores")?.iter().collect();

@@ -63,6 +63,9 @@
 //! where the scores of all items are known.
 //! Everything is synchronous, and safe to call from inside an async runtime.
 
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
 mod bridge;
 mod config;
 mod database;
@@ -76,6 +79,7 @@ mod log;
 mod runner;
 mod schema;
 mod score;
+mod untrusted;
 mod update;
 
 pub use bridge::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
@@ -91,13 +95,14 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Truth, evaluate};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, index};
-pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, read_parquet};
+pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect};
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{
     ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, HttpScore, IntoScores, OnError, Reuse, Score,
     SqlScore, SumScore,
 };
+pub use untrusted::read_parquet;
 pub use update::{
     Context, Group, Norm, Prune, Pruned, QueryUpdate, RlUpdate, ScoreGradient, Step, TopKDiscreteUpdate, TopKPrune,
     TopKUpdate, Worth, next_queries, stream,

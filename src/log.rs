@@ -16,7 +16,7 @@ mod compile;
 mod manifest;
 mod paths;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use parquet::arrow::ArrowWriter;
@@ -29,9 +29,11 @@ pub(crate) use self::manifest::now;
 pub use self::manifest::{Ended, FORMAT_VERSION, Manifest, StopReason};
 use self::manifest::{is_unused, read_manifest};
 use crate::bridge;
+use crate::database::Identity;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
 use crate::schema::{EMBEDDING, ITERATION};
+use crate::untrusted::read_parquet;
 
 /// A run folder, open for appending by one process or for reading by any.
 pub struct SearchLog {
@@ -39,7 +41,7 @@ pub struct SearchLog {
     manifest: Manifest,
     iterations: Vec<u32>,
     columns: Option<SchemaRef>,
-    lock: Option<File>,
+    lock: Option<folder::Lock>,
     temporary: Option<tempfile::TempDir>,
 }
 
@@ -129,6 +131,20 @@ impl SearchLog {
     /// What was asked and how it ended.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Refuses a dataset that is not the one the run reads; the message says what differs.
+    ///
+    /// # Errors
+    /// Another version, content, metric or index.
+    pub fn check_dataset(&self, now: Option<&Identity>) -> Result<()> {
+        let (Some(then), Some(now)) = (&self.manifest.dataset, now) else { return Ok(()) };
+        let differences = then.differences(now);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let reason = format!("cannot go on, the dataset is not the one it was: {}", differences.join("; "));
+        Err(Error::input(&self.path, reason))
     }
 
     /// The committed iterations, in order.
@@ -279,19 +295,4 @@ pub(crate) fn write_parquet(tmp: &Path, target: &Path, frame: &DataFrame) -> Res
         writer.close().map_err(failed)?;
         Ok(())
     })
-}
-
-/// Reads one Parquet file whole.
-///
-/// # Errors
-/// No such file, or one that is not Parquet.
-pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
-    let path = path.as_ref();
-    let file = File::open(path).at_path(path)?;
-    let frame = ParquetReader::new(file).finish();
-    frame.map_err(|error| damaged(path, &error))
-}
-
-fn damaged(path: &Path, error: &PolarsError) -> Error {
-    Error::input(path, format!("cannot read it as Parquet: {}", crate::error::one_line(&error.to_string())))
 }

@@ -1,5 +1,7 @@
 //! The `uphill` command: one short function per command, printing, progress, exit codes.
 
+#![forbid(unsafe_code)]
+
 mod output;
 mod signals;
 
@@ -13,7 +15,7 @@ use polars::prelude::*;
 use serde_json::json;
 use uphill::{
     Asked, Config, Error, IndexKind, IndexOptions, LanceDatabase, Metric, Progress, Runner, SearchLog, StopReason,
-    Summary, Truth,
+    Summary, Truth, VectorDatabase,
 };
 
 use crate::output::Output;
@@ -192,15 +194,25 @@ fn rename(text: &str) -> Result<(String, String), String> {
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     output::log_warnings();
+    output::quiet_panics();
     let signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => return fail(&error.into(), ExitCode::FAILURE),
     };
-    let done = match command {
-        Command::Index(arguments) => index(arguments, &signals),
-        Command::Search(arguments) => search(arguments, &signals),
-        Command::Ask(arguments) => ask(arguments, &signals),
-        Command::Tell { run, scores } => tell(run, scores, &signals),
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command, &signals)));
+    match done.unwrap_or_else(|panic| Err(output::bug(&*panic))) {
+        Ok(()) => signals.exit_code(),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, signals.exit_code()),
+    }
+}
+
+fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
+    match command {
+        Command::Index(arguments) => index(arguments, signals),
+        Command::Search(arguments) => search(arguments, signals),
+        Command::Ask(arguments) => ask(arguments, signals),
+        Command::Tell { run, scores } => tell(run, scores, signals),
         Command::Results(arguments) => show(arguments, |log| log.compile_results()).and_then(|log| ended(&log)),
         Command::Queries(arguments) => show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())).map(drop),
         Command::Trajectories { paths: false, show: arguments } => {
@@ -209,16 +221,11 @@ fn main() -> ExitCode {
         Command::Trajectories { paths: true, show: arguments } => show(arguments, |log| log.compile_paths()).map(drop),
         Command::Evaluate(arguments) => evaluate(arguments),
         Command::Inspect { path, json } => inspect(path, json),
-    };
-    match done {
-        Ok(()) => signals.exit_code(),
-        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, signals.exit_code()),
     }
 }
 
 fn fail(error: &anyhow::Error, interrupted: ExitCode) -> ExitCode {
-    eprintln!("uphill: {error:#}");
+    eprintln!("uphill: {}", output::one_line(&format!("{error:#}")));
     match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => ExitCode::from(2),
         Some(Error::Locked { .. }) => ExitCode::from(4),
@@ -285,9 +292,9 @@ fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
 
 /// The runner and the starting queries of a run file, for a new run or to go on with one.
 fn prepare(config: &Config, resume: Option<&PathBuf>) -> anyhow::Result<(Runner, DataFrame)> {
-    let pinned = resume.map(|path| SearchLog::open(path).map(|log| log.manifest().clone())).transpose()?;
-    if let Some(manifest) = &pinned {
-        let differences = config.differences(&manifest.config);
+    let log = resume.map(SearchLog::open).transpose()?;
+    if let Some(log) = &log {
+        let differences = config.differences(&log.manifest().config);
         if !differences.is_empty() {
             let reason = format!(
                 "--resume: only stop conditions and how scorers are asked may change, but {}",
@@ -296,7 +303,11 @@ fn prepare(config: &Config, resume: Option<&PathBuf>) -> anyhow::Result<(Runner,
             return Err(Error::Config(reason).into());
         }
     }
-    let database = config.database(pinned.and_then(|manifest| manifest.dataset).map(|dataset| dataset.version))?;
+    let pinned = log.as_ref().and_then(|log| log.manifest().dataset.as_ref());
+    let database = config.database(pinned.map(|dataset| dataset.version))?;
+    if let Some(log) = &log {
+        log.check_dataset(database.identity())?;
+    }
     let queries = config.queries(&database)?;
     Ok((config.runner(database)?, queries))
 }
@@ -323,7 +334,7 @@ fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
 }
 
 fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> {
-    let config: Config = serde_json::from_value(SearchLog::open(&run)?.manifest().config.clone())?;
+    let config = Config::of_run(&SearchLog::open(&run)?)?;
     let (runner, queries) = prepare(&config, Some(&run))?;
     let told = uphill::read_parquet(&scores)?;
     match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.iterations, &told)? {
@@ -432,7 +443,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
         })
     } else {
         let database = LanceDatabase::open(path.to_string_lossy())?;
-        let identity = uphill::VectorDatabase::identity(&database).cloned();
+        let identity = database.identity().cloned();
         let Some(identity) = identity else { return Ok(()) };
         let index = identity.index.as_ref();
         json!({

@@ -181,3 +181,23 @@ pub fn log_warnings() {
         log::set_max_level(log::LevelFilter::Warn);
     }
 }
+
+/// A message on one line, whatever the names in it are made of.
+pub fn one_line(message: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    message.chars().map(escaped).collect()
+}
+
+/// A panic is told by whoever catches it, on one line; its place and backtrace only if `RUST_BACKTRACE` is set.
+pub fn quiet_panics() {
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+}
+
+/// The message of a panic that nobody expected.
+pub fn bug(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    let text = text.and_then(|text| text.lines().next()).unwrap_or("no message");
+    anyhow::anyhow!("stopped by a bug (RUST_BACKTRACE=1 tells more): {text}")
+}

@@ -162,6 +162,9 @@ pub(crate) fn expect<'a>(
 /// The values of a u64 column without nulls.
 pub(crate) fn u64s(frame: &DataFrame, name: &str) -> Result<Vec<u64>> {
     let column = expect("frame", frame, name, &DataType::UInt64)?;
+    if column.null_count() > 0 {
+        return Err(Error::contract("frame", name, "no nulls", format!("{} nulls", column.null_count())));
+    }
     let values = column.u64().map_err(|error| Error::contract("frame", name, "u64", error))?;
     Ok(values.into_no_null_iter().collect())
 }
@@ -176,6 +179,9 @@ pub(crate) fn nullable_u64s(frame: &DataFrame, name: &str) -> Result<Vec<Option<
 /// The values of a u32 column without nulls.
 pub(crate) fn u32s(frame: &DataFrame, name: &str) -> Result<Vec<u32>> {
     let column = expect("frame", frame, name, &DataType::UInt32)?;
+    if column.null_count() > 0 {
+        return Err(Error::contract("frame", name, "no nulls", format!("{} nulls", column.null_count())));
+    }
     let values = column.u32().map_err(|error| Error::contract("frame", name, "u32", error))?;
     Ok(values.into_no_null_iter().collect())
 }

@@ -158,7 +158,7 @@ impl Sieve {
 
     /// Written so that an item without a product (NaN) passes, and is measured.
     fn passes(&self, product: f32, size: f32) -> bool {
-        !(product < self.base + self.slope * size)
+        product.partial_cmp(&(self.base + self.slope * size)) != Some(std::cmp::Ordering::Less)
     }
 
     /// Whether none of a few items passes: without a branch, so that it can be vectorised.

@@ -22,6 +22,7 @@ use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
+use crate::untrusted::caught;
 
 /// A Lance dataset with an embedding column, opened at one version.
 ///
@@ -57,7 +58,8 @@ impl LanceDatabase {
     /// # Errors
     /// As [`LanceDatabase::open`]; an id column that is not unique or not an integer.
     pub fn open_with(uri: impl AsRef<str>, options: &OpenOptions) -> Result<Self> {
-        let opened = open::open(uri.as_ref(), options)?;
+        let uri = uri.as_ref();
+        let opened = caught(uri, || open::open(uri, options)).map_err(|error| error.of(uri))?;
         Ok(LanceDatabase {
             table: Arc::new(opened.table),
             identity: Arc::new(opened.identity),
@@ -168,6 +170,43 @@ impl LanceDatabase {
         Some(IndexSearch { exact, index, uncovered: &self.uncovered, rows, nprobes: self.nprobes })
     }
 
+    /// What is asked of Lance: panics and errors name the dataset.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let uri = &self.identity.uri;
+        caught(uri, work).map_err(|error| error.of(uri))
+    }
+
+    fn search(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+        let k = request.k.unwrap_or(self.k);
+        if k == 0 {
+            return Err(Error::Config("database.k: expected at least 1, found 0".into()));
+        }
+        schema::check_queries(queries, self.identity.dim)?;
+        let query_idx = schema::u32s(queries, QUERY_IDX)?;
+        let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|component| component as f32);
+        let exclude = request.exclude.filter(|ids| !ids.is_empty()).map(|ids| self.table.ids.rows_of(ids));
+        let candidates = match self.index_search() {
+            _ if query_idx.is_empty() => {
+                self.table.check_prefilter(self.prefilter.as_deref())?;
+                Vec::new()
+            }
+            Some(index) => index.nearest(vectors.view(), k, exclude.as_ref())?,
+            None => self.exact_search().nearest(vectors.view(), k, exclude.as_ref(), None)?,
+        };
+        self.rank(&query_idx, vectors.view(), &candidates, k)
+    }
+
+    fn items(&self, db_idx: &[u64]) -> Result<DataFrame> {
+        let rows = db_idx.iter().map(|id| self.table.ids.row_of(*id)).collect::<Option<Vec<u64>>>();
+        let rows = rows.ok_or_else(|| Error::input(&self.identity.uri, "an asked item is not there"))?;
+        // Lance wants distinct ids: fetch each once, then put them in the order asked.
+        let distinct = sorted_distinct(rows.clone());
+        let items = self.table.take(&distinct, &self.columns)?;
+        let order: Vec<u32> =
+            rows.iter().filter_map(|row| distinct.binary_search(row).ok()).map(|at| at as u32).collect();
+        bridge::gather(&items, &order)
+    }
+
     /// Measures each query's candidates and keeps the `k` nearest: the results frame.
     fn rank(
         &self,
@@ -226,35 +265,15 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
-        let k = request.k.unwrap_or(self.k);
-        if k == 0 {
-            return Err(Error::Config("database.k: expected at least 1, found 0".into()));
-        }
-        schema::check_queries(queries, self.identity.dim)?;
-        let query_idx = schema::u32s(queries, QUERY_IDX)?;
-        let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|component| component as f32);
-        let exclude = request.exclude.filter(|ids| !ids.is_empty()).map(|ids| self.table.ids.rows_of(ids));
-        let candidates = match self.index_search() {
-            _ if query_idx.is_empty() => Vec::new(),
-            Some(index) => index.nearest(vectors.view(), k, exclude.as_ref())?,
-            None => self.exact_search().nearest(vectors.view(), k, exclude.as_ref(), None)?,
-        };
-        self.rank(&query_idx, vectors.view(), &candidates, k)
+        self.guarded(|| self.search(queries, request))
     }
 
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
-        let rows = db_idx.iter().map(|id| self.table.ids.row_of(*id)).collect::<Option<Vec<u64>>>();
-        let rows = rows.ok_or_else(|| Error::input(&self.identity.uri, "an asked item is not there"))?;
-        // Lance wants distinct ids: fetch each once, then put them in the order asked.
-        let distinct = sorted_distinct(rows.clone());
-        let items = self.table.take(&distinct, &self.columns)?;
-        let order: Vec<u32> =
-            rows.iter().filter_map(|row| distinct.binary_search(row).ok()).map(|at| at as u32).collect();
-        bridge::gather(&items, &order)
+        self.guarded(|| self.items(db_idx))
     }
 
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
-        let all = self.table.ids(self.prefilter.as_deref())?;
+        let all = self.guarded(|| self.table.ids(self.prefilter.as_deref()))?;
         let picked = rand::seq::index::sample(rng, all.len(), n.min(all.len()));
         let mut picked: Vec<u64> = picked.into_iter().map(|position| all[position]).collect();
         picked.sort_unstable();
@@ -262,8 +281,9 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
-        let table = &self.table;
-        table.scan(self.prefilter.as_deref(), None, &mut |rows, items| visit(&table.ids.of_rows(rows)?, items))
+        let (table, prefilter) = (&self.table, self.prefilter.as_deref());
+        let scanned = table.scan(prefilter, None, &mut |rows, items| visit(&table.ids.of_rows(rows)?, items));
+        scanned.map_err(|error| error.of(&self.identity.uri))
     }
 }
 

@@ -80,6 +80,12 @@ pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, option
                 name.trim_start_matches('_')
             )));
         }
+        if name.contains(['.', '`']) {
+            return Err(Error::Config(format!(
+                "column `{name}`: Lance takes `.` and backticks in a name for paths; rename it: --rename {name}={}",
+                name.replace(['.', '`'], "_")
+            )));
+        }
         if fields.iter().any(|other| other.name() == name) {
             return Err(Error::Config(format!("two columns would be named `{name}`")));
         }

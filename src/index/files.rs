@@ -1,11 +1,8 @@
 //! The Parquet files that hold the items.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-
-use crate::error::{AtPath, Doing, Error, Result, one_line};
+use crate::error::{Doing, Error, Result};
 
 /// The files that a path, a glob or a folder means, sorted.
 pub(crate) fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
@@ -30,11 +27,4 @@ pub(crate) fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// Opens a file to be read, or only for its columns and counts.
-pub(super) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    let file = File::open(path).at_path(path)?;
-    ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|error| Error::input(path, format!("cannot read it as Parquet: {}", one_line(&error.to_string()))))
 }

@@ -14,11 +14,11 @@ use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use super::columns::{embedding_position, output_schema, same_columns};
-use super::files::open_parquet;
 use super::options::{IndexOptions, Progress};
 use super::vectors::{Invalid, Vectors};
 use crate::database::Metric;
 use crate::error::{Doing, Error, Result, one_line};
+use crate::untrusted::{caught, open_parquet};
 
 /// The valid rows of all files as batches in the dataset's schema.
 pub(super) struct Rows {
@@ -73,6 +73,9 @@ impl Rows {
                 first_path,
                 format!("column `{}`: embeddings of no components", input.field(embedding).name()),
             ));
+        }
+        if (0..input.fields().len()).any(|at| at != embedding && input.field(at).name().is_empty()) {
+            return Err(Error::input(first_path, "a column without a name; give it one, or leave it out"));
         }
         let output = output_schema(&input, embedding, dim, options)?;
         Ok(Rows {
@@ -143,7 +146,7 @@ impl Rows {
         let vectors = Vectors::of(batch.column(self.embedding))?;
         let outcome = &mut *self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut keep = vec![true; rows];
-        let mut values: Vec<f32> = Vec::with_capacity(rows * self.dim);
+        let mut values: Vec<f32> = Vec::with_capacity(vectors.values.len());
         for (row, keep) in keep.iter_mut().enumerate() {
             match vectors.check(row, self.dim, self.metric) {
                 Ok(vector) => values.extend_from_slice(vector),
@@ -188,7 +191,9 @@ impl Rows {
 impl Iterator for Rows {
     type Item = Result<RecordBatch, ArrowError>;
     fn next(&mut self) -> Option<Self::Item> {
-        self.advance()
+        // Lance calls this on a thread of its own, where a panic would take the file's name with it.
+        let file = self.current.as_ref().map(|(path, ..)| path).or(self.files.front()).cloned().unwrap_or_default();
+        caught(file, || self.advance())
             .map_err(|error| {
                 let message = error.to_string();
                 let mut outcome = self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

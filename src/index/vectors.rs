@@ -48,7 +48,7 @@ impl std::fmt::Display for Invalid {
 /// The embeddings of one batch, as f32 values and the range of each row.
 pub(super) struct Vectors {
     column: ArrayRef,
-    values: Float32Array,
+    pub(super) values: Float32Array,
     offsets: Option<OffsetBuffer<i64>>,
     dim: usize,
 }

@@ -1,14 +1,15 @@
 //! What a run found: lazy queries over its Parquet files.
 
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use polars::prelude::*;
 
-use super::{SearchLog, damaged};
-use crate::error::{AtPath, Doing, Result};
+use super::SearchLog;
+use crate::bridge;
+use crate::error::{Doing, Result};
 use crate::schema::{DB_IDX, DISTANCE, ITERATION, QUERY_IDX, SCORE};
+use crate::untrusted::{caught, check_counts, open_parquet};
 
 impl SearchLog {
     /// Everything that was met, as logged: the scored frames of all iterations, with `iteration`.
@@ -31,6 +32,11 @@ impl SearchLog {
     fn scan(&self, kind: &str) -> Result<Option<LazyFrame>> {
         if self.iterations.is_empty() {
             return Ok(None);
+        }
+        let ahead =
+            self.iterations.last().map(|last| last + 1).filter(|next| kind == "queries" && self.has_queries(*next));
+        for iteration in self.iterations.iter().copied().chain(ahead) {
+            check_counts(&self.partition(kind, iteration).join("part-0000.parquet"))?;
         }
         let partition = Schema::from_iter([Field::new(ITERATION.into(), DataType::UInt32)]);
         let hive_options = HiveOptions { enabled: Some(true), schema: Some(partition.into()), ..Default::default() };
@@ -99,7 +105,9 @@ impl SearchLog {
 /// # Errors
 /// Whatever the query runs into.
 pub fn collect(query: LazyFrame) -> Result<DataFrame> {
-    query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).doing("running the query")
+    caught("running the query", || {
+        query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).doing("running the query")
+    })
 }
 
 fn empty(names: &[&str]) -> LazyFrame {
@@ -116,7 +124,6 @@ fn empty(names: &[&str]) -> LazyFrame {
 
 /// The columns of a Parquet file.
 fn parquet_schema(path: &Path) -> Result<SchemaRef> {
-    let file = File::open(path).at_path(path)?;
-    let schema = ParquetReader::new(file).schema().map_err(|error| damaged(path, &error))?;
-    Ok(Arc::new(Schema::from_arrow_schema(&schema)))
+    let batch = RecordBatch::new_empty(open_parquet(path)?.schema().clone());
+    caught(path, || Ok(bridge::to_polars(&batch)?.schema().clone()))
 }

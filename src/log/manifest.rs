@@ -90,14 +90,20 @@ pub(super) fn read_manifest(path: &Path) -> Result<Manifest> {
     };
     let version: serde_json::Value =
         serde_json::from_str(&text).map_err(|error| Error::input(&file, format!("damaged: {error}")))?;
-    match version["format_version"].as_u64() {
-        Some(version) if version <= u64::from(FORMAT_VERSION) => {}
-        Some(version) => {
+    match (&version["format_version"], version["format_version"].as_u64()) {
+        (_, Some(version)) if (1..=u64::from(FORMAT_VERSION)).contains(&version) => {}
+        (_, Some(version)) if version > u64::from(FORMAT_VERSION) => {
             let reason =
                 format!("has format version {version}; this program reads up to {FORMAT_VERSION}: use a later uphill");
             return Err(Error::input(path, reason));
         }
-        None => return Err(Error::input(&file, "damaged: no format_version")),
+        (serde_json::Value::Null, _) => {
+            return Err(Error::input(&file, "damaged: no format_version, or not a file of this program"));
+        }
+        (other, _) => {
+            let reason = format!("damaged: expected a format_version from 1 to {FORMAT_VERSION}, found {other}");
+            return Err(Error::input(&file, reason));
+        }
     }
     serde_json::from_value(version).map_err(|error| Error::input(&file, format!("damaged: {error}")))
 }

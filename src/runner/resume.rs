@@ -20,8 +20,8 @@ impl Runner {
     pub fn resume(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         let mut log = SearchLog::resume(path)?;
         self.ledger.clear();
-        self.check(queries)?;
         self.check_same(&log)?;
+        self.check(queries)?;
         let queries = self.replay(&log)?.unwrap_or_else(|| queries.clone());
         let next = log.iterations().last().map_or(0, |last| last + 1);
         self.ledger.retries_before = log.manifest().ended.as_ref().map_or(0, |ended| ended.retries);
@@ -36,7 +36,8 @@ impl Runner {
         for &iteration in log.iterations() {
             let queries = log.queries(iteration)?;
             let mut results = log.results(iteration)?;
-            self.ledger.replay(&results)?;
+            let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
+            self.ledger.replay(&results).map_err(damaged)?;
             let damaged = |error: polars::error::PolarsError| Error::input(log.path(), error.to_string());
             let items = self.database.take(&schema::u64s(&results, DB_IDX)?)?;
             results.insert_column(3, items.column(EMBEDDING).map_err(damaged)?.clone()).map_err(damaged)?;
@@ -61,12 +62,6 @@ impl Runner {
         if was.seed != self.seed {
             return Err(Error::input(log.path(), format!("was started with seed {}, not {}", was.seed, self.seed)));
         }
-        let (Some(then), Some(now)) = (&was.dataset, self.database.identity()) else { return Ok(()) };
-        let differences = then.differences(now);
-        if differences.is_empty() {
-            return Ok(());
-        }
-        let reason = format!("cannot go on, the dataset is not the one it was: {}", differences.join("; "));
-        Err(Error::input(log.path(), reason))
+        log.check_dataset(self.database.identity())
     }
 }

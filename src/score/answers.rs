@@ -160,6 +160,11 @@ impl Attempt {
         }
     }
 
+    /// As many rows of an answer as are worth a look: one more than there are items shows that some are wrong.
+    pub(super) fn most_rows(&self) -> usize {
+        self.asked.items.len() + 1
+    }
+
     /// Takes answers that came as a frame with `db_idx`, `score`, optionally `reason` and parts, in any order.
     ///
     /// # Errors

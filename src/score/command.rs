@@ -15,7 +15,7 @@ use super::trouble::Trouble;
 use super::wait::Wait;
 use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
-use crate::log::read_parquet;
+use crate::untrusted::read_parquet;
 
 /// How a scoring command is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ use super::process::Stdout;
 use super::trouble::Trouble;
 use crate::bridge;
 use crate::error::{Doing, Result, one_line};
+use crate::untrusted::unpanicked;
 
 /// What batches and answers look like to a command in `stream` mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,12 +111,15 @@ fn read_lines(stdout: &mut Stdout, attempt: &mut Attempt) -> Result<(), Fault> {
 
 fn read_stream(stdout: &mut Stdout, attempt: &mut Attempt) -> Result<(), Fault> {
     let bytes = stream_bytes(stdout)?;
-    let broken = |error: arrow::error::ArrowError| {
-        said(format!("answered a broken Arrow stream: {}", one_line(&error.to_string())))
-    };
-    for batch in StreamReader::try_new(Cursor::new(bytes), None).map_err(broken)? {
-        let answers = bridge::to_polars(&batch.map_err(broken)?).map_err(|error| said(format!("answered {error}")))?;
-        attempt.put_frame(&answers)?;
+    let broken = |error: String| said(format!("answered a broken Arrow stream: {}", one_line(&error)));
+    let reader = unpanicked(|| StreamReader::try_new(Cursor::new(bytes), None)).map_err(broken)?;
+    let mut reader = reader.map_err(|error| broken(error.to_string()))?;
+    while let Some(batch) = unpanicked(|| reader.next()).map_err(broken)? {
+        let batch = batch.map_err(|error| broken(error.to_string()))?;
+        // A column of nulls takes no room in a stream, however long it says it is.
+        let batch = batch.slice(0, batch.num_rows().min(attempt.most_rows()));
+        let answers = unpanicked(|| bridge::to_polars(&batch)).map_err(broken)?;
+        attempt.put_frame(&answers.map_err(|error| said(format!("answered {error}")))?)?;
     }
     Ok(())
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use polars::prelude::*;
 
 use crate::error::{Doing, Error, Result};
-use crate::log::{SearchLog, collect, read_parquet};
+use crate::log::{SearchLog, collect};
 use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, REASON, SCORE};
+use crate::untrusted::{caught, read_parquet};
 
 /// Where to take earlier scores from, and what makes them the same.
 #[derive(Clone, Debug, Default)]
@@ -41,17 +42,18 @@ impl Reusable {
     ) -> Result<Self> {
         let mut found = Reusable { key: reuse.key.clone(), ..Default::default() };
         for source in &reuse.sources {
-            let (scores, version) = match source.join("run.json").exists() {
+            let (scores, version) = caught(source, || match source.join("run.json").exists() {
                 true => {
                     let log = SearchLog::open(source)?;
                     let theirs = log.manifest().dataset.as_ref().and_then(|dataset| dataset.library_id.clone());
                     if reuse.key.is_none() {
                         same_library(source, theirs.as_deref(), library_id)?;
                     }
-                    (of_run(&log)?, version_of(&log.manifest().config))
+                    Ok((of_run(&log)?, version_of(&log.manifest().config)))
                 }
-                false => of_file(source, reuse.key.is_some())?,
-            };
+                false => of_file(source, reuse.key.is_some()),
+            })
+            .map_err(|error| error.of(source))?;
             if !reuse.trust && version.as_deref() != Some(reuse.version.as_str()) {
                 let theirs = version.unwrap_or_else(|| "unknown".into());
                 let reason = format!(

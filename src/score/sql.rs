@@ -4,7 +4,7 @@ use polars::prelude::*;
 
 use super::Score;
 use crate::error::{Doing, Error, Result};
-use crate::filter::{parse_sql, sql_error};
+use crate::filter::evaluate;
 use crate::schema::SCORE;
 
 /// A Polars SQL expression over the items' columns, or just a column's name.
@@ -22,10 +22,11 @@ impl SqlScore {
 
 impl Score for SqlScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let expression = parse_sql("score.sql", &self.sql)?;
-        // Beside a column of the batch, so that a constant is repeated for each item.
-        let scored = batch.clone().lazy().with_columns([expression.alias(SCORE)]).select([col(SCORE)]).collect();
-        scored.map_err(|error| sql_error("score.sql", &self.sql, error))
+        let items = batch.clone().lazy();
+        evaluate("score.sql", &self.sql, |expression| {
+            // Beside a column of the batch, so that a constant is repeated for each item.
+            items.with_columns([expression.alias(SCORE)]).select([col(SCORE)]).collect()
+        })
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {

@@ -1,20 +1,26 @@
 //! Behaviour through the public surface: the library and the `uphill` binary.
 
+mod bridge;
 mod by_hand;
 mod cli;
 mod common;
 mod crash;
 mod database;
+mod determinism;
 mod disk;
 mod evaluate;
 mod examples;
 mod faults;
+mod formats;
 mod golden;
+mod hostile;
 mod indexing;
 mod interop;
 mod interrupts;
 mod locks;
+mod mutations;
 mod numpy;
+mod pinned;
 mod python;
 mod readers;
 mod reuse;

@@ -17,6 +17,9 @@ pub struct Identity {
     pub uri: String,
     /// The Lance version, which a run pins.
     pub version: u64,
+    /// When that version was committed, in microseconds since 1970.
+    #[serde(default)]
+    pub committed: Option<i64>,
     /// Items, without deleted ones.
     pub rows: u64,
     /// Components of an embedding.
@@ -39,12 +42,18 @@ impl Identity {
             None => "none".to_string(),
         };
         let library = |identity: &Identity| identity.library_id.clone().unwrap_or_else(|| "none".into());
+        // The same content, built again, is the same library; where the content has no hash, the time tells.
+        let committed = |identity: &Identity| match (&self.library_id, &now.library_id, identity.committed) {
+            (None, None, Some(at)) if self.committed.is_some() && now.committed.is_some() => at.to_string(),
+            _ => "unknown".into(),
+        };
         let pairs = [
             ("version", self.version.to_string(), now.version.to_string()),
             ("rows", self.rows.to_string(), now.rows.to_string()),
             ("dim", self.dim.to_string(), now.dim.to_string()),
             ("metric", self.metric.to_string(), now.metric.to_string()),
             ("library id", library(self), library(now)),
+            ("commit time", committed(self), committed(now)),
             ("ids", self.ids.clone(), now.ids.clone()),
             ("index", index(self), index(now)),
         ];

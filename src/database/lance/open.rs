@@ -79,6 +79,7 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
     let identity = Identity {
         uri: uri.to_string(),
         version: dataset.version_id(),
+        committed: Some(dataset.manifest().timestamp().timestamp_micros()),
         rows,
         dim,
         metric,
@@ -106,8 +107,20 @@ fn load(uri: &str, options: &OpenOptions) -> Result<Dataset> {
         builder = builder.with_version(version);
     }
     on_runtime(async move { builder.load().await })?.map_err(|error| {
-        Error::input(uri, format!("cannot open it as a Lance dataset: {}", one_line(&error.to_string())))
+        let reason = match options.version.and_then(|version| Some((version, latest_version(uri)?))) {
+            Some((version, latest)) => format!(
+                "version {version} is not there (the latest is {latest}): it was cleaned up, or this is another dataset"
+            ),
+            None => format!("cannot open it as a Lance dataset: {}", one_line(&error.to_string())),
+        };
+        Error::input(uri, reason)
     })
+}
+
+/// The latest version of the dataset at a URI, if there is one.
+fn latest_version(uri: &str) -> Option<u64> {
+    let builder = DatasetBuilder::from_uri(uri);
+    on_runtime(async move { builder.load().await }).ok()?.ok().map(|dataset| dataset.version_id())
 }
 
 /// The embedding column and its dimension.

@@ -14,8 +14,9 @@ use super::ids::Ids;
 use crate::bridge;
 use crate::database::Visit;
 use crate::database::runtime::on_runtime;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, Result, one_line};
 use crate::schema::{DB_IDX, EMBEDDING};
+use crate::untrusted::check_sql;
 
 /// Rows of the library in one block of a scan.
 const SCAN_ROWS: usize = 8192;
@@ -69,8 +70,22 @@ impl Table {
         Ok((batch, vectors))
     }
 
+    /// Plans a scan with a prefilter, so that mistakes in it show before the search.
+    pub(super) fn check_prefilter(&self, prefilter: Option<&str>) -> Result<()> {
+        let Some(sql) = prefilter else { return Ok(()) };
+        let wrong = |error: lance::Error| {
+            let message = one_line(&error.to_string());
+            Error::Config(format!("database.prefilter: cannot evaluate `{sql}`: {message}"))
+        };
+        check_sql("database.prefilter", sql)?;
+        let mut scanner = self.dataset.scan();
+        scanner.filter(sql).map_err(wrong)?;
+        on_runtime(async move { scanner.create_plan().await.map(|_| ()) })?.map_err(wrong)
+    }
+
     /// The ids of all items that match a prefilter, in ascending order.
     pub(super) fn ids(&self, prefilter: Option<&str>) -> Result<Vec<u64>> {
+        self.check_prefilter(prefilter)?;
         let mut scanner = self.dataset.scan();
         scanner.project::<&str>(&[]).doing("projecting")?.with_row_id();
         if let Some(sql) = prefilter {

@@ -1,0 +1,189 @@
+//! Reading what may be damaged: Parquet whose footer may lie, and libraries that panic over it.
+//!
+//! Damage is never more than an error that names the file. Two things see to that:
+//! - Files are decoded by arrow-rs, a few thousand rows at a time, so that memory follows what is there, not what a
+//!   footer says there is. Where Polars reads (it allocates what the footer says), the footer is held against the
+//!   pages first: [`check_counts`].
+//! - Panics of the libraries underneath are caught where they were called: [`caught`].
+//!
+//! SQL is read by libraries that recurse into it: [`check_sql`] bounds how deep, [`on_a_deep_stack`] gives them room.
+
+use std::any::Any;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::column::page::PageReader;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use polars::prelude::DataFrame;
+
+use crate::bridge;
+use crate::error::{AtPath, Error, Result, one_line};
+
+/// Rows decoded at a time.
+const ROWS: usize = 8192;
+
+/// Does what may panic; a panic becomes an error about `path`.
+pub(crate) fn caught<T>(path: impl AsRef<Path>, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    unpanicked(work).unwrap_or_else(|said| Err(Error::input(path, format!("damaged, or not supported: {said}"))))
+}
+
+/// Does what may panic; gives what the panic said. What was half done must not be used any more.
+pub(crate) fn unpanicked<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| said(&*panic))
+}
+
+/// What a panic said, on one line.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    one_line(text.unwrap_or("no message"))
+}
+
+fn not_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
+    Error::input(path, format!("cannot read it as Parquet: {}", one_line(&error.to_string())))
+}
+
+/// Opens a Parquet file to be read in batches.
+pub(crate) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    let file = File::open(path).at_path(path)?;
+    caught(path, || ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| not_parquet(path, error)))
+}
+
+/// Reads one Parquet file whole.
+///
+/// # Errors
+/// No such file, or one that is not Parquet, is damaged, or has a type that Polars does not have.
+pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
+    let path = path.as_ref();
+    caught(path, || {
+        let batch = batches(open_parquet(path)?).map_err(|error| not_parquet(path, error))?;
+        bridge::to_polars(&batch).map_err(|error| error.of(path))
+    })
+}
+
+fn batches(builder: ParquetRecordBatchReaderBuilder<File>) -> Result<RecordBatch, ArrowError> {
+    let nothing = plain(&RecordBatch::new_empty(builder.schema().clone()))?;
+    let reader = builder.with_batch_size(ROWS).build()?;
+    let batches = reader.map(|batch| plain(&batch?)).collect::<Result<Vec<_>, _>>()?;
+    concat_batches(&nothing.schema(), &batches)
+}
+
+/// A batch whose dictionaries are the values they stand for.
+fn plain(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let is_dictionary = |field: &Field| matches!(field.data_type(), DataType::Dictionary(..));
+    let schema = batch.schema();
+    if !schema.fields().iter().any(|field| is_dictionary(field)) {
+        return Ok(batch.clone());
+    }
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        let dtype = match field.data_type() {
+            DataType::Dictionary(_, values) => (**values).clone(),
+            dtype => dtype.clone(),
+        };
+        columns.push(arrow::compute::cast(column, &dtype)?);
+        fields.push(Field::new(field.name(), dtype, true));
+    }
+    RecordBatch::try_new(Schema::new(fields).into(), columns)
+}
+
+/// Checks that the counts of a Parquet file's footer are those of its pages. Reads the pages' heads only.
+///
+/// # Errors
+/// No such file, one that is not Parquet, or one whose counts differ.
+pub(crate) fn check_counts(path: &Path) -> Result<()> {
+    let file = File::open(path).at_path(path)?;
+    caught(path, || match counts_differ(file).map_err(|error| not_parquet(path, error))? {
+        None => Ok(()),
+        Some(what) => Err(Error::input(path, format!("damaged: {what}"))),
+    })
+}
+
+fn counts_differ(file: File) -> Result<Option<String>, ParquetError> {
+    let reader = SerializedFileReader::new(file)?;
+    let mut rows = 0i64;
+    for (at, group) in reader.metadata().row_groups().iter().enumerate() {
+        rows = rows.saturating_add(group.num_rows());
+        let pages = reader.get_row_group(at)?;
+        for (position, column) in group.columns().iter().enumerate() {
+            let (stated, found) = (column.num_values(), values(pages.get_column_page_reader(position)?)?);
+            let name = column.column_path().string();
+            if stated != found {
+                return Ok(Some(format!("column `{name}` should have {stated} values, its pages have {found}")));
+            }
+            // A list has at least one value for each row.
+            let is_list = column.column_descr().max_rep_level() > 0;
+            if group.num_rows() > found || (!is_list && group.num_rows() != found) {
+                return Ok(Some(format!("{} rows, but column `{name}` has {found} values", group.num_rows())));
+            }
+        }
+    }
+    let stated = reader.metadata().file_metadata().num_rows();
+    Ok((stated != rows).then(|| format!("{stated} rows, but its row groups have {rows}")))
+}
+
+/// The values in the pages of a column, nulls too.
+fn values(mut pages: Box<dyn PageReader>) -> Result<i64, ParquetError> {
+    let mut values = 0i64;
+    while let Some(page) = pages.peek_next_page()? {
+        if !page.is_dict {
+            values = values.saturating_add(page.num_levels.unwrap_or_default().try_into().unwrap_or(i64::MAX));
+        }
+        pages.skip_next_page()?;
+    }
+    Ok(values)
+}
+
+/// The most operators and parentheses in an expression.
+const OPERATORS: usize = 1000;
+
+/// Refuses SQL that is more than one expression, or so deep that reading it could overflow the stack.
+///
+/// # Errors
+/// A semicolon outside of quotes, or too many operators. `key` is the one of the run file.
+pub(crate) fn check_sql(key: &str, sql: &str) -> Result<()> {
+    let mut quote = None;
+    let mut operators = 0;
+    let mut word = String::new();
+    for c in sql.chars().chain([' ']) {
+        match quote {
+            Some(closing) => quote = (c != closing).then_some(closing),
+            None if matches!(c, '\'' | '"' | '`') => quote = Some(c),
+            None if c == ';' => {
+                return Err(Error::Config(format!("{key}: expected one expression, found a `;`")));
+            }
+            None if c.is_alphanumeric() || c == '_' => word.push(c.to_ascii_lowercase()),
+            None => {
+                let named =
+                    matches!(word.as_str(), "and" | "or" | "not" | "like" | "ilike" | "is" | "when" | "between");
+                operators += usize::from(named) + usize::from("+-*/%<>=|&^~!([".contains(c));
+                word.clear();
+            }
+        }
+    }
+    if operators > OPERATORS {
+        let reason = format!("{key}: {operators} operators, more than the {OPERATORS} that an expression may have");
+        return Err(Error::Config(reason));
+    }
+    Ok(())
+}
+
+/// Does what may recurse deeply, and what may panic; gives what the panic said.
+pub(crate) fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(DEEP).spawn_scoped(scope, work);
+        match thread {
+            Ok(thread) => thread.join().map_err(|panic| said(&*panic)),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+}
+
+/// Bytes of a deep stack: Polars takes about 50 kB an operator where it is not optimised.
+const DEEP: usize = 256 << 20;

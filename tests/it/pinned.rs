@@ -1,0 +1,197 @@
+//! The dataset changed under a run: the run reads the version that it started with, and going on with it either gives
+//! what would have come anyway, or says what differs.
+
+use std::path::Path;
+use std::process::Output;
+
+use arrow::array::RecordBatchIterator;
+use lance::Dataset;
+use lance::dataset::cleanup::CleanupPolicyBuilder;
+use lance::index::DatasetIndexExt;
+use lance::index::vector::VectorIndexParams;
+use lance_index::IndexType;
+use lance_linalg::distance::MetricType;
+
+use crate::common::*;
+
+const RUN: &str = "seed = 3\n[database]\npath = \"items.lance\"\nk = 6\n[queries]\nsample = 4\n[stop]\niterations = 5\n[score]\nsql = \"weight\"\n";
+
+/// A library with an index, what a search of it finds in five iterations, and a run of two that may go on.
+fn started() -> TempDir {
+    let folder = folder();
+    write(&folder.path().join("items.parquet"), &items(&clustered(600, 8, 9, &mut rng(1))));
+    uphill_ok(&["index", "items.parquet", "items.lance", "--index", "ivf-flat", "--partitions", "6"], folder.path());
+    std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
+    uphill_ok(&["search", "run.toml", "--out", "whole"], folder.path());
+    uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=2"], folder.path());
+    folder
+}
+
+fn resume(folder: &TempDir) -> Output {
+    uphill(&["search", "run.toml", "--out", "run", "--resume"], folder.path())
+}
+
+fn assert_goes_on_as_if_nothing_had_happened(folder: &TempDir) {
+    let output = resume(folder);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let of = |run: &str| uphill_ok(&["trajectories", run, "--format", "json"], folder.path());
+    assert_eq!(of("run"), of("whole"));
+    let of = |run: &str| uphill_ok(&["results", run, "--format", "json"], folder.path());
+    assert_eq!(of("run"), of("whole"));
+}
+
+fn assert_refused(folder: &TempDir, expected: &[&str]) {
+    let output = resume(folder);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for expected in expected {
+        assert!(said.contains(expected), "`{expected}` is not in {said}");
+    }
+}
+
+/// Changes a dataset by Lance itself, as another program would.
+fn change<F: Future<Output = ()>>(folder: &TempDir, change: impl FnOnce(Dataset) -> F) {
+    let uri = folder.path().join("items.lance").to_string_lossy().into_owned();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async { change(Dataset::open(&uri).await.expect("opened")).await });
+}
+
+fn append(folder: &TempDir, rows: usize) {
+    let frame = items(&normal(rows, 8, &mut rng(2)));
+    let batch = uphill::to_arrow(&frame.select(["name", "embedding", "weight"]).expect("columns")).expect("a batch");
+    change(folder, async |mut dataset| {
+        let schema = arrow::datatypes::Schema::from(dataset.schema());
+        let columns = schema.fields().iter().map(|field| {
+            arrow::compute::cast(batch.column_by_name(field.name()).expect("a column"), field.data_type())
+                .expect("cast")
+        });
+        let batch = arrow::array::RecordBatch::try_new(schema.clone().into(), columns.collect()).expect("a batch");
+        dataset.append(RecordBatchIterator::new([Ok(batch)], schema.into()), None).await.expect("appended");
+    });
+}
+
+async fn rebuild_index(dataset: &mut Dataset) {
+    let params = VectorIndexParams::ivf_flat(3, MetricType::L2);
+    let name = Some("embedding_idx".to_string());
+    dataset.create_index(&["embedding"], IndexType::Vector, name, &params, true).await.expect("indexed");
+}
+
+#[test]
+fn rows_appended_after_the_start_are_not_seen() {
+    let folder = started();
+    append(&folder, 300);
+    assert_goes_on_as_if_nothing_had_happened(&folder);
+    // A new run does see them.
+    uphill_ok(&["search", "run.toml", "--out", "new"], folder.path());
+    assert_ne!(version(folder.path(), "new"), version(folder.path(), "run"));
+}
+
+fn version(folder: &Path, run: &str) -> serde_json::Value {
+    let shown: serde_json::Value = serde_json::from_str(&uphill_ok(&["inspect", run, "--json"], folder)).expect("JSON");
+    shown["dataset version"].clone()
+}
+
+#[test]
+fn rows_deleted_after_the_start_are_still_found() {
+    let folder = started();
+    change(&folder, async |mut dataset| drop(dataset.delete("weight > 0.5").await.expect("deleted")));
+    assert_goes_on_as_if_nothing_had_happened(&folder);
+}
+
+#[test]
+fn an_index_rebuilt_after_the_start_is_not_used() {
+    let folder = started();
+    change(&folder, async |mut dataset| rebuild_index(&mut dataset).await);
+    assert_goes_on_as_if_nothing_had_happened(&folder);
+}
+
+#[test]
+fn a_version_that_was_cleaned_up_is_named_with_the_latest() {
+    let folder = started();
+    change(&folder, async |mut dataset| {
+        dataset.delete("weight > 0.9").await.expect("deleted");
+        rebuild_index(&mut dataset).await;
+        let old = (1..dataset.version().version).collect();
+        let policy = CleanupPolicyBuilder::default().versions(old).expect("versions").delete_unverified(true);
+        dataset.cleanup_with_policy(policy.build()).await.expect("cleaned up");
+    });
+    let pinned = version(folder.path(), "run");
+    let latest = pinned.as_u64().expect("a number") + 2;
+    assert_refused(&folder, &[&format!("items.lance: version {pinned} is not there (the latest is {latest})")]);
+}
+
+#[test]
+fn a_dataset_that_was_removed_is_named() {
+    let folder = started();
+    std::fs::remove_dir_all(folder.path().join("items.lance")).expect("removed");
+    assert_refused(&folder, &["items.lance: cannot open it as a Lance dataset"]);
+}
+
+#[test]
+fn another_dataset_under_the_same_path_is_told_by_what_differs() {
+    let index = |folder: &TempDir, library: &ndarray::Array2<f32>, more: &[&str]| {
+        write(&folder.path().join("items.parquet"), &items(library));
+        let arguments = ["index", "items.parquet", "items.lance", "--overwrite"];
+        uphill_ok(&[&arguments[..], more].concat(), folder.path());
+    };
+    let ivf = ["--index", "ivf-flat", "--partitions", "6"];
+    let folder = started();
+    index(&folder, &clustered(600, 8, 9, &mut rng(4)), &ivf);
+    assert_refused(&folder, &["run: cannot go on", "library id was ", "; index was IVF_FLAT embedding_idx ("]);
+    index(&folder, &clustered(500, 8, 9, &mut rng(4)), &ivf);
+    assert_refused(&folder, &["rows was 600, is 500", "library id was "]);
+    index(&folder, &clustered(600, 5, 9, &mut rng(4)), &ivf);
+    assert_refused(&folder, &["dim was 8, is 5", "library id was "]);
+    index(&folder, &clustered(600, 8, 9, &mut rng(1)), &[&ivf[..], &["--metric", "cosine"]].concat());
+    assert_refused(&folder, &["metric was l2, is cosine"]);
+    index(&folder, &clustered(600, 8, 9, &mut rng(1)), &["--index", "ivf-sq", "--partitions", "6"]);
+    assert_refused(&folder, &["index was IVF_FLAT embedding_idx (", "), is IVF_SQ embedding_idx ("]);
+    // Without an index there is one version less.
+    index(&folder, &clustered(600, 8, 9, &mut rng(1)), &["--index", "none"]);
+    assert_refused(&folder, &["items.lance: version 3 is not there (the latest is 2)"]);
+}
+
+/// Of the same shape, without an index, and not by `uphill index`: only when it was written tells them apart.
+#[test]
+fn a_dataset_that_others_made_and_replaced_is_told_by_its_time() {
+    let folder = folder();
+    let theirs = |seed: u64| {
+        let path = folder.path().join("items.lance");
+        let _ = std::fs::remove_dir_all(&path);
+        let batch = uphill::to_arrow(&items(&clustered(200, 8, 9, &mut rng(seed)))).expect("a batch");
+        let uri = path.to_string_lossy().into_owned();
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+            let schema = batch.schema();
+            let reader = RecordBatchIterator::new([Ok(batch)], schema);
+            Dataset::write(reader, uri.as_str(), None).await.expect("written");
+        });
+    };
+    theirs(1);
+    std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
+    uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=2"], folder.path());
+    assert!(resume(&folder).status.success());
+    theirs(2);
+    let output =
+        uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "stop.iterations=7"], folder.path());
+    assert!(
+        stderr(&output).contains("run: cannot go on, the dataset is not the one it was: commit time was "),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_dataset_that_moved_with_its_time_is_the_same() {
+    let folder = started();
+    // As `cp -r` and `mv` do.
+    std::fs::rename(folder.path().join("items.lance"), folder.path().join("aside")).expect("moved");
+    let copied = std::process::Command::new("cp")
+        .args(["-r", "aside", "items.lance"])
+        .current_dir(folder.path())
+        .status()
+        .expect("cp runs");
+    assert!(copied.success());
+    assert_goes_on_as_if_nothing_had_happened(&folder);
+}
