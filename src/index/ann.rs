@@ -118,7 +118,7 @@ impl IndexKind {
     /// Refuses a kind that cannot hold vectors of so many components.
     pub(super) fn check_dim(self, dim: usize) -> Result<()> {
         match self {
-            IndexKind::IvfRq if dim % 8 != 0 => Err(Error::Config(format!(
+            IndexKind::IvfRq if !dim.is_multiple_of(8) => Err(Error::Config(format!(
                 "index: ivf-rq needs a multiple of 8 components, the embeddings have {dim}; use ivf-sq"
             ))),
             _ => Ok(()),
