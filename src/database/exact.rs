@@ -84,14 +84,16 @@ impl<'a> Search<'a> {
             {
                 let (Some(query), Some(products)) = (query.as_slice(), products.as_slice()) else { continue };
                 let mut sieve = Sieve::new(metric, norm, rounding, nearest, k);
-                for (start, (products, sizes)) in
-                    (0..).step_by(LANES).zip(products.chunks(LANES).zip(sizes.chunks(LANES)))
-                {
-                    if sieve.none_passes(products, sizes) {
+                for start in (0..products.len()).step_by(LANES) {
+                    let rows = start..(start + LANES).min(products.len());
+                    let lanes = (products[rows.clone()].try_into(), sizes[rows.clone()].try_into());
+                    if let (Ok(products), Ok(sizes)) = lanes
+                        && !sieve.any_passes(products, sizes)
+                    {
                         continue;
                     }
-                    for row in start..start + products.len() {
-                        if !sieve.passes(products[row - start], sizes[row - start])
+                    for row in rows {
+                        if !sieve.passes(products[row], sizes[row])
                             || exclude.is_some_and(|exclude| exclude.contains(&db_idx[row]))
                         {
                             continue;
@@ -157,13 +159,21 @@ impl Sieve {
     }
 
     /// Written so that an item without a product (NaN) passes, and is measured.
+    #[inline]
     fn passes(&self, product: f32, size: f32) -> bool {
-        product.partial_cmp(&(self.base + self.slope * size)) != Some(std::cmp::Ordering::Less)
+        let fails = product < self.base + self.slope * size;
+        !fails
     }
 
-    /// Whether none of a few items passes: without a branch, so that it can be vectorised.
-    fn none_passes(&self, products: &[f32], sizes: &[f32]) -> bool {
-        !products.iter().zip(sizes).fold(false, |any, (product, size)| any | self.passes(*product, *size))
+    /// Whether any of a few items passes: without a branch, so that it can be vectorised, and
+    /// counted by hand, because iterators are calls where little is optimised.
+    fn any_passes(&self, products: &[f32; LANES], sizes: &[f32; LANES]) -> bool {
+        let (mut any, mut lane) = (false, 0);
+        while lane < LANES {
+            any |= self.passes(products[lane], sizes[lane]);
+            lane += 1;
+        }
+        any
     }
 }
 

@@ -15,7 +15,7 @@ use crate::database::Metric;
 use crate::error::{Error, Result};
 use crate::schema::EMBEDDING;
 
-/// Below this many rows `auto` builds no index: looking at all of them takes at most half a
+/// Below this many rows `auto` builds no index: looking at all of them takes at most a third of a
 /// millisecond of CPU time a query and misses nothing, and an index saves less than half of that.
 ///
 /// Measured (`cargo bench --bench index -- threshold`): CPU milliseconds per 100 queries, all
@@ -23,12 +23,12 @@ use crate::schema::EMBEDDING;
 ///
 /// | rows | all, 64 | ivf-flat | all, 128 | ivf-flat |
 /// |---|---|---|---|---|
-/// | 1,000 | 10 | 7 | 13 | 6 |
-/// | 5,000 | 21 | 14 | 32 | 21 |
-/// | 10,000 | 31 | 18 | 48 | 31 |
-/// | 20,000 | 49 | 24 | 75 | 49 |
-/// | 50,000 | 89 | 25 | 131 | 42 |
-/// | 100,000 | 120 | 26 | 173 | 38 |
+/// | 1,000 | 10 | 6 | 12 | 6 |
+/// | 5,000 | 15 | 10 | 20 | 11 |
+/// | 10,000 | 21 | 13 | 28 | 16 |
+/// | 20,000 | 24 | 13 | 45 | 28 |
+/// | 50,000 | 39 | 18 | 63 | 22 |
+/// | 100,000 | 70 | 26 | 99 | 29 |
 pub const EXACT_BELOW: u64 = 10_000;
 
 /// Rows that product quantisation learns its codes from, at least: one for each code.
@@ -43,16 +43,17 @@ const HNSW_ROWS_PER_PARTITION: u64 = 1 << 20;
 /// All but `IvfFlat` keep codes instead of vectors; a search takes four candidates from them for each
 /// neighbour asked for and measures those exactly, so `distance` is exact whatever the index.
 ///
-/// Measured (`cargo bench --bench index -- kinds`): CPU seconds to build, recall@10, and CPU time of
-/// 100 queries as a share of looking at every item, which needs no index and misses none.
+/// Measured (`cargo bench --bench index -- kinds`): CPU seconds to build, recall@10, CPU
+/// milliseconds of 100 queries.
 ///
-/// | | molecules 20,000 x 64 | clustered 100,000 x 128 |
+/// | | molecules 20,000 x 64 | clustered 20,000 x 64 |
 /// |---|---|---|
-/// | ivf-flat | 1.0 s, 0.993, 0.58 | 2.4 s, 1.000, 0.26 |
-/// | ivf-sq | 1.0 s, 0.997, 0.56 | 2.2 s, 1.000, 0.48 |
-/// | ivf-pq | 14 s, 0.998, 1.73 | 89 s, 1.000, 1.16 |
-/// | ivf-rq | 1.3 s, 1.000, 0.51 | 3.0 s, 1.000, 0.49 |
-/// | ivf-hnsw-sq | 4.2 s, 1.000, 2.04 | 30 s, 1.000, 0.87 |
+/// | none | -, 1, 26 | -, 1, 32 |
+/// | ivf-flat | 0.9, 0.989, 17 | 0.4, 1.000, 20 |
+/// | ivf-sq | 1.2, 0.997, 18 | 0.4, 1.000, 19 |
+/// | ivf-pq | 14, 0.999, 62 | 13, 0.998, 67 |
+/// | ivf-rq | 1.3, 0.998, 17 | 0.5, 0.998, 19 |
+/// | ivf-hnsw-sq | 3.6, 1.000, 64 | 3.3, 1.000, 76 |
 ///
 /// So `Auto` is `IvfFlat`; where memory is short, `IvfRq` is smallest among the quick ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
