@@ -91,7 +91,7 @@ pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{
     ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Reuse, Score, SqlScore, SumScore,
 };
-pub use update::{Context, QueryUpdate, RlUpdate, Step, TopKUpdate, next_queries, stream};
+pub use update::{Context, QueryUpdate, RlUpdate, Step, SurrogateUpdate, TopKUpdate, next_queries, stream};
 
 /// Column names of the frames.
 pub mod columns {

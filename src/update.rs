@@ -1,5 +1,9 @@
 //! How query vectors move: the `QueryUpdate` rules, in f64.
 
+mod gp;
+mod linalg;
+mod surrogate;
+
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
@@ -9,6 +13,7 @@ use polars::prelude::DataFrame;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+pub use self::surrogate::SurrogateUpdate;
 use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
@@ -52,6 +57,13 @@ pub struct Context<'a> {
     pub database: &'a dyn VectorDatabase,
     /// The run's seed.
     pub seed: u64,
+}
+
+impl Context<'_> {
+    /// A random stream of its own for each (seed, stage, iteration).
+    pub fn rng(&self, stage: &str) -> ChaCha8Rng {
+        stream(self.seed, stage, self.iteration, 0)
+    }
 }
 
 /// Gives the queries of the next iteration. Closures are rules:
