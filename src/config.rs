@@ -15,7 +15,7 @@ use crate::filter::SqlFilter;
 use crate::log::read_parquet;
 use crate::runner::{Runner, Stop};
 use crate::schema::{self, EMBEDDING};
-use crate::update::{QueryUpdate, RlUpdate, TopKUpdate, stream};
+use crate::update::{QueryUpdate, RlUpdate, SurrogateUpdate, TopKUpdate, stream};
 
 /// A run file, resolved: what `run.json` keeps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -127,11 +127,19 @@ pub enum UpdateConfig {
         #[serde(default = "yes")]
         score_weighting: bool,
     },
+    /// [`SurrogateUpdate`], the default.
+    Surrogate {
+        /// Items scored per iteration; grows from 5 to 32 where nothing is said.
+        batch: Option<usize>,
+        /// Scored items that the model is fitted to, at most.
+        #[serde(default = "thousand")]
+        points: usize,
+    },
 }
 
 impl Default for UpdateConfig {
     fn default() -> Self {
-        UpdateConfig::Rl { lr: half(), distance_penalty: 0.0, scale_distance_penalty: true }
+        UpdateConfig::Surrogate { batch: None, points: thousand() }
     }
 }
 
@@ -139,12 +147,11 @@ impl Default for UpdateConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopConfig {
-    /// Iterations in all.
-    #[serde(default = "twenty")]
-    pub iterations: u32,
+    /// Iterations in all. Where it is not set: 20, or as many as it takes if something else stops the search.
+    pub iterations: Option<u32>,
     /// Items asked, each counted once; never exceeded.
     pub evaluations: Option<u64>,
-    /// So many iterations in a row without a new item.
+    /// So many iterations in a row without a new item (20, where `iterations` is not set).
     pub nothing_new: Option<u32>,
     /// Wall time, looked at between iterations.
     pub seconds: Option<f64>,
@@ -155,10 +162,18 @@ pub struct StopConfig {
     pub failed_share: f64,
 }
 
+impl StopConfig {
+    /// Iterations in all: as set; else 20, or no limit if something else stops the search.
+    pub fn most_iterations(&self) -> u32 {
+        let others = self.evaluations.is_some() || self.nothing_new.is_some() || self.seconds.is_some();
+        self.iterations.unwrap_or(if others || self.score.is_some() { u32::MAX } else { 20 })
+    }
+}
+
 impl Default for StopConfig {
     fn default() -> Self {
         StopConfig {
-            iterations: twenty(),
+            iterations: None,
             evaluations: None,
             nothing_new: None,
             seconds: None,
@@ -174,8 +189,8 @@ fn ten() -> usize {
 fn three() -> usize {
     3
 }
-fn twenty() -> u32 {
-    20
+fn thousand() -> usize {
+    1000
 }
 fn half() -> f64 {
     0.5
@@ -298,10 +313,14 @@ impl Config {
                 Box::new(rule.scale_distance_penalty(scale_distance_penalty))
             }
             UpdateConfig::TopK { k, score_weighting } => Box::new(TopKUpdate::new(k).score_weighting(score_weighting)),
+            UpdateConfig::Surrogate { batch, points } => {
+                let rule = SurrogateUpdate::new().points(points);
+                Box::new(batch.into_iter().fold(rule, SurrogateUpdate::batch))
+            }
         };
         let stop = Stop {
             evaluations: self.stop.evaluations,
-            nothing_new: self.stop.nothing_new,
+            nothing_new: self.stop.nothing_new.or(self.stop.iterations.is_none().then_some(20)),
             seconds: self.stop.seconds,
             score: self.stop.score,
             failed_share: Some(self.stop.failed_share),

@@ -2,6 +2,7 @@
 
 mod gp;
 mod linalg;
+mod ridge;
 mod surrogate;
 
 use std::cmp::Ordering;

@@ -18,11 +18,9 @@ const JITTER: f64 = 1e-6;
 /// cov(p, q) = kernel(p, q) - k(p)' (K + noise I)^-1 k(q)
 /// ```
 ///
-/// Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), algorithm 2.1;
-/// leave-one-out by equation 5.12.
-pub(crate) struct Gp {
+/// Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), algorithm 2.1.
+pub(super) struct Gp {
     points: Array2<f64>,
-    targets: Array1<f64>,
     squared_length: f64,
     factor: Cholesky,
     weights: Array1<f64>,
@@ -35,7 +33,7 @@ impl Gp {
         covariance.diag_mut().mapv_inplace(|value| value + noise);
         let factor = Cholesky::new(&covariance);
         let weights = factor.solve(targets.view());
-        Gp { points, targets, squared_length, factor, weights }
+        Gp { points, squared_length, factor, weights }
     }
 
     /// The posterior mean at points `(m, dim)`.
@@ -60,16 +58,11 @@ impl Gp {
         let normal = Array1::from_shape_simple_fn(mean.len(), || StandardNormal.sample(rng));
         mean + scale * Cholesky::new(&covariance).lower().dot(&normal)
     }
-
-    /// What the process would predict of each target, had it not seen it: `z_i - weights_i / (K + noise I)^-1_ii`.
-    pub fn leave_one_out(&self) -> Array1<f64> {
-        &self.targets - &(&self.weights / &self.factor.inverse_diagonal())
-    }
 }
 
 /// The median of the squared distances between points `(n, dim)`, of at most 300 evenly spread pairs' ends.
 /// At least the smallest positive number.
-pub(crate) fn median_squared_distance(points: ArrayView2<'_, f64>) -> f64 {
+pub(super) fn median_squared_distance(points: ArrayView2<'_, f64>) -> f64 {
     let stride = points.nrows().div_ceil(300).max(1);
     let rows: Vec<ArrayView1<'_, f64>> = points.axis_iter(Axis(0)).step_by(stride).collect();
     let mut squared: Vec<f64> = (0..rows.len())

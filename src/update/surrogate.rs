@@ -8,6 +8,7 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
 use super::gp::{Gp, median_squared_distance};
+use super::ridge::Ridge;
 use super::{Context, QueryUpdate, Step};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
@@ -17,6 +18,8 @@ use crate::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_I
 const START: usize = 16;
 /// Best items whose neighbourhoods are candidates.
 const BEST: usize = 30;
+/// Directions of a linear model along which the farthest items are candidates.
+const DIRECTIONS: usize = 4;
 /// Random items whose neighbourhoods are candidates.
 const RANDOM: usize = 8;
 /// Neighbours that each query meets, at first.
@@ -32,9 +35,11 @@ const EARLY: usize = 32;
 
 /// Chooses the items worth paying for by a Gaussian process of the scores seen so far.
 ///
-/// Each iteration asks the database for the neighbours of the best items and of some random ones, those
-/// met before left out, and scores only a batch of them: the best of a posterior sample (Thompson sampling), whose deviation
-/// from the posterior mean shrinks as more is known. The process is refitted for every batch.
+/// Each iteration asks the database for candidates, those met before left out: the neighbours of the 30 best items, the
+/// items farthest along 4 directions in which a linear model sees the score grow (its posterior mean and three
+/// draws), and the neighbours of 8 random items. Of them it scores only a batch: the best of a posterior sample of
+/// the process (Thompson sampling), whose deviation from the posterior mean shrinks as more is known.
+/// Both models are fitted anew for every batch.
 ///
 /// - *Batch*: 5 % of the items scored so far, at least 5 and at most 32, unless set. Small batches find more.
 /// - *Start*: the nearest item of each starting query, and more of them up to 16 items.
@@ -142,22 +147,32 @@ impl QueryUpdate for SurrogateUpdate {
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
-        let mut places = self.seen.best(BEST);
-        let random = BEST + RANDOM - places.len();
-        places.extend(step.database.sample(random, &mut step.rng("surrogate places", 0))?);
+        let mut items = self.seen.best(BEST);
+        let random = BEST + RANDOM - items.len();
+        items.extend(step.database.sample(random, &mut step.rng("surrogate places", 0))?);
         // A library smaller than that is gone round again, so that slots neither come nor go.
-        let places: Vec<u64> = places.iter().copied().cycle().take(BEST + RANDOM).collect();
-        let items = step.database.take(&places)?;
-        let vectors = bridge::matrix::<f32>(&items, EMBEDDING)?;
-        slots(step.queries, vectors.view().mapv(f64::from).view())
+        let items: Vec<u64> = items.iter().copied().cycle().take(BEST + RANDOM).collect();
+        let items = step.database.take(&items)?;
+        let mut places = bridge::matrix::<f32>(&items, EMBEDDING)?.view().mapv(f64::from);
+        let chosen = self.seen.chosen(self.points, &mut step.rng("surrogate points", 0));
+        let ridge = Ridge::new(self.seen.points(&chosen, places.ncols()).view(), &self.seen.targets().select(Axis(0), &chosen));
+        let rng = &mut step.rng("surrogate directions", 0);
+        for number in 0..DIRECTIONS {
+            let direction = if number == 0 { ridge.weights() } else { ridge.sample(rng) };
+            places.push_row(ridge.far_along(&direction).view()).doing("queries")?;
+        }
+        slots(step.queries, places.view())
     }
 }
 
 impl SurrogateUpdate {
     /// The rows of the pool to be scored, the most promising first.
     fn choose(&self, candidates: &DataFrame, pool: &[u32], batch: usize, context: &Context<'_>) -> Result<Vec<u32>> {
-        let model = self.seen.model(self.points, &mut context.rng("surrogate points"));
         let embeddings = bridge::matrix::<f32>(candidates, EMBEDDING)?;
+        let fitted = self.seen.chosen(self.points, &mut context.rng("surrogate points"));
+        let points = self.seen.points(&fitted, embeddings.view().ncols());
+        let squared_length = median_squared_distance(points.view());
+        let model = Gp::new(points, self.seen.targets().select(Axis(0), &fitted), squared_length, NOISE);
         let at = |rows: &[u32]| {
             let rows: Vec<usize> = rows.iter().map(|row| *row as usize).collect();
             embeddings.view().select(Axis(0), &rows).mapv(f64::from)
@@ -215,15 +230,11 @@ impl Seen {
         (0..n).filter(|item| keep[*item]).collect()
     }
 
-    fn model(&self, most: usize, rng: &mut ChaCha8Rng) -> Gp {
-        let chosen = self.chosen(most, rng);
-        let dim = self.embeddings.len() / self.scores.len().max(1);
-        let points = Array2::from_shape_fn((chosen.len(), dim), |(row, component)| {
-            f64::from(self.embeddings[chosen[row] * dim + component])
-        });
-        let targets = self.targets().select(Axis(0), &chosen);
-        let squared_length = median_squared_distance(points.view());
-        Gp::new(points, targets, squared_length, NOISE)
+    /// Embeddings of items, `(items, dim)`.
+    fn points(&self, items: &[usize], dim: usize) -> Array2<f64> {
+        Array2::from_shape_fn((items.len(), dim), |(row, component)| {
+            f64::from(self.embeddings[items[row] * dim + component])
+        })
     }
 }
 

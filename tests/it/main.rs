@@ -16,3 +16,4 @@ mod scorers_command;
 mod scorers_http;
 mod stages;
 mod sums;
+mod surrogate;
