@@ -79,7 +79,8 @@ pub(super) fn median_squared_distance(points: ArrayView2<'_, f64>) -> f64 {
 
 /// `exp(-|a_i - b_j|^2 / (2 l^2))` for `a` `(n, dim)` and `b` `(m, dim)`, shape `(n, m)`.
 fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_length: f64) -> Array2<f64> {
-    let squares = |points: ArrayView2<'_, f64>| -> Vec<f64> { points.rows().into_iter().map(|row| row.dot(&row)).collect() };
+    let squares =
+        |points: ArrayView2<'_, f64>| -> Vec<f64> { points.rows().into_iter().map(|row| row.dot(&row)).collect() };
     let (a_squares, b_squares) = (squares(a), squares(b));
     let mut values = a.dot(&b.t());
     if let Some(values) = values.as_slice_mut().filter(|values| !values.is_empty()) {
@@ -91,4 +92,59 @@ fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_length: f64) -
         });
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::{fixture, stream};
+
+    fn close(a: impl IntoIterator<Item = f64>, b: Vec<f64>) -> bool {
+        a.into_iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9)
+    }
+
+    fn fitted() -> (Gp, Array2<f64>) {
+        let number = |name| fixture::vector(name)[0];
+        let gp = Gp::new(
+            fixture::matrix("points"),
+            fixture::vector("targets").into(),
+            number("squared_length"),
+            number("noise"),
+        );
+        (gp, fixture::matrix("at"))
+    }
+
+    #[test]
+    fn the_posterior_is_that_of_scikit_learn() {
+        let (gp, at) = fitted();
+        let (mean, covariance) = gp.posterior(at.view());
+        assert!(close(mean.clone(), fixture::vector("mean")), "{mean}");
+        assert!(close(gp.mean(at.view()), fixture::vector("mean")));
+        assert!(close(covariance.clone(), fixture::matrix("covariance").into_iter().collect()), "{covariance}");
+    }
+
+    #[test]
+    fn samples_scatter_as_the_posterior_says() {
+        let (gp, at) = fitted();
+        let (mean, covariance) = gp.posterior(at.view());
+        let rng = &mut stream(1, "test", 0, 0);
+        let n = 4000.0;
+        let mut second = Array2::<f64>::zeros(covariance.raw_dim());
+        for _ in 0..4000 {
+            let off = gp.sample(at.view(), 0.5, rng) - &mean;
+            second += &(&off.view().insert_axis(Axis(1)) * &off.view().insert_axis(Axis(0)));
+        }
+        let expected = covariance * 0.25;
+        let most = (&second / n - &expected).iter().fold(0.0f64, |most, value| most.max(value.abs()));
+        assert!(most < 0.02, "a covariance is off by {most}");
+    }
+
+    #[test]
+    fn the_median_squared_distance_is_that_of_all_pairs() {
+        let line = Array2::from_shape_vec((4, 1), vec![0.0, 1.0, 3.0, 7.0]).expect("a matrix");
+        // 1, 4, 9, 16, 36, 49: the upper of the two in the middle.
+        assert_eq!(median_squared_distance(line.view()), 16.0);
+        assert_eq!(median_squared_distance(Array2::zeros((5, 2)).view()), f64::MIN_POSITIVE);
+        assert_eq!(median_squared_distance(Array2::zeros((1, 2)).view()), 1.0);
+    }
 }

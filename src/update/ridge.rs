@@ -25,6 +25,9 @@ pub(super) struct Ridge {
     length: f64,
     weights: Array1<f64>,
     precision: Cholesky,
+    /// The sum of the squared leave-one-out residuals.
+    #[cfg(test)]
+    error: f64,
 }
 
 impl Ridge {
@@ -54,8 +57,14 @@ impl Ridge {
                 best = next;
             }
         }
-        let (_, weights, precision) = best;
-        Ridge { centre, length, weights, precision }
+        Ridge {
+            centre,
+            length,
+            weights: best.1,
+            precision: best.2,
+            #[cfg(test)]
+            error: best.0,
+        }
     }
 
     /// The posterior mean of `w`: the direction in which the score grows.
@@ -77,5 +86,54 @@ impl Ridge {
         let norm = direction.dot(direction).sqrt();
         let step = if norm > 0.0 { LENGTHS * self.length / norm } else { 0.0 };
         &self.centre + &(direction * step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::{fixture, stream};
+
+    fn fitted() -> Ridge {
+        Ridge::new(fixture::matrix("points").view(), &fixture::vector("targets").into())
+    }
+
+    #[test]
+    fn weights_and_the_leave_one_out_error_are_those_of_scikit_learn() {
+        let ridge = fitted();
+        let expected = Array1::from(fixture::vector("weights"));
+        assert!((ridge.weights() - &expected).iter().all(|off| off.abs() < 1e-9), "{} {expected}", ridge.weights());
+        let refits = fixture::vector("left_out_error")[0];
+        assert!((ridge.error - refits).abs() < 1e-9 * refits, "{} {refits}", ridge.error);
+    }
+
+    #[test]
+    fn samples_scatter_as_the_posterior_says() {
+        let ridge = fitted();
+        let expected = fixture::matrix("weights_covariance");
+        let rng = &mut stream(1, "test", 0, 0);
+        let mut second = Array2::<f64>::zeros((3, 3));
+        for _ in 0..4000 {
+            let off = ridge.sample(rng) - ridge.weights();
+            second += &(&off.view().insert_axis(Axis(1)) * &off.view().insert_axis(Axis(0)));
+        }
+        let scale = expected.diag().sum();
+        let most = (second / 4000.0 - &expected).iter().fold(0.0f64, |most, off| most.max(off.abs()));
+        assert!(most < 0.05 * scale, "a covariance is off by {most}");
+    }
+
+    #[test]
+    fn the_items_nearest_to_a_far_point_are_the_farthest_along() {
+        let points = fixture::matrix("points");
+        let ridge = fitted();
+        let far = ridge.far_along(&ridge.weights());
+        let by = |value: &dyn Fn(usize) -> f64| {
+            let mut rows: Vec<usize> = (0..80).collect();
+            rows.sort_by(|a, b| value(*a).total_cmp(&value(*b)));
+            rows.truncate(3);
+            rows
+        };
+        let nearest = by(&|row| (&points.row(row) - &far).mapv(|value| value * value).sum());
+        assert_eq!(nearest, by(&|row| -points.row(row).dot(&ridge.weights())));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
-use rand::seq::index;
+use rand::seq::{SliceRandom, index};
 use rand_chacha::ChaCha8Rng;
 
 use super::gp::{Gp, median_squared_distance};
@@ -35,8 +35,8 @@ const EARLY: usize = 32;
 
 /// Chooses the items worth paying for by a Gaussian process of the scores seen so far.
 ///
-/// Each iteration asks the database for candidates, those met before left out: the neighbours of the 30 best items, the
-/// items farthest along 4 directions in which a linear model sees the score grow (its posterior mean and three
+/// Each iteration asks the database for candidates, those met before left out: the neighbours of the 30 best items
+/// (where fewer are better than the floor of the targets, of random ones in their place), the items farthest along 4 directions in which a linear model sees the score grow (its posterior mean and three
 /// draws), and the neighbours of 8 random items. Of them it scores only a batch: the best of a posterior sample of
 /// the process (Thompson sampling), whose deviation from the posterior mean shrinks as more is known.
 /// Both models are fitted anew for every batch.
@@ -123,7 +123,7 @@ impl QueryUpdate for SurrogateUpdate {
         let pool = first_of_each(&schema::u64s(candidates, DB_IDX)?, &in_turn(&queries));
         let chosen = match self.seen.scores.is_empty() {
             true => pool.into_iter().take(batch).collect(),
-            false => self.choose(candidates, &pool, batch, context)?,
+            false => self.choose(candidates, pool, batch, context)?,
         };
         bridge::gather(candidates, &chosen).map(Some)
     }
@@ -155,7 +155,8 @@ impl QueryUpdate for SurrogateUpdate {
         let items = step.database.take(&items)?;
         let mut places = bridge::matrix::<f32>(&items, EMBEDDING)?.view().mapv(f64::from);
         let chosen = self.seen.chosen(self.points, &mut step.rng("surrogate points", 0));
-        let ridge = Ridge::new(self.seen.points(&chosen, places.ncols()).view(), &self.seen.targets().select(Axis(0), &chosen));
+        let ridge =
+            Ridge::new(self.seen.points(&chosen, places.ncols()).view(), &self.seen.targets().select(Axis(0), &chosen));
         let rng = &mut step.rng("surrogate directions", 0);
         for number in 0..DIRECTIONS {
             let direction = if number == 0 { ridge.weights() } else { ridge.sample(rng) };
@@ -167,7 +168,13 @@ impl QueryUpdate for SurrogateUpdate {
 
 impl SurrogateUpdate {
     /// The rows of the pool to be scored, the most promising first.
-    fn choose(&self, candidates: &DataFrame, pool: &[u32], batch: usize, context: &Context<'_>) -> Result<Vec<u32>> {
+    fn choose(
+        &self,
+        candidates: &DataFrame,
+        mut pool: Vec<u32>,
+        batch: usize,
+        context: &Context<'_>,
+    ) -> Result<Vec<u32>> {
         let embeddings = bridge::matrix::<f32>(candidates, EMBEDDING)?;
         let fitted = self.seen.chosen(self.points, &mut context.rng("surrogate points"));
         let points = self.seen.points(&fitted, embeddings.view().ncols());
@@ -177,9 +184,11 @@ impl SurrogateUpdate {
             let rows: Vec<usize> = rows.iter().map(|row| *row as usize).collect();
             embeddings.view().select(Axis(0), &rows).mapv(f64::from)
         };
-        let mut front = ranked(pool, &model.mean(at(pool).view()));
-        let others = front.split_off(front.len().min(FRONT));
         let rng = &mut context.rng("surrogate sample");
+        // So that among equals, as where all scores are the same, chance decides.
+        pool.shuffle(rng);
+        let mut front = ranked(&pool, &model.mean(at(&pool).view()));
+        let others = front.split_off(front.len().min(FRONT));
         front.extend(index::sample(rng, others.len(), OTHERS.min(others.len())).into_iter().map(|other| others[other]));
         let sample = model.sample(at(&front).view(), self.seen.daring(), rng);
         let mut chosen = ranked(&front, &sample);
@@ -189,10 +198,15 @@ impl SurrogateUpdate {
 }
 
 impl Seen {
-    /// The ids of the best items, at most so many.
+    /// The ids of the best items above the floor, at most so many.
     fn best(&self, most: usize) -> Vec<u64> {
-        let best = descending(&self.scores);
-        best.into_iter().take(most).map(|item| self.db_idx[item]).collect()
+        let (floor, best) = (self.floor(), descending(&self.scores));
+        best.into_iter().take(most).filter(|item| self.scores[*item] > floor).map(|item| self.db_idx[item]).collect()
+    }
+
+    /// The score that is as good as any below it: the median of the first.
+    fn floor(&self) -> f64 {
+        median(&self.scores[..self.scores.len().min(EARLY)])
     }
 
     /// How much of its deviation from the posterior mean a sample keeps: half at first, less as more is known.
@@ -202,7 +216,7 @@ impl Seen {
 
     /// The scores as the model is to see them: mean 0 and variance 1, without the differences that do not matter.
     fn targets(&self) -> Array1<f64> {
-        let floor = median(&self.scores[..self.scores.len().min(EARLY)]);
+        let floor = self.floor();
         let mut targets: Array1<f64> = self.scores.iter().map(|score| score.max(floor)).collect();
         standardise(&mut targets);
         // Each pass lets the standard deviation shrink to that of the bulk.

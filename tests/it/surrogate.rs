@@ -47,10 +47,8 @@ fn finds_most_of_the_best_of_one_peak_and_asks_nothing_twice() {
     assert_eq!(rows, 150, "an item was met twice");
     // The twenty nearest to item 0, by brute force.
     let mut best: Vec<u64> = (0..3000).collect();
-    let scores: Vec<f32> = library
-        .axis_iter(Axis(0))
-        .map(|item| (&item - &library.row(0)).mapv(|value| value * value).sum())
-        .collect();
+    let scores: Vec<f32> =
+        library.axis_iter(Axis(0)).map(|item| (&item - &library.row(0)).mapv(|value| value * value).sum()).collect();
     best.sort_by(|a, b| scores[*a as usize].total_cmp(&scores[*b as usize]));
     let found = best[..20].iter().filter(|item| asked.contains(item)).count();
     assert!(found >= 18, "found {found} of the best 20 for 5 % of the library");
