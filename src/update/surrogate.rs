@@ -11,11 +11,12 @@ use super::gp::{Gp, median_squared_distance};
 use super::ridge::Ridge;
 use super::{Context, QueryUpdate, Step};
 use crate::bridge;
+use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX, SCORE};
 
-/// Items scored before the model has a say.
-const START: usize = 16;
+/// Random items scored before the model has a say: one in so many of the library, within these bounds.
+const START: (u64, u64, u64) = (2000, 16, 64);
 /// Best items whose neighbourhoods are candidates.
 const BEST: usize = 30;
 /// Directions of a linear model along which the farthest items are candidates.
@@ -42,7 +43,8 @@ const EARLY: usize = 32;
 /// Both models are fitted anew for every batch.
 ///
 /// - *Batch*: 5 % of the items scored so far, at least 5 and at most 32, unless set. Small batches find more.
-/// - *Start*: the nearest item of each starting query, and more of them up to 16 items.
+/// - *Start*: the nearest item of each starting query, then random items, until one in 2000 of the library is scored
+///   (at least 16, at most 64).
 /// - *Points*: at most 1000 unless set: the best half, the latest quarter, and a random quarter of the rest.
 /// - *Kernel*: `exp(-|a - b|^2 / (2 l^2))`, `l^2` the median squared distance of the points; noise 0.1.
 /// - *Targets*: scores cut from below at the median of the first 32, standardised, and from 3 deviations up only
@@ -93,13 +95,17 @@ impl SurrogateUpdate {
         self
     }
 
-    /// Items to be scored next, where there were so many starting queries.
-    fn batch_size(&self, queries: usize) -> usize {
-        match (self.batch, self.seen.asked) {
-            (Some(batch), _) => batch,
-            (None, 0) => queries.max(START),
-            (None, asked) => (asked / 20).clamp(5, 32),
-        }
+    /// Items of the next batch, and whether the model has no say in it.
+    fn next_batch(&self, queries: usize, database: &dyn VectorDatabase) -> (usize, bool) {
+        let (asked, (share, least, most)) = (self.seen.asked, START);
+        let start = (database.len() / share).clamp(least, most) as usize;
+        let blind = asked < start || self.seen.scores.is_empty();
+        let batch = self.batch.unwrap_or(match asked {
+            0 => queries.max(least as usize),
+            asked if blind => start.saturating_sub(asked).max(5),
+            asked => (asked / 20).clamp(5, 32),
+        });
+        (batch, blind)
     }
 }
 
@@ -119,9 +125,9 @@ impl QueryUpdate for SurrogateUpdate {
         }
         let queries = schema::u32s(candidates, QUERY_IDX)?;
         let distinct: HashSet<u32> = queries.iter().copied().collect();
-        let batch = self.batch_size(distinct.len());
+        let (batch, blind) = self.next_batch(distinct.len(), context.database);
         let pool = first_of_each(&schema::u64s(candidates, DB_IDX)?, &in_turn(&queries));
-        let chosen = match self.seen.scores.is_empty() {
+        let chosen = match blind {
             true => pool.into_iter().take(batch).collect(),
             false => self.choose(candidates, pool, batch, context)?,
         };
@@ -130,7 +136,8 @@ impl QueryUpdate for SurrogateUpdate {
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         let starting = step.queries.height();
-        if step.results.height() < self.batch_size(starting).min(starting * self.reach) {
+        let (batch, _) = self.next_batch(starting, step.database);
+        if step.results.height() < batch.min(starting.saturating_mul(self.reach)) {
             self.reach = self.reach.saturating_mul(2).min(step.database.len().max(1) as usize);
         }
         let embeddings = bridge::matrix::<f32>(step.results, EMBEDDING)?;
@@ -147,7 +154,8 @@ impl QueryUpdate for SurrogateUpdate {
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
-        let mut items = self.seen.best(BEST);
+        let (_, blind) = self.next_batch(step.queries.height(), step.database);
+        let mut items = if blind { Vec::new() } else { self.seen.best(BEST) };
         let random = BEST + RANDOM - items.len();
         items.extend(step.database.sample(random, &mut step.rng("surrogate places", 0))?);
         // A library smaller than that is gone round again, so that slots neither come nor go.

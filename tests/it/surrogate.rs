@@ -146,3 +146,62 @@ fn a_resumed_run_equals_one_that_was_not_stopped() {
         assert!(a.equals_missing(&b), "queries of iteration {iteration}");
     }
 }
+
+const UNTUNED: &str =
+    "seed = 3\n[database]\npath = \"items.lance\"\n[score]\nsql = \"weight\"\n[stop]\nevaluations = 90\n";
+
+/// A library of 800 items as `items.lance`, and a run file that names no rule.
+fn untuned() -> TempDir {
+    let folder = folder();
+    dataset(&folder, &clustered(800, 6, 8, &mut rng(12)), &Default::default());
+    std::fs::write(folder.path().join("run.toml"), UNTUNED).expect("written");
+    folder
+}
+
+#[test]
+fn a_run_file_that_names_no_rule_gets_it_and_spends_its_budget() {
+    let folder = untuned();
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("run/run.json")).expect("run.json")).expect("JSON");
+    assert_eq!(manifest["config"]["update"]["rule"], "surrogate");
+    assert_eq!(manifest["ended"]["evaluations"], 90, "{manifest}");
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let folder = untuned();
+    let results: Vec<DataFrame> = ["1", "3"]
+        .iter()
+        .map(|threads| {
+            let out = format!("run-{threads}");
+            let run = std::process::Command::new(env!("CARGO_BIN_EXE_uphill"))
+                .args(["search", "run.toml", "--out", &out])
+                .current_dir(folder.path())
+                .envs(["RAYON_NUM_THREADS", "MATMUL_NUM_THREADS"].map(|name| (name, threads)))
+                .output()
+                .expect("the binary runs");
+            assert!(run.status.success(), "{}", stderr(&run));
+            uphill_ok(&["results", &out, "-o", &format!("{out}.parquet")], folder.path());
+            read(&folder.path().join(format!("{out}.parquet")))
+        })
+        .collect();
+    assert_eq!(results[0].height(), 90);
+    assert!(results[0].equals_missing(&results[1]), "{} {}", results[0], results[1]);
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused() {
+    let folder = untuned();
+    for (set, message) in [
+        ("batch=0", "update.batch: expected at least 1, found 0"),
+        ("points=1", "update.points: expected at least 2, found 1"),
+    ] {
+        let set = format!("update.{set}");
+        let arguments = ["search", "run.toml", "--out", "run", "--set", "update.rule=surrogate", "--set", &set];
+        let output = uphill(&arguments, folder.path());
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
+        assert!(!folder.path().join("run/results").join("iteration=000000").exists());
+    }
+}
