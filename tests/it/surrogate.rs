@@ -197,11 +197,12 @@ fn settings_that_cannot_be_are_refused() {
         ("batch=0", "update.batch: expected at least 1, found 0"),
         ("points=1", "update.points: expected at least 2, found 1"),
     ] {
+        let out = format!("run-{set}");
         let set = format!("update.{set}");
-        let arguments = ["search", "run.toml", "--out", "run", "--set", "update.rule=surrogate", "--set", &set];
+        let arguments = ["search", "run.toml", "--out", &out, "--set", "update.rule=surrogate", "--set", &set];
         let output = uphill(&arguments, folder.path());
         assert!(!output.status.success());
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
-        assert!(!folder.path().join("run/results").join("iteration=000000").exists());
+        assert!(!folder.path().join(out).join("results/iteration=000000").exists());
     }
 }
