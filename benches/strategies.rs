@@ -16,8 +16,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use polars::prelude::DataFrame;
 use uphill::{
-    IndexOptions, LanceDatabase, QueryUpdate, RlUpdate, Runner, SqlScore, Step, Stop, SurrogateUpdate, TopKUpdate,
-    VectorDatabase,
+    Group, IndexOptions, LanceDatabase, Pruned, QueryUpdate, RlUpdate, Runner, SqlScore, Step, Stop, SurrogateUpdate,
+    TopKPrune, TopKUpdate, VectorDatabase,
 };
 
 const TOP: usize = 100;
@@ -45,12 +45,20 @@ struct Arguments {
     bench: bool,
 }
 
+type Rule = fn() -> Box<dyn QueryUpdate>;
+
 /// Each rule by the name it has in a run file, with its settings.
-fn rules() -> Vec<(&'static str, fn() -> Box<dyn QueryUpdate>)> {
+fn rules() -> Vec<(&'static str, Rule)> {
     vec![
         ("surrogate", || Box::new(SurrogateUpdate::new())),
         ("rl, lr 0.5", || Box::new(RlUpdate::new(0.5))),
         ("rl, lr 2", || Box::new(RlUpdate::new(2.0))),
+        ("rl, lr 0.25, 1, 5, pruned to 16", || {
+            Box::new(Pruned::new(
+                TopKPrune::new(16).group(Group::Global),
+                Box::new(RlUpdate::branching(vec![0.25, 1.0, 5.0])),
+            ))
+        }),
         ("top-k, k 3", || Box::new(TopKUpdate::new(3))),
         ("random", || Box::new(random)),
     ]
@@ -77,7 +85,7 @@ fn main() -> Result<()> {
             let mut best: Vec<f64> = items.column(score)?.f64()?.into_no_null_iter().collect();
             ensure!(best.len() > TOP, "{}: fewer than {TOP} items", data.display());
             best.sort_by(|a, b| b.total_cmp(a));
-            let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(&[score.clone()])?;
+            let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(std::slice::from_ref(score))?;
             for (name, rule) in rules() {
                 if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| wanted == name) {
                     continue;
@@ -97,13 +105,7 @@ fn main() -> Result<()> {
 }
 
 /// Mean and standard error of the shares found, and the time, over the seeds.
-fn measure(
-    database: &LanceDatabase,
-    score: &str,
-    cut: f64,
-    rule: fn() -> Box<dyn QueryUpdate>,
-    seeds: u64,
-) -> Result<String> {
+fn measure(database: &LanceDatabase, score: &str, cut: f64, rule: Rule, seeds: u64) -> Result<String> {
     let budgets = SHARES.map(|share| (database.len() as f64 * share).round() as u64);
     let (mut shares, mut seconds, mut scored) = ([const { Vec::new() }; SHARES.len()], 0.0, 0);
     for seed in 0..seeds {

@@ -1,21 +1,28 @@
 //! The run file: TOML ⇒ the parts of a [`Runner`]. Unknown keys are errors.
 
 mod score;
+mod update;
 
 use std::path::{Path, PathBuf};
 
+use ndarray::Array2;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use self::score::ScoreConfig;
+use self::score::forget_how_asked;
+pub use self::update::{GradientConfig, LearningRates, PruneConfig, UpdateConfig};
 use crate::bridge;
-use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
+use crate::database::{
+    GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, with_gradients,
+};
 use crate::error::{AtPath, Error, Result};
 use crate::filter::SqlFilter;
 use crate::log::read_parquet;
 use crate::runner::{Runner, Stop};
 use crate::schema::{self, EMBEDDING};
-use crate::update::{QueryUpdate, RlUpdate, SurrogateUpdate, TopKUpdate, stream};
+use crate::update::stream;
 
 /// A run file, resolved: what `run.json` keeps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +44,10 @@ pub struct Config {
     /// `[update]`
     #[serde(default)]
     pub update: UpdateConfig,
+    /// `[prune]`
+    pub prune: Option<PruneConfig>,
+    /// `[gradient]`
+    pub gradient: Option<GradientConfig>,
     /// `[stop]`
     #[serde(default)]
     pub stop: StopConfig,
@@ -100,47 +111,6 @@ pub enum Direction {
     Maximize,
     /// Smaller is better: `score` is the negative, `raw_score` is kept.
     Minimize,
-}
-
-/// `[update]`: how the queries move.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum UpdateConfig {
-    /// [`RlUpdate`].
-    Rl {
-        /// Step length.
-        #[serde(default = "half")]
-        lr: f64,
-        /// Pull to the mean of what a query met.
-        #[serde(default)]
-        distance_penalty: f64,
-        /// Whether the pull is the same for every `lr`.
-        #[serde(default = "yes")]
-        scale_distance_penalty: bool,
-    },
-    /// [`TopKUpdate`].
-    TopK {
-        /// Items whose mean a query moves to.
-        #[serde(default = "three")]
-        k: usize,
-        /// Whether better items weigh more.
-        #[serde(default = "yes")]
-        score_weighting: bool,
-    },
-    /// [`SurrogateUpdate`], the default.
-    Surrogate {
-        /// Items scored per iteration; grows from 5 to 32 where nothing is said.
-        batch: Option<usize>,
-        /// Scored items that the model is fitted to, at most.
-        #[serde(default = "thousand")]
-        points: usize,
-    },
-}
-
-impl Default for UpdateConfig {
-    fn default() -> Self {
-        UpdateConfig::Surrogate { batch: None, points: thousand() }
-    }
 }
 
 /// `[stop]`: when the search ends, whichever comes first.
@@ -290,14 +260,18 @@ impl Config {
     /// # Errors
     /// A file without an `embedding` column of the library's dimension.
     pub fn queries(&self, database: &dyn VectorDatabase) -> Result<DataFrame> {
-        match (&self.queries.path, self.queries.sample) {
-            (Some(_), Some(_)) => Err(Error::Config("queries: give `sample` or `path`, not both".into())),
-            (Some(path), None) => queries_from(path, database.dim()),
+        let queries = match (&self.queries.path, self.queries.sample) {
+            (Some(_), Some(_)) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
+            (Some(path), None) => queries_from(path, database.dim())?,
             (None, sample) => {
                 let mut rng = stream(self.seed, "queries", 0, 0);
                 let items = database.sample(sample.unwrap_or(16), &mut rng)?;
-                queries_at(database, &items)
+                queries_at(database, &items)?
             }
+        };
+        match self.gradient {
+            Some(_) => with_gradients(&queries, Array2::zeros((queries.height(), database.dim())).view()),
+            None => Ok(queries),
         }
     }
 
@@ -307,16 +281,21 @@ impl Config {
     /// A section that contradicts itself.
     pub fn runner(&self, database: LanceDatabase) -> Result<Runner> {
         let score = self.score.scorer()?;
-        let update: Box<dyn QueryUpdate> = match self.update {
-            UpdateConfig::Rl { lr, distance_penalty, scale_distance_penalty } => {
-                let rule = RlUpdate::new(lr).distance_penalty(distance_penalty);
-                Box::new(rule.scale_distance_penalty(scale_distance_penalty))
+        if let (UpdateConfig::Surrogate { .. }, Some(section)) =
+            (&self.update, self.prune.as_ref().map(|_| "prune").or(self.gradient.as_ref().map(|_| "gradient")))
+        {
+            let rules = "rl, top-k or top-k-discrete";
+            return Err(Error::Config(format!(
+                "{section}: the rule `surrogate` places its queries itself; set update.rule to {rules}"
+            )));
+        }
+        let update = self.update.rule(self.prune.as_ref(), self.gradient.as_ref());
+        let database: Box<dyn VectorDatabase> = match &self.gradient {
+            None => Box::new(database),
+            Some(gradient) if gradient.scales.is_empty() => {
+                return Err(Error::Config("gradient.scales: expected at least one, found none".into()));
             }
-            UpdateConfig::TopK { k, score_weighting } => Box::new(TopKUpdate::new(k).score_weighting(score_weighting)),
-            UpdateConfig::Surrogate { batch, points } => {
-                let rule = SurrogateUpdate::new().points(points);
-                Box::new(batch.into_iter().fold(rule, SurrogateUpdate::batch))
-            }
+            Some(gradient) => Box::new(GradientQuery::new(database, GradientColumn, gradient.scales.clone())),
         };
         let stop = Stop {
             evaluations: self.stop.evaluations,
@@ -326,17 +305,14 @@ impl Config {
             failed_share: Some(self.stop.failed_share),
         };
         let config = serde_json::to_value(self.absolute()).map_err(|error| Error::Config(error.to_string()))?;
-        let mut runner = Runner::from_parts(Box::new(database), score, update)
+        let mut runner = Runner::from_parts(database, score, update)
             .seed(self.seed)
             .stop(stop)
             .minimize(self.score.direction == Direction::Minimize)
             .on_error(self.score.on_error)
             .describe(config);
         if !self.score.reuse.is_empty() {
-            runner = runner.reuse(&self.score.reuse(), |config| {
-                let section: ScoreConfig = serde_json::from_value(config["score"].clone()).ok()?;
-                Some(section.version())
-            })?;
+            runner = runner.reuse(&self.score.reuse(), |config| config.get("score").map(ScoreConfig::version_of))?;
         }
         if let Some(sql) = &self.filter.sql {
             runner = runner.filter(SqlFilter::new(sql));
@@ -345,15 +321,14 @@ impl Config {
     }
 
     /// Says which settings differ from a run's that a resumed run must share.
-    /// Stop conditions may differ.
-    pub fn differences(&self, then: &serde_json::Value) -> Vec<String> {
+    /// Stop conditions may differ, and how scorers are asked.
+    pub fn differences(&self, then: &Value) -> Vec<String> {
         // Through text, as what is compared with was: numbers are then read alike.
-        let now = serde_json::to_string(&self.absolute())
-            .ok()
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
+        let now = serde_json::to_string(&self.absolute()).and_then(|text| serde_json::from_str(&text));
+        let (mut then, mut now): (Value, Value) = (then.clone(), now.unwrap_or_default());
+        [&mut then, &mut now].into_iter().for_each(forget_what_may_change);
         let mut found = Vec::new();
-        compare("", then, &now, &mut found);
+        compare("", &then, &now, &mut found);
         found
     }
 }
@@ -368,31 +343,36 @@ pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataF
     schema::queries(vectors.view().mapv(f64::from).view())
 }
 
-fn compare(path: &str, then: &serde_json::Value, now: &serde_json::Value, found: &mut Vec<String>) {
-    // How a scorer is asked, not what it is asked.
-    const MAY_CHANGE: [&str; 9] = [
-        "stop",
-        "database.index_cache_mb",
-        "score.batch_size",
-        "score.workers",
-        "score.concurrency",
-        "score.timeout",
-        "score.retries",
-        "score.on_error",
-        "score.trust_scores",
-    ];
-    if MAY_CHANGE.contains(&path) || then == now {
+/// Takes out of a configuration, as JSON, what a resumed run may change.
+fn forget_what_may_change(config: &mut Value) {
+    let Some(sections) = config.as_object_mut() else { return };
+    sections.retain(|name, _| name != "stop");
+    if let Some(database) = sections.get_mut("database").and_then(Value::as_object_mut) {
+        database.retain(|key, _| key != "index_cache_mb");
+    }
+    sections.get_mut("score").map(forget_how_asked);
+}
+
+/// Finds the keys whose values differ; in lists of tables, such as `score.sum`, those of each table.
+fn compare(path: &str, then: &Value, now: &Value, found: &mut Vec<String>) {
+    if then == now {
         return;
     }
-    if let (Some(a), Some(b)) = (then.as_object(), now.as_object()) {
-        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-        for key in keys {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let null = serde_json::Value::Null;
-            compare(&path, a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null), found);
+    match (then, now) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(&path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
+            }
         }
-    } else {
-        found.push(format!("{path} was {then}, is {now}"));
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().chain(b).all(Value::is_object) => {
+            for (position, (a, b)) in a.iter().zip(b).enumerate() {
+                let label = a["name"].as_str().map_or_else(|| position.to_string(), str::to_string);
+                compare(&format!("{path}[{label}]"), a, b, found);
+            }
+        }
+        _ => found.push(format!("{path} was {then}, is {now}")),
     }
 }
 

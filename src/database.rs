@@ -11,7 +11,7 @@ use polars::prelude::DataFrame;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-pub use self::gradient::GradientQuery;
+pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions};
 pub(crate) use self::lance::{META_LIBRARY, META_METRIC, on_runtime};
 use crate::error::Result;

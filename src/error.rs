@@ -64,7 +64,7 @@ pub enum Error {
         items: usize,
     },
     /// A signal asked the run to stop; what was finished is kept.
-    #[error("interrupted; continue with --resume")]
+    #[error("interrupted")]
     Interrupted,
     /// A library underneath failed.
     #[error("{context}: {message}")]

@@ -1,14 +1,36 @@
-//! Files that appear whole or not at all: write aside, fsync, rename, fsync the parent.
+//! Files and folders that appear whole or not at all: write aside, fsync, rename, fsync the parent.
+//!
+//! Whatever this crate writes to last goes through here.
 
 use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{AtPath, Error, Result};
+
+#[cfg(debug_assertions)]
+mod fault;
+#[cfg(debug_assertions)]
+use fault::announce;
+
+/// Fail points are for tests.
+#[cfg(not(debug_assertions))]
+fn announce(_operation: &str, _paths: &[&Path]) -> io::Result<()> {
+    Ok(())
+}
+
+/// Does a file operation, under a name for the tests; an error names the last of the paths.
+fn operate<T>(name: &str, paths: &[&Path], operation: impl FnOnce() -> io::Result<T>) -> Result<T> {
+    let last = paths.last().copied().unwrap_or(Path::new(""));
+    announce(name, paths).and_then(|()| operation()).at_path(last)
+}
 
 /// A scratch folder beside a target, locked by this process and removed when dropped.
 /// What an earlier process that died left there is cleared away first.
 pub(crate) struct Partial {
     path: PathBuf,
+    target: PathBuf,
     _lock: File,
 }
 
@@ -20,16 +42,24 @@ impl Partial {
         if !parent.is_dir() {
             return Err(Error::input(target, format!("the folder {} does not exist", parent.display())));
         }
-        let path = parent.join(format!(".{}.partial", name.to_string_lossy()));
-        fs::create_dir_all(&path).at_path(&path)?;
-        let lock = lock(&path)?;
-        for entry in fs::read_dir(&path).at_path(&path)? {
-            let entry = entry.at_path(&path)?.path();
+        let path = target.with_file_name(format!(".{}.partial", name.to_string_lossy()));
+        create(&path)?;
+        let lock = lock(&path).map_err(|error| match error {
+            Error::Locked { .. } => Error::Locked { path: target.into() },
+            other => other,
+        })?;
+        let partial = Partial { path, target: target.into(), _lock: lock };
+        if partial.holds_the_replaced() {
+            rename(&partial.replaced(), target)?;
+            sync_dir(parent)?;
+        }
+        for entry in fs::read_dir(&partial.path).at_path(&partial.path)? {
+            let entry = entry.at_path(&partial.path)?.path();
             if entry.is_dir() {
-                fs::remove_dir_all(&entry).at_path(&entry)?;
+                remove(&entry)?;
             }
         }
-        Ok(Partial { path, _lock: lock })
+        Ok(partial)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -37,57 +67,152 @@ impl Partial {
     }
 
     /// Gives a finished folder its name; one that was there under that name goes.
-    pub(crate) fn publish(self, finished: &Path, target: &Path) -> Result<()> {
-        if target.exists() {
-            let old = self.path.join("replaced");
-            fs::rename(target, &old).at_path(target)?;
+    pub(crate) fn publish(self, finished: &Path) -> Result<()> {
+        sync_tree(finished)?;
+        if self.target.exists() {
+            rename(&self.target, &self.replaced())?;
         }
-        fs::rename(finished, target).at_path(target)?;
-        sync_dir(parent(target))
+        if let Err(error) = rename(finished, &self.target) {
+            if self.holds_the_replaced() {
+                let _ = rename(&self.replaced(), &self.target);
+            }
+            return Err(error);
+        }
+        sync_dir(parent(&self.target))
+    }
+
+    fn replaced(&self) -> PathBuf {
+        self.path.join("replaced")
+    }
+
+    /// Whether a process was stopped after it took the old one away and before it put the new one there.
+    fn holds_the_replaced(&self) -> bool {
+        self.replaced().exists() && !self.target.exists()
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        if !self.holds_the_replaced() {
+            let _ = remove(&self.path);
+        }
     }
 }
 
-/// Takes the lock file in a folder. It dies with the process.
+/// Takes the lock file in a folder. It dies with the process; children do not inherit it.
 pub(crate) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).at_path(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path: folder.to_path_buf() }),
-        Err(fs::TryLockError::Error(cause)) => Err(Error::Io { path, cause }),
+    let locked = || Error::Locked { path: folder.to_path_buf() };
+    let file = operate("create", &[&path], || File::options().create(true).truncate(false).write(true).open(&path))?;
+    operate("lock", &[&path], || match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Err(fs::TryLockError::Error(cause)) => Err(cause),
+    })?
+    .then_some(())
+    .ok_or_else(locked)?;
+    // Its last holder may have removed it in between; a lock on a file that is gone keeps nobody out.
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let ours = file.metadata().map(identity).at_path(&path)?;
+    if fs::metadata(&path).map(identity).is_ok_and(|there| there == ours) { Ok(file) } else { Err(locked()) }
+}
+
+/// A file that is not in its place yet.
+pub(crate) struct Aside {
+    file: File,
+    path: PathBuf,
+}
+
+impl Write for Aside {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        announce("write", &[&self.path])?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
 /// Writes a file aside in `tmp`, and moves it to its place when it is durable.
-pub(crate) fn publish_file(tmp: &Path, target: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let aside = tmp.join(name);
-    let mut file = File::create(&aside).at_path(&aside)?;
-    write(&mut file)?;
-    file.sync_all().at_path(&aside)?;
-    fs::rename(&aside, target).at_path(target)?;
+pub(crate) fn publish_file(tmp: &Path, target: &Path, write: impl FnOnce(&mut Aside) -> Result<()>) -> Result<()> {
+    let path = tmp.join(target.file_name().unwrap_or_default());
+    let file = operate("create", &[&path], || File::create(&path))?;
+    let mut aside = Aside { file, path };
+    write(&mut aside)?;
+    sync(&aside.file, &aside.path)?;
+    publish(&aside.path, target)
+}
+
+/// Moves what is durable to its place, durably.
+pub(crate) fn publish(aside: &Path, target: &Path) -> Result<()> {
+    rename(aside, target)?;
     sync_dir(parent(target))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    operate("rename", &[from, to], || fs::rename(from, to))
+}
+
+/// Opens a file to write more to its end.
+pub(crate) fn append(path: &Path) -> Result<File> {
+    operate("create", &[path], || File::options().create(true).append(true).open(path))
+}
+
+/// Writes a small file that need not survive the machine.
+pub(crate) fn note(path: &Path, text: &str) -> Result<()> {
+    operate("note", &[path], || fs::write(path, text))
+}
+
+/// Removes a file.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    operate("remove", &[path], || fs::remove_file(path))
+}
+
+/// Makes a folder, unless it is there.
+pub(crate) fn create(folder: &Path) -> Result<()> {
+    operate("create folder", &[folder], || match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made,
+    })
+}
+
+/// Makes a folder and those that it is in, durably.
+pub(crate) fn create_all(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    create_all(parent(folder))?;
+    create(folder)?;
+    sync_dir(parent(folder))
+}
+
+/// Removes a folder with all that is in it, if it is there.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
+    operate("remove folder", &[folder], || match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    })
+}
+
+fn sync(file: &File, path: &Path) -> Result<()> {
+    operate("sync", &[path], || file.sync_all())
 }
 
 /// Makes the entries of a folder durable.
 pub(crate) fn sync_dir(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|folder| folder.sync_all()).at_path(folder)
+    sync(&File::open(folder).at_path(folder)?, folder)
 }
 
 /// Makes everything below a folder durable.
-pub(crate) fn sync_tree(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).at_path(folder)? {
-        let entry = entry.at_path(folder)?.path();
+fn sync_tree(folder: &Path) -> Result<()> {
+    let mut entries: Vec<fs::DirEntry> = fs::read_dir(folder).and_then(|entries| entries.collect()).at_path(folder)?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries.iter().map(fs::DirEntry::path) {
         if entry.is_dir() {
             sync_tree(&entry)?;
         } else {
-            File::open(&entry).and_then(|file| file.sync_all()).at_path(&entry)?;
+            sync(&File::open(&entry).at_path(&entry)?, &entry)?;
         }
     }
     sync_dir(folder)

@@ -152,18 +152,18 @@ impl std::fmt::Display for Invalid {
 /// (unless `skip_invalid`), a dataset that is there already (unless `overwrite`).
 pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &IndexOptions) -> Result<IndexReport> {
     let (items, dataset) = (items.as_ref(), dataset.as_ref());
-    if dataset.exists() && !options.overwrite {
-        return Err(Error::input(dataset, "already exists; choose another name, or replace it with --overwrite"));
-    }
     let files = find_files(items)?;
     let metric = options.metric.unwrap_or(Metric::L2);
     let rows = Rows::open(&files, metric, options)?;
 
     let partial = folder::Partial::beside(dataset)?;
+    // Under the lock: another process may just have built it.
+    if dataset.exists() && !options.overwrite {
+        return Err(Error::input(dataset, "already exists; choose another name, or replace it with --overwrite"));
+    }
     let target = partial.path().join("dataset.lance");
     let report = build(rows, &target, metric, options)?;
-    folder::sync_tree(&target)?;
-    partial.publish(&target, dataset)?;
+    partial.publish(&target)?;
     Ok(report)
 }
 
@@ -177,7 +177,7 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
     if let Some(error) = outcome.error {
         return Err(error);
     }
-    let mut dataset = written.doing("writing the dataset")?;
+    let mut dataset = written.doing(target.display())?;
 
     let partitions = match options.index {
         IndexKind::None => None,
@@ -216,12 +216,12 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
         }
         lance::Result::Ok(())
     })?
-    .doing("building the index")?;
+    .doing(target.display())?;
     Ok(IndexReport { rows: outcome.kept, dim, partitions, invalid: outcome.invalid })
 }
 
 /// The files that a path, a glob or a folder means, sorted.
-fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
     let pattern = items.to_string_lossy();
     let mut files: Vec<PathBuf> = if items.is_file() {
         vec![items.to_path_buf()]

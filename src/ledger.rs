@@ -14,6 +14,7 @@ use polars::prelude::*;
 
 use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
+use crate::folder;
 use crate::log::{read_parquet, write_parquet};
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, RAW_SCORE, REASON, SCORE};
 use crate::score::{OnError, Reusable, Score, check_answers, without_failures};
@@ -74,7 +75,7 @@ impl Folder {
     fn ticket(&mut self, items: usize) -> Result<PathBuf> {
         let path = self.path.join(format!("asked-{:06}", self.tickets));
         self.tickets += 1;
-        fs::write(&path, items.to_string()).at_path(&path)?;
+        folder::note(&path, &items.to_string())?;
         Ok(path)
     }
 }
@@ -375,7 +376,7 @@ fn ask_batch(score: &dyn Score, batch: &DataFrame, on_error: OnError, ledger: &M
     };
     ledger().keep(&answers, score.is_paid())?;
     if let Some(ticket) = ticket {
-        fs::remove_file(&ticket).at_path(&ticket)?;
+        folder::remove_file(&ticket)?;
     }
     failure.map_or(Ok(()), Err)
 }

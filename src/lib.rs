@@ -56,15 +56,18 @@
 //!
 //! [`VectorDatabase`] ([`LanceDatabase`], [`GradientQuery`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
 //! scored; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
-//! they are worth, and each item is asked for once per run;
-//! [`SearchLog`] keeps every iteration as Parquet; [`QueryUpdate`] ([`RlUpdate`], [`TopKUpdate`]) moves the queries;
-//! [`Runner`] is the loop. [`Config`] builds all of them from a TOML file, as the command line does.
+//! they are worth, and each item is asked for once per run; [`SearchLog`] keeps every iteration as Parquet;
+//! [`Prune`] ([`TopKPrune`], in a [`Pruned`] rule) says which queries go on; [`QueryUpdate`] ([`RlUpdate`],
+//! [`TopKUpdate`], [`TopKDiscreteUpdate`]) moves them; [`Runner`] is the loop. [`Config`] builds all of them
+//! from a TOML file, as the command line does. [`evaluate`](evaluate()) says how much of the best a run found,
+//! where the scores of all items are known.
 //! Everything is synchronous, and safe to call from inside an async runtime.
 
 mod bridge;
 mod config;
 mod database;
 mod error;
+mod evaluate;
 mod filter;
 mod folder;
 mod index;
@@ -77,26 +80,33 @@ mod update;
 
 pub use bridge::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
 pub use config::{
-    Config, DatabaseConfig, Direction, FilterConfig, QueriesConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
+    Config, DatabaseConfig, Direction, FilterConfig, GradientConfig, LearningRates, PruneConfig, QueriesConfig,
+    ScoreConfig, StopConfig, UpdateConfig, queries_at,
 };
 pub use database::{
-    GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, Request, VectorDatabase, Visit,
+    Gradient, GradientColumn, GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, Request,
+    VectorDatabase, Visit, with_gradients,
 };
 pub use error::{Error, Result};
+pub use evaluate::{Evaluation, Truth, evaluate};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, index};
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, read_parquet};
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{
-    ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, IntoScores, OnError, Reuse, Score, SqlScore, SumScore,
+    ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, HttpScore, IntoScores, OnError, Reuse, Score,
+    SqlScore, SumScore,
 };
-pub use update::{Context, QueryUpdate, RlUpdate, Step, SurrogateUpdate, TopKUpdate, next_queries, stream};
+pub use update::{
+    Context, Group, Norm, Prune, Pruned, QueryUpdate, RlUpdate, ScoreGradient, Step, SurrogateUpdate,
+    TopKDiscreteUpdate, TopKPrune, TopKUpdate, Worth, next_queries, stream,
+};
 
 /// Column names of the frames.
 pub mod columns {
     pub use crate::schema::{
-        COLLECTION_IDX, DB_IDX, DISTANCE, EMBEDDING, EVALUATION, ITERATION, PARENT_IDX, QUERY_IDX, RAW_SCORE, REASON,
-        RESERVED, SCORE, SOURCE_ROW,
+        COLLECTION_IDX, DB_IDX, DISTANCE, EMBEDDING, EVALUATION, GRADIENT, ITERATION, PARENT_IDX, QUERY_IDX, RAW_SCORE,
+        REASON, RESERVED, SCORE, SOURCE_ROW,
     };
 }

@@ -14,6 +14,7 @@
 
 mod compile;
 mod manifest;
+mod paths;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,8 +26,8 @@ use polars::prelude::*;
 
 pub use self::compile::collect;
 pub(crate) use self::manifest::now;
-use self::manifest::read_manifest;
 pub use self::manifest::{Ended, FORMAT_VERSION, Manifest, StopReason};
+use self::manifest::{is_unused, read_manifest};
 use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
@@ -43,23 +44,27 @@ pub struct SearchLog {
 }
 
 impl SearchLog {
-    /// Starts a run in a folder that does not exist yet, or is empty.
+    /// Starts a run in a folder that does not exist yet, or is empty, or holds no more than what a
+    /// process left that was killed before it wrote run.json.
     ///
     /// # Errors
-    /// A folder with something in it.
+    /// A folder with something else in it, which is left as it is; another process that writes to it.
     pub fn create(path: impl AsRef<Path>, manifest: Manifest) -> Result<Self> {
         let path = path.as_ref();
-        fs::create_dir_all(path).at_path(path)?;
-        if fs::read_dir(path).at_path(path)?.next().is_some() {
-            let reason = match path.join("run.json").exists() {
-                true => "already holds a run; go on with it (--resume), or choose another folder",
-                false => "is not empty and not a run folder; choose another",
-            };
+        let holds_a_run = || path.join("run.json").exists();
+        folder::create_all(path)?;
+        if !holds_a_run() && !is_unused(path)? {
+            return Err(Error::input(path, "is not empty and not a run folder; choose another"));
+        }
+        let lock = folder::lock(path);
+        // Under the lock: another process may have been a little faster.
+        if holds_a_run() && !matches!(lock, Err(Error::Locked { .. })) {
+            let reason = "already holds a run; go on with it (--resume), or choose another folder";
             return Err(Error::input(path, reason));
         }
-        let lock = folder::lock(path)?;
+        let lock = lock?;
         for name in ["tmp", "queries", "results", "ledger"] {
-            fs::create_dir(path.join(name)).at_path(path.join(name))?;
+            folder::create(&path.join(name))?;
         }
         let log = SearchLog {
             path: path.into(),
@@ -69,9 +74,8 @@ impl SearchLog {
             lock: Some(lock),
             temporary: None,
         };
-        log.write_manifest()?;
-        folder::sync_dir(path)?;
         folder::sync_dir(folder::parent(path))?;
+        log.write_manifest()?;
         Ok(log)
     }
 
@@ -102,15 +106,15 @@ impl SearchLog {
     /// # Errors
     /// As [`SearchLog::open`]; another process that writes to it.
     pub fn resume(path: impl AsRef<Path>) -> Result<Self> {
-        let mut log = Self::open(&path)?;
-        log.lock = Some(folder::lock(path.as_ref())?);
-        // Whatever a killed process was writing. The committed is read again under the lock.
-        let tmp = log.path.join("tmp");
-        fs::remove_dir_all(&tmp)
-            .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-            .at_path(&tmp)?;
-        fs::create_dir(&tmp).at_path(&tmp)?;
-        log.iterations = committed(&log.path.join("results"))?;
+        let path = path.as_ref();
+        // A folder that is not a run's gets no lock file.
+        read_manifest(path)?;
+        let lock = folder::lock(path)?;
+        let mut log = Self::open(path)?;
+        log.lock = Some(lock);
+        // Whatever a killed process was writing.
+        folder::remove(&log.tmp())?;
+        folder::create(&log.tmp())?;
         if let Some(last) = log.iterations.last() {
             log.columns = Some(log.results(*last)?.schema().clone());
         }
@@ -208,11 +212,9 @@ impl SearchLog {
             return Err(Error::input(&self.path, "is open for reading only"));
         }
         let aside = self.tmp().join(format!("{kind}-{iteration:06}"));
-        fs::create_dir_all(&aside).at_path(&aside)?;
-        write_parquet(&aside, &aside.join("part-0000.parquet"), frame)?;
-        let target = self.partition(kind, iteration);
-        fs::rename(&aside, &target).at_path(&target)?;
-        folder::sync_dir(&self.path.join(kind))
+        folder::create(&aside)?;
+        write_parquet(&self.tmp(), &aside.join("part-0000.parquet"), frame)?;
+        folder::publish(&aside, &self.partition(kind, iteration))
     }
 
     /// The queries frame of an iteration.

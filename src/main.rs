@@ -13,7 +13,7 @@ use polars::prelude::*;
 use serde_json::json;
 use uphill::{
     Asked, Config, Error, IndexKind, IndexOptions, LanceDatabase, Metric, Progress, Runner, SearchLog, StopReason,
-    Summary,
+    Summary, Truth,
 };
 
 use crate::output::Output;
@@ -50,7 +50,15 @@ enum Command {
     /// The query vectors of each iteration.
     Queries(Show),
     /// The path of each query and the scores it met.
-    Trajectories(Show),
+    Trajectories {
+        /// A path from its start for each leaf of the tree that branching queries make, with `leaf_idx` and `pruned`.
+        #[arg(long)]
+        paths: bool,
+        #[command(flatten)]
+        show: Show,
+    },
+    /// How much of the best a run found, and at what cost, where the scores of all items are known.
+    Evaluate(Evaluate),
     /// What a dataset or a run folder is: rows, index, version; how far, how it ended, best.
     Inspect {
         /// A Lance dataset or a run folder.
@@ -138,6 +146,29 @@ struct Show {
     output: Output,
 }
 
+#[derive(clap::Args)]
+struct Evaluate {
+    /// The run folder.
+    run: PathBuf,
+    /// The items that were indexed, with their true scores: a Parquet file, a glob, or a folder of .parquet files.
+    #[arg(long, value_name = "ITEMS.parquet")]
+    truth: PathBuf,
+    /// The column of the true score.
+    #[arg(long)]
+    score_column: String,
+    /// How many items are the best.
+    #[arg(long, default_value_t = 100)]
+    top: usize,
+    /// Match items by this column, which both have, instead of by row number.
+    #[arg(long, value_name = "COLUMN")]
+    key: Option<String>,
+    /// A row for each number of items scored, instead of 1, 2, 5 % of the library and all.
+    #[arg(long)]
+    curve: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
 #[derive(Clone, Copy)]
 struct Partitions(Option<usize>);
 
@@ -163,7 +194,7 @@ fn main() -> ExitCode {
     output::log_warnings();
     let signals = match Signals::install() {
         Ok(signals) => signals,
-        Err(error) => return fail(&error.into()),
+        Err(error) => return fail(&error.into(), ExitCode::FAILURE),
     };
     let done = match command {
         Command::Index(arguments) => index(arguments, &signals),
@@ -172,24 +203,28 @@ fn main() -> ExitCode {
         Command::Tell { run, scores } => tell(run, scores, &signals),
         Command::Results(arguments) => show(arguments, |log| log.compile_results()).and_then(|log| ended(&log)),
         Command::Queries(arguments) => show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())).map(drop),
-        Command::Trajectories(arguments) => show(arguments, |log| log.compile_trajectories()).map(drop),
+        Command::Trajectories { paths: false, show: arguments } => {
+            show(arguments, |log| log.compile_trajectories()).map(drop)
+        }
+        Command::Trajectories { paths: true, show: arguments } => show(arguments, |log| log.compile_paths()).map(drop),
+        Command::Evaluate(arguments) => evaluate(arguments),
         Command::Inspect { path, json } => inspect(path, json),
     };
     match done {
         Ok(()) => signals.exit_code(),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(&error, signals.exit_code()),
     }
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
+fn fail(error: &anyhow::Error, interrupted: ExitCode) -> ExitCode {
     eprintln!("uphill: {error:#}");
-    ExitCode::from(match error.downcast_ref::<Error>() {
-        Some(Error::Config(_)) => 2,
-        Some(Error::Locked { .. }) => 4,
-        Some(Error::Interrupted) => 130,
-        _ => 1,
-    })
+    match error.downcast_ref::<Error>() {
+        Some(Error::Config(_)) => ExitCode::from(2),
+        Some(Error::Locked { .. }) => ExitCode::from(4),
+        Some(Error::Interrupted) => interrupted,
+        _ => ExitCode::FAILURE,
+    }
 }
 
 fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
@@ -255,7 +290,10 @@ fn prepare(config: &Config, resume: Option<&PathBuf>) -> anyhow::Result<(Runner,
     if let Some(manifest) = &pinned {
         let differences = config.differences(&manifest.config);
         if !differences.is_empty() {
-            let reason = format!("--resume: only stop conditions may change, but {}", differences.join("; "));
+            let reason = format!(
+                "--resume: only stop conditions and how scorers are asked may change, but {}",
+                differences.join("; ")
+            );
             return Err(Error::Config(reason).into());
         }
     }
@@ -361,6 +399,14 @@ fn show(arguments: Show, query: impl Fn(&SearchLog) -> uphill::Result<LazyFrame>
     }
     arguments.output.write(frame)?;
     Ok(log)
+}
+
+fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
+    let log = SearchLog::open(&arguments.run)?;
+    let truth = Truth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
+    let evaluation = uphill::evaluate(&log, &truth, arguments.top)?;
+    let frame = if arguments.curve { evaluation.curve()? } else { evaluation.at(&[0.01, 0.02, 0.05])? };
+    arguments.output.write(frame.lazy())
 }
 
 fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {

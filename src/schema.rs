@@ -15,6 +15,8 @@ pub const QUERY_IDX: &str = "query_idx";
 pub const PARENT_IDX: &str = "parent_idx";
 /// u32: the starting query that this one descends from.
 pub const COLLECTION_IDX: &str = "collection_idx";
+/// array of f64, in the queries of a search along gradients only: where the score falls at the query.
+pub const GRADIENT: &str = "gradient";
 /// u64: the stable identity of an item.
 pub const DB_IDX: &str = "db_idx";
 /// f32: from the query to the item; smaller is nearer under every metric.
@@ -176,6 +178,13 @@ pub(crate) fn u32s(frame: &DataFrame, name: &str) -> Result<Vec<u32>> {
     let column = expect("frame", frame, name, &DataType::UInt32)?;
     let values = column.u32().map_err(|error| Error::contract("frame", name, "u32", error))?;
     Ok(values.into_no_null_iter().collect())
+}
+
+/// The values of a nullable u32 column.
+pub(crate) fn nullable_u32s(frame: &DataFrame, name: &str) -> Result<Vec<Option<u32>>> {
+    let column = expect("frame", frame, name, &DataType::UInt32)?;
+    let values = column.u32().map_err(|error| Error::contract("frame", name, "u32", error))?;
+    Ok(values.iter().collect())
 }
 
 /// The values of a nullable f64 column.

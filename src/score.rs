@@ -1,32 +1,40 @@
 //! What an item is worth: the `Score` that costs money, and the free ones.
 
 mod answers;
+mod by_hand;
 mod command;
 mod contract;
+mod external;
 mod framing;
 mod http;
 mod json;
 mod process;
-mod retry;
 mod reuse;
+mod sql;
 mod sum;
+mod trouble;
+mod wait;
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use polars::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use self::by_hand::ByHand;
 pub use self::command::{CommandMode, CommandScore};
 pub(crate) use self::contract::{check_answers, without_failures};
+pub(crate) use self::external::Ask;
+pub use self::external::ExternalScore;
 pub use self::framing::CommandFormat;
 pub use self::http::HttpScore;
 pub(crate) use self::reuse::Reusable;
 pub use self::reuse::Reuse;
+pub use self::sql::SqlScore;
 pub use self::sum::SumScore;
-use crate::error::{Doing, Error, Result};
-use crate::filter::{parse_sql, sql_error};
-use crate::schema::{DB_IDX, SCORE};
+use crate::error::Result;
+use crate::schema::SCORE;
 
 /// Scores items; higher is better (see `Runner::minimize`). Closures are scores:
 /// they take the items and give one number for each, in order.
@@ -84,6 +92,10 @@ pub trait Score: Send + Sync {
 
     /// Told where a run keeps what scorers write to standard error, before it asks for anything.
     fn stderr_in(&self, _folder: &Path) {}
+
+    /// Given the flag that interrupts the run, before it asks for anything. A score that may wait for long looks at it
+    /// while it waits, and gives up with [`Error::Interrupted`](crate::Error::Interrupted): the batch then counts as not asked.
+    fn interrupt(&mut self, _flag: Arc<AtomicBool>) {}
 }
 
 /// What a failed item does to a run.
@@ -95,71 +107,6 @@ pub enum OnError {
     Null,
     /// The run stops, with what was scored kept; the item is asked again when the run goes on.
     Stop,
-}
-
-/// Scores that come from outside, in their own time: by hand, from a lab, from a queue. See
-/// [`Runner::ask`](crate::Runner::ask) and [`Runner::tell`](crate::Runner::tell).
-#[derive(Debug, Default)]
-pub struct ByHand {
-    told: Mutex<Option<DataFrame>>,
-}
-
-impl ByHand {
-    /// Nothing told yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-}
-
-impl Score for ByHand {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        Ok(told.unwrap_or_else(|| batch.head(Some(0)).select([DB_IDX]).unwrap_or_default()))
-    }
-
-    fn waits(&self) -> bool {
-        true
-    }
-
-    fn tell(&self, scores: &DataFrame) -> bool {
-        *self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(scores.clone());
-        true
-    }
-}
-
-/// A Polars SQL expression over the items' columns, or just a column's name.
-#[derive(Clone, Debug)]
-pub struct SqlScore {
-    sql: String,
-}
-
-impl SqlScore {
-    /// An expression such as `qed` or `0.5 * qed - abs(logp - 2.5)`.
-    pub fn new(sql: impl Into<String>) -> Self {
-        SqlScore { sql: sql.into() }
-    }
-}
-
-impl Score for SqlScore {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let expression = parse_sql("score.sql", &self.sql)?;
-        // Beside a column of the batch, so that a constant is repeated for each item.
-        let scored = batch.clone().lazy().with_columns([expression.alias(SCORE)]).select([col(SCORE)]).collect();
-        scored.map_err(|error| sql_error("score.sql", &self.sql, error))
-    }
-
-    fn check(&self, items: &DataFrame) -> Result<()> {
-        let scored = self.score(items)?;
-        let dtype = scored.column(SCORE).doing("score.sql")?.dtype();
-        if dtype.is_primitive_numeric() || *dtype == DataType::Boolean || dtype.is_decimal() {
-            return Ok(());
-        }
-        Err(Error::Config(format!("score.sql: expected a number of `{}`, found {dtype}", self.sql)))
-    }
-
-    fn is_paid(&self) -> bool {
-        false
-    }
 }
 
 /// What a scoring closure may return: a frame, a series, or plain numbers in order.

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Direction;
 use crate::error::{Error, Result};
 use crate::score::{
-    ByHand, CommandFormat, CommandMode, CommandScore, HttpScore, OnError, Reuse, Score, SqlScore, SumScore,
+    Ask, ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, HttpScore, OnError, Reuse, Score, SqlScore,
+    SumScore,
 };
 
-/// `[score]`: what items are worth. One of `sql`, `command` and `url`; the rest says how
-/// a command or a service is asked.
+/// `[score]`: what items are worth. One of `sql`, `command`, `url`, `by_hand` and `sum`; the rest says how
+/// it is asked, and which scores are the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreConfig {
@@ -83,21 +85,22 @@ impl ScoreConfig {
 
     /// What the score is: as stated, or a hash of what is asked, not of how it is asked.
     pub(super) fn version(&self) -> String {
-        let what = ScoreConfig {
-            batch_size: None,
-            workers: None,
-            concurrency: None,
-            timeout: None,
-            retries: None,
-            on_error: OnError::default(),
-            direction: Direction::default(),
-            reuse: Vec::new(),
-            reuse_key: None,
-            trust_scores: false,
-            ..self.clone()
-        };
-        let text = serde_json::to_string(&what).unwrap_or_default();
-        self.version.clone().unwrap_or_else(|| blake3::hash(text.as_bytes()).to_hex()[..16].to_string())
+        // Through text, as the section in a run.json went: numbers are then read alike.
+        let section = serde_json::to_string(self).and_then(|text| serde_json::from_str(&text));
+        Self::version_of(&section.unwrap_or_default())
+    }
+
+    /// As [`ScoreConfig::version`], of a section in a run.json.
+    pub(super) fn version_of(section: &Value) -> String {
+        if let Some(stated) = section["version"].as_str() {
+            return stated.into();
+        }
+        let mut what = section.clone();
+        forget_how_asked(&mut what);
+        if let Some(keys) = what.as_object_mut() {
+            keys.retain(|key, _| !["direction", "reuse", "reuse_key"].contains(&key.as_str()));
+        }
+        blake3::hash(what.to_string().as_bytes()).to_hex()[..16].to_string()
     }
 
     pub(super) fn reuse(&self) -> Reuse {
@@ -111,147 +114,167 @@ impl ScoreConfig {
 
     /// The scorer that the section describes.
     pub(super) fn scorer(&self) -> Result<Box<dyn Score>> {
-        let of_parts =
-            [("name", self.name.is_some()), ("weight", self.weight.is_some()), ("at_least", self.at_least.is_some())];
-        if let Some((key, _)) = of_parts.iter().find(|(_, given)| *given) {
-            return Err(Error::Config(format!("score.{key}: belongs to a part, under [[score.sum]]")));
-        }
-        let Some(parts) = &self.sum else { return self.single() };
-        let others = [
-            ("sql", self.sql.is_some()),
-            ("command", self.command.is_some()),
-            ("url", self.url.is_some()),
-            ("by_hand", self.by_hand),
+        self.build("score", false)
+    }
+
+    /// The scorer of the section, or of a part of it, at a place that messages name.
+    fn build(&self, place: &str, is_part: bool) -> Result<Box<dyn Score>> {
+        let (kind, source) = self.source(place)?;
+        self.refuse_what_means_nothing(place, kind, is_part)?;
+        Ok(match source {
+            Source::Sql(sql) => Box::new(SqlScore::new(sql)),
+            Source::ByHand => Box::new(ByHand::new()),
+            Source::Command(arguments) => {
+                let mut score = CommandScore::new(arguments).mode(self.mode.unwrap_or_default());
+                score = score.format(self.format.unwrap_or_default());
+                if let Some(directory) = &self.directory {
+                    score = score.working_directory(directory);
+                }
+                Box::new(self.asked(place, score)?)
+            }
+            Source::Service(url) => {
+                let headers = self.headers.iter().flatten();
+                let score = headers.fold(HttpScore::new(url), |score, (name, variable)| score.header(name, variable));
+                Box::new(self.asked(place, score)?)
+            }
+            Source::Sum(parts) => {
+                let mut sum = SumScore::new();
+                for part in parts {
+                    let Some(name) = &part.name else {
+                        return Err(Error::Config("score.sum: each part needs a `name`".into()));
+                    };
+                    let score = part.build(&format!("score.sum[{name}]"), true)?;
+                    sum = sum.boxed(name.clone(), part.weight.unwrap_or(1.0), part.at_least, score);
+                }
+                Box::new(sum)
+            }
+        })
+    }
+
+    /// What scores, and the key that says so.
+    fn source(&self, place: &str) -> Result<(&'static str, Source<'_>)> {
+        let sources = [
+            self.sql.as_deref().map(|sql| ("sql", Source::Sql(sql))),
+            self.command.as_deref().map(|arguments| ("command", Source::Command(arguments))),
+            self.url.as_deref().map(|url| ("url", Source::Service(url))),
+            self.by_hand.then_some(("by_hand", Source::ByHand)),
+            self.sum.as_deref().map(|parts| ("sum", Source::Sum(parts))),
         ];
-        self.refuse("[[score.sum]]", &others)?;
-        self.refuse("[[score.sum]]", &self.of_commands())?;
-        self.refuse("[[score.sum]]", &self.of_services())?;
-        self.refuse("[[score.sum]]", &self.of_both())?;
-        let mut sum = SumScore::new();
-        for part in parts {
-            let Some(name) = &part.name else {
-                return Err(Error::Config("score.sum: each part needs a `name`".into()));
-            };
-            let nested = [("sum", part.sum.is_some()), ("by_hand", part.by_hand)];
-            part.refuse("a part of [[score.sum]]", &nested)?;
-            sum = sum.boxed(name.clone(), part.weight.unwrap_or(1.0), part.at_least, part.single()?);
-        }
-        Ok(Box::new(sum))
-    }
-
-    /// The scorer of a section without parts.
-    fn single(&self) -> Result<Box<dyn Score>> {
-        if self.by_hand {
-            let others =
-                [("sql", self.sql.is_some()), ("command", self.command.is_some()), ("url", self.url.is_some())];
-            self.refuse("`by_hand`", &others)?;
-            self.refuse("`by_hand`", &self.of_commands())?;
-            self.refuse("`by_hand`", &self.of_services())?;
-            self.refuse("`by_hand`", &self.of_both())?;
-            return Ok(Box::new(ByHand::new()));
-        }
-        match (&self.sql, &self.command, &self.url) {
-            (Some(sql), None, None) => {
-                self.refuse("`sql`", &self.of_commands())?;
-                self.refuse("`sql`", &self.of_services())?;
-                self.refuse("`sql`", &self.of_both())?;
-                Ok(Box::new(SqlScore::new(sql)))
+        let mut given = sources.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (Some(source), None) => Ok(source),
+            (None, _) => Err(Error::Config(format!("{place}: give `sql`, `command`, `url`, `by_hand` or `sum`"))),
+            (Some((one, _)), Some((other, _))) => {
+                Err(Error::Config(format!("{place}: give one of `{one}` and `{other}`, not both")))
             }
-            (None, Some(arguments), None) => {
-                self.refuse("`command`", &self.of_services())?;
-                self.command_score(arguments)
-            }
-            (None, None, Some(url)) => {
-                self.refuse("`url`", &self.of_commands())?;
-                self.http_score(url)
-            }
-            (None, None, None) => Err(Error::Config("score: give `sql`, `command`, `url`, `by_hand` or `sum`".into())),
-            _ => Err(Error::Config("score: give one of `sql`, `command` and `url`, not several".into())),
         }
-    }
-
-    fn of_commands(&self) -> [(&'static str, bool); 3] {
-        [("mode", self.mode.is_some()), ("format", self.format.is_some()), ("workers", self.workers.is_some())]
-    }
-
-    fn of_services(&self) -> [(&'static str, bool); 2] {
-        [("concurrency", self.concurrency.is_some()), ("headers", self.headers.is_some())]
-    }
-
-    fn of_both(&self) -> [(&'static str, bool); 4] {
-        [
-            ("batch_size", self.batch_size.is_some()),
-            ("timeout", self.timeout.is_some()),
-            ("retries", self.retries.is_some()),
-            ("embeddings", self.embeddings.is_some()),
-        ]
     }
 
     /// A key that would mean nothing is a mistake.
-    fn refuse(&self, kind: &str, keys: &[(&str, bool)]) -> Result<()> {
-        match keys.iter().find(|(_, given)| *given) {
-            Some((key, _)) => Err(Error::Config(format!("score.{key}: means nothing beside {kind}"))),
-            None => Ok(()),
+    fn refuse_what_means_nothing(&self, place: &str, kind: &str, is_part: bool) -> Result<()> {
+        for (key, _, of) in self.keys().into_iter().filter(|(_, given, _)| *given) {
+            let (means, wrong) = match of {
+                Of::Part => (is_part, "belongs to a part, under [[score.sum]]".into()),
+                Of::Whole => (!is_part, "belongs to the whole score, under [score]".into()),
+                Of::Kinds(kinds) => (kinds.contains(&kind), format!("means nothing beside `{kind}`")),
+            };
+            if !means {
+                return Err(Error::Config(format!("{place}.{key}: {wrong}")));
+            }
+        }
+        match (self.mode, self.format) {
+            (Some(CommandMode::Batch), Some(_)) => {
+                Err(Error::Config(format!("{place}.format: means nothing beside mode = \"batch\", which is Parquet")))
+            }
+            _ => Ok(()),
         }
     }
 
-    fn command_score(&self, arguments: &[String]) -> Result<Box<dyn Score>> {
-        if self.mode == Some(CommandMode::Batch) && self.format.is_some() {
-            return Err(Error::Config("score.format: means nothing beside mode = \"batch\", which is Parquet".into()));
+    /// The keys that do not mean something everywhere, whether they are given, and where they do.
+    fn keys(&self) -> [(&'static str, bool, Of); 20] {
+        let outside = Of::Kinds(&["command", "url"]);
+        [
+            ("name", self.name.is_some(), Of::Part),
+            ("weight", self.weight.is_some(), Of::Part),
+            ("at_least", self.at_least.is_some(), Of::Part),
+            ("by_hand", self.by_hand, Of::Whole),
+            ("sum", self.sum.is_some(), Of::Whole),
+            ("reuse", !self.reuse.is_empty(), Of::Whole),
+            ("reuse_key", self.reuse_key.is_some(), Of::Whole),
+            ("version", self.version.is_some(), Of::Whole),
+            ("trust_scores", self.trust_scores, Of::Whole),
+            ("direction", self.direction != Direction::default(), Of::Whole),
+            ("on_error", self.on_error != OnError::default(), Of::Whole),
+            ("mode", self.mode.is_some(), Of::Kinds(&["command"])),
+            ("format", self.format.is_some(), Of::Kinds(&["command"])),
+            ("workers", self.workers.is_some(), Of::Kinds(&["command"])),
+            ("concurrency", self.concurrency.is_some(), Of::Kinds(&["url"])),
+            ("headers", self.headers.is_some(), Of::Kinds(&["url"])),
+            ("batch_size", self.batch_size.is_some(), outside),
+            ("timeout", self.timeout.is_some(), outside),
+            ("retries", self.retries.is_some(), outside),
+            ("embeddings", self.embeddings.is_some(), outside),
+        ]
+    }
+
+    /// Sets how a scorer outside of this process is asked.
+    fn asked<A: Ask>(&self, place: &str, mut score: ExternalScore<A>) -> Result<ExternalScore<A>> {
+        if let Some(embeddings) = self.embeddings {
+            score = score.embeddings(embeddings);
         }
-        let mut score = CommandScore::new(arguments).mode(self.mode.unwrap_or_default());
-        score = score.format(self.format.unwrap_or_default()).embeddings(self.embeddings.unwrap_or_default());
-        if let Some(items) = at_least_one("batch_size", self.batch_size)? {
+        if let Some(items) = at_least_one(place, "batch_size", self.batch_size)? {
             score = score.batch_size(items);
         }
-        if let Some(workers) = at_least_one("workers", self.workers)? {
+        if let Some(workers) = at_least_one(place, "workers", self.workers)? {
             score = score.workers(workers);
         }
-        if let Some(timeout) = self.timeout()? {
-            score = score.timeout(timeout);
+        if let Some(requests) = at_least_one(place, "concurrency", self.concurrency)? {
+            score = score.workers(requests);
+        }
+        if let Some(seconds) = self.timeout {
+            let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero());
+            let wrong = || Error::Config(format!("{place}.timeout: expected more than 0 seconds, found {seconds}"));
+            score = score.timeout(timeout.ok_or_else(wrong)?);
         }
         if let Some(retries) = self.retries {
             score = score.retries(retries);
         }
-        if let Some(directory) = &self.directory {
-            score = score.working_directory(directory);
-        }
-        Ok(Box::new(score))
-    }
-
-    fn http_score(&self, url: &str) -> Result<Box<dyn Score>> {
-        let mut score = HttpScore::new(url).embeddings(self.embeddings.unwrap_or_default());
-        if let Some(items) = at_least_one("batch_size", self.batch_size)? {
-            score = score.batch_size(items);
-        }
-        if let Some(requests) = at_least_one("concurrency", self.concurrency)? {
-            score = score.concurrency(requests);
-        }
-        if let Some(timeout) = self.timeout()? {
-            score = score.timeout(timeout);
-        }
-        if let Some(retries) = self.retries {
-            score = score.retries(retries);
-        }
-        for (name, variable) in self.headers.iter().flatten() {
-            score = score.header(name, variable);
-        }
-        Ok(Box::new(score))
-    }
-
-    fn timeout(&self) -> Result<Option<Duration>> {
-        let duration = |seconds: f64| {
-            let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero());
-            duration
-                .ok_or_else(|| Error::Config(format!("score.timeout: expected more than 0 seconds, found {seconds}")))
-        };
-        self.timeout.map(duration).transpose()
+        Ok(score)
     }
 }
 
-fn at_least_one(key: &str, value: Option<usize>) -> Result<Option<usize>> {
+/// What scores.
+enum Source<'a> {
+    Sql(&'a str),
+    Command(&'a [String]),
+    Service(&'a str),
+    ByHand,
+    Sum(&'a [ScoreConfig]),
+}
+
+/// Where a key means something.
+#[derive(Clone, Copy)]
+enum Of {
+    /// In a part of a sum.
+    Part,
+    /// In `[score]` itself.
+    Whole,
+    /// Beside these keys.
+    Kinds(&'static [&'static str]),
+}
+
+/// Takes out of a section, as JSON, and out of its parts how a scorer is asked. It leaves what is asked:
+/// scores stay the same whatever these keys say, and a resumed run may change them.
+pub(super) fn forget_how_asked(section: &mut Value) {
+    const HOW: [&str; 7] = ["batch_size", "workers", "concurrency", "timeout", "retries", "on_error", "trust_scores"];
+    let Some(keys) = section.as_object_mut() else { return };
+    keys.retain(|key, value| !HOW.contains(&key.as_str()) && !value.is_null());
+    keys.get_mut("sum").and_then(Value::as_array_mut).into_iter().flatten().for_each(forget_how_asked);
+}
+
+fn at_least_one(place: &str, key: &str, value: Option<usize>) -> Result<Option<usize>> {
     match value {
-        Some(0) => Err(Error::Config(format!("score.{key}: expected at least 1, found 0"))),
+        Some(0) => Err(Error::Config(format!("{place}.{key}: expected at least 1, found 0"))),
         value => Ok(value),
     }
 }

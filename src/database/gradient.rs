@@ -9,7 +9,53 @@ use rand_chacha::ChaCha8Rng;
 use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::schema::{self, DB_IDX, QUERY_IDX};
+use crate::schema::{self, DB_IDX, GRADIENT, QUERY_IDX};
+
+/// Says where the score falls at each query. Closures from vectors `(n_queries, dim)` to gradients of the same
+/// shape are gradients.
+pub trait Gradient: Send + Sync {
+    /// The gradients of a queries frame, `(n_queries, dim)`.
+    ///
+    /// # Errors
+    /// Whatever should stop the run.
+    fn gradients(&self, queries: &DataFrame) -> Result<Array2<f64>>;
+}
+
+impl<F> Gradient for F
+where
+    F: Fn(ArrayView2<'_, f64>) -> Array2<f64> + Send + Sync,
+{
+    fn gradients(&self, queries: &DataFrame) -> Result<Array2<f64>> {
+        Ok(self(bridge::matrix::<f64>(queries, schema::EMBEDDING)?.view()))
+    }
+}
+
+/// The gradients that the queries carry in their column `gradient`: a rule such as
+/// [`ScoreGradient`](crate::ScoreGradient) puts them there, [`with_gradients`] those of the starting queries.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GradientColumn;
+
+impl Gradient for GradientColumn {
+    fn gradients(&self, queries: &DataFrame) -> Result<Array2<f64>> {
+        if queries.column(GRADIENT).is_err() {
+            let found = "none; give the starting queries theirs (with_gradients), and the rule too (ScoreGradient)";
+            return Err(Error::contract("queries", GRADIENT, "gradients", found));
+        }
+        Ok(bridge::matrix::<f64>(queries, GRADIENT)?.view().to_owned())
+    }
+}
+
+/// The queries with a column `gradient` for [`GradientColumn`], of shape `(n_queries, dim)`. Zeros are right for
+/// starting queries: nothing is known of the score yet.
+///
+/// # Errors
+/// Another number of rows than there are queries.
+pub fn with_gradients(queries: &DataFrame, gradients: ArrayView2<'_, f64>) -> Result<DataFrame> {
+    let mut queries = queries.clone();
+    let gradients = bridge::embedding_column(gradients)?.with_name(GRADIENT.into());
+    queries.with_column(gradients).doing("queries")?;
+    Ok(queries)
+}
 
 /// Asks a database for each query shifted against a gradient by several step lengths:
 /// `q_ij = q_i - scale_j * gradient(q)_i`.
@@ -19,7 +65,8 @@ use crate::schema::{self, DB_IDX, QUERY_IDX};
 /// Filter, score and update see the union under the unshifted query: up to
 /// `scales x k` rows a query.
 ///
-/// Source: emb_opt 0.0.2, `GradQueryDB`.
+/// Source: emb_opt 0.0.2, `GradQueryDB`; 1.0.2, `DataPluginGradWrapper`, whose scales begin with a 0 of its own and
+/// which keeps an item as often as it is found, if the library has no ids.
 pub struct GradientQuery<D, G> {
     database: D,
     gradient: G,
@@ -29,9 +76,10 @@ pub struct GradientQuery<D, G> {
 impl<D, G> GradientQuery<D, G>
 where
     D: VectorDatabase,
-    G: Fn(ArrayView2<'_, f64>) -> Array2<f64> + Send + Sync,
+    G: Gradient,
 {
-    /// `gradient` takes the query vectors `(n_queries, dim)` and gives their gradients in the same shape.
+    /// `gradient` takes the query vectors `(n_queries, dim)` and gives their gradients in the same shape, or is
+    /// [`GradientColumn`]. A scale of 0 asks for the query itself.
     pub fn new(database: D, gradient: G, scales: impl Into<Vec<f64>>) -> Self {
         GradientQuery { database, gradient, scales: scales.into() }
     }
@@ -40,7 +88,7 @@ where
 impl<D, G> VectorDatabase for GradientQuery<D, G>
 where
     D: VectorDatabase,
-    G: Fn(ArrayView2<'_, f64>) -> Array2<f64> + Send + Sync,
+    G: Gradient,
 {
     fn len(&self) -> u64 {
         self.database.len()
@@ -63,7 +111,7 @@ where
         let query_idx = schema::u32s(queries, QUERY_IDX)?;
         let vectors = bridge::matrix::<f64>(queries, schema::EMBEDDING)?;
         let vectors = vectors.view();
-        let gradients = (self.gradient)(vectors);
+        let gradients = self.gradient.gradients(queries)?;
         if gradients.dim() != vectors.dim() {
             return Err(Error::contract(
                 "database",

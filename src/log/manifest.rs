@@ -80,7 +80,11 @@ pub(super) fn read_manifest(path: &Path) -> Result<Manifest> {
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::input(path, "is not a run folder (it has no run.json)"));
+            let reason = match path.is_dir() && is_unused(path)? {
+                true => "holds no run yet (it has no run.json); start it, without --resume",
+                false => "is not a run folder (it has no run.json)",
+            };
+            return Err(Error::input(path, reason));
         }
         Err(error) => return Err(error).at_path(&file),
     };
@@ -101,4 +105,24 @@ pub(super) fn read_manifest(path: &Path) -> Result<Manifest> {
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Whether a folder holds nothing but what is there before run.json is.
+pub(super) fn is_unused(path: &Path) -> Result<bool> {
+    let holds_only = |folder: &Path, names: &[&str]| -> Result<bool> {
+        let Ok(entries) = fs::read_dir(folder) else { return Ok(!folder.exists()) };
+        for entry in entries {
+            let name = entry.at_path(folder)?.file_name();
+            if !names.iter().any(|expected| name == *expected) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    Ok(holds_only(path, &["lock", "tmp", "queries", "results", "ledger"])?
+        && !path.join("lock").is_dir()
+        && holds_only(&path.join("tmp"), &["run.json"])?
+        && holds_only(&path.join("queries"), &[])?
+        && holds_only(&path.join("results"), &[])?
+        && holds_only(&path.join("ledger"), &[])?)
 }

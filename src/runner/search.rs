@@ -48,6 +48,9 @@ impl Runner {
             self.ledger.retry_failed();
         }
         self.score.stderr_in(&log.path().join("stderr"));
+        if let Some(flag) = &self.interrupt {
+            self.score.interrupt(flag.clone());
+        }
         self.ledger.interrupt = self.interrupt.clone();
         log.append_queries(from, &queries)?;
         let mut progress = Progress::at(from, iterations, &self.stop, &log)?;

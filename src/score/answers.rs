@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use polars::prelude::*;
 
-use super::retry::Trouble;
+use super::trouble::Trouble;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, REASON, SCORE};
 
@@ -84,11 +84,6 @@ impl Answers {
         rows.filter(|(_, outcome)| outcome.is_none()).map(|(row, _)| row).collect()
     }
 
-    /// Rows of the batch.
-    pub(super) fn rows(&self, batch: &DataFrame, rows: Vec<u32>) -> Result<DataFrame> {
-        crate::bridge::gather(batch, &rows)
-    }
-
     /// Gives up the items without an answer.
     pub(super) fn fail(&mut self, reason: &str) {
         for outcome in self.given.outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
@@ -118,7 +113,7 @@ impl Answers {
 }
 
 /// What one attempt answered. It counts once the attempt is over, unless its ids were wrong.
-pub(super) struct Attempt {
+pub struct Attempt {
     asked: Arc<Asked>,
     open: Vec<bool>,
     left: usize,

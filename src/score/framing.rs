@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{Attempt, excerpt};
 use super::json;
 use super::process::Stdout;
-use super::retry::Trouble;
+use super::trouble::Trouble;
 use crate::bridge;
 use crate::error::{Doing, Result, one_line};
 

@@ -1,19 +1,18 @@
 //! Scores by an HTTP service.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use polars::prelude::DataFrame;
 use serde_json::{Value, json};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::Score;
 use super::answers::{Attempt, excerpt};
+use super::external::{Ask, ExternalScore};
 use super::json::{outcome, parse, put_record, records};
-use super::retry::{Retries, Trouble, ask_until_answered};
+use super::trouble::Trouble;
+use super::wait::Wait;
 use crate::error::{Doing, Error, Result, one_line};
-use crate::schema::{self, DB_IDX, EMBEDDING};
+use crate::schema::{self, DB_IDX};
 
 /// The longest body that is taken as an answer.
 const LONGEST: u64 = 64 << 20;
@@ -28,97 +27,48 @@ const LONGEST: u64 = 64 << 20;
 ///
 /// The list may also come bare. Objects may come in any order; numbers are in the order of the items, one for each.
 ///
-/// # What happens to an item
-/// - *Answered*: as for a [`CommandScore`](super::CommandScore): a finite number is its score, anything else a failure with a reason.
-/// - Status 408, 425, 429 or 5xx, no connection, a timeout, items left out, wrong ids: asked again, up to
-///   [`retries`](Self::retries) times, after the longer of our wait and `Retry-After` (a minute at most). After that
-///   a failure: `HTTP 429`, `timeout after 60 s`, `connection: …`.
-/// - Another status, or an answer that is not JSON or has no scores: a failure at once, as asking again would give the same.
-///   Redirects are not followed.
-pub struct HttpScore {
+/// What happens to an item, [`ExternalScore`] says. Here,
+/// - status 408, 425, 429 or 5xx, no connection, a timeout, items left out and wrong ids are asked again, after the
+///   longer of our wait and `Retry-After` (a minute at most). The reasons are such as `HTTP 429`, `timeout after 60 s`,
+///   `connection: …`;
+/// - another status, or an answer that is not JSON or has no scores, is a failure at once, as asking again would give the
+///   same. Redirects are not followed.
+///
+/// A request in flight when the run is interrupted is left to itself; the service may still work on it.
+pub type HttpScore = ExternalScore<Http>;
+
+/// The connections of an [`HttpScore`].
+pub struct Http {
     url: String,
     /// Header ⇒ environment variable. The values are read when they are sent, and are kept nowhere.
     headers: Vec<(String, String)>,
-    batch_size: usize,
-    concurrency: usize,
-    timeout: Duration,
-    retries: Retries,
-    embeddings: bool,
-    agent: OnceLock<ureq::Agent>,
-    again: AtomicU64,
+    agent: ureq::Agent,
 }
 
 impl HttpScore {
     /// A service at `http://…` or `https://…`.
     pub fn new(url: impl Into<String>) -> Self {
-        HttpScore {
-            url: url.into(),
-            headers: Vec::new(),
-            batch_size: 32,
-            concurrency: 1,
-            timeout: Duration::from_secs(60),
-            retries: Retries::default(),
-            embeddings: false,
-            agent: OnceLock::new(),
-            again: AtomicU64::new(0),
-        }
+        // As many connections as there are requests in flight.
+        const IDLE: usize = 1024;
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_connections(IDLE)
+            .max_idle_connections_per_host(IDLE)
+            .user_agent(concat!("uphill/", env!("CARGO_PKG_VERSION")));
+        let http = Http { url: url.into(), headers: Vec::new(), agent: config.build().into() };
+        ExternalScore::of(http, 32, Some(Duration::from_secs(60)))
     }
 
     /// Sends a header whose value stands in an environment variable.
     pub fn header(mut self, name: impl Into<String>, variable: impl Into<String>) -> Self {
-        self.headers.push((name.into(), variable.into()));
+        self.scorer.headers.push((name.into(), variable.into()));
         self
     }
+}
 
-    /// The most items in one request (default 32).
-    pub fn batch_size(mut self, items: usize) -> Self {
-        self.batch_size = items;
-        self
-    }
-
-    /// The most requests in flight (default 1).
-    pub fn concurrency(mut self, requests: usize) -> Self {
-        self.concurrency = requests;
-        self
-    }
-
-    /// The longest that a request may take, from connecting to the end of the answer (default 60 s).
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// How often items without an answer are asked again (default 2).
-    pub fn retries(mut self, retries: u32) -> Self {
-        self.retries.count = retries;
-        self
-    }
-
-    /// The wait before the first retry, doubled for each further one, up to a minute (default 1 s).
-    pub fn backoff(mut self, first: Duration) -> Self {
-        self.retries.first = first;
-        self
-    }
-
-    /// Sends embeddings too (default no).
-    pub fn embeddings(mut self, embeddings: bool) -> Self {
-        self.embeddings = embeddings;
-        self
-    }
-
-    fn agent(&self) -> &ureq::Agent {
-        self.agent.get_or_init(|| {
-            let config = ureq::Agent::config_builder()
-                .timeout_global(Some(self.timeout))
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .max_idle_connections_per_host(self.concurrency)
-                .user_agent(concat!("uphill/", env!("CARGO_PKG_VERSION")));
-            config.build().into()
-        })
-    }
-
+impl Http {
     /// The headers with their values. Messages name the variable, never the value.
     fn secrets(&self) -> Result<Vec<(HeaderName, HeaderValue)>> {
         let secret = |(name, variable): &(String, String)| {
@@ -136,40 +86,11 @@ impl HttpScore {
         self.headers.iter().map(secret).collect()
     }
 
-    fn post(&self, items: &DataFrame, attempt: &mut Attempt) -> Result<(), Trouble> {
-        let body = serde_json::to_vec(&json!({"items": records(items)?})).doing("writing a batch")?;
-        let mut request = self
-            .agent()
-            .post(&self.url)
-            .header("Content-Type", "application/json")
-            .header("Accept", "application/json");
-        let secrets = self.secrets()?;
-        for (name, value) in &secrets {
-            request = request.header(name, value);
-        }
-        let mut response = request.send(&body[..]).map_err(|error| self.trouble(error))?;
-        let status = response.status().as_u16();
-        let wait = retry_after(response.headers());
-        let body = match response.body_mut().with_config().limit(LONGEST).read_to_vec() {
-            // The status says enough.
-            Err(_) if !(200..300).contains(&status) => Vec::new(),
-            body => body.map_err(|error| self.trouble(error))?,
-        };
-        match status {
-            200..=299 => put_answers(&body, items, attempt),
-            408 | 425 | 429 | 500.. => Err(Trouble::unanswered(format!("HTTP {status}")).after(wait)),
-            _ if body.trim_ascii().is_empty() => Err(Trouble::last(format!("HTTP {status}"))),
-            _ => Err(Trouble::last(format!("HTTP {status}: {}", redacted(&body, &secrets)))),
-        }
-    }
-
-    fn trouble(&self, error: ureq::Error) -> Trouble {
+    fn trouble(&self, error: ureq::Error, wait: &Wait) -> Trouble {
         match error {
-            ureq::Error::Timeout(_) => Trouble::unanswered(format!("timeout after {} s", self.timeout.as_secs_f64())),
+            ureq::Error::Timeout(_) => wait.timed_out(),
             ureq::Error::BodyExceedsLimit(_) => Trouble::last(format!("answered more than {} MiB", LONGEST >> 20)),
-            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                Trouble::unanswered(format!("timeout after {} s", self.timeout.as_secs_f64()))
-            }
+            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => wait.timed_out(),
             ureq::Error::Io(error) => Trouble::unanswered(format!("connection: {}", one_line(&error.to_string()))),
             ureq::Error::BadUri(_) => Trouble::Stop(self.bad_url("is not a URL")),
             error => Trouble::unanswered(format!("connection: {}", one_line(&error.to_string()))),
@@ -187,10 +108,32 @@ impl HttpScore {
     }
 }
 
-impl Score for HttpScore {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let items = if self.embeddings { batch.clone() } else { batch.drop_many([EMBEDDING]) };
-        ask_until_answered(&items, &self.retries, &self.again, |items, attempt| self.post(items, attempt))
+impl Ask for Http {
+    fn ask(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
+        let body = serde_json::to_vec(&json!({"items": records(items)?})).doing("writing a batch")?;
+        let secrets = self.secrets()?;
+        let mut request = self
+            .agent
+            .post(&self.url)
+            .config()
+            .timeout_global(wait.limit())
+            .build()
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/json");
+        for (name, value) in &secrets {
+            request = request.header(name, value);
+        }
+        // On a thread, as nothing else ends a request before its time.
+        let answer = wait.run(move || request.send(&body[..]).and_then(Answer::read))?;
+        let answer = answer.ok_or_else(|| wait.timed_out())?.map_err(|error| self.trouble(error, wait))?;
+        match answer.status {
+            200..=299 => put_answers(&answer.body, items, attempt),
+            408 | 425 | 429 | 500.. => {
+                Err(Trouble::unanswered(format!("HTTP {}", answer.status)).after(answer.retry_after))
+            }
+            status if answer.body.trim_ascii().is_empty() => Err(Trouble::last(format!("HTTP {status}"))),
+            status => Err(Trouble::last(format!("HTTP {status}: {}", redacted(&answer.body, &secrets)))),
+        }
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {
@@ -202,33 +145,37 @@ impl Score for HttpScore {
             // It would be kept in run.json.
             return Err(self.bad_url("has a user name or password in it: send them in a header, by score.headers"));
         }
-        if self.timeout.is_zero() {
-            return Err(Error::Config("score.timeout: expected more than 0 seconds, found 0".into()));
-        }
         self.secrets()?;
-        let items = if self.embeddings { items.clone() } else { items.drop_many([EMBEDDING]) };
-        records(&items.head(Some(0))).map(|_| ())
-    }
-
-    fn batch_size(&self) -> usize {
-        self.batch_size
-    }
-
-    fn workers(&self) -> usize {
-        self.concurrency
-    }
-
-    fn asked_again(&self) -> u64 {
-        self.again.load(Ordering::Relaxed)
+        records(items).map(|_| ())
     }
 }
 
-impl std::fmt::Debug for HttpScore {
+impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpScore")
             .field("url", &self.public_url())
             .field("headers", &self.headers)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a service answers.
+struct Answer {
+    status: u16,
+    retry_after: Option<Duration>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn read(mut response: ureq::http::Response<ureq::Body>) -> std::result::Result<Self, ureq::Error> {
+        let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let body = match response.body_mut().with_config().limit(LONGEST).read_to_vec() {
+            // The status says enough.
+            Err(_) if !(200..300).contains(&status) => Vec::new(),
+            body => body?,
+        };
+        Ok(Answer { status, retry_after, body })
     }
 }
 

@@ -4,7 +4,7 @@ use polars::prelude::*;
 use serde_json::{Map, Value};
 
 use super::answers::{Attempt, excerpt, text_for_number};
-use super::retry::Trouble;
+use super::trouble::Trouble;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{DB_IDX, REASON, SCORE};
 

@@ -1,7 +1,7 @@
 //! A scorer's process: started in a group of its own, fed and read without blocking each other,
 //! always reaped.
 
-use std::fs::{File, create_dir_all};
+use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use crate::error::{AtPath, Error, Result};
+use super::wait::{Wait, start_thread};
+use crate::error::{Error, Result};
 use crate::folder;
 
 /// Read from a pipe at a time; what a pipe holds.
@@ -29,7 +30,7 @@ pub(super) struct Launch<'a> {
 impl Launch<'_> {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.arguments[0]);
-        // A group of its own: Ctrl-C reaches the run, which lets the batch in flight finish, and
+        // A group of its own: Ctrl-C reaches the run only, which ends the scorer in its own way, and
         // whatever the scorer starts can be killed with it.
         command.args(&self.arguments[1..]).process_group(0);
         if let Some(directory) = self.directory {
@@ -95,14 +96,14 @@ impl Process {
         self.id().is_none_or(|id| !matches!(waitid(WaitId::Pid(id), options), Ok(None)))
     }
 
-    /// Waits, up to a moment or for ever. Says whether the process has ended.
-    pub(super) fn wait(&self, until: Option<Instant>) -> bool {
+    /// Waits for it to end by itself. Says whether it has.
+    pub(super) fn wait(&self, wait: &Wait) -> bool {
         let mut nap = Duration::from_millis(1);
         while !self.has_ended() {
-            if until.is_some_and(|until| Instant::now() >= until) {
+            if wait.is_over() {
                 return false;
             }
-            thread::sleep(nap);
+            thread::sleep(nap.min(wait.nap()));
             nap = (nap * 2).min(Duration::from_millis(20));
         }
         true
@@ -161,13 +162,13 @@ impl Worker {
         if let Some(stdout) = process.child.stdout.take() {
             start_thread(move || each_chunk(stdout, |bytes| pass.send(bytes.to_vec()).is_ok()))?;
         }
-        let stdout = Stdout { chunks, chunk: Vec::new(), at: 0, deadline: None };
+        let stdout = Stdout { chunks, chunk: Vec::new(), at: 0, wait: Wait::new(None, None) };
         Ok(Worker { process, stdin: Some(send), stdout })
     }
 
-    /// Sends a message, the answer to which is to come before a moment.
-    pub(super) fn send(&mut self, message: Vec<u8>, deadline: Option<Instant>) {
-        self.stdout.deadline = deadline;
+    /// Sends a message; the answer is waited for so long.
+    pub(super) fn send(&mut self, message: Vec<u8>, wait: &Wait) {
+        self.stdout.wait = wait.clone();
         if let Some(stdin) = &self.stdin {
             // If the process is gone, reading says so.
             let _ = stdin.send(message);
@@ -185,9 +186,9 @@ impl Worker {
     }
 
     /// Gives it time to end by itself, then ends it.
-    pub(super) fn end(&mut self, grace: Duration) -> Option<ExitStatus> {
+    pub(super) fn end(&mut self, grace: &Wait) -> Option<ExitStatus> {
         self.close();
-        self.process.wait(Some(Instant::now() + grace));
+        self.process.wait(grace);
         self.process.end()
     }
 }
@@ -212,27 +213,19 @@ fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
     }
 }
 
-fn start_thread(work: impl FnOnce() + Send + 'static) -> Result<()> {
-    let started = thread::Builder::new().name("uphill-scorer".into()).spawn(work);
-    started
-        .map(|_| ())
-        .map_err(|error| Error::Score { iteration: None, reason: format!("cannot start a thread: {error}") })
-}
-
-/// A worker's standard output, read up to a moment: later reads fail with `TimedOut`.
+/// A worker's standard output, read until a wait is over: later reads fail with `TimedOut`.
 /// What was read and not used stays for the next.
 pub(super) struct Stdout {
     chunks: Receiver<Vec<u8>>,
     chunk: Vec<u8>,
     at: usize,
-    deadline: Option<Instant>,
+    wait: Wait,
 }
 
 impl Stdout {
-    /// Moves the moment closer.
-    pub(super) fn hurry(&mut self, grace: Duration) {
-        let soon = Instant::now() + grace;
-        self.deadline = Some(self.deadline.map_or(soon, |deadline| deadline.min(soon)));
+    /// Waits no longer than so much from now.
+    pub(super) fn hurry(&mut self, left: Duration) {
+        self.wait.hurry(left);
     }
 
     fn is_silent(&mut self) -> bool {
@@ -243,12 +236,8 @@ impl Stdout {
 impl BufRead for Stdout {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at >= self.chunk.len() {
-            let next = match self.deadline {
-                None => self.chunks.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(deadline) => self.chunks.recv_timeout(deadline.saturating_duration_since(Instant::now())),
-            };
             self.at = 0;
-            self.chunk = match next {
+            self.chunk = match self.wait.receive(&self.chunks) {
                 Ok(chunk) => chunk,
                 Err(RecvTimeoutError::Disconnected) => Vec::new(),
                 Err(RecvTimeoutError::Timeout) => {
@@ -284,9 +273,8 @@ const CAPTURED: u64 = 16 << 20;
 
 impl Capture {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let parent = folder::parent(path);
-        create_dir_all(parent).at_path(parent)?;
-        let file = File::options().create(true).append(true).open(path).at_path(path)?;
+        folder::create_all(folder::parent(path))?;
+        let file = folder::append(path)?;
         Ok(Capture { file: Mutex::new((file, CAPTURED)) })
     }
 

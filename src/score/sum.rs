@@ -1,6 +1,8 @@
 //! Several scores as one: a weighted sum, and cheap gates before dear scores.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use polars::prelude::*;
 
@@ -129,5 +131,9 @@ impl Score for SumScore {
 
     fn stderr_in(&self, folder: &Path) {
         self.parts.iter().for_each(|part| part.score.stderr_in(folder));
+    }
+
+    fn interrupt(&mut self, flag: Arc<AtomicBool>) {
+        self.parts.iter_mut().for_each(|part| part.score.interrupt(flag.clone()));
     }
 }

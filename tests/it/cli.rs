@@ -153,7 +153,7 @@ fn a_reader_that_stops_reading_is_no_failure() {
     uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=2"], folder.path());
     let binary = env!("CARGO_BIN_EXE_uphill");
     let output = std::process::Command::new("sh")
-        .args(["-c", &format!("{binary} results run --format json | head -c 10; exit ${{PIPESTATUS:-0}}")])
+        .args(["-c", &format!("{binary} trajectories run --format json | head -c 10; exit ${{PIPESTATUS:-0}}")])
         .current_dir(folder.path())
         .output()
         .expect("a shell");

@@ -243,10 +243,7 @@ fn a_second_index_of_the_same_name_is_told_to_wait() {
     lock.lock().expect("locked");
     let output = uphill(&["index", "items.parquet", "items.lance"], folder.path());
     assert_eq!(output.status.code(), Some(4));
-    assert_eq!(
-        stderr(&output),
-        "uphill: ./.items.lance.partial: in use by another process; wait for it to end, or stop it\n"
-    );
+    assert_eq!(stderr(&output), "uphill: items.lance: in use by another process; wait for it to end, or stop it\n");
     drop(lock);
     uphill_ok(&["index", "items.parquet", "items.lance", "--index", "none"], folder.path());
 }

@@ -7,7 +7,7 @@ use polars::prelude::*;
 use crate::common::*;
 
 /// The molecules as an indexed dataset, and a run file beside it.
-fn molecules(run: &str) -> TempDir {
+pub fn molecules(run: &str) -> TempDir {
     let folder = folder();
     let data = root().join("data/molecules.parquet");
     uphill_ok(&["index", &data.to_string_lossy(), "molecules.lance"], folder.path());
@@ -15,7 +15,7 @@ fn molecules(run: &str) -> TempDir {
     folder
 }
 
-fn run_file(update: &str, stop: &str) -> String {
+pub fn run_file(update: &str, stop: &str) -> String {
     format!(
         r#"
 seed = 7
@@ -45,7 +45,7 @@ sql = "qed"
 }
 
 /// All files of a run's frames, read.
-fn frames(run: &Path) -> Vec<(PathBuf, DataFrame)> {
+pub fn frames(run: &Path) -> Vec<(PathBuf, DataFrame)> {
     let mut files: Vec<PathBuf> = Vec::new();
     for kind in ["queries", "results"] {
         for entry in std::fs::read_dir(run.join(kind)).expect("a folder") {
@@ -142,7 +142,10 @@ fn a_resumed_run_refuses_other_settings_and_another_dataset() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 2"));
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let output = uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "update.lr=2.0"], folder.path());
-    assert_eq!(stderr(&output), "uphill: --resume: only stop conditions may change, but update.lr was 1.0, is 2.0\n");
+    assert_eq!(
+        stderr(&output),
+        "uphill: --resume: only stop conditions and how scorers are asked may change, but update.lr was 1.0, is 2.0\n"
+    );
     assert_eq!(output.status.code(), Some(2));
     let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
     assert_eq!(

@@ -12,14 +12,14 @@ use crate::scorers::*;
 const OK: Result<(), &str> = Ok(());
 
 /// A service of our own on this machine.
-struct Server {
+pub struct Server {
     child: Child,
     port: u16,
-    counter: Counter,
+    pub counter: Counter,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let counter = Counter::new();
         let mut command = Command::new("python3");
         command.args([script("server.py"), counter.path()]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -29,7 +29,7 @@ impl Server {
         Server { child, port: line.trim().parse().expect("a port"), counter }
     }
 
-    fn url(&self, behaviour: &str) -> String {
+    pub fn url(&self, behaviour: &str) -> String {
         format!("http://127.0.0.1:{}/{behaviour}", self.port)
     }
 
@@ -167,7 +167,7 @@ fn a_service_with_four_in_flight_gives_the_run_that_the_sql_score_gives() {
     let expected = search(&dataset, SqlScore::new("qed"));
     for in_flight in [1, 4] {
         let server = Server::start();
-        let log = search(&dataset, server.score("good").batch_size(9).concurrency(in_flight));
+        let log = search(&dataset, server.score("good").batch_size(9).workers(in_flight));
         assert_same_runs(&log, &expected);
         assert_eq!(server.counter.items(), asked(&expected), "each item is asked once");
     }

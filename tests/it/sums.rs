@@ -43,13 +43,24 @@ fn a_weighted_sum_keeps_its_parts_and_a_gate_spares_the_dear_score() {
     assert_eq!(asked, passed, "the dear score was asked for others than those that passed the gate, or twice");
 }
 
+/// Notes each item that it is asked for.
+const SCORER: &str = "import json, sys
+asked = open('asked.txt', 'a')
+for line in sys.stdin:
+    if line.strip():
+        item = json.loads(line)
+        print(item['db_idx'], file=asked, flush=True)
+        print(json.dumps({'db_idx': item['db_idx'], 'score': item['db_idx'] % 7}))
+    else:
+        print(flush=True)
+";
+
 #[test]
 fn a_run_file_sums_sql_and_a_command_and_refuses_parts_that_cannot_be() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&normal(80, 4, &mut rng(2))));
     uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
-    let script = "import json, sys\nfor line in sys.stdin:\n    if line.strip():\n        item = json.loads(line)\n        print(json.dumps({'db_idx': item['db_idx'], 'score': item['db_idx'] % 7}))\n    else:\n        print(flush=True)\n";
-    std::fs::write(folder.path().join("score.py"), script).expect("written");
+    std::fs::write(folder.path().join("score.py"), SCORER).expect("written");
     let head = "[database]\npath = \"items.lance\"\n[stop]\niterations = 2\n";
     let parts = "[[score.sum]]\nname = \"w\"\nweight = 0.5\nsql = \"weight\"\n[[score.sum]]\nname = \"mod\"\ncommand = [\"python3\", \"score.py\"]\n";
     std::fs::write(folder.path().join("run.toml"), format!("{head}{parts}")).expect("written");
@@ -71,12 +82,80 @@ fn a_run_file_sums_sql_and_a_command_and_refuses_parts_that_cannot_be() {
         ("[score]\nsql = \"weight\"\nweight = 2.0\n", "score.weight: belongs to a part, under [[score.sum]]"),
         (
             "[score]\nsql = \"weight\"\n[[score.sum]]\nname = \"w\"\nsql = \"weight\"\n",
-            "score.sql: means nothing beside [[score.sum]]",
+            "score: give one of `sql` and `sum`, not both",
+        ),
+        (
+            "[score]\nworkers = 2\n[[score.sum]]\nname = \"w\"\nsql = \"weight\"\n",
+            "score.workers: means nothing beside `sum`",
+        ),
+        (
+            "[[score.sum]]\nname = \"w\"\nsql = \"weight\"\nworkers = 2\n",
+            "score.sum[w].workers: means nothing beside `sql`",
+        ),
+        (
+            "[[score.sum]]\nname = \"w\"\ncommand = [\"true\"]\nbatch_size = 0\n",
+            "score.sum[w].batch_size: expected at least 1, found 0",
+        ),
+        (
+            "[[score.sum]]\nname = \"w\"\nsql = \"weight\"\ndirection = \"minimize\"\n",
+            "score.sum[w].direction: belongs to the whole score, under [score]",
+        ),
+        (
+            "[[score.sum]]\nname = \"w\"\n[[score.sum.sum]]\nname = \"v\"\nsql = \"weight\"\n",
+            "score.sum[w].sum: belongs to the whole score, under [score]",
         ),
     ] {
         std::fs::write(folder.path().join("run.toml"), format!("{head}{sections}")).expect("written");
         let output = uphill(&["search", "run.toml", "--out", "wrong"], folder.path());
         assert_eq!(stderr(&output), format!("uphill: {message}\n"));
         assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+#[test]
+fn how_the_parts_are_asked_may_change_and_what_they_are_asked_may_not() {
+    let folder = folder();
+    write(&folder.path().join("items.parquet"), &items(&normal(80, 4, &mut rng(3))));
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+    std::fs::write(folder.path().join("score.py"), SCORER).expect("written");
+    let run_file = |name: &str, score: &str, cheap: &str, dear: &str| {
+        let text = format!(
+            "[database]\npath = \"items.lance\"\n[stop]\niterations = 3\n[score]\n{score}\n\
+             [[score.sum]]\nname = \"cheap\"\nsql = \"weight\"\n{cheap}\n\
+             [[score.sum]]\nname = \"dear\"\ncommand = [\"python3\", \"score.py\"]\n{dear}\n"
+        );
+        std::fs::write(folder.path().join(name), text).expect("written");
+    };
+    let asked = || std::fs::read_to_string(folder.path().join("asked.txt")).expect("asked").lines().count();
+    let otherwise = "workers = 2\nbatch_size = 3\ntimeout = 90\nretries = 5";
+
+    run_file("run.toml", "", "weight = 0.7433739727632273", "batch_size = 64");
+    uphill_ok(&["search", "run.toml", "--out", "whole"], folder.path());
+    let once = asked();
+    uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=1"], folder.path());
+    run_file("other.toml", "", "weight = 0.7433739727632273", otherwise);
+    uphill_ok(&["search", "other.toml", "--out", "run", "--resume"], folder.path());
+    assert_eq!(asked(), 2 * once, "the run in two goes asked what the run in one asked");
+    for iteration in 0..3 {
+        let results =
+            |run: &str| read(&folder.path().join(format!("{run}/results/iteration={iteration:06}/part-0000.parquet")));
+        assert!(results("run").equals_missing(&results("whole")), "iteration {iteration}");
+    }
+
+    // Nor do scores of the same items cost again.
+    run_file("other.toml", "reuse = [\"whole\"]\non_error = \"stop\"", "weight = 0.7433739727632273", otherwise);
+    uphill_ok(&["search", "other.toml", "--out", "reused"], folder.path());
+    assert_eq!(asked(), 2 * once);
+
+    for (cheap, dear, difference) in [
+        ("weight = 2.0", "", "score.sum[cheap].weight was 0.7433739727632273, is 2.0"),
+        ("weight = 0.7433739727632273", "embeddings = true", "score.sum[dear].embeddings was null, is true"),
+    ] {
+        run_file("other.toml", "", cheap, dear);
+        let output = uphill(&["search", "other.toml", "--out", "run", "--resume"], folder.path());
+        assert!(stderr(&output).trim_end().ends_with(difference), "{}", stderr(&output));
+        run_file("other.toml", "reuse = [\"whole\"]", cheap, dear);
+        let output = uphill(&["search", "other.toml", "--out", "another"], folder.path());
+        assert!(stderr(&output).contains("its scores are of version "), "{}", stderr(&output));
     }
 }

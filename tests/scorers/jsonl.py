@@ -3,7 +3,8 @@
     jsonl.py COUNTER BEHAVIOUR [ONCE]
 
 COUNTER gets a line for each item that is scored, COUNTER.pids the id of each process. With a path
-ONCE only the process that creates that file misbehaves; the others are good.
+ONCE only the process that creates that file misbehaves; the others are good. Where there is a file
+COUNTER.good, all are.
 """
 
 import json
@@ -30,7 +31,7 @@ def may_misbehave(once):
 
 
 append(counter + ".pids", os.getpid())
-if len(sys.argv) > 3 and not may_misbehave(sys.argv[3]):
+if os.path.exists(counter + ".good") or len(sys.argv) > 3 and not may_misbehave(sys.argv[3]):
     behaviour = "good"
 
 
@@ -88,7 +89,16 @@ def score_one(position, item):
     answer(db_idx + 1 if behaviour == "wrong ids" else db_idx, score)
 
 
+def stall():
+    """Goes to sleep over a batch, once eight items are scored."""
+    if os.path.exists(counter) and len(open(counter).readlines()) >= 8:
+        append(counter + ".stalled", os.getpid())
+        time.sleep(600)
+
+
 def score_all(items):
+    if behaviour == "stalls":
+        stall()
     # Backwards: the order of the answers means nothing.
     if behaviour == "good":
         items = items[::-1]

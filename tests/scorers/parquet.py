@@ -1,6 +1,8 @@
 """Scores a Parquet file by its `qed` into another, or misbehaves in one way.
 
     parquet.py COUNTER BEHAVIOUR INPUT OUTPUT
+
+Where there is a file COUNTER.good, it is good.
 """
 
 import os
@@ -19,10 +21,15 @@ def append(path, numbers):
 
 
 append(counter + ".pids", [os.getpid()])
+if os.path.exists(counter + ".good"):
+    behaviour = "good"
 print("a line that is no answer")
 if behaviour == "exits":
     sys.exit(3)
 if behaviour == "hangs":
+    time.sleep(600)
+if behaviour == "stalls" and os.path.exists(counter) and len(open(counter).readlines()) >= 8:
+    append(counter + ".stalled", [os.getpid()])
     time.sleep(600)
 if behaviour == "nothing":
     sys.exit()

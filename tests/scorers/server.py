@@ -3,10 +3,11 @@
     server.py COUNTER
 
 POST /BEHAVIOUR misbehaves always, POST /BEHAVIOUR/2 the first two times; then it scores items by their `qed`.
-COUNTER gets a line for each item that is scored.
+COUNTER gets a line for each item that is scored. Where there is a file COUNTER.good, it is good.
 """
 
 import json
+import os
 import socket
 import struct
 import sys
@@ -45,6 +46,12 @@ class Handler(BaseHTTPRequestHandler):
             if times and requests[self.path] > int(times[0]):
                 # Shows whether Retry-After was honoured.
                 behaviour = "early" if behaviour == "429" and early else "good"
+        if os.path.exists(counter + ".good"):
+            behaviour = "good"
+        if behaviour == "stalls" and os.path.exists(counter) and len(open(counter).readlines()) >= 8:
+            with lock, open(counter + ".stalled", "a") as file:
+                file.write("1\n")
+            time.sleep(600)
         if behaviour == "429":
             return self.reply(429, "slow down", [("Retry-After", "1")])
         if behaviour in ("500", "503"):

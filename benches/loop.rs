@@ -1,0 +1,156 @@
+//! What an iteration costs, stage by stage: `cargo bench --bench loop -- DATASET.lance QUERIES.parquet [OPTION=VALUE …]`.
+//!
+//! Options: k, nprobes, exact (0 or 1), iterations, repeats, out (a folder for the run), keep (1: leave the run there). Prints a JSON line per repeat: CPU and
+//! wall seconds of the whole search and of its stages, and peak memory. The score is a cheap expression over two attributes `a`
+//! and `b`. `benches/compare` makes the data and runs this beside other programs.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use polars::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use uphill::{
+    Filter, LanceDatabase, Metric, QueryUpdate, Request, Result, RlUpdate, Runner, Score, SqlFilter, SqlScore,
+};
+use uphill::{Step, VectorDatabase, Visit};
+
+/// CPU and wall seconds, by stage.
+#[derive(Clone, Default)]
+struct Clock(Arc<Mutex<Vec<(&'static str, f64, f64)>>>);
+
+impl Clock {
+    fn time<T>(&self, stage: &'static str, work: impl FnOnce() -> T) -> T {
+        let (cpu, wall) = (cpu_seconds(), Instant::now());
+        let done = work();
+        let mut stages = self.0.lock().expect("one thread");
+        let entry = match stages.iter_mut().position(|entry| entry.0 == stage) {
+            Some(position) => &mut stages[position],
+            None => {
+                stages.push((stage, 0.0, 0.0));
+                stages.last_mut().expect("just pushed")
+            }
+        };
+        entry.1 += cpu_seconds() - cpu;
+        entry.2 += wall.elapsed().as_secs_f64();
+        done
+    }
+}
+
+fn cpu_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec that lives through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+fn peak_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default().to_string();
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
+}
+
+struct TimedDatabase(LanceDatabase, Clock);
+
+impl VectorDatabase for TimedDatabase {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+    fn metric(&self) -> Metric {
+        self.0.metric()
+    }
+    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+        self.1.time("search", || self.0.query(queries, request))
+    }
+    fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
+        self.0.take(db_idx)
+    }
+    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+        self.0.sample(n, rng)
+    }
+    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+        self.0.scan(visit)
+    }
+}
+
+struct TimedFilter(SqlFilter, Clock);
+
+impl Filter for TimedFilter {
+    fn filter(&self, results: DataFrame) -> Result<DataFrame> {
+        self.1.time("filter", || self.0.filter(results))
+    }
+}
+
+struct TimedScore(SqlScore, Clock);
+
+impl Score for TimedScore {
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        self.1.time("score", || self.0.score(batch))
+    }
+    fn is_paid(&self) -> bool {
+        false
+    }
+}
+
+struct TimedUpdate(RlUpdate, Clock, Cell<u32>);
+
+impl QueryUpdate for TimedUpdate {
+    fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
+        self.2.set(self.2.get() + 1);
+        self.1.time("update", || self.0.update(step))
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let (Some(dataset), Some(queries)) = (arguments.first(), arguments.get(1)) else {
+        // Without arguments (as `cargo test --benches` calls it) there is nothing to measure.
+        return;
+    };
+    let option = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(&format!("{name}=")));
+    let number = |name: &str, default: usize| option(name).map_or(default, |value| value.parse().expect(name));
+    let (iterations, repeats) = (number("iterations", 10) as u32, number("repeats", 5));
+    let mut database =
+        LanceDatabase::open(dataset).expect("a dataset").k(number("k", 10)).exact(number("exact", 0) == 1);
+    if option("nprobes").is_some() {
+        database = database.nprobes(number("nprobes", 0));
+    }
+    let queries = uphill::read_parquet(queries).expect("queries");
+    let vectors = uphill::matrix::<f64>(&queries, "embedding").expect("f64 vectors");
+    let queries = uphill::queries(vectors.view()).expect("queries");
+    let out = option("out").map_or_else(std::env::temp_dir, PathBuf::from);
+
+    // Once to warm the caches of index and files.
+    database.query(&queries, Request::default()).expect("a query");
+    for repeat in 0..repeats {
+        let clock = Clock::default();
+        let run = out.join(format!("loop-{}-{repeat}", std::process::id()));
+        let mut runner = Runner::new(
+            TimedDatabase(database.clone(), clock.clone()),
+            TimedScore(SqlScore::new("0.5 * a - abs(b)"), clock.clone()),
+            TimedUpdate(RlUpdate::new(0.5), clock.clone(), Cell::new(0)),
+        )
+        .filter(TimedFilter(SqlFilter::new("a < 0.9"), clock.clone()));
+        let log = clock.time("all", || runner.search_into(&run, &queries, iterations)).expect("a search");
+        let scored = log.manifest().ended.as_ref().map_or(0, |ended| ended.evaluations);
+        let stages: serde_json::Map<String, serde_json::Value> = clock
+            .0
+            .lock()
+            .expect("one thread")
+            .iter()
+            .map(|(stage, cpu, wall)| (stage.to_string(), json!({ "cpu": cpu, "wall": wall })))
+            .collect();
+        println!(
+            "{}",
+            json!({ "repeat": repeat, "iterations": iterations, "scored": scored, "stages": stages, "peak_mb": peak_mb(), "run": run })
+        );
+        if number("keep", 0) == 0 {
+            std::fs::remove_dir_all(&run).expect("removed");
+        }
+    }
+}

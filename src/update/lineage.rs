@@ -1,0 +1,82 @@
+//! The names of queries that move and branch.
+
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use polars::prelude::{Column, DataFrame};
+
+use super::met::{Meetings, Met};
+use super::{Step, next_queries};
+use crate::bridge;
+use crate::error::{Doing, Error, Result};
+use crate::schema::{self, EMBEDDING, QUERY_IDX};
+
+/// More queries than this are a mistake: a rule that branches without a prune.
+const MOST_QUERIES: usize = 100_000;
+
+/// Gives queries their children, and no name twice.
+///
+/// A query with one child has moved: the child keeps its `query_idx`. The children of a query with several get
+/// new ones: the largest that the run has had, plus 1, 2, …, in order of parent, then of branch.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lineage {
+    unused: u32,
+}
+
+impl Lineage {
+    /// Notes the names of a committed iteration.
+    pub fn observe(&mut self, step: &Step<'_>) -> Result<()> {
+        self.unused = self.unused_after(step)?;
+        Ok(())
+    }
+
+    fn unused_after(&self, step: &Step<'_>) -> Result<u32> {
+        let most = schema::u32s(step.queries, QUERY_IDX)?.into_iter().max();
+        Ok(most.map_or(0, |most| most.saturating_add(1)).max(self.unused))
+    }
+
+    /// The next queries: `rule` gives the children `(children, dim)` of a query that met something; the
+    /// others stay where they are.
+    pub fn descend(
+        &self,
+        step: &Step<'_>,
+        rule: impl Fn(ArrayView1<'_, f64>, &Met) -> Array2<f64>,
+    ) -> Result<DataFrame> {
+        let query_idx = schema::u32s(step.queries, QUERY_IDX)?;
+        let vectors = bridge::matrix::<f64>(step.queries, EMBEDDING)?;
+        let vectors = vectors.view();
+        let meetings = Meetings::of(step)?;
+        let (mut moved, mut branched) = (Children::default(), Children::default());
+        for (position, (query, vector)) in query_idx.iter().zip(vectors.rows()).enumerate() {
+            let children = match meetings.by(*query) {
+                Some(met) => rule(vector, &met),
+                None => vector.to_owned().insert_axis(Axis(0)),
+            };
+            let kind = if children.nrows() == 1 { &mut moved } else { &mut branched };
+            kind.parents.extend(std::iter::repeat_n(position as u32, children.nrows()));
+            kind.vectors.extend(children);
+            if moved.parents.len() + branched.parents.len() > MOST_QUERIES {
+                let found = "more; of a rule that branches, prune the queries";
+                return Err(Error::contract("update", "rows", format!("at most {MOST_QUERIES} queries"), found));
+            }
+        }
+        let first = self.unused_after(step)?;
+        let new = (0..branched.parents.len() as u32).map(|nth| first.checked_add(nth));
+        let new: Option<Vec<u32>> = new.collect();
+        let new = new.ok_or_else(|| Error::contract("update", QUERY_IDX, "a number below 2^32", "one beyond"))?;
+        let names: Vec<u32> = moved.parents.iter().map(|position| query_idx[*position as usize]).chain(new).collect();
+
+        let parents = bridge::gather(step.queries, &[moved.parents, branched.parents].concat())?;
+        let values = [moved.vectors, branched.vectors].concat();
+        let values = ArrayView2::from_shape((names.len(), vectors.ncols()), &values).doing("update")?;
+        let mut next = next_queries(&parents, values)?;
+        next.with_column(Column::new(QUERY_IDX.into(), names)).doing("update")?;
+        Ok(next)
+    }
+}
+
+#[derive(Default)]
+struct Children {
+    /// Positions in the queries frame.
+    parents: Vec<u32>,
+    /// Row after row.
+    vectors: Vec<f64>,
+}

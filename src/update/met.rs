@@ -1,0 +1,75 @@
+//! What each query met, as the rules read it.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use ndarray::{Array2, Axis};
+
+use super::Step;
+use crate::bridge::{self, Matrix};
+use crate::error::{Doing, Result};
+use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX, SCORE};
+
+/// The scored items of a step, by query. Failed items are left out.
+pub(super) struct Meetings {
+    rows_of: HashMap<u32, Vec<usize>>,
+    scores: Vec<f64>,
+    distances: Vec<f32>,
+    db_idx: Vec<u64>,
+    embeddings: Matrix<f32>,
+}
+
+impl Meetings {
+    pub fn of(step: &Step<'_>) -> Result<Self> {
+        let scores = schema::scores(step.results, SCORE)?;
+        let mut rows_of: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (row, query) in schema::u32s(step.results, QUERY_IDX)?.into_iter().enumerate() {
+            if scores[row].is_some() {
+                rows_of.entry(query).or_default().push(row);
+            }
+        }
+        let distances = step.results.column(DISTANCE).doing("update")?.f32().doing("update")?;
+        Ok(Meetings {
+            rows_of,
+            scores: scores.into_iter().map(|score| score.unwrap_or(f64::NAN)).collect(),
+            distances: distances.into_no_null_iter().collect(),
+            db_idx: schema::u64s(step.results, DB_IDX)?,
+            embeddings: bridge::matrix::<f32>(step.results, EMBEDDING)?,
+        })
+    }
+
+    /// What a query met; `None` if that is nothing, or only failed items.
+    pub fn by(&self, query_idx: u32) -> Option<Met> {
+        let rows = self.rows_of.get(&query_idx)?;
+        Some(Met {
+            scores: rows.iter().map(|row| self.scores[*row]).collect(),
+            distances: rows.iter().map(|row| self.distances[*row]).collect(),
+            db_idx: rows.iter().map(|row| self.db_idx[*row]).collect(),
+            embeddings: self.embeddings.view().select(Axis(0), rows).mapv(f64::from),
+        })
+    }
+}
+
+/// What one query met and was scored, in the order of the results: at least one item.
+pub(super) struct Met {
+    pub scores: Vec<f64>,
+    distances: Vec<f32>,
+    db_idx: Vec<u64>,
+    /// `(items, dim)`
+    pub embeddings: Array2<f64>,
+}
+
+impl Met {
+    /// The rows of the best `k` items, best first. Ties go to the nearer item, then to the lower `db_idx`.
+    pub fn best(&self, k: usize) -> Vec<usize> {
+        let mut rows: Vec<usize> = (0..self.scores.len()).collect();
+        rows.sort_by(|&a, &b| self.better(a, b));
+        rows.truncate(k);
+        rows
+    }
+
+    fn better(&self, a: usize, b: usize) -> Ordering {
+        let by_score = self.scores[b].total_cmp(&self.scores[a]);
+        by_score.then(self.distances[a].total_cmp(&self.distances[b])).then(self.db_idx[a].cmp(&self.db_idx[b]))
+    }
+}

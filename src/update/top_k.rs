@@ -1,0 +1,115 @@
+//! The best items: queries move to their mean, or on to each of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ndarray::{Array2, Axis};
+use polars::prelude::DataFrame;
+
+use super::lineage::Lineage;
+use super::{QueryUpdate, Step};
+use crate::error::{Error, Result};
+
+/// Moves each query to the mean of the best `k` items it met.
+///
+/// The best are those of the highest score; ties go to the nearer item, then to the lower
+/// `db_idx`. With score weighting the weights are the scores. Where one of them is negative, or
+/// their sum is zero, the weights are the scores less the lowest among the k (or equal, if all
+/// are the same): the mean stays inside the hull of the items. A warning says so once.
+///
+/// A query that met nothing, or only failed items, stays.
+///
+/// Source: emb_opt 0.0.2, `TopKUpdate`; without score weighting it is 1.0.2's `TopKContinuousUpdate`.
+#[derive(Debug)]
+pub struct TopKUpdate {
+    k: usize,
+    score_weighting: bool,
+    warned: AtomicBool,
+}
+
+impl TopKUpdate {
+    /// `k` items, weighted by score.
+    pub fn new(k: usize) -> Self {
+        TopKUpdate { k, score_weighting: true, warned: AtomicBool::new(false) }
+    }
+
+    /// Whether better items weigh more (default), or all the same.
+    #[doc(alias = "TopKContinuousUpdate")]
+    pub fn score_weighting(mut self, weighting: bool) -> Self {
+        self.score_weighting = weighting;
+        self
+    }
+
+    fn weights(&self, scores: &[f64]) -> Vec<f64> {
+        let lowest = scores.iter().copied().fold(f64::INFINITY, f64::min);
+        if !self.score_weighting || scores.iter().all(|score| *score == lowest) {
+            return vec![1.0; scores.len()];
+        }
+        if lowest >= 0.0 {
+            return scores.to_vec();
+        }
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "top-k: some scores are negative (such as {lowest}); their lowest is subtracted to weigh by them"
+            );
+        }
+        scores.iter().map(|score| score - lowest).collect()
+    }
+}
+
+impl QueryUpdate for TopKUpdate {
+    fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
+        refuse_none(self.k)?;
+        // Queries move, none is new: there is nothing to note between iterations.
+        Lineage::default().descend(step, |_, met| {
+            let best = met.best(self.k);
+            let scores: Vec<f64> = best.iter().map(|row| met.scores[*row]).collect();
+            let weights = self.weights(&scores);
+            let total: f64 = weights.iter().sum();
+            let mut mean = Array2::zeros((1, met.embeddings.ncols()));
+            for (row, weight) in best.iter().zip(&weights) {
+                mean.row_mut(0).scaled_add(weight / total, &met.embeddings.row(*row));
+            }
+            mean
+        })
+    }
+}
+
+/// Moves on to the items themselves: each of the best `k` that a query met is a query of its own.
+///
+/// The best are those of the highest score, best first; ties go to the nearer item, then to the lower
+/// `db_idx`. Two queries that met the same item both go on from it, as in the original; prune
+/// ([`Pruned`](super::Pruned)) what branches, or the queries multiply by `k` an iteration.
+///
+/// A query that met nothing, or only failed items, stays.
+///
+/// Source: emb_opt 1.0.2, `TopKDiscreteUpdate`.
+#[derive(Clone, Debug)]
+pub struct TopKDiscreteUpdate {
+    k: usize,
+    lineage: Lineage,
+}
+
+impl TopKDiscreteUpdate {
+    /// `k` items a query.
+    pub fn new(k: usize) -> Self {
+        TopKDiscreteUpdate { k, lineage: Lineage::default() }
+    }
+}
+
+impl QueryUpdate for TopKDiscreteUpdate {
+    fn observe(&mut self, step: &Step<'_>) -> Result<()> {
+        self.lineage.observe(step)
+    }
+
+    fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
+        refuse_none(self.k)?;
+        self.lineage.descend(step, |_, met| met.embeddings.select(Axis(0), &met.best(self.k)))
+    }
+}
+
+fn refuse_none(k: usize) -> Result<()> {
+    match k {
+        0 => Err(Error::Config("update.k: expected at least 1, found 0".into())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,288 @@
+//! kill -9 at any instant loses no finished iteration and no paid score, and a resumed run ends as
+//! if nothing had happened.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use polars::prelude::*;
+use rand::RngExt;
+
+use crate::common::*;
+use crate::faults::*;
+
+#[test]
+fn a_search_killed_at_any_file_operation_goes_on_as_if_nothing_had_happened() {
+    for score in [COMMAND, SQL] {
+        let scene = Scene::new(score, 2);
+        let whole = scene.whole();
+        let operations = whole.operations().len();
+        println!("{operations} operations");
+        assert_eq!(whole.durable().is_empty(), score == SQL);
+        each(operations, |number| {
+            let run = scene.run(format!("killed-{number}"));
+            was_killed(&run.go(&format!("{number}:kill")));
+            run.assert_goes_on(&whole);
+        });
+    }
+}
+
+#[test]
+fn a_search_killed_again_and_again_while_it_resumes_goes_on_as_if_nothing_had_happened() {
+    for score in [COMMAND, SQL] {
+        let scene = Scene::new(score, 4);
+        let whole = scene.whole();
+        let run = scene.run("killed");
+        was_killed(&run.go(&format!("{}:kill", whole.operation_that_publishes("results/iteration=000000"))));
+        // A kill at the first operation of a resume makes no progress, one at a later does, in the end.
+        let mut number = 0;
+        loop {
+            number += 1;
+            run.assert_sound(&whole);
+            let (durable, before) = (run.durable(), run.paid().len());
+            let output = run.go(&format!("{number}:kill"));
+            assert!(run.paid()[before..].iter().all(|item| !durable.contains(item)), "paid for twice");
+            if output.status.success() {
+                break;
+            }
+            was_killed(&output);
+        }
+        println!("killed {number} times");
+        assert!(number > 10, "{number}");
+        run.assert_equals(&whole);
+    }
+}
+
+#[test]
+fn scores_told_by_hand_are_kept_wherever_the_telling_is_killed() {
+    let scene = Scene::new(BY_HAND, 2);
+    let ask = |name: &str, run: &str| {
+        let file = format!("{name}-asked.parquet");
+        succeeded(&scene.command(name, "", &["ask", "run.toml", "--out", run, "-o", &file]).output().expect("asked"));
+        read(&scene.path(&file))
+    };
+    let tell = |run: &str, scores: &str, fault: &str| {
+        scene.command(run, fault, &["tell", run, scores]).output().expect("told")
+    };
+    let scores_of = |name: &str, asked: &DataFrame| {
+        let score = asked.column("weight").expect("weight").clone().with_name("score".into());
+        let scores = DataFrame::new(asked.height(), vec![asked.column("db_idx").expect("ids").clone(), score]);
+        write(&scene.path(name), &scores.expect("a frame"));
+    };
+    let first = ask("first", "whole");
+    scores_of("first.parquet", &first);
+    let start = scene.run("whole");
+    let untold: Vec<(PathBuf, Vec<u8>)> = everything(&start.path());
+    succeeded(&tell("whole", "first.parquet", ""));
+    let second = ask("second", "whole");
+    scores_of("second.parquet", &second);
+    let operations = scene.operations("whole").len();
+    succeeded(&tell("whole", "second.parquet", ""));
+    each(operations, |number| {
+        let name = format!("killed-{number}");
+        for (file, bytes) in &untold {
+            let file = scene.path(&name).join(file.strip_prefix(start.path()).expect("below the run"));
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+            std::fs::write(file, bytes).expect("a file");
+        }
+        std::fs::create_dir_all(scene.path(&name).join("ledger")).expect("a folder");
+        std::fs::create_dir_all(scene.path(&name).join("results")).expect("a folder");
+        was_killed(&tell(&name, "first.parquet", &format!("{number}:kill")));
+        let told = !scene.run(&name).batches().is_empty();
+        if !told {
+            assert!(ask(&name, &name).equals(&first), "{name}: what waits has changed");
+            succeeded(&tell(&name, "first.parquet", ""));
+        }
+        // If the scores are durable, they need not be told again.
+        assert!(ask(&name, &name).equals(&second), "{name}: other items wait");
+        succeeded(&tell(&name, "second.parquet", ""));
+        scene.run(name).assert_equals(&start);
+    });
+}
+
+/// All files below a folder, and what is in them.
+fn everything(folder: &std::path::Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let (folders, found): (Vec<PathBuf>, Vec<PathBuf>) = files(folder).into_iter().partition(|path| path.is_dir());
+    let mut all: Vec<_> = found.into_iter().map(|file| (file.clone(), std::fs::read(file).expect("a file"))).collect();
+    all.extend(folders.iter().flat_map(|folder| everything(folder)));
+    all
+}
+
+#[test]
+fn a_dataset_whose_building_is_killed_is_there_whole_or_not_at_all() {
+    let scene = Scene::new(SQL, 1);
+    let index = |name: &str, fault: &str, more: &[&str]| {
+        let dataset = format!("{name}.lance");
+        let arguments = [&["index", "items.parquet", &dataset], more].concat();
+        scene.command(name, fault, &arguments).output().expect("the binary runs")
+    };
+    let rows = |name: &str| {
+        let dataset = scene.path(&format!("{name}.lance"));
+        dataset.exists().then(|| uphill::VectorDatabase::len(&open(&dataset)))
+    };
+    succeeded(&index("new", "", &[]));
+    let operations = scene.operations("new").len();
+    println!("{operations} operations");
+    each(operations, |number| {
+        let name = format!("new-{number}");
+        was_killed(&index(&name, &format!("{number}:kill"), &[]));
+        match rows(&name) {
+            None => succeeded(&index(&name, "", &[])),
+            whole => assert_eq!(whole, Some(300)),
+        }
+        assert_eq!(rows(&name), Some(300));
+    });
+
+    // Replacing one of a hundred items: the old one or the new one is there after the next start.
+    write(&scene.path("old.parquet"), &items(&normal(100, 4, &mut rng(6))));
+    let old = |name: &str| {
+        succeeded(
+            &scene.command("old", "", &["index", "old.parquet", &format!("{name}.lance")]).output().expect("runs"),
+        );
+    };
+    old("over");
+    succeeded(&index("over", "", &["--overwrite"]));
+    let operations = scene.operations("over").len();
+    let absent = std::sync::atomic::AtomicUsize::new(0);
+    each(operations, |number| {
+        let name = format!("over-{number}");
+        old(&name);
+        was_killed(&index(&name, &format!("{number}:kill"), &["--overwrite"]));
+        match rows(&name) {
+            Some(rows) => assert!([100, 300].contains(&rows), "{name}: {rows} rows"),
+            None => {
+                absent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                // The next start, even one that fails, brings the old one back.
+                let output = index(&name, "", &[]);
+                assert!(stderr(&output).contains("already exists"), "{}", stderr(&output));
+                assert_eq!(rows(&name), Some(100));
+            }
+        }
+        succeeded(&index(&name, "", &["--overwrite"]));
+        assert_eq!(rows(&name), Some(300));
+        assert!(!scene.path(&format!(".{name}.lance.partial")).exists());
+    });
+    // Only between the two renames is neither there.
+    assert_eq!(absent.into_inner(), 1);
+}
+
+/// What only a power cut would show: the page cache survives a kill.
+#[test]
+fn whatever_gets_its_name_is_on_the_disk_before_and_its_name_is_before_anything_else_happens() {
+    let scene = Scene::new(COMMAND, 2);
+    let whole = scene.whole();
+    was_killed(&scene.run("killed").go("40:kill"));
+    std::fs::remove_file(scene.path("killed.operations")).expect("removed");
+    succeeded(&scene.run("killed").go(""));
+    let built = ["index", "items.parquet", "built.lance"];
+    succeeded(&scene.command("built", "", &built).output().expect("the binary runs"));
+    for name in ["whole", "killed", "built"] {
+        let operations = scene.operations(name);
+        // What each path has been through since it was last on the disk.
+        let mut unsynced: HashMap<String, String> = HashMap::new();
+        let mut published = 0;
+        for (number, operation) in operations.iter().enumerate() {
+            let (what, path) = (operation[0].as_str(), operation[1].as_str());
+            let parent = |path: &str| match path.rsplit_once('/') {
+                Some((parent, _)) => parent.to_string(),
+                None => ".".to_string(),
+            };
+            match what {
+                "create" | "write" => {
+                    unsynced.insert(path.to_string(), format!("{what} {path}"));
+                }
+                "sync" => {
+                    unsynced.remove(path);
+                }
+                "rename" => {
+                    let target = &operation[2];
+                    let below: Vec<_> = unsynced.iter().filter(|(open, _)| open.starts_with(path)).collect();
+                    assert!(below.is_empty(), "{name}: {target} gets its name before its content is safe: {below:?}");
+                    let next = operations.get(number + 1).map(|next| next.join(" "));
+                    let expected = format!("sync {}", parent(target));
+                    assert_eq!(next, Some(expected), "{name}: the name {target} is not safe at once");
+                    unsynced.insert(parent(target), operation.join(" "));
+                    published += 1;
+                }
+                _ => {}
+            }
+        }
+        println!("{name}: {published} renames");
+        assert!(published >= 1);
+    }
+    // The dataset's files are written by Lance; all of them are made safe before it gets its name.
+    let built = scene.operations("built");
+    let named = built.iter().position(|operation| operation[0] == "rename").expect("a rename");
+    for file in everything(&scene.path("built.lance")).iter().map(|(file, _)| file) {
+        let inside = file.strip_prefix(scene.path("built.lance")).expect("below the dataset").display().to_string();
+        let synced = vec!["sync".to_string(), format!(".built.lance.partial/dataset.lance/{inside}")];
+        assert!(built[..named].contains(&synced), "{inside}");
+    }
+    let published: Vec<String> = whole
+        .operations()
+        .into_iter()
+        .filter(|operation| operation[0] == "rename" && !operation[2].contains("/tmp/"))
+        .map(|operation| operation[2].trim_start_matches("whole/").to_string())
+        .collect();
+    let [first, second] = [0, 1].map(|iteration| format!("results/iteration={iteration:06}"));
+    let batches: Vec<String> =
+        (0..whole.batches().len()).map(|batch| format!("ledger/batch-{batch:06}.parquet")).collect();
+    let at = |name: &str| published.iter().position(|published| published == name).expect(name);
+    // Queries before their results, paid batches before the iteration that paid for them.
+    assert!(at("run.json") < at("queries/iteration=000000") && at("queries/iteration=000000") < at(&batches[0]));
+    assert!(at(&batches[0]) < at(&first) && at(&first) < at("queries/iteration=000001"));
+    assert!(at("queries/iteration=000001") < at(batches.last().expect("a batch")));
+    assert!(at(batches.last().expect("a batch")) < at(&second) && at(&second) < at("queries/iteration=000002"));
+    assert!(published.iter().rposition(|name| name == "run.json") > Some(at("queries/iteration=000002")));
+    // Each file and each partition was written once.
+    for partition in files(&whole.path().join("results")) {
+        let folder = partition.strip_prefix(whole.path()).expect("below the run").to_string_lossy().into_owned();
+        assert_eq!(published.iter().filter(|name| **name == folder).count(), 1);
+    }
+}
+
+#[test]
+fn a_search_killed_a_hundred_times_at_random_goes_on_as_if_nothing_had_happened() {
+    killed_at_random(100, 1);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_search_killed_three_thousand_times_at_random_goes_on_as_if_nothing_had_happened() {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
+    killed_at_random(3000, seed);
+}
+
+/// Kills a search, and the search that goes on with it, and so on; begins another when it is through.
+fn killed_at_random(kills: usize, seed: u64) {
+    let scene = Scene::new(COMMAND, 12);
+    let started = Instant::now();
+    let whole = scene.whole();
+    let length = started.elapsed().as_micros() as u64;
+    let mut rng = rng(seed);
+    let (mut killed, mut runs, mut committed) = (0, 0, 0);
+    while killed < kills {
+        runs += 1;
+        let run = scene.run(format!("killed-{runs}"));
+        let mut before = 0;
+        loop {
+            let (durable, paid) = (run.durable(), run.paid().len());
+            let mut child = Pausing::start(&mut run.command(""));
+            std::thread::sleep(Duration::from_micros(rng.random_range(0..length)));
+            child.signal(rustix::process::Signal::KILL);
+            let code = child.wait();
+            run.assert_sound(&whole);
+            assert!(run.committed() >= before, "an iteration is lost");
+            before = run.committed();
+            assert!(run.paid()[paid..].iter().all(|item| !durable.contains(item)), "paid for twice");
+            match code {
+                Some(0) => break,
+                code => assert_eq!(code, Some(-9)),
+            }
+            killed += 1;
+        }
+        committed += before;
+        run.assert_equals(&whole);
+    }
+    println!("{killed} kills in {runs} runs of {committed} iterations");
+}

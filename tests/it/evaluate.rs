@@ -1,0 +1,245 @@
+//! What a run found of the best, against a count by hand.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use polars::prelude::*;
+
+use crate::common::*;
+use crate::runs::{molecules, run_file};
+
+/// Evaluates with the binary.
+fn evaluated(folder: &Path, more: &[&str]) -> DataFrame {
+    let file = "evaluated.parquet";
+    let arguments = [&["evaluate", "run", "-o", file], more].concat();
+    uphill_ok(&arguments, folder);
+    read(&folder.join(file))
+}
+
+fn refused(folder: &Path, more: &[&str]) -> (String, Option<i32>) {
+    let output = uphill(&[&["evaluate", "run"], more].concat(), folder);
+    (stderr(&output), output.status.code())
+}
+
+/// What a run asked first to last: evaluation and item, and whether it has a score.
+fn asked(run: &Path) -> Vec<(u64, u64, bool)> {
+    let mut asked = HashMap::new();
+    for entry in std::fs::read_dir(run.join("results")).expect("a folder") {
+        let results = read(&entry.expect("an entry").path().join("part-0000.parquet"));
+        let scored = results.column("score").expect("scores").is_not_null();
+        for ((evaluation, item), scored) in
+            u64s(&results, "evaluation").into_iter().zip(u64s(&results, "db_idx")).zip(scored.iter())
+        {
+            asked.insert(item, (evaluation, item, scored == Some(true)));
+        }
+    }
+    let mut asked: Vec<_> = asked.into_values().collect();
+    asked.sort();
+    asked
+}
+
+/// Counts by hand: found, best, sum of the best `top`, of the items asked within the budget.
+fn by_hand(asked: &[(u64, u64, bool)], truth: &[f64], top: usize, minimize: bool, budget: u64) -> (u64, f64, f64) {
+    let better = |a: &f64, b: &f64| if minimize { a.total_cmp(b) } else { b.total_cmp(a) };
+    let mut all = truth.to_vec();
+    all.sort_by(better);
+    let cut = all[top - 1];
+    let within = asked.iter().filter(|(evaluation, _, scored)| *evaluation <= budget && *scored);
+    let mut met: Vec<f64> = within.map(|(_, item, _)| truth[*item as usize]).collect();
+    met.sort_by(better);
+    let found = met.iter().filter(|score| if minimize { **score <= cut } else { **score >= cut }).count().min(top);
+    (found as u64, met[0], met.iter().take(top).sum())
+}
+
+fn check(frame: &DataFrame, asked: &[(u64, u64, bool)], truth: &[f64], top: usize, minimize: bool) {
+    let (found, best, sum) = (u64s(frame, "found"), f64s(frame, "best"), f64s(frame, "top_sum"));
+    for (row, budget) in u64s(frame, "budget").into_iter().enumerate() {
+        let expected = by_hand(asked, truth, top, minimize, budget);
+        assert_eq!((found[row], best[row]), (expected.0, expected.1), "budget {budget}");
+        assert!((sum[row] - expected.2).abs() < 1e-9 * expected.2.abs(), "{} is not {}", sum[row], expected.2);
+        assert_eq!(f64s(frame, "recall")[row], expected.0 as f64 / top as f64);
+        assert_eq!(u64s(frame, "scored")[row], budget.min(asked.len() as u64));
+    }
+}
+
+fn data() -> String {
+    root().join("data/molecules.parquet").to_string_lossy().into_owned()
+}
+
+#[test]
+fn budgets_and_the_whole_run_agree_with_a_count_by_hand() {
+    let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 40"));
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let (data, asked) = (data(), asked(&folder.path().join("run")));
+    let truth = f64s(&read(Path::new(&data)), "qed");
+    for top in ["10", "100", "1000"] {
+        let frame = evaluated(folder.path(), &["--truth", &data, "--score-column", "qed", "--top", top]);
+        assert_eq!(names(&frame), ["share", "budget", "scored", "found", "recall", "best", "top_sum"]);
+        let rows = truth.len() as f64;
+        let budgets: Vec<u64> = [0.01, 0.02, 0.05].iter().map(|share| (share * rows).round() as u64).collect();
+        assert_eq!(u64s(&frame, "budget"), [&budgets[..], &[asked.len() as u64]].concat());
+        check(&frame, &asked, &truth, top.parse().expect("a number"), false);
+    }
+    // Another column of the file: judged by it, though the run climbed qed.
+    let mw = f64s(&read(Path::new(&data)), "mw");
+    let frame = evaluated(folder.path(), &["--truth", &data, "--score-column", "mw"]);
+    check(&frame, &asked, &mw, 100, false);
+
+    let curve = evaluated(folder.path(), &["--truth", &data, "--score-column", "qed", "--curve"]);
+    assert_eq!(u64s(&curve, "scored"), (0..=asked.len() as u64).collect::<Vec<_>>());
+    assert_eq!(curve.column("best").expect("best").null_count(), 1);
+    for budget in [1, 7, asked.len() / 2] {
+        let (found, best, _) = by_hand(&asked, &truth, 100, false, budget as u64);
+        let row = curve.slice(budget as i64, 1);
+        assert_eq!((u64s(&row, "found")[0], f64s(&row, "best")[0]), (found, best));
+    }
+    let csv = uphill_ok(&["evaluate", "run", "--truth", &data, "--score-column", "qed"], folder.path());
+    assert_eq!((csv.lines().next(), csv.lines().count()), (Some("share,budget,scored,found,recall,best,top_sum"), 5));
+    let json = ["evaluate", "run", "--truth", &data, "--score-column", "qed", "--format", "json"];
+    let json: serde_json::Value = serde_json::from_str(&uphill_ok(&json, folder.path())).expect("JSON");
+    assert_eq!(json[3]["scored"], asked.len());
+}
+
+#[test]
+fn the_truth_may_be_a_folder_and_a_run_may_have_found_nothing() {
+    let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3"));
+    let (data, parts) = (data(), folder.path().join("parts"));
+    std::fs::create_dir(&parts).expect("a folder");
+    let items = read(Path::new(&data));
+    write(&parts.join("a.parquet"), &items.slice(0, 777));
+    write(&parts.join("b.parquet"), &items.slice(777, items.height()));
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let whole = evaluated(folder.path(), &["--truth", &data, "--score-column", "qed"]);
+    assert!(u64s(&whole, "scored")[3] > 0);
+    assert!(evaluated(folder.path(), &["--truth", "parts", "--score-column", "qed"]).equals(&whole));
+
+    std::fs::remove_dir_all(folder.path().join("run")).expect("removed");
+    uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=0"], folder.path());
+    let nothing = evaluated(folder.path(), &["--truth", &data, "--score-column", "qed"]);
+    assert_eq!((u64s(&nothing, "scored"), u64s(&nothing, "found")), (vec![0; 4], vec![0; 4]));
+    assert_eq!(nothing.column("best").expect("best").null_count(), 4);
+}
+
+#[test]
+fn smaller_is_better_where_the_run_minimised() {
+    let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 10"));
+    uphill_ok(&["search", "run.toml", "--out", "run", "--set", "score.direction=minimize"], folder.path());
+    let (data, asked) = (data(), asked(&folder.path().join("run")));
+    let truth = f64s(&read(Path::new(&data)), "qed");
+    let frame = evaluated(folder.path(), &["--truth", &data, "--score-column", "qed", "--top", "2000"]);
+    check(&frame, &asked, &truth, 2000, true);
+    assert!(u64s(&frame, "found")[3] > 0);
+}
+
+/// The molecules' file with one column changed.
+fn changed(folder: &TempDir, change: impl Fn(LazyFrame) -> LazyFrame) {
+    write(&folder.path().join("changed.parquet"), &change(read(Path::new(&data())).lazy()).collect().expect("changed"));
+}
+
+#[test]
+fn items_that_tie_at_the_cut_are_as_good_as_each_other() {
+    let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 20"));
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let asked = asked(&folder.path().join("run"));
+    changed(&folder, |frame| {
+        let steps = when(col("qed").gt(lit(0.8))).then(lit(0.8)).when(col("qed").gt(lit(0.5))).then(lit(0.5));
+        frame.with_column(steps.otherwise(lit(0.0)).alias("steps"))
+    });
+    let truth = f64s(&read(&folder.path().join("changed.parquet")), "steps");
+    let arguments = |top| ["--truth", "changed.parquet", "--score-column", "steps", "--top", top];
+    let ties = truth.iter().filter(|score| **score == 0.8).count();
+    let frame = evaluated(folder.path(), &arguments("5"));
+    check(&frame, &asked, &truth, 5, false);
+    assert!(ties > 5);
+    assert_eq!(u64s(&frame, "found")[3], 5);
+}
+
+#[test]
+fn rows_that_were_left_out_do_not_shift_the_items() {
+    let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 5"));
+    // Every seventh row without an embedding.
+    let mut items = read(Path::new(&data()));
+    let every = |row: &u32| row % 7 == 3;
+    let embeddings = items.column("embedding").expect("embeddings").clone();
+    let dtype = DataType::List(Box::new(DataType::Float32));
+    let lists = embeddings.cast(&dtype).expect("lists");
+    let lists = lists.list().expect("lists");
+    let holes: ListChunked = (0..items.height() as u32)
+        .map(|row| (!every(&row)).then(|| lists.get_as_series(row as usize).expect("a list")))
+        .collect();
+    items.with_column(holes.with_name("embedding".into()).into_column()).expect("a column");
+    write(&folder.path().join("holes.parquet"), &items);
+    uphill_ok(&["index", "holes.parquet", "molecules.lance", "--skip-invalid", "--overwrite"], folder.path());
+    let run = ["search", "run.toml", "--out", "run", "--set", "database.columns=[\"qed\", \"mw\", \"source_row\"]"];
+    uphill_ok(&run, folder.path());
+    let asked: Vec<(u64, u64, bool)> = asked(&folder.path().join("run"))
+        .into_iter()
+        .map(|(evaluation, item, scored)| {
+            (evaluation, (0..).filter(|row| !every(row)).nth(item as usize).expect("a row").into(), scored)
+        })
+        .collect();
+    let truth = f64s(&items, "qed");
+    let frame = evaluated(folder.path(), &["--truth", "holes.parquet", "--score-column", "qed"]);
+    check(&frame, &asked, &truth, 100, false);
+}
+
+#[test]
+fn another_file_is_matched_by_a_key_or_refused() {
+    let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3"));
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let (data, asked) = (data(), asked(&folder.path().join("run")));
+    let truth = f64s(&read(Path::new(&data)), "qed");
+    let rows = truth.len();
+
+    changed(&folder, |frame| frame.reverse());
+    let arguments = ["--truth", "changed.parquet", "--score-column", "qed"];
+    let (message, code) = refused(folder.path(), &arguments);
+    assert!(message.starts_with("uphill: changed.parquet: is not what was indexed: `"), "{message}");
+    assert!(message.ends_with("; match another file by a --key\n"), "{message}");
+    assert_eq!(code, Some(1));
+    let smiles = [&arguments[..], &["--key", "smiles"]].concat();
+    check(&evaluated(folder.path(), &smiles), &asked, &truth, 100, false);
+
+    changed(&folder, |frame| frame.slice(0, 100));
+    let (message, _) = refused(folder.path(), &arguments);
+    let expected =
+        format!("is not what was indexed: it has 100 rows, the dataset {rows}; match another file by a --key");
+    assert_eq!(message, format!("uphill: changed.parquet: {expected}\n"));
+    let (message, _) = refused(folder.path(), &smiles);
+    assert!(message.starts_with("uphill: changed.parquet: no row whose `smiles` is "), "{message}");
+
+    changed(&folder, |frame| frame.with_column(lit("C").alias("smiles")));
+    let (message, _) = refused(folder.path(), &smiles);
+    assert_eq!(message, "uphill: changed.parquet: column `smiles` is no key: C is in row 0 and in row 1\n");
+
+    let (message, _) = refused(folder.path(), &["--truth", &data, "--score-column", "qde"]);
+    assert!(message.contains("no column `qde` (there are: "), "{message}");
+    let (message, _) = refused(folder.path(), &["--truth", &data, "--score-column", "name"]);
+    assert!(message.ends_with("column `name`: expected numbers, found str\n"), "{message}");
+    let (message, _) = refused(folder.path(), &["--truth", &data, "--score-column", "qed", "--top", "0"]);
+    assert!(message.ends_with(&format!("top: expected 1 to {rows}, the scores there, found 0\n")), "{message}");
+    let (message, code) = refused(folder.path(), &["--truth", &data, "--score-column", "qed", "--key", "id"]);
+    assert!(message.starts_with("uphill: --key: no column `id` in the run (there are: "), "{message}");
+    assert_eq!(code, Some(2));
+}
+
+#[test]
+fn failed_items_cost_and_are_not_found_and_reused_scores_cost_nothing() {
+    let run = run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3")
+        .replace("sql = \"qed\"", "sql = \"CASE WHEN mw > 150 THEN qed END\"");
+    let folder = molecules(&run);
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let (data, before) = (data(), asked(&folder.path().join("run")));
+    let truth = f64s(&read(Path::new(&data)), "qed");
+    assert!(before.iter().any(|(_, _, scored)| !scored));
+    let arguments = ["--truth", &data, "--score-column", "qed", "--top", "500"];
+    check(&evaluated(folder.path(), &arguments), &before, &truth, 500, false);
+
+    std::fs::rename(folder.path().join("run"), folder.path().join("earlier")).expect("renamed");
+    uphill_ok(&["search", "run.toml", "--out", "run", "--set", "score.reuse=[\"earlier\"]"], folder.path());
+    let frame = evaluated(folder.path(), &arguments);
+    // Only failures are paid for again.
+    let failed = before.iter().filter(|(_, _, scored)| !scored).count() as u64;
+    assert_eq!(u64s(&frame, "scored")[3], failed);
+    assert_eq!(u64s(&frame, "found")[3], by_hand(&before, &truth, 500, false, before.len() as u64).0);
+}
