@@ -54,10 +54,7 @@ fn rules() -> Vec<(&'static str, Rule)> {
         ("rl, lr 0.5", || Box::new(RlUpdate::new(0.5))),
         ("rl, lr 2", || Box::new(RlUpdate::new(2.0))),
         ("rl, lr 0.25, 1, 5, pruned to 16", || {
-            Box::new(Pruned::new(
-                TopKPrune::new(16).group(Group::Global),
-                Box::new(RlUpdate::branching(vec![0.25, 1.0, 5.0])),
-            ))
+            Box::new(Pruned::new(TopKPrune::new(16).group(Group::Global), RlUpdate::branching(vec![0.25, 1.0, 5.0])))
         }),
         ("top-k, k 3", || Box::new(TopKUpdate::new(3))),
         ("random", || Box::new(random)),

@@ -10,12 +10,13 @@ use super::linalg::Cholesky;
 /// Added to the diagonal of a posterior covariance before a sample is drawn: duplicates make it singular.
 const JITTER: f64 = 1e-6;
 
-/// A Gaussian process with mean 0, the kernel `exp(-|a - b|^2 / (2 l^2))` and independent noise,
-/// conditioned on targets at n points:
+/// A Gaussian process with mean 0 and independent noise, conditioned on targets at n points. The kernel is the
+/// mean of two squared exponentials, of lengths l and l / 2, so that it sees slopes and small hills:
 ///
 /// ```text
 /// mean(p)   = k(p)' (K + noise I)^-1 z                 k(p)_i = kernel(p, x_i),  K_ij = kernel(x_i, x_j)
 /// cov(p, q) = kernel(p, q) - k(p)' (K + noise I)^-1 k(q)
+/// kernel    = (e + e^4) / 2                            e = exp(-|p - q|^2 / (2 l^2))
 /// ```
 ///
 /// Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), algorithm 2.1.
@@ -77,7 +78,8 @@ pub(super) fn median_squared_distance(points: ArrayView2<'_, f64>) -> f64 {
     median.max(f64::MIN_POSITIVE)
 }
 
-/// `exp(-|a_i - b_j|^2 / (2 l^2))` for `a` `(n, dim)` and `b` `(m, dim)`, shape `(n, m)`.
+/// `(e + e^4) / 2` with `e = exp(-|a_i - b_j|^2 / (2 l^2))`, for `a` `(n, dim)` and `b` `(m, dim)`, shape `(n, m)`:
+/// the mean of two squared exponential kernels, of lengths `l` and `l / 2`.
 fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_length: f64) -> Array2<f64> {
     let squares =
         |points: ArrayView2<'_, f64>| -> Vec<f64> { points.rows().into_iter().map(|row| row.dot(&row)).collect() };
@@ -87,7 +89,9 @@ fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_length: f64) -
         values.par_chunks_mut(b.nrows()).zip(&a_squares).for_each(|(row, a_square)| {
             for (value, b_square) in row.iter_mut().zip(&b_squares) {
                 let squared = (a_square + b_square - 2.0 * *value).max(0.0);
-                *value = (-0.5 * squared / squared_length).exp();
+                let far = (-0.5 * squared / squared_length).exp();
+                // Half the length is four times the exponent.
+                *value = 0.5 * (far + far.powi(4));
             }
         });
     }

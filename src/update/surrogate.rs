@@ -46,7 +46,8 @@ const EARLY: usize = 32;
 /// - *Start*: the nearest item of each starting query, then random items, until one in 2000 of the library is scored
 ///   (at least 16, at most 64).
 /// - *Points*: at most 1000 unless set: the best half, the latest quarter, and a random quarter of the rest.
-/// - *Kernel*: `exp(-|a - b|^2 / (2 l^2))`, `l^2` the median squared distance of the points; noise 0.1.
+/// - *Kernel*: the mean of two squared exponentials, of lengths l and l / 2, where `l^2` is the median squared distance
+///   of the points; noise 0.1.
 /// - *Targets*: scores cut from below at the median of the first 32, standardised, and from 3 deviations up only
 ///   logarithmic: differences among bad items and single huge scores do not shape the model.
 /// - *Filters*: where too few candidates pass for a batch, queries reach twice as far from then on.

@@ -17,7 +17,9 @@ targets = (points @ [1.0, -0.5, 0.0] + np.sin(2 * points[:, 2]) + 0.3 * rng.norm
 at = np.concatenate([rng.normal(size=(4, 3)).round(3), points[:2]])
 
 squared_length, noise = 1.7, 0.1
-process = GaussianProcessRegressor(RBF(np.sqrt(squared_length)), alpha=noise, optimizer=None).fit(points, targets)
+length = np.sqrt(squared_length)
+kernel = 0.5 * RBF(length) + 0.5 * RBF(length / 2)
+process = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None).fit(points, targets)
 mean, covariance = process.predict(at, return_cov=True)
 
 centred = points - points.mean(0)
