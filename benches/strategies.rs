@@ -76,18 +76,20 @@ fn main() -> Result<()> {
     print!("{table}");
     for (number, data) in arguments.data.iter().enumerate() {
         let dataset = folder.path().join(format!("{number}.lance"));
-        uphill::index(data, &dataset, &IndexOptions::default())?;
         let items = uphill::read_parquet(data)?;
-        for score in arguments.score.iter().filter(|score| items.column(score).is_ok()) {
+        let scores: Vec<&String> = arguments.score.iter().filter(|score| items.column(score).is_ok()).collect();
+        let rename = scores.iter().map(|score| (score.to_string(), attribute(score)));
+        uphill::index(data, &dataset, &IndexOptions { rename: rename.collect(), ..Default::default() })?;
+        for score in scores {
             let mut best: Vec<f64> = items.column(score)?.f64()?.into_no_null_iter().collect();
             ensure!(best.len() > TOP, "{}: fewer than {TOP} items", data.display());
             best.sort_by(|a, b| b.total_cmp(a));
-            let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(std::slice::from_ref(score))?;
+            let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(&[attribute(score)])?;
             for (name, rule) in rules() {
                 if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| wanted == name) {
                     continue;
                 }
-                let row = measure(&database, score, best[TOP - 1], rule, arguments.seeds)?;
+                let row = measure(&database, &attribute(score), best[TOP - 1], rule, arguments.seeds)?;
                 let stem = data.file_stem().unwrap_or_default().to_string_lossy();
                 let row = format!("| {stem}, {score} | {name} | {row} |\n");
                 print!("{row}");
@@ -99,6 +101,11 @@ fn main() -> Result<()> {
         write(out, &table)?;
     }
     Ok(())
+}
+
+/// The name of a score in the index, where `score` and its like are not allowed.
+fn attribute(score: &str) -> String {
+    if uphill::is_reserved(score) { format!("true_{score}") } else { score.into() }
 }
 
 /// Mean and standard error of the shares found, and the time, over the seeds.
