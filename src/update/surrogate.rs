@@ -37,10 +37,10 @@ const EARLY: usize = 32;
 /// Chooses the items worth paying for by a Gaussian process of the scores seen so far.
 ///
 /// Each iteration asks the database for candidates, those met before left out: the neighbours of the 30 best items
-/// (where fewer are better than the floor of the targets, of random ones in their place), the items farthest along 4 directions in which a linear model sees the score grow (its posterior mean and three
-/// draws), and the neighbours of 8 random items. Of them it scores only a batch: the best of a posterior sample of
-/// the process (Thompson sampling), whose deviation from the posterior mean shrinks as more is known.
-/// Both models are fitted anew for every batch.
+/// (where fewer are above the floor of the targets, of random ones in their place) and of 8 random items, and the
+/// items farthest along 4 directions in which a linear model sees the score grow (its posterior mean and three draws).
+/// Of them it scores only a batch: the best of a posterior sample of the process (Thompson sampling), whose deviation
+/// from the posterior mean shrinks as more is known. Both models are fitted anew for every batch.
 ///
 /// - *Batch*: 5 % of the items scored so far, at least 5 and at most 32, unless set. Small batches find more.
 /// - *Start*: the nearest item of each starting query, then random items, until one in 2000 of the library is scored
@@ -50,7 +50,8 @@ const EARLY: usize = 32;
 ///   of the points; noise 0.1.
 /// - *Targets*: scores cut from below at the median of the first 32, standardised, and from 3 deviations up only
 ///   logarithmic: differences among bad items and single huge scores do not shape the model.
-/// - *Filters*: where too few candidates pass for a batch, queries reach twice as far from then on.
+/// - *Reach*: 100 neighbours a query, whatever the database's `k`; where too few candidates pass a filter to fill
+///   a batch, twice as many from then on.
 ///
 /// Its queries have no path of their own: each iteration's are new places, in the same slots.
 #[derive(Clone, Debug)]
