@@ -121,12 +121,11 @@ pub enum Direction {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopConfig {
-    /// Iterations in all.
-    #[serde(default = "twenty")]
-    pub iterations: u32,
+    /// Iterations in all. Where it is not set: 20, or as many as it takes if something else stops the search.
+    pub iterations: Option<u32>,
     /// Items asked, each counted once; never exceeded.
     pub evaluations: Option<u64>,
-    /// So many iterations in a row without a new item.
+    /// So many iterations in a row without a new item (20, where `iterations` is not set).
     pub nothing_new: Option<u32>,
     /// Wall time, looked at between iterations.
     pub seconds: Option<f64>,
@@ -137,10 +136,18 @@ pub struct StopConfig {
     pub failed_share: f64,
 }
 
+impl StopConfig {
+    /// Iterations in all: as set; else 20, or no limit if something else stops the search.
+    pub fn most_iterations(&self) -> u32 {
+        let others = self.evaluations.is_some() || self.nothing_new.is_some() || self.seconds.is_some();
+        self.iterations.unwrap_or(if others || self.score.is_some() { u32::MAX } else { 20 })
+    }
+}
+
 impl Default for StopConfig {
     fn default() -> Self {
         StopConfig {
-            iterations: twenty(),
+            iterations: None,
             evaluations: None,
             nothing_new: None,
             seconds: None,
@@ -156,8 +163,8 @@ fn ten() -> usize {
 fn three() -> usize {
     3
 }
-fn twenty() -> u32 {
-    20
+fn thousand() -> usize {
+    1000
 }
 fn half() -> f64 {
     0.5
@@ -291,6 +298,14 @@ impl Config {
     /// A section that contradicts itself.
     pub fn runner(&self, database: LanceDatabase) -> Result<Runner> {
         let score = self.score.scorer()?;
+        if let (UpdateConfig::Surrogate { .. }, Some(section)) =
+            (&self.update, self.prune.as_ref().map(|_| "prune").or(self.gradient.as_ref().map(|_| "gradient")))
+        {
+            let rules = "rl, top-k or top-k-discrete";
+            return Err(Error::Config(format!(
+                "{section}: the rule `surrogate` places its queries itself; set update.rule to {rules}"
+            )));
+        }
         let update = self.update.rule(self.prune.as_ref(), self.gradient.as_ref());
         let database: Box<dyn VectorDatabase> = match &self.gradient {
             None => Box::new(database),
@@ -301,7 +316,7 @@ impl Config {
         };
         let stop = Stop {
             evaluations: self.stop.evaluations,
-            nothing_new: self.stop.nothing_new,
+            nothing_new: self.stop.nothing_new.or(self.stop.iterations.is_none().then_some(20)),
             seconds: self.stop.seconds,
             score: self.stop.score,
             failed_share: Some(self.stop.failed_share),

@@ -104,8 +104,8 @@ pub use score::{
 };
 pub use untrusted::read_parquet;
 pub use update::{
-    Context, Group, Norm, Prune, Pruned, QueryUpdate, RlUpdate, ScoreGradient, Step, TopKDiscreteUpdate, TopKPrune,
-    TopKUpdate, Worth, next_queries, stream,
+    Context, Group, Norm, Prune, Pruned, QueryUpdate, RlUpdate, ScoreGradient, Step, SurrogateUpdate,
+    TopKDiscreteUpdate, TopKPrune, TopKUpdate, Worth, next_queries, stream,
 };
 
 /// Column names of the frames.

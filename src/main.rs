@@ -279,8 +279,8 @@ fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
         runner = runner.observe(progress_lines(config.stop.evaluations));
     }
     let log = match arguments.resume {
-        true => runner.resume(&arguments.out, &queries, config.stop.iterations)?,
-        false => runner.search_into(&arguments.out, &queries, config.stop.iterations)?,
+        true => runner.resume(&arguments.out, &queries, config.stop.most_iterations())?,
+        false => runner.search_into(&arguments.out, &queries, config.stop.most_iterations())?,
     };
     if log.manifest().ended.as_ref().is_some_and(|ended| ended.reason == StopReason::Interrupted) {
         eprintln!("interrupted after {} iterations; continue with --resume", log.iterations().len());
@@ -319,7 +319,7 @@ fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
     }
     let started = arguments.out.join("run.json").exists().then_some(&arguments.out);
     let (runner, queries) = prepare(&config, started)?;
-    let asked = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.iterations)?;
+    let asked = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.most_iterations())?;
     match asked {
         Asked::Items(items) => {
             eprintln!(
@@ -337,7 +337,7 @@ fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> 
     let config = Config::of_run(&SearchLog::open(&run)?)?;
     let (runner, queries) = prepare(&config, Some(&run))?;
     let told = uphill::read_parquet(&scores)?;
-    match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.iterations, &told)? {
+    match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {
         Asked::Items(items) => eprintln!("{} items wait for their scores: uphill ask", items.height()),
         Asked::Ended(log) => ended(&log)?,
     }

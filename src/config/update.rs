@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{half, three, yes};
+use super::{half, thousand, three, yes};
 use crate::update::{
-    Group, Norm, Pruned, QueryUpdate, RlUpdate, ScoreGradient, TopKDiscreteUpdate, TopKPrune, TopKUpdate, Worth,
+    Group, Norm, Pruned, QueryUpdate, RlUpdate, ScoreGradient, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune,
+    TopKUpdate, Worth,
 };
 
 /// `[update]`: how the queries move.
@@ -44,17 +45,19 @@ pub enum UpdateConfig {
         #[serde(default = "three")]
         k: usize,
     },
+    /// [`SurrogateUpdate`], the default.
+    Surrogate {
+        /// Items scored per iteration; grows from 5 to 32 where nothing is said.
+        batch: Option<usize>,
+        /// Scored items that the models are fitted to, at most.
+        #[serde(default = "thousand")]
+        points: usize,
+    },
 }
 
 impl Default for UpdateConfig {
     fn default() -> Self {
-        UpdateConfig::Rl {
-            lr: LearningRates::default(),
-            distance_penalty: 0.0,
-            scale_distance_penalty: true,
-            max_norm: None,
-            norm: None,
-        }
+        UpdateConfig::Surrogate { batch: None, points: thousand() }
     }
 }
 
@@ -123,6 +126,9 @@ impl UpdateConfig {
                 Box::new(TopKUpdate::new(*k).score_weighting(*score_weighting))
             }
             UpdateConfig::TopKDiscrete { k } => Box::new(TopKDiscreteUpdate::new(*k)),
+            UpdateConfig::Surrogate { batch, points } => {
+                Box::new(batch.iter().fold(SurrogateUpdate::new().points(*points), |rule, batch| rule.batch(*batch)))
+            }
         };
         if let Some(prune) = prune {
             rule = Box::new(Pruned::new(TopKPrune::new(prune.k).worth(prune.worth).group(prune.group), rule));

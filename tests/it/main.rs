@@ -31,4 +31,5 @@ mod scorers_http;
 mod scorers_interrupted;
 mod stages;
 mod sums;
+mod surrogate;
 mod updates;

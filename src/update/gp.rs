@@ -1,0 +1,154 @@
+//! A Gaussian process of the scores over embedding space.
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
+
+use super::linalg::Cholesky;
+
+/// Added to the diagonal of a posterior covariance before a sample is drawn: duplicates make it singular.
+const JITTER: f64 = 1e-6;
+
+/// A Gaussian process with mean 0 and independent noise, conditioned on targets at n points. The kernel is the
+/// mean of two squared exponentials, of lengths l and l / 2, so that it sees slopes and small hills:
+///
+/// ```text
+/// mean(p)   = k(p)' (K + noise I)^-1 z                 k(p)_i = kernel(p, x_i),  K_ij = kernel(x_i, x_j)
+/// cov(p, q) = kernel(p, q) - k(p)' (K + noise I)^-1 k(q)
+/// kernel    = (e + e^4) / 2                            e = exp(-|p - q|^2 / (2 l^2))
+/// ```
+///
+/// Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), algorithm 2.1.
+pub(super) struct Gp {
+    points: Array2<f64>,
+    squared_length: f64,
+    factor: Cholesky,
+    weights: Array1<f64>,
+}
+
+impl Gp {
+    /// `points` `(n, dim)`, `targets` `(n)`; `squared_length` is `l^2`, `noise` a variance.
+    pub fn new(points: Array2<f64>, targets: Array1<f64>, squared_length: f64, noise: f64) -> Self {
+        let mut covariance = kernel(points.view(), points.view(), squared_length);
+        covariance.diag_mut().mapv_inplace(|value| value + noise);
+        let factor = Cholesky::new(&covariance);
+        let weights = factor.solve(targets.view());
+        Gp { points, squared_length, factor, weights }
+    }
+
+    /// The posterior mean at points `(m, dim)`.
+    pub fn mean(&self, at: ArrayView2<'_, f64>) -> Array1<f64> {
+        kernel(at, self.points.view(), self.squared_length).dot(&self.weights)
+    }
+
+    /// The posterior mean and covariance at points `(m, dim)`.
+    pub fn posterior(&self, at: ArrayView2<'_, f64>) -> (Array1<f64>, Array2<f64>) {
+        let mut cross = kernel(self.points.view(), at, self.squared_length);
+        let mean = cross.t().dot(&self.weights);
+        self.factor.solve_lower(&mut cross);
+        let mut covariance = kernel(at, at, self.squared_length);
+        covariance -= &cross.t().dot(&cross);
+        (mean, covariance)
+    }
+
+    /// One joint draw from the posterior at points `(m, dim)`, its deviation from the mean times `scale`.
+    pub fn sample(&self, at: ArrayView2<'_, f64>, scale: f64, rng: &mut ChaCha8Rng) -> Array1<f64> {
+        let (mean, mut covariance) = self.posterior(at);
+        covariance.diag_mut().mapv_inplace(|value| value + JITTER);
+        let normal = Array1::from_shape_simple_fn(mean.len(), || StandardNormal.sample(rng));
+        mean + scale * Cholesky::new(&covariance).lower().dot(&normal)
+    }
+}
+
+/// The median of the squared distances between points `(n, dim)`, of at most 300 evenly spread pairs' ends.
+/// At least the smallest positive number.
+pub(super) fn median_squared_distance(points: ArrayView2<'_, f64>) -> f64 {
+    let stride = points.nrows().div_ceil(300).max(1);
+    let rows: Vec<ArrayView1<'_, f64>> = points.axis_iter(Axis(0)).step_by(stride).collect();
+    let mut squared: Vec<f64> = (0..rows.len())
+        .flat_map(|a| (0..a).map(move |b| (a, b)))
+        .map(|(a, b)| rows[a].iter().zip(rows[b]).map(|(a, b)| (a - b) * (a - b)).sum())
+        .collect();
+    if squared.is_empty() {
+        return 1.0;
+    }
+    let middle = squared.len() / 2;
+    let (_, median, _) = squared.select_nth_unstable_by(middle, f64::total_cmp);
+    median.max(f64::MIN_POSITIVE)
+}
+
+/// `(e + e^4) / 2` with `e = exp(-|a_i - b_j|^2 / (2 l^2))`, for `a` `(n, dim)` and `b` `(m, dim)`, shape `(n, m)`:
+/// the mean of two squared exponential kernels, of lengths `l` and `l / 2`.
+fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_length: f64) -> Array2<f64> {
+    let squares =
+        |points: ArrayView2<'_, f64>| -> Vec<f64> { points.rows().into_iter().map(|row| row.dot(&row)).collect() };
+    let (a_squares, b_squares) = (squares(a), squares(b));
+    let mut values = a.dot(&b.t());
+    if let Some(values) = values.as_slice_mut().filter(|values| !values.is_empty()) {
+        values.par_chunks_mut(b.nrows()).zip(&a_squares).for_each(|(row, a_square)| {
+            for (value, b_square) in row.iter_mut().zip(&b_squares) {
+                let squared = (a_square + b_square - 2.0 * *value).max(0.0);
+                let far = (-0.5 * squared / squared_length).exp();
+                // Half the length is four times the exponent.
+                *value = 0.5 * (far + far.powi(4));
+            }
+        });
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::{fixture, stream};
+
+    fn close(a: impl IntoIterator<Item = f64>, b: Vec<f64>) -> bool {
+        a.into_iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9)
+    }
+
+    fn fitted() -> (Gp, Array2<f64>) {
+        let number = |name| fixture::vector(name)[0];
+        let gp = Gp::new(
+            fixture::matrix("points"),
+            fixture::vector("targets").into(),
+            number("squared_length"),
+            number("noise"),
+        );
+        (gp, fixture::matrix("at"))
+    }
+
+    #[test]
+    fn the_posterior_is_that_of_scikit_learn() {
+        let (gp, at) = fitted();
+        let (mean, covariance) = gp.posterior(at.view());
+        assert!(close(mean.clone(), fixture::vector("mean")), "{mean}");
+        assert!(close(gp.mean(at.view()), fixture::vector("mean")));
+        assert!(close(covariance.clone(), fixture::matrix("covariance").into_iter().collect()), "{covariance}");
+    }
+
+    #[test]
+    fn samples_scatter_as_the_posterior_says() {
+        let (gp, at) = fitted();
+        let (mean, covariance) = gp.posterior(at.view());
+        let rng = &mut stream(1, "test", 0, 0);
+        let n = 4000.0;
+        let mut second = Array2::<f64>::zeros(covariance.raw_dim());
+        for _ in 0..4000 {
+            let off = gp.sample(at.view(), 0.5, rng) - &mean;
+            second += &(&off.view().insert_axis(Axis(1)) * &off.view().insert_axis(Axis(0)));
+        }
+        let expected = covariance * 0.25;
+        let most = (&second / n - &expected).iter().fold(0.0f64, |most, value| most.max(value.abs()));
+        assert!(most < 0.02, "a covariance is off by {most}");
+    }
+
+    #[test]
+    fn the_median_squared_distance_is_that_of_all_pairs() {
+        let line = Array2::from_shape_vec((4, 1), vec![0.0, 1.0, 3.0, 7.0]).expect("a matrix");
+        // 1, 4, 9, 16, 36, 49: the upper of the two in the middle.
+        assert_eq!(median_squared_distance(line.view()), 16.0);
+        assert_eq!(median_squared_distance(Array2::zeros((5, 2)).view()), f64::MIN_POSITIVE);
+        assert_eq!(median_squared_distance(Array2::zeros((1, 2)).view()), 1.0);
+    }
+}

@@ -1,0 +1,162 @@
+//! Cholesky factors and triangular solves, blocked so that matrix products do the work.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
+
+/// Rows and columns that are factored one by one.
+const BLOCK: usize = 64;
+
+/// The lower triangular `L` of a symmetric positive definite matrix `A = L L'`, shape `(n, n)`.
+#[derive(Clone, Debug)]
+pub(super) struct Cholesky {
+    lower: Array2<f64>,
+    /// The inverse of each diagonal block of `lower`.
+    inverses: Vec<Array2<f64>>,
+}
+
+impl Cholesky {
+    /// Factors a matrix of which only the lower triangle is read. Where rounding leaves it short of
+    /// positive definite, its diagonal is raised by a millionth of its mean, or ten times that, and so on.
+    pub fn new(matrix: &Array2<f64>) -> Self {
+        let n = matrix.nrows();
+        let mean = matrix.diag().iter().map(|value| value.abs()).sum::<f64>() / n.max(1) as f64;
+        let (mut raised, mut jitter) = (matrix.clone(), 1e-6 * mean.max(f64::MIN_POSITIVE));
+        loop {
+            // Ends: a diagonal that outweighs its rows makes any matrix positive definite, as does an infinite one.
+            if let Some(factor) = Self::try_new(raised) {
+                return factor;
+            }
+            raised = matrix.clone();
+            raised.diag_mut().mapv_inplace(|value| value + jitter);
+            jitter *= 10.0;
+        }
+    }
+
+    fn try_new(mut a: Array2<f64>) -> Option<Self> {
+        let n = a.nrows();
+        let mut inverses = Vec::with_capacity(n.div_ceil(BLOCK));
+        for start in (0..n).step_by(BLOCK) {
+            let end = (start + BLOCK).min(n);
+            // What the columns to the left explain of this block of columns.
+            let (left, mut block) = a.multi_slice_mut((s![start.., ..start], s![start.., start..end]));
+            general_mat_mul(-1.0, &left, &left.slice(s![..end - start, ..]).t(), 1.0, &mut block);
+            let (mut diagonal, mut below) = block.split_at(ndarray::Axis(0), end - start);
+            factor_in_place(&mut diagonal)?;
+            let inverse = inverse_of(diagonal.view());
+            let solved = below.dot(&inverse.t());
+            below.assign(&solved);
+            inverses.push(inverse);
+        }
+        for row in 0..n {
+            a.slice_mut(s![row, row + 1..]).fill(0.0);
+        }
+        Some(Cholesky { lower: a, inverses })
+    }
+
+    /// `L`.
+    pub fn lower(&self) -> ArrayView2<'_, f64> {
+        self.lower.view()
+    }
+
+    /// `X` of `L X = B`, for `B` of shape `(n, m)`, in its place.
+    pub fn solve_lower(&self, b: &mut Array2<f64>) {
+        for (block, inverse) in self.inverses.iter().enumerate() {
+            let start = block * BLOCK;
+            let end = start + inverse.nrows();
+            let (known, mut rows) = b.multi_slice_mut((s![..start, ..], s![start..end, ..]));
+            general_mat_mul(-1.0, &self.lower.slice(s![start..end, ..start]), &known, 1.0, &mut rows);
+            let solved = inverse.dot(&rows);
+            rows.assign(&solved);
+        }
+    }
+
+    /// `X` of `L' X = B`, for `B` of shape `(n, m)`, in its place.
+    pub fn solve_upper(&self, b: &mut Array2<f64>) {
+        for (block, inverse) in self.inverses.iter().enumerate().rev() {
+            let start = block * BLOCK;
+            let end = start + inverse.nrows();
+            let (mut rows, known) = b.multi_slice_mut((s![start..end, ..], s![end.., ..]));
+            general_mat_mul(-1.0, &self.lower.slice(s![end.., start..end]).t(), &known, 1.0, &mut rows);
+            let solved = inverse.t().dot(&rows);
+            rows.assign(&solved);
+        }
+    }
+
+    /// `x` of `A x = b`.
+    pub fn solve(&self, b: ArrayView1<'_, f64>) -> Array1<f64> {
+        let mut x = b.to_owned().insert_axis(ndarray::Axis(1));
+        self.solve_lower(&mut x);
+        self.solve_upper(&mut x);
+        x.remove_axis(ndarray::Axis(1))
+    }
+}
+
+fn factor_in_place(a: &mut ArrayViewMut2<'_, f64>) -> Option<()> {
+    for column in 0..a.ncols() {
+        for row in column..a.nrows() {
+            let explained = a.slice(s![row, ..column]).dot(&a.slice(s![column, ..column]));
+            let rest = a[[row, column]] - explained;
+            if row > column {
+                a[[row, column]] = rest / a[[column, column]];
+            } else if rest > 0.0 {
+                a[[column, column]] = rest.sqrt();
+            } else {
+                return None;
+            }
+        }
+    }
+    Some(())
+}
+
+/// The inverse of a lower triangular matrix, whose upper triangle is not read.
+fn inverse_of(lower: ArrayView2<'_, f64>) -> Array2<f64> {
+    let n = lower.nrows();
+    let mut inverse = Array2::<f64>::zeros((n, n));
+    for row in 0..n {
+        let scale = 1.0 / lower[[row, row]];
+        for column in 0..row {
+            let sum = lower.slice(s![row, column..row]).dot(&inverse.slice(s![column..row, column]));
+            inverse[[row, column]] = -sum * scale;
+        }
+        inverse[[row, row]] = scale;
+    }
+    inverse
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array;
+
+    fn matrix(rows: usize, columns: usize) -> Array2<f64> {
+        Array::from_shape_fn((rows, columns), |(i, j)| ((i * 7919 + j * 104_729) % 1009) as f64 / 1009.0 - 0.5)
+    }
+
+    fn close(a: &Array2<f64>, b: &Array2<f64>) -> bool {
+        a.dim() == b.dim() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + b.abs()))
+    }
+
+    #[test]
+    fn factors_and_solves_of_every_block_size_multiply_back() {
+        for n in [1, 2, 63, 64, 65, 130, 200] {
+            let half = matrix(n, n + 5);
+            let a = half.dot(&half.t()) + Array2::<f64>::eye(n);
+            let factor = Cholesky::new(&a);
+            assert!(close(&factor.lower().dot(&factor.lower().t()), &a), "n = {n}");
+            let b = matrix(n, 3);
+            let mut x = b.clone();
+            factor.solve_lower(&mut x);
+            factor.solve_upper(&mut x);
+            assert!(close(&a.dot(&x), &b), "n = {n}");
+            assert!((a.dot(&factor.solve(b.column(1))) - b.column(1)).iter().all(|rest| rest.abs() < 1e-9));
+        }
+    }
+
+    #[test]
+    fn matrices_that_are_not_definite_are_raised_until_they_are() {
+        for a in [Array2::ones((70, 70)), Array2::zeros((3, 3)), -Array2::<f64>::eye(2)] {
+            let factor = Cholesky::new(&a);
+            assert!(factor.lower().iter().all(|value| value.is_finite()), "{a}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A linear model of the scores: Bayesian ridge regression, its noise chosen by leave-one-out.
+
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use super::linalg::Cholesky;
+
+/// Noise variances that are tried, where the prior variance of the score at a typical item is 1.
+const NOISES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
+
+/// A linear model `score = intercept + w . (x - centre) / length` with `w ~ N(0, I)` and noise `N(0, noise)`,
+/// conditioned on targets at n points; the length is the root mean square of `|x - centre|`:
+///
+/// ```text
+/// A = X'X / noise + I         w = A^-1 X'z / noise         X the centred, scaled points, z the centred targets
+/// ```
+///
+/// Of the noises the one with the least mean squared leave-one-out residual `r_i / (1 - h_i)` is taken, with
+/// the residuals r and the leverages `h_i = x_i' A^-1 x_i / noise + 1 / n`.
+///
+/// Source: Bishop, Pattern Recognition and Machine Learning (2006), section 3.3.
+pub(super) struct Ridge {
+    centre: Array1<f64>,
+    length: f64,
+    weights: Array1<f64>,
+    precision: Cholesky,
+    /// The sum of the squared leave-one-out residuals.
+    #[cfg(test)]
+    error: f64,
+}
+
+impl Ridge {
+    /// `points` `(n, dim)`, `targets` `(n)`.
+    pub fn new(points: ArrayView2<'_, f64>, targets: &Array1<f64>) -> Self {
+        let n = points.nrows().max(1) as f64;
+        let centre = points.sum_axis(Axis(0)) / n;
+        let mut x = &points - &centre;
+        let length = (x.iter().map(|value| value * value).sum::<f64>() / n).sqrt().max(f64::MIN_POSITIVE);
+        x /= length;
+        let z = targets - targets.sum() / n;
+        let (squares, moments) = (x.t().dot(&x), x.t().dot(&z));
+        let fit = |noise: f64| {
+            let precision = Cholesky::new(&(&squares / noise + Array2::<f64>::eye(x.ncols())));
+            let weights = precision.solve(moments.view()) / noise;
+            let mut spread = x.t().to_owned();
+            precision.solve_lower(&mut spread);
+            let leverages = spread.columns().into_iter().map(|column| column.dot(&column) / noise + 1.0 / n);
+            let residuals = &z - &x.dot(&weights);
+            let left_out = residuals.iter().zip(leverages).map(|(residual, h)| residual / (1.0 - h).max(1e-3));
+            (left_out.map(|residual| residual * residual).sum::<f64>(), weights, precision)
+        };
+        let mut best = fit(NOISES[0]);
+        for noise in &NOISES[1..] {
+            let next = fit(*noise);
+            if next.0 < best.0 {
+                best = next;
+            }
+        }
+        Ridge {
+            centre,
+            length,
+            weights: best.1,
+            precision: best.2,
+            #[cfg(test)]
+            error: best.0,
+        }
+    }
+
+    /// The posterior mean of `w`: the direction in which the score grows.
+    pub fn weights(&self) -> Array1<f64> {
+        self.weights.clone()
+    }
+
+    /// A draw from the posterior of `w`.
+    pub fn sample(&self, rng: &mut ChaCha8Rng) -> Array1<f64> {
+        let mut normal = Array2::from_shape_simple_fn((self.weights.len(), 1), || StandardNormal.sample(rng));
+        self.precision.solve_upper(&mut normal);
+        &self.weights + &normal.column(0)
+    }
+
+    /// A point so far from the centre along a direction that its neighbours are the items farthest along it, whatever
+    /// the metric.
+    pub fn far_along(&self, direction: &Array1<f64>) -> Array1<f64> {
+        const LENGTHS: f64 = 100.0;
+        let norm = direction.dot(direction).sqrt();
+        let step = if norm > 0.0 { LENGTHS * self.length / norm } else { 0.0 };
+        &self.centre + &(direction * step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::{fixture, stream};
+
+    fn fitted() -> Ridge {
+        Ridge::new(fixture::matrix("points").view(), &fixture::vector("targets").into())
+    }
+
+    #[test]
+    fn weights_and_the_leave_one_out_error_are_those_of_scikit_learn() {
+        let ridge = fitted();
+        let expected = Array1::from(fixture::vector("weights"));
+        assert!((ridge.weights() - &expected).iter().all(|off| off.abs() < 1e-9), "{} {expected}", ridge.weights());
+        let refits = fixture::vector("left_out_error")[0];
+        assert!((ridge.error - refits).abs() < 1e-9 * refits, "{} {refits}", ridge.error);
+    }
+
+    #[test]
+    fn samples_scatter_as_the_posterior_says() {
+        let ridge = fitted();
+        let expected = fixture::matrix("weights_covariance");
+        let rng = &mut stream(1, "test", 0, 0);
+        let mut second = Array2::<f64>::zeros((3, 3));
+        for _ in 0..4000 {
+            let off = ridge.sample(rng) - ridge.weights();
+            second += &(&off.view().insert_axis(Axis(1)) * &off.view().insert_axis(Axis(0)));
+        }
+        let scale = expected.diag().sum();
+        let most = (second / 4000.0 - &expected).iter().fold(0.0f64, |most, off| most.max(off.abs()));
+        assert!(most < 0.05 * scale, "a covariance is off by {most}");
+    }
+
+    #[test]
+    fn the_items_nearest_to_a_far_point_are_the_farthest_along() {
+        let points = fixture::matrix("points");
+        let ridge = fitted();
+        let far = ridge.far_along(&ridge.weights());
+        let by = |value: &dyn Fn(usize) -> f64| {
+            let mut rows: Vec<usize> = (0..80).collect();
+            rows.sort_by(|a, b| value(*a).total_cmp(&value(*b)));
+            rows.truncate(3);
+            rows
+        };
+        let nearest = by(&|row| (&points.row(row) - &far).mapv(|value| value * value).sum());
+        assert_eq!(nearest, by(&|row| -points.row(row).dot(&ridge.weights())));
+    }
+}

@@ -1,0 +1,208 @@
+//! The rule that asks a model of the scores what is worth paying for.
+
+use std::collections::HashSet;
+
+use ndarray::{Array2, Axis};
+use polars::prelude::*;
+use uphill::{LanceDatabase, Runner, SearchLog, SqlFilter, Stop, SurrogateUpdate, VectorDatabase};
+
+use crate::common::*;
+
+/// The negative squared distance to item 0: one peak.
+fn hill(embeddings: &Array2<f32>) -> impl Fn(&DataFrame) -> uphill::Result<Vec<f64>> + Send + Sync + 'static {
+    let scores: Vec<f64> = embeddings
+        .axis_iter(Axis(0))
+        .map(|item| -f64::from((&item - &embeddings.row(0)).mapv(|value| value * value).sum()))
+        .collect();
+    move |items: &DataFrame| Ok(u64s(items, "db_idx").into_iter().map(|item| scores[item as usize]).collect())
+}
+
+fn start(database: &LanceDatabase, items: usize, seed: u64) -> DataFrame {
+    let items = database.sample(items, &mut uphill::stream(seed, "queries", 0, 0)).expect("a sample");
+    uphill::queries_at(database, &items).expect("queries")
+}
+
+fn budget(evaluations: u64) -> Stop {
+    Stop { evaluations: Some(evaluations), nothing_new: Some(20), ..Stop::default() }
+}
+
+/// Ids in the order they were asked.
+fn asked(log: &SearchLog) -> Vec<u64> {
+    let all = uphill::collect(log.compile_results().expect("a query").sort(["evaluation"], Default::default()));
+    u64s(&all.expect("compiled"), "db_idx")
+}
+
+#[test]
+fn finds_most_of_the_best_of_one_peak_and_asks_nothing_twice() {
+    let folder = folder();
+    let library = clustered(3000, 8, 30, &mut rng(3));
+    let database = exact_library(&folder, &library);
+    let queries = start(&database, 16, 5);
+    let mut runner = Runner::new(database, hill(&library), SurrogateUpdate::new()).seed(5).stop(budget(150));
+    let log = runner.search(&queries, 1000).expect("a search");
+    let asked = asked(&log);
+    assert_eq!(asked.len(), 150);
+    assert_eq!(asked.iter().collect::<HashSet<_>>().len(), 150);
+    let rows: usize = log.iterations().iter().map(|iteration| log.results(*iteration).expect("results").height()).sum();
+    assert_eq!(rows, 150, "an item was met twice");
+    // The twenty nearest to item 0, by brute force.
+    let mut best: Vec<u64> = (0..3000).collect();
+    let scores: Vec<f32> =
+        library.axis_iter(Axis(0)).map(|item| (&item - &library.row(0)).mapv(|value| value * value).sum()).collect();
+    best.sort_by(|a, b| scores[*a as usize].total_cmp(&scores[*b as usize]));
+    let found = best[..20].iter().filter(|item| asked.contains(item)).count();
+    assert!(found >= 18, "found {found} of the best 20 for 5 % of the library");
+}
+
+#[test]
+fn the_batch_is_as_set_or_grows_from_5() {
+    let folder = folder();
+    let library = clustered(2000, 4, 10, &mut rng(4));
+    let database = exact_library(&folder, &library);
+    let sizes = |update: SurrogateUpdate| -> Vec<usize> {
+        let queries = start(&database, 3, 1);
+        let mut runner = Runner::new(database.clone(), hill(&library), update).stop(budget(200));
+        let log = runner.search(&queries, 1000).expect("a search");
+        log.iterations().iter().map(|iteration| log.results(*iteration).expect("results").height()).collect()
+    };
+    let default = sizes(SurrogateUpdate::new());
+    assert_eq!(default[..3], [16, 5, 5]);
+    assert!(default.is_sorted_by(|a, b| a <= b || *a == 16) && default.contains(&8), "{default:?}");
+    assert_eq!(sizes(SurrogateUpdate::new().batch(40)), [40; 5]);
+}
+
+#[test]
+fn a_filter_that_lets_few_pass_is_respected_and_does_not_starve_the_run() {
+    let folder = folder();
+    let library = clustered(5000, 6, 20, &mut rng(6));
+    let database = exact_library(&folder, &library);
+    let queries = start(&database, 16, 2);
+    // Weights are 0, 0.01 … 0.99: one in a hundred passes.
+    let mut runner = Runner::new(database, hill(&library), SurrogateUpdate::new())
+        .filter(SqlFilter::new("weight = 0.37"))
+        .stop(budget(1000));
+    let log = runner.search(&queries, 1000).expect("a search");
+    let all = uphill::collect(log.compile_results().expect("a query")).expect("compiled");
+    assert!(f64s(&all, "weight").iter().all(|weight| *weight == 0.37));
+    assert_eq!(all.height(), 50, "all that pass are found in the end");
+}
+
+#[test]
+fn odd_scores_and_libraries_stop_nothing() {
+    let folder_a = folder();
+    let mut library = clustered(300, 5, 5, &mut rng(7));
+    for row in 0..100 {
+        let first = library.row(0).to_owned();
+        library.row_mut(row).assign(&first);
+    }
+    let database = exact_library(&folder_a, &library);
+    let queries = start(&database, 4, 3);
+    let spend = |score: fn(u64) -> f64| -> (usize, usize) {
+        let score = move |items: &DataFrame| -> uphill::Result<Vec<f64>> {
+            Ok(u64s(items, "db_idx").into_iter().map(score).collect())
+        };
+        let mut runner = Runner::new(database.clone(), score, SurrogateUpdate::new()).stop(budget(120));
+        let log = runner.search(&queries, 200).expect("a search");
+        let all = uphill::collect(log.compile_results().expect("a query")).expect("compiled");
+        (all.height(), all.column("score").expect("score").null_count())
+    };
+    assert_eq!(spend(|_| 0.0), (120, 0), "equal scores");
+    assert_eq!(spend(|_| f64::NAN), (120, 120), "only failures");
+    assert_eq!(spend(|item| if item % 2 == 0 { f64::NAN } else { item as f64 }).0, 120, "some failures");
+    assert_eq!(spend(|item| if item == 7 { 1e300 } else { -1e300 }), (120, 0), "huge scores");
+    assert_eq!(spend(|item| (item as f64).exp().min(1e120)), (120, 0), "a heavy tail");
+
+    // One dimension, and fewer items than a batch.
+    for rows in [1, 3, 40] {
+        let folder = folder();
+        let line = Array2::from_shape_fn((rows, 1), |(row, _)| row as f32);
+        let database = exact_library(&folder, &line);
+        let queries = start(&database, 2, 3);
+        let mut runner = Runner::new(database, hill(&line), SurrogateUpdate::new()).stop(budget(1000));
+        assert_eq!(asked(&runner.search(&queries, 100).expect("a search")).len(), rows);
+    }
+}
+
+#[test]
+fn a_resumed_run_equals_one_that_was_not_stopped() {
+    let folder = folder();
+    let library = clustered(2000, 6, 10, &mut rng(8));
+    let database = exact_library(&folder, &library);
+    let queries = start(&database, 16, 9);
+    let runner = || {
+        Runner::new(database.clone(), hill(&library), SurrogateUpdate::new().points(60)).seed(9).stop(Stop::default())
+    };
+    let whole = runner().search_into(folder.path().join("whole"), &queries, 24).expect("a search");
+    let parts = folder.path().join("parts");
+    runner().search_into(&parts, &queries, 1).expect("a search");
+    for until in [2, 13, 24] {
+        runner().resume(&parts, &queries, until).expect("a resumed search");
+    }
+    let parts = SearchLog::open(&parts).expect("a log");
+    for iteration in 0..24 {
+        let (a, b) = (whole.results(iteration).expect("results"), parts.results(iteration).expect("results"));
+        assert!(a.equals_missing(&b), "results of iteration {iteration}: {a} and {b}");
+        let (a, b) = (whole.queries(iteration).expect("queries"), parts.queries(iteration).expect("queries"));
+        assert!(a.equals_missing(&b), "queries of iteration {iteration}");
+    }
+}
+
+const UNTUNED: &str =
+    "seed = 3\n[database]\npath = \"items.lance\"\n[score]\nsql = \"weight\"\n[stop]\nevaluations = 90\n";
+
+/// A library of 800 items as `items.lance`, and a run file that names no rule.
+fn untuned() -> TempDir {
+    let folder = folder();
+    dataset(&folder, &clustered(800, 6, 8, &mut rng(12)), &Default::default());
+    std::fs::write(folder.path().join("run.toml"), UNTUNED).expect("written");
+    folder
+}
+
+#[test]
+fn a_run_file_that_names_no_rule_gets_it_and_spends_its_budget() {
+    let folder = untuned();
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("run/run.json")).expect("run.json")).expect("JSON");
+    assert_eq!(manifest["config"]["update"]["rule"], "surrogate");
+    assert_eq!(manifest["ended"]["evaluations"], 90, "{manifest}");
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let folder = untuned();
+    let results: Vec<DataFrame> = ["1", "3"]
+        .iter()
+        .map(|threads| {
+            let out = format!("run-{threads}");
+            let run = std::process::Command::new(env!("CARGO_BIN_EXE_uphill"))
+                .args(["search", "run.toml", "--out", &out])
+                .current_dir(folder.path())
+                .envs(["RAYON_NUM_THREADS", "MATMUL_NUM_THREADS"].map(|name| (name, threads)))
+                .output()
+                .expect("the binary runs");
+            assert!(run.status.success(), "{}", stderr(&run));
+            uphill_ok(&["results", &out, "-o", &format!("{out}.parquet")], folder.path());
+            read(&folder.path().join(format!("{out}.parquet")))
+        })
+        .collect();
+    assert_eq!(results[0].height(), 90);
+    assert!(results[0].equals_missing(&results[1]), "{} {}", results[0], results[1]);
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused() {
+    let folder = untuned();
+    for (set, message) in [
+        ("batch=0", "update.batch: expected at least 1, found 0"),
+        ("points=1", "update.points: expected at least 2, found 1"),
+    ] {
+        let out = format!("run-{set}");
+        let set = format!("update.{set}");
+        let arguments = ["search", "run.toml", "--out", &out, "--set", "update.rule=surrogate", "--set", &set];
+        let output = uphill(&arguments, folder.path());
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
+        assert!(!folder.path().join(out).join("results/iteration=000000").exists());
+    }
+}
