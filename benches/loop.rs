@@ -17,9 +17,11 @@ use uphill::{
 };
 use uphill::{Step, VectorDatabase, Visit};
 
-/// CPU and wall seconds, by stage.
+/// A stage, its CPU seconds and its wall seconds.
+type Lap = (&'static str, f64, f64);
+
 #[derive(Clone, Default)]
-struct Clock(Arc<Mutex<Vec<(&'static str, f64, f64)>>>);
+struct Clock(Arc<Mutex<Vec<Lap>>>);
 
 impl Clock {
     fn time<T>(&self, stage: &'static str, work: impl FnOnce() -> T) -> T {

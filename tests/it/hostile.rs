@@ -85,7 +85,7 @@ fn library() -> TempDir {
     folder
 }
 
-const RUN: &str = "[database]\npath = \"items.lance\"\nk = 5\n[queries]\nsample = 3\n[stop]\niterations = 2\n[score]\nsql = \"weight\"\n";
+const RUN: &str = "[database]\npath = \"items.lance\"\nk = 5\n[queries]\nsample = 3\n[stop]\niterations = 2\n[update]\nrule = \"rl\"\n[score]\nsql = \"weight\"\n";
 
 /// The ways in for Parquet files; each takes `bad.parquet`.
 fn ways_in(folder: &Path) -> [(&'static str, Output); 4] {
