@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions};
 pub(crate) use self::runtime::on_runtime;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Keys in a dataset's table metadata that `uphill index` writes.
 pub(crate) const META_METRIC: &str = "uphill.metric";
@@ -72,13 +72,13 @@ impl std::fmt::Display for Metric {
 }
 
 impl std::str::FromStr for Metric {
-    type Err = crate::Error;
+    type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "l2" => Ok(Metric::L2),
             "cosine" => Ok(Metric::Cosine),
             "dot" => Ok(Metric::Dot),
-            other => Err(crate::Error::Config(format!("metric: expected l2, cosine or dot, found `{other}`"))),
+            other => Err(Error::Config(format!("metric: expected l2, cosine or dot, found `{other}`"))),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Ledger {
 
     /// From now on keeps finished batches in `path`, and takes what is there already.
     pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<()> {
-        let (mut files, mut tickets) = (Vec::new(), 0);
+        let (mut files, mut tickets, mut next) = (Vec::new(), 0, 0);
         for entry in fs::read_dir(path).at_path(path)? {
             let file = entry.at_path(path)?.path();
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -114,7 +114,9 @@ impl Ledger {
                 tickets = number.parse::<usize>().map_or(tickets, |number| tickets.max(number + 1));
                 let items = fs::read_to_string(&file).at_path(&file)?;
                 self.asked_again += items.parse::<u64>().unwrap_or(0);
-            } else if name.ends_with(".parquet") {
+            } else if let Some(number) = name.strip_prefix("batch-").and_then(|name| name.strip_suffix(".parquet")) {
+                // Not the number of files: one may be gone, and none is to be written over.
+                next = number.parse::<usize>().map_or(next, |number| next.max(number + 1));
                 files.push(file);
             }
         }
@@ -123,7 +125,7 @@ impl Ledger {
             let batch = read_parquet(file)?;
             self.record(&batch).map_err(|error| Error::input(file, error.to_string()))?;
         }
-        self.folder = Some(Folder { tmp: tmp.into(), path: path.into(), next: files.len(), tickets });
+        self.folder = Some(Folder { tmp: tmp.into(), path: path.into(), next, tickets });
         Ok(())
     }
 

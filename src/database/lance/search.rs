@@ -65,22 +65,23 @@ pub(super) struct IndexSearch<'a> {
 
 impl IndexSearch<'_> {
     /// Candidates for the `k` rows nearest to each query, those to leave out left out: asks for
-    /// more until each query has `k` others, which ends at the latest with a look at every row.
+    /// more until each query has `k`, which ends at the latest with a look at every row.
     pub(super) fn nearest(
         &self,
         queries: ArrayView2<'_, f32>,
         k: usize,
         exclude: Option<&HashSet<u64>>,
     ) -> Result<Candidates> {
-        let Some(exclude) = exclude else { return self.candidates(queries, k) };
         let mut found: Candidates = vec![Vec::new(); queries.nrows()];
         let mut open: Vec<usize> = (0..queries.nrows()).collect();
-        let mut wanted = k.saturating_mul(2);
+        let is_left_out = |row: &u64| exclude.is_some_and(|exclude| exclude.contains(row));
+        // Even where nothing is left out the partitions looked into may hold too few.
+        let mut wanted = if exclude.is_some() { k.saturating_mul(2) } else { k };
         while !open.is_empty() {
             let candidates = self.candidates(queries.select(Axis(0), &open).view(), wanted)?;
             let mut still = Vec::new();
             for (query, candidates) in open.into_iter().zip(candidates) {
-                found[query] = candidates.into_iter().filter(|row| !exclude.contains(row)).collect();
+                found[query] = candidates.into_iter().filter(|row| !is_left_out(row)).collect();
                 if found[query].len() < k && wanted < self.rows {
                     still.push(query);
                 }
