@@ -5,6 +5,7 @@
 //! cargo bench --profile dev --bench index -- threshold   # from how many rows on an index pays
 //! cargo bench --profile dev --bench index -- nprobes     # partitions x nprobes
 //! cargo bench --profile dev --bench index -- kinds       # the kinds of index
+//! cargo bench --bench index -- large                     # the same at a million rows, and of 384 dimensions
 //! ```
 //!
 //! Every table is one run: the searches of a row are timed in turns, five times, and the median
@@ -56,6 +57,12 @@ fn main() -> uphill::Result<()> {
             compare(&library, &kinds, &[None])?;
         }
     }
+    if runs("large") {
+        use IndexKind::{IvfFlat, IvfHnswSq, IvfPq, IvfRq, IvfSq};
+        let kinds = [IvfFlat, IvfSq, IvfPq, IvfRq, IvfHnswSq].map(|kind| (kind, None));
+        compare(&Library::learned(200_000, 384), &kinds, &[None])?;
+        compare(&Library::clustered(1_000_000, 128), &kinds, &[None])?;
+    }
     Ok(())
 }
 
@@ -82,6 +89,27 @@ impl Library {
         Self::new(format!("clustered {rows} x {dim}"), vectors, |row, rng| {
             (row + 100 * (1 + rng.next_u32() as usize % 5)) % rows
         })
+    }
+
+    /// As embeddings of texts are: unit vectors of many dimensions that a network made of few properties. Each item
+    /// is of one of 1000 topics and has 24 properties; two layers of random weights make the vector.
+    fn learned(rows: usize, dim: usize) -> Self {
+        const PROPERTIES: usize = 24;
+        let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+        let mut normal = |rows: usize, dim| -> Array2<f32> {
+            Array2::from_shape_simple_fn((rows, dim), || StandardNormal.sample(&mut rng))
+        };
+        let (topics, first, second) = (normal(1000, PROPERTIES), normal(PROPERTIES, 256), normal(256, dim));
+        let mut properties = normal(rows, PROPERTIES) * 0.5;
+        for (row, mut item) in properties.rows_mut().into_iter().enumerate() {
+            item += &topics.row(row % 1000);
+        }
+        let hidden = properties.dot(&(first / (PROPERTIES as f32).sqrt())).mapv_into(f32::tanh);
+        let mut vectors = hidden.dot(&second);
+        for mut vector in vectors.rows_mut() {
+            vector /= vector.dot(&vector).sqrt();
+        }
+        Self::new(format!("learned {rows} x {dim}"), vectors, |_, rng| rng.next_u32() as usize % rows)
     }
 
     /// The molecules of this repository, queries moved towards any other.
@@ -115,7 +143,7 @@ impl Library {
 /// Builds each index, asks each with each `nprobes` and an exact scan in turns, and prints a row for each.
 fn compare(library: &Library, indexes: &[(IndexKind, Option<usize>)], nprobes: &[Option<usize>]) -> uphill::Result<()> {
     println!("\n{}", library.name);
-    println!("index               build CPU s  partitions  nprobes  recall@10  CPU ms  wall ms  CPU of exact");
+    println!("index               build CPU s  index MB  partitions  nprobes  recall@10  CPU ms  wall ms  CPU of exact");
     let mut searches: Vec<(String, LanceDatabase)> = Vec::new();
     let exact = [(IndexKind::None, None)];
     for (number, &(index, partitions)) in exact.iter().chain(indexes).enumerate() {
@@ -124,13 +152,14 @@ fn compare(library: &Library, indexes: &[(IndexKind, Option<usize>)], nprobes: &
         let start = cpu();
         let built = uphill::index(&library.items, &dataset, &options)?;
         let build = cpu() - start;
+        let megabytes = size(&dataset.join("_indices")) as f64 / 1e6;
         let database = LanceDatabase::open(dataset.to_string_lossy())?.k(K);
         let partitions = built.partitions.map_or(String::new(), |partitions| partitions.to_string());
         for nprobes in if number == 0 { &[None] } else { nprobes } {
             let shown = nprobes.map_or(String::new(), |nprobes| nprobes.to_string());
             let database = database.clone();
             searches.push((
-                format!("{index:18} {build:>12.2} {partitions:>11} {shown:>8}"),
+                format!("{index:18} {build:>12.2} {megabytes:>9.1} {partitions:>11} {shown:>8}"),
                 nprobes.map_or(database.clone(), |nprobes| database.nprobes(nprobes)),
             ));
         }
@@ -154,6 +183,13 @@ fn compare(library: &Library, indexes: &[(IndexKind, Option<usize>)], nprobes: &
         println!("{label} {recall:>10.3} {:>7.2} {:>8.2} {:>13.2}", 1e3 * cpu, 1e3 * wall, cpu / exact);
     }
     Ok(())
+}
+
+/// Bytes of all files in a folder, at any depth.
+fn size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = |path: PathBuf| if path.is_dir() { size(&path) } else { path.metadata().map_or(0, |file| file.len()) };
+    entries.map(|entry| bytes(entry.path())).sum()
 }
 
 /// CPU and wall seconds of one search, over as many as take a fifth of a second.

@@ -49,24 +49,35 @@ impl SqlFilter {
     pub fn new(sql: impl Into<String>) -> Self {
         SqlFilter { sql: sql.into() }
     }
+
+    fn not_a_condition(&self, value: &DataFrame) -> Error {
+        let dtype = value.columns().first().map_or("nothing".into(), |column| column.dtype().to_string());
+        Error::Config(format!("filter.sql: expected true or false of `{}`, found {dtype}", self.sql))
+    }
 }
+
+/// The column in which an expression says whether a row stays.
+const KEEP: &str = "_keep";
 
 impl Filter for SqlFilter {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
-        evaluate("filter.sql", &self.sql, |expression| results.lazy().filter(expression).collect())
+        let frame = results.clone().lazy();
+        let keep = evaluate("filter.sql", &self.sql, |expression| {
+            // Beside the columns, so that a constant is repeated for each row.
+            frame.with_columns([expression.alias(KEEP)]).select([col(KEEP)]).collect()
+        })?;
+        let keep = keep.column(KEEP).and_then(Column::bool).map_err(|_| self.not_a_condition(&keep))?;
+        let rows: Vec<u32> = (0..).zip(keep.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(row, _)| row).collect();
+        if rows.len() == results.height() { Ok(results) } else { bridge::gather(&results, &rows) }
     }
 
     fn check(&self, results: &DataFrame) -> Result<()> {
         let results = results.clone().lazy();
         let value =
-            evaluate("filter.sql", &self.sql, |expression| results.select([expression.alias("_filter")]).collect())?;
+            evaluate("filter.sql", &self.sql, |expression| results.select([expression.alias(KEEP)]).collect())?;
         match value.columns().first().map(Column::dtype) {
             Some(DataType::Boolean) => Ok(()),
-            dtype => Err(Error::Config(format!(
-                "filter.sql: expected true or false of `{}`, found {}",
-                self.sql,
-                dtype.map_or("nothing".into(), |dtype| dtype.to_string())
-            ))),
+            _ => Err(self.not_a_condition(&value)),
         }
     }
 }
@@ -107,30 +118,37 @@ pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &Data
         };
         return Err(Error::contract(stage, "columns", describe(had), describe(has)));
     }
-    if before.height() == after.height() && keys(before)? == keys(after)? && unchanged(before, after)? {
-        return Ok(());
-    }
-    let mut row_of: HashMap<(u32, u64), u32> = keys(before)?.into_iter().zip(0..).collect();
-    let mut rows = Vec::with_capacity(after.height());
-    for (query, item) in keys(after)? {
-        let Some(row) = row_of.remove(&(query, item)) else {
-            let found = format!("item {item} under query {query}, which was not there, or twice");
-            return Err(Error::contract(stage, DB_IDX, "rows of its input, each at most once", found));
-        };
-        rows.push(row);
-    }
-    let kept = bridge::gather(before, &rows)?;
-    match unchanged(&kept, after)? {
+    let (had, has) = (keys(before)?, keys(after)?);
+    let rows = in_order(&had, &has).map_or_else(|| in_any_order(&had, &has), Ok).map_err(|(query, item)| {
+        let found = format!("item {item} under query {query}, which was not there, or twice");
+        Error::contract(stage, DB_IDX, "rows of its input, each at most once", found)
+    })?;
+    let (before, after) = (plain(before)?, plain(after)?);
+    let kept = if rows.len() == before.height() && rows.is_sorted() { before } else { bridge::gather(&before, &rows)? };
+    match kept.equals_missing(&after) {
         true => Ok(()),
         false => Err(Error::contract(stage, "rows", "rows of its input, unchanged", "changed values")),
     }
 }
 
-fn keys(frame: &DataFrame) -> Result<Vec<(u32, u64)>> {
+fn keys(frame: &DataFrame) -> Result<Vec<Key>> {
     Ok(schema::u32s(frame, QUERY_IDX)?.into_iter().zip(schema::u64s(frame, DB_IDX)?).collect())
 }
 
-fn unchanged(a: &DataFrame, b: &DataFrame) -> Result<bool> {
-    let (a, b) = (a.drop(EMBEDDING).doing("comparing frames")?, b.drop(EMBEDDING).doing("comparing frames")?);
-    Ok(a.equals_missing(&b))
+type Key = (u32, u64);
+
+/// Where each key is among those of before, if they kept their order.
+fn in_order(had: &[Key], has: &[Key]) -> Option<Vec<u32>> {
+    let mut before = (0u32..).zip(had);
+    has.iter().map(|key| before.find(|(_, had)| *had == key).map(|(row, _)| row)).collect()
+}
+
+/// Where each key is among those of before; the first that is not there, or there for the second time.
+fn in_any_order(had: &[Key], has: &[Key]) -> Result<Vec<u32>, Key> {
+    let mut row_of: HashMap<Key, u32> = had.iter().copied().zip(0..).collect();
+    has.iter().map(|key| row_of.remove(key).ok_or(*key)).collect()
+}
+
+fn plain(frame: &DataFrame) -> Result<DataFrame> {
+    frame.drop(EMBEDDING).doing("comparing frames")
 }

@@ -140,7 +140,10 @@ fn every_kind_of_index_finds_nearly_all_neighbours_with_exact_distances() {
         println!("{index}: recall@10 {recall}");
         assert!(recall >= 0.95, "{index}: recall@10 {recall}");
         for (query, number) in queries.rows().into_iter().zip(0..) {
-            for (distance, id) in found(&results, number) {
+            let found = found(&results, number);
+            let in_order = found.is_sorted_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).is_lt());
+            assert!(in_order, "{index}: query {number} met {found:?}");
+            for (distance, id) in found {
                 let truth = Metric::L2
                     .distance(query.as_slice().expect("a row"), library.row(id as usize).as_slice().expect("a row"));
                 assert_eq!(distance, truth, "{index}: the distance of item {id} is not exact");
