@@ -143,7 +143,9 @@ impl Library {
 /// Builds each index, asks each with each `nprobes` and an exact scan in turns, and prints a row for each.
 fn compare(library: &Library, indexes: &[(IndexKind, Option<usize>)], nprobes: &[Option<usize>]) -> uphill::Result<()> {
     println!("\n{}", library.name);
-    println!("index               build CPU s  index MB  partitions  nprobes  recall@10  CPU ms  wall ms  CPU of exact");
+    println!(
+        "index               build CPU s  index MB  partitions  nprobes  recall@10  CPU ms  wall ms  CPU of exact"
+    );
     let mut searches: Vec<(String, LanceDatabase)> = Vec::new();
     let exact = [(IndexKind::None, None)];
     for (number, &(index, partitions)) in exact.iter().chain(indexes).enumerate() {

@@ -1,27 +1,39 @@
 //! Which rule finds most for least: the share of the true best 100 items, after scoring 1, 2 and 5 % of a library.
 //!
 //! ```text
-//! cargo bench --profile dev --bench strategies -- --data molecules.parquet --score qed --score logp --seeds 5
+//! cargo bench --bench strategies -- --data molecules.parquet --data enamine.parquet --made --seeds 10 --out benches/STRATEGIES.md
 //! ```
 //!
 //! Every rule runs through the real [`Runner`], from 16 random items, on an index with default settings, with
 //! scores that are known. An item counts if its score reaches the 100th best of the file. The budget counts the
-//! distinct items scored, the starting ones too.
+//! distinct items scored, the starting ones too. Two seeds run at a time.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
-use polars::prelude::DataFrame;
+use ndarray::{Array1, Array2, ArrayView1, Axis};
+use polars::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
 use uphill::{
-    Group, IndexOptions, LanceDatabase, Pruned, QueryUpdate, RlUpdate, Runner, SqlScore, Step, Stop, SurrogateUpdate,
-    TopKPrune, TopKUpdate, VectorDatabase,
+    GradientColumn, GradientQuery, Group, IndexOptions, LanceDatabase, Pruned, QueryUpdate, Restarting, RlUpdate,
+    Runner, ScoreGradient, SqlScore, Step, Stop, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune, TopKUpdate,
+    VectorDatabase,
 };
 
 const TOP: usize = 100;
 const SHARES: [f64; 3] = [0.01, 0.02, 0.05];
+/// Iterations without a new item after which a walk begins again.
+const RESTART: u32 = 3;
+/// How far along its gradient a sweep looks.
+const SWEEP: [f64; 4] = [0.0, 0.5, 1.0, 2.0];
 
 #[derive(Parser)]
 struct Arguments {
@@ -29,8 +41,12 @@ struct Arguments {
     #[arg(long, default_value = "data/molecules.parquet")]
     data: Vec<PathBuf>,
     /// Columns of scores, higher is better; of each file those it has.
-    #[arg(long, default_values = ["qed", "logp", "mw", "score"])]
+    #[arg(long, default_values = ["qed", "logp", "mw", "score", "peaks", "rare", "linear", "heavy"])]
     score: Vec<String>,
+    /// A made library too: 20,000 vectors of 384 components as a network gives them, with several peaks, a score that
+    /// is mostly zero, one that is linear and noisy, and one of few huge values.
+    #[arg(long)]
+    made: bool,
     /// Runs per rule and score, with the seeds 0, 1, ….
     #[arg(long, default_value_t = 5)]
     seeds: u64,
@@ -47,19 +63,26 @@ struct Arguments {
 
 type Rule = fn() -> Box<dyn QueryUpdate>;
 
-/// Each rule by the name it has in a run file, with its settings.
+/// The rules, by what a run file would say; the peers of the field last.
 fn rules() -> Vec<(&'static str, Rule)> {
     vec![
-        ("surrogate", || Box::new(SurrogateUpdate::new())),
+        ("surrogate (the default)", || Box::new(SurrogateUpdate::new())),
         ("rl, lr 0.5", || Box::new(RlUpdate::new(0.5))),
-        ("rl, lr 2", || Box::new(RlUpdate::new(2.0))),
-        ("rl, lr 0.25, 1, 5, pruned to 16", || {
-            Box::new(Pruned::new(TopKPrune::new(16).group(Group::Global), RlUpdate::branching(vec![0.25, 1.0, 5.0])))
+        ("rl, lr 2, restart", || Box::new(Restarting::new(RESTART, RlUpdate::new(2.0)))),
+        ("rl, lr 0.25, 1, 5, pruned to 16, restart", || {
+            let branching = RlUpdate::branching(vec![0.25, 1.0, 5.0]);
+            Box::new(Restarting::new(RESTART, Pruned::new(TopKPrune::new(16).group(Group::Global), branching)))
         }),
-        ("top-k, k 3", || Box::new(TopKUpdate::new(3))),
+        ("top-k, k 3, restart", || Box::new(Restarting::new(RESTART, TopKUpdate::new(3)))),
+        (VVS, || Box::new(ScoreGradient::new(Restarting::new(RESTART, TopKDiscreteUpdate::new(1))))),
+        ("best-first over neighbours (RAD)", || Box::new(BestFirst::default())),
+        ("Rocchio, restart", || Box::new(Restarting::new(RESTART, rocchio))),
         ("random", || Box::new(random)),
     ]
 }
+
+/// Its queries have gradients, along which the database looks.
+const VVS: &str = "best item, then its gradient, restart (VVS)";
 
 /// Queries at random items: what a search has to beat.
 fn random(step: &Step<'_>) -> uphill::Result<DataFrame> {
@@ -67,9 +90,68 @@ fn random(step: &Step<'_>) -> uphill::Result<DataFrame> {
     uphill::queries_at(step.database, &items)
 }
 
+/// Asks for the 10 neighbours of the best item that was not asked for its neighbours yet.
+#[derive(Default)]
+struct BestFirst {
+    scores: HashMap<u64, f64>,
+    expanded: HashSet<u64>,
+}
+
+impl QueryUpdate for BestFirst {
+    fn k(&self) -> Option<usize> {
+        // The item itself is its nearest neighbour.
+        Some(11)
+    }
+
+    fn observe(&mut self, step: &Step<'_>) -> uphill::Result<()> {
+        let (items, scores) = (step.results.column("db_idx")?.u64()?, step.results.column("score")?.f64()?);
+        self.scores.extend(items.into_no_null_iter().zip(scores.iter().map(|score| score.unwrap_or(f64::MIN))));
+        Ok(())
+    }
+
+    fn update(&mut self, step: &Step<'_>) -> uphill::Result<DataFrame> {
+        let open = self.scores.iter().filter(|(item, _)| !self.expanded.contains(*item));
+        let best = open.max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(a.0))).map(|(item, _)| *item);
+        self.expanded.extend(best);
+        uphill::queries_at(step.database, best.as_slice())
+    }
+}
+
+/// Rocchio (1971), for distances: `(q + 0.75 m+ - 0.15 m-) / 1.6`, where m+ and m- are the means of the better and the
+/// worse half of what the query met, the better weighted by score above the worst of them.
+fn rocchio(step: &Step<'_>) -> uphill::Result<DataFrame> {
+    let mut vectors = uphill::matrix::<f64>(step.queries, "embedding")?.view().to_owned();
+    let met = uphill::matrix::<f32>(step.results, "embedding")?;
+    let met = met.view();
+    let queries: Vec<u32> = step.results.column("query_idx")?.u32()?.into_no_null_iter().collect();
+    let scores: Vec<f64> = step.results.column("score")?.f64()?.iter().map(|score| score.unwrap_or(0.0)).collect();
+    for (query, mut vector) in step.queries.column("query_idx")?.u32()?.into_no_null_iter().zip(vectors.rows_mut()) {
+        let mut rows: Vec<usize> = (0..queries.len()).filter(|row| queries[*row] == query).collect();
+        rows.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+        let (better, worse) = rows.split_at(rows.len().div_ceil(2));
+        let (Some(last), false) = (better.last(), worse.is_empty()) else { continue };
+        let weights: Vec<f64> = better.iter().map(|row| scores[*row] - scores[*last] + 1e-9).collect();
+        let mean = |rows: &[usize], weights: &[f64]| -> Array1<f64> {
+            let sum = rows.iter().zip(weights).fold(Array1::zeros(met.ncols()), |sum: Array1<f64>, (row, weight)| {
+                sum + met.row(*row).mapv(f64::from) * *weight
+            });
+            sum / weights.iter().sum::<f64>()
+        };
+        let moved = mean(better, &weights) * 0.75 - mean(worse, &vec![1.0; worse.len()]) * 0.15;
+        vector += &moved;
+        vector /= 1.6;
+    }
+    uphill::next_queries(step.queries, vectors.view())
+}
+
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
     let folder = tempfile::tempdir()?;
+    if arguments.made {
+        let made = folder.path().join("made-20k-384.parquet");
+        make(&made)?;
+        arguments.data.push(made);
+    }
     let mut table = String::from(
         "| data, score | rule | 1 % | 2 % | 5 % | seeds | ms per scored item |\n|---|---|---|---|---|---|---|\n",
     );
@@ -86,10 +168,11 @@ fn main() -> Result<()> {
             best.sort_by(|a, b| b.total_cmp(a));
             let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(&[attribute(score)])?;
             for (name, rule) in rules() {
-                if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| wanted == name) {
+                if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| name.starts_with(wanted)) {
                     continue;
                 }
-                let row = measure(&database, &attribute(score), best[TOP - 1], rule, arguments.seeds)?;
+                let one = |seed| run(&database, &attribute(score), best[TOP - 1], name, rule, seed);
+                let row = summary(&two_at_a_time(arguments.seeds, one)?);
                 let stem = data.file_stem().unwrap_or_default().to_string_lossy();
                 let row = format!("| {stem}, {score} | {name} | {row} |\n");
                 print!("{row}");
@@ -108,32 +191,64 @@ fn attribute(score: &str) -> String {
     if uphill::is_reserved(score) { format!("true_{score}") } else { score.into() }
 }
 
-/// Mean and standard error of the shares found, and the time, over the seeds.
-fn measure(database: &LanceDatabase, score: &str, cut: f64, rule: Rule, seeds: u64) -> Result<String> {
+/// What a run found for each of the budgets, and its milliseconds per item scored.
+type Found = ([f64; SHARES.len()], f64);
+
+/// One run.
+fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, seed: u64) -> Result<Found> {
     let budgets = SHARES.map(|share| (database.len() as f64 * share).round() as u64);
-    let (mut shares, mut seconds, mut scored) = ([const { Vec::new() }; SHARES.len()], 0.0, 0);
-    for seed in 0..seeds {
-        let start = database.sample(16, &mut uphill::stream(seed, "queries", 0, 0))?;
-        let queries = uphill::queries_at(database, &start)?;
-        let stop = Stop { evaluations: Some(budgets[SHARES.len() - 1]), nothing_new: Some(100), ..Stop::default() };
-        let parts = (Box::new(database.clone()), Box::new(SqlScore::new(score)));
-        let mut runner = Runner::from_parts(parts.0, parts.1, rule()).seed(seed).stop(stop);
-        let started = Instant::now();
-        let log = runner.search(&queries, u32::MAX)?;
-        seconds += started.elapsed().as_secs_f64();
-        let found = uphill::collect(log.compile_results()?)?;
-        scored += found.height();
-        let evaluations: Vec<Option<u64>> = found.column("evaluation")?.u64()?.iter().collect();
-        let scores: Vec<Option<f64>> = found.column("score")?.f64()?.iter().collect();
-        for (share, budget) in shares.iter_mut().zip(budgets) {
-            let within = evaluations.iter().zip(&scores).filter(|(evaluation, score)| {
-                evaluation.is_some_and(|evaluation| evaluation <= budget) && score.is_some_and(|score| score >= cut)
-            });
-            share.push(within.count().min(TOP) as f64 / TOP as f64);
-        }
+    let start = database.sample(16, &mut uphill::stream(seed, "queries", 0, 0))?;
+    let mut queries = uphill::queries_at(database, &start)?;
+    let mut searched: Box<dyn VectorDatabase> = Box::new(database.clone());
+    if name == VVS {
+        queries = uphill::with_gradients(&queries, Array2::zeros((queries.height(), database.dim())).view())?;
+        searched = Box::new(GradientQuery::new(database.clone(), GradientColumn, SWEEP));
     }
-    let cells: Vec<String> = shares.iter().map(|share| mean_and_error(share)).collect();
-    Ok(format!("{} | {seeds} | {:.1}", cells.join(" | "), 1000.0 * seconds / scored as f64))
+    let stop = Stop { evaluations: Some(budgets[SHARES.len() - 1]), nothing_new: Some(100), ..Stop::default() };
+    let mut runner = Runner::from_parts(searched, Box::new(SqlScore::new(score)), rule()).seed(seed).stop(stop);
+    let started = Instant::now();
+    let log = runner.search(&queries, u32::MAX)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let found = uphill::collect(log.compile_results()?)?;
+    let evaluations: Vec<Option<u64>> = found.column("evaluation")?.u64()?.iter().collect();
+    let scores: Vec<Option<f64>> = found.column("score")?.f64()?.iter().collect();
+    let shares = budgets.map(|budget| {
+        let within = evaluations.iter().zip(&scores).filter(|(evaluation, score)| {
+            evaluation.is_some_and(|evaluation| evaluation <= budget) && score.is_some_and(|score| score >= cut)
+        });
+        within.count().min(TOP) as f64 / TOP as f64
+    });
+    Ok((shares, 1000.0 * seconds / found.height() as f64))
+}
+
+/// What each seed found, in the order of the seeds.
+fn two_at_a_time(seeds: u64, one: impl Fn(u64) -> Result<Found> + Sync) -> Result<Vec<Found>> {
+    let (next, found) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        break;
+                    }
+                    let one = one(seed);
+                    found.lock().expect("no thread panicked").push((seed, one));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().map_err(|_| anyhow!("a run panicked"))?;
+    found.sort_by_key(|(seed, _)| *seed);
+    found.into_iter().map(|(_, found)| found).collect()
+}
+
+/// The cells of a row: means and standard errors.
+fn summary(found: &[Found]) -> String {
+    let cell = |budget: usize| mean_and_error(&found.iter().map(|(shares, _)| shares[budget]).collect::<Vec<_>>());
+    let cells: Vec<String> = (0..SHARES.len()).map(cell).collect();
+    let time = found.iter().map(|(_, time)| time).sum::<f64>() / found.len() as f64;
+    format!("{} | {} | {time:.1}", cells.join(" | "), found.len())
 }
 
 fn mean_and_error(values: &[f64]) -> String {
@@ -143,10 +258,61 @@ fn mean_and_error(values: &[f64]) -> String {
     format!("{mean:.3} ± {:.3}", (variance / n).sqrt())
 }
 
+/// Writes the made library.
+fn make(path: &Path) -> Result<()> {
+    const ITEMS: usize = 20_000;
+    const PROPERTIES: usize = 10;
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut normal = |rows, columns| -> Array2<f64> {
+        Array2::from_shape_simple_fn((rows, columns), || StandardNormal.sample(&mut rng))
+    };
+    // Items of 60 kinds, by ten properties; the vectors are what two layers of random weights make of them.
+    let (kinds, mut items) = (normal(60, PROPERTIES) * 1.2, normal(ITEMS, PROPERTIES) * 0.65);
+    for (row, mut item) in items.rows_mut().into_iter().enumerate() {
+        item += &kinds.row(row % 60);
+    }
+    let hidden = (items.dot(&normal(PROPERTIES, 256)) * (1.5 / (PROPERTIES as f64).sqrt())).mapv_into(f64::tanh);
+    let mut vectors = hidden.dot(&normal(256, 384)) + normal(ITEMS, 384) * 0.8;
+    for mut vector in vectors.rows_mut() {
+        vector /= vector.dot(&vector).sqrt();
+    }
+    let standardised = |values: Array1<f64>| {
+        let deviation = values.std(0.0);
+        (&values - values.mean().unwrap_or_default()) / deviation
+    };
+    let noise = normal(ITEMS, 4);
+    let smooth = standardised(
+        (items.dot(&normal(PROPERTIES, 6)) / 2.0).mapv_into(f64::tanh).dot(&normal(6, 1)).remove_axis(Axis(1)),
+    );
+    let smooth = smooth + noise.column(0).mapv(|value| 0.15 * value);
+    let mut sorted = smooth.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let floor = sorted[ITEMS - ITEMS / 12];
+    let peak = |item: ArrayView1<'_, f64>, place: usize| {
+        let squared = (&item - &items.row(place * 2477)).mapv(|value| value * value).sum();
+        (1.0 - 0.04 * place as f64) * (-squared / (2.0 * (1.2 + 0.12 * place as f64).powi(2))).exp()
+    };
+    let peaks = items.rows().into_iter().map(|item| (0..8).map(|place| peak(item, place)).fold(0.0, f64::max));
+    let peaks: Array1<f64> = peaks.collect::<Array1<f64>>() + noise.column(1).mapv(|value| 0.02 * value);
+    let linear =
+        standardised(vectors.dot(&normal(384, 1)).remove_axis(Axis(1))) + noise.column(2).mapv(|value| 0.5 * value);
+    let scores = [
+        ("peaks", peaks),
+        ("rare", smooth.mapv(|value| (value - floor).max(0.0))),
+        ("linear", linear),
+        ("heavy", smooth.mapv(|value| (2.5 * value).exp())),
+    ];
+    let mut columns = vec![uphill::embedding_column(vectors.mapv(|value| value as f32).view())?];
+    columns.extend(scores.map(|(name, values)| Column::new(name.into(), values.to_vec())));
+    let mut frame = DataFrame::new(ITEMS, columns)?;
+    ParquetWriter::new(std::fs::File::create(path)?).finish(&mut frame)?;
+    Ok(())
+}
+
 fn write(out: &Path, table: &str) -> Result<()> {
     let text = format!(
         "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error \
-         over the seeds.\nWritten by `cargo bench --profile dev --bench strategies`; `benches/strategies.rs` says how it is counted. Walks that met nothing new for 100 iterations ended there.\n\n{table}"
+         over the seeds.\nWritten by `cargo bench --bench strategies`; `benches/strategies.rs` says how it is counted and what the rules are. Walks that met nothing new for 100 iterations ended there. The time is wall time of all of it (search, rule, log), two runs at a time on two cores.\n\n{table}"
     );
     std::fs::write(out, text).with_context(|| out.display().to_string())
 }

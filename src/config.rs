@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub use self::score::ScoreConfig;
 use self::score::forget_how_asked;
-pub use self::update::{GradientConfig, LearningRates, PruneConfig, UpdateConfig};
+pub use self::update::{GradientConfig, LearningRates, PruneConfig, RestartConfig, UpdateConfig};
 use crate::bridge;
 use crate::database::{
     GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, with_gradients,
@@ -47,6 +47,8 @@ pub struct Config {
     pub update: UpdateConfig,
     /// `[prune]`
     pub prune: Option<PruneConfig>,
+    /// `[restart]`
+    pub restart: Option<RestartConfig>,
     /// `[gradient]`
     pub gradient: Option<GradientConfig>,
     /// `[stop]`
@@ -298,15 +300,19 @@ impl Config {
     /// A section that contradicts itself.
     pub fn runner(&self, database: LanceDatabase) -> Result<Runner> {
         let score = self.score.scorer()?;
-        if let (UpdateConfig::Surrogate { .. }, Some(section)) =
-            (&self.update, self.prune.as_ref().map(|_| "prune").or(self.gradient.as_ref().map(|_| "gradient")))
-        {
+        let sections = [
+            ("prune", self.prune.is_some()),
+            ("restart", self.restart.is_some()),
+            ("gradient", self.gradient.is_some()),
+        ];
+        let section = sections.iter().find(|(_, is_there)| *is_there).map(|(section, _)| section);
+        if let (UpdateConfig::Surrogate { .. }, Some(section)) = (&self.update, section) {
             let rules = "rl, top-k or top-k-discrete";
             return Err(Error::Config(format!(
                 "{section}: the rule `surrogate` places its queries itself; set update.rule to {rules}"
             )));
         }
-        let update = self.update.rule(self.prune.as_ref(), self.gradient.as_ref());
+        let update = self.update.rule(self.prune.as_ref(), self.restart.as_ref(), self.gradient.as_ref());
         let database: Box<dyn VectorDatabase> = match &self.gradient {
             None => Box::new(database),
             Some(gradient) if gradient.scales.is_empty() => {

@@ -67,14 +67,14 @@ impl Filter for SqlFilter {
             frame.with_columns([expression.alias(KEEP)]).select([col(KEEP)]).collect()
         })?;
         let keep = keep.column(KEEP).and_then(Column::bool).map_err(|_| self.not_a_condition(&keep))?;
-        let rows: Vec<u32> = (0..).zip(keep.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(row, _)| row).collect();
+        let rows: Vec<u32> =
+            (0..).zip(keep.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(row, _)| row).collect();
         if rows.len() == results.height() { Ok(results) } else { bridge::gather(&results, &rows) }
     }
 
     fn check(&self, results: &DataFrame) -> Result<()> {
         let results = results.clone().lazy();
-        let value =
-            evaluate("filter.sql", &self.sql, |expression| results.select([expression.alias(KEEP)]).collect())?;
+        let value = evaluate("filter.sql", &self.sql, |expression| results.select([expression.alias(KEEP)]).collect())?;
         match value.columns().first().map(Column::dtype) {
             Some(DataType::Boolean) => Ok(()),
             _ => Err(self.not_a_condition(&value)),

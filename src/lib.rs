@@ -85,7 +85,7 @@ mod update;
 pub use bridge::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
 pub use config::{
     Config, DatabaseConfig, Direction, FilterConfig, GradientConfig, LearningRates, PruneConfig, QueriesConfig,
-    ScoreConfig, StopConfig, UpdateConfig, queries_at,
+    RestartConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
 };
 pub use database::{
     Gradient, GradientColumn, GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, Request,
@@ -104,7 +104,7 @@ pub use score::{
 };
 pub use untrusted::read_parquet;
 pub use update::{
-    Context, Group, Norm, Prune, Pruned, QueryUpdate, RlUpdate, ScoreGradient, Step, SurrogateUpdate,
+    Context, Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, Step, SurrogateUpdate,
     TopKDiscreteUpdate, TopKPrune, TopKUpdate, Worth, next_queries, stream,
 };
 

@@ -5,6 +5,7 @@ mod linalg;
 mod lineage;
 mod met;
 mod prune;
+mod restart;
 mod ridge;
 mod rl;
 mod score_gradient;
@@ -18,6 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 pub use self::prune::{Group, Prune, Pruned, TopKPrune, Worth};
+pub use self::restart::Restarting;
 pub use self::rl::RlUpdate;
 pub use self::score_gradient::ScoreGradient;
 pub use self::slope::Norm;
@@ -101,6 +103,14 @@ pub trait QueryUpdate: Send {
         Ok(None)
     }
 
+    /// Called once before a search, so that settings that cannot be show early.
+    ///
+    /// # Errors
+    /// Such settings.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Learns from a committed iteration. Called for each, in order; replayed on resume.
     ///
     /// # Errors
@@ -134,6 +144,9 @@ impl QueryUpdate for Box<dyn QueryUpdate> {
     }
     fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
         (**self).select(candidates, context)
+    }
+    fn check(&self) -> Result<()> {
+        (**self).check()
     }
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         (**self).observe(step)

@@ -1,11 +1,12 @@
-//! `[update]`, `[prune]` and `[gradient]`: how the queries move, which go on, and what they ask beside.
+//! `[update]`, `[prune]`, `[restart]` and `[gradient]`: how the queries move, which go on, where they begin again,
+//! and what they ask beside.
 
 use serde::{Deserialize, Serialize};
 
 use super::{half, thousand, three, yes};
 use crate::update::{
-    Group, Norm, Pruned, QueryUpdate, RlUpdate, ScoreGradient, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune,
-    TopKUpdate, Worth,
+    Group, Norm, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, SurrogateUpdate, TopKDiscreteUpdate,
+    TopKPrune, TopKUpdate, Worth,
 };
 
 /// `[update]`: how the queries move.
@@ -91,6 +92,19 @@ pub struct PruneConfig {
     pub group: Group,
 }
 
+/// `[restart]`: when a query begins again at a random item ([`Restarting`]); never, without this section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartConfig {
+    /// Iterations in a row without a new item.
+    #[serde(default = "three_times")]
+    pub after: u32,
+}
+
+fn three_times() -> u32 {
+    3
+}
+
 /// `[gradient]`: where queries ask along the gradient of the score ([`ScoreGradient`]); only at
 /// themselves, without this section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,7 +123,12 @@ pub struct GradientConfig {
 
 impl UpdateConfig {
     /// The rule of these sections.
-    pub(super) fn rule(&self, prune: Option<&PruneConfig>, gradient: Option<&GradientConfig>) -> Box<dyn QueryUpdate> {
+    pub(super) fn rule(
+        &self,
+        prune: Option<&PruneConfig>,
+        restart: Option<&RestartConfig>,
+        gradient: Option<&GradientConfig>,
+    ) -> Box<dyn QueryUpdate> {
         let mut rule: Box<dyn QueryUpdate> = match self {
             UpdateConfig::Rl { lr, distance_penalty, scale_distance_penalty, max_norm, norm } => {
                 let mut rule = match lr {
@@ -132,6 +151,9 @@ impl UpdateConfig {
         };
         if let Some(prune) = prune {
             rule = Box::new(Pruned::new(TopKPrune::new(prune.k).worth(prune.worth).group(prune.group), rule));
+        }
+        if let Some(restart) = restart {
+            rule = Box::new(Restarting::new(restart.after, rule));
         }
         if let Some(gradient) = gradient {
             let mut carried = ScoreGradient::new(rule).distance_penalty(gradient.distance_penalty);

@@ -92,6 +92,7 @@ impl Runner {
     /// Shows the stages an empty frame, so that mistakes cost nothing.
     pub(super) fn check(&self, queries: &DataFrame) -> Result<()> {
         schema::check_queries(queries, self.database.dim())?;
+        self.update.check()?;
         let nothing = self.database.query(&queries.head(Some(0)), Request::default())?;
         self.filter.check(&nothing)?;
         self.score.check(&nothing.drop_many([schema::QUERY_IDX, schema::DISTANCE]))

@@ -17,6 +17,14 @@ pub trait Prune: Send {
     /// # Errors
     /// Whatever should stop the run.
     fn prune(&self, step: &Step<'_>) -> Result<Vec<u32>>;
+
+    /// Called once before a search, so that settings that cannot be show early.
+    ///
+    /// # Errors
+    /// Such settings.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<F> Prune for F
@@ -102,10 +110,15 @@ impl TopKPrune {
 }
 
 impl Prune for TopKPrune {
-    fn prune(&self, step: &Step<'_>) -> Result<Vec<u32>> {
-        if self.k == 0 {
-            return Err(Error::Config("prune.k: expected at least 1, found 0".into()));
+    fn check(&self) -> Result<()> {
+        match self.k {
+            0 => Err(Error::Config("prune.k: expected at least 1, found 0".into())),
+            _ => Ok(()),
         }
+    }
+
+    fn prune(&self, step: &Step<'_>) -> Result<Vec<u32>> {
+        self.check()?;
         let queries = schema::u32s(step.queries, QUERY_IDX)?;
         let groups: Vec<Option<u32>> = match self.group {
             Group::Collection => schema::u32s(step.queries, COLLECTION_IDX)?.into_iter().map(Some).collect(),
@@ -150,6 +163,11 @@ impl QueryUpdate for Pruned {
 
     fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
         self.rule.select(candidates, context)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.prune.check()?;
+        self.rule.check()
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

@@ -80,15 +80,19 @@ impl RlUpdate {
 }
 
 impl QueryUpdate for RlUpdate {
+    fn check(&self) -> Result<()> {
+        if self.lrs.is_empty() {
+            return Err(Error::Config("update.lr: expected at least one learning rate, found none".into()));
+        }
+        self.clip.check("update")
+    }
+
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         self.lineage.observe(step)
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
-        self.clip.check("update")?;
-        if self.lrs.is_empty() {
-            return Err(Error::Config("update.lr: expected at least one learning rate, found none".into()));
-        }
+        self.check()?;
         self.lineage.descend(step, |query, met| {
             let slope = Slope::at(query, met);
             let mut children = Array2::zeros((self.lrs.len(), query.len()));

@@ -67,12 +67,17 @@ impl QueryUpdate for ScoreGradient {
         self.rule.select(candidates, context)
     }
 
+    fn check(&self) -> Result<()> {
+        self.clip.check("gradient")?;
+        self.rule.check()
+    }
+
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         self.rule.observe(step)
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
-        self.clip.check("gradient")?;
+        self.check()?;
         let next = self.rule.update(step)?;
         let meetings = Meetings::of(step)?;
         let vectors = bridge::matrix::<f64>(&next, EMBEDDING)?;

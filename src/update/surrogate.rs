@@ -121,10 +121,7 @@ impl QueryUpdate for SurrogateUpdate {
     }
 
     fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
-        if self.batch == Some(0) || self.points < 2 {
-            let (key, least, found) = if self.batch == Some(0) { ("batch", 1, 0) } else { ("points", 2, self.points) };
-            return Err(Error::Config(format!("update.{key}: expected at least {least}, found {found}")));
-        }
+        self.check()?;
         let queries = schema::u32s(candidates, QUERY_IDX)?;
         let distinct: HashSet<u32> = queries.iter().copied().collect();
         let (batch, blind) = self.next_batch(distinct.len(), context.database);
@@ -134,6 +131,14 @@ impl QueryUpdate for SurrogateUpdate {
             false => self.choose(candidates, pool, batch, context)?,
         };
         bridge::gather(candidates, &chosen).map(Some)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.batch == Some(0) || self.points < 2 {
+            let (key, least, found) = if self.batch == Some(0) { ("batch", 1, 0) } else { ("points", 2, self.points) };
+            return Err(Error::Config(format!("update.{key}: expected at least {least}, found {found}")));
+        }
+        Ok(())
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

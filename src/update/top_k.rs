@@ -57,8 +57,12 @@ impl TopKUpdate {
 }
 
 impl QueryUpdate for TopKUpdate {
+    fn check(&self) -> Result<()> {
+        refuse_none(self.k)
+    }
+
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
-        refuse_none(self.k)?;
+        self.check()?;
         // Queries move, none is new: there is nothing to note between iterations.
         Lineage::default().descend(step, |_, met| {
             let best = met.best(self.k);
@@ -97,12 +101,16 @@ impl TopKDiscreteUpdate {
 }
 
 impl QueryUpdate for TopKDiscreteUpdate {
+    fn check(&self) -> Result<()> {
+        refuse_none(self.k)
+    }
+
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         self.lineage.observe(step)
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
-        refuse_none(self.k)?;
+        self.check()?;
         self.lineage.descend(step, |_, met| met.embeddings.select(Axis(0), &met.best(self.k)))
     }
 }

@@ -203,6 +203,19 @@ fn settings_that_cannot_be_are_refused() {
         let output = uphill(&arguments, folder.path());
         assert!(!output.status.success());
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
-        assert!(!folder.path().join(out).join("results/iteration=000000").exists());
+        assert!(!folder.path().join(out).exists(), "refused before anything is written");
+    }
+}
+
+#[test]
+fn it_places_its_queries_itself_and_takes_neither_prune_nor_gradient() {
+    let folder = untuned();
+    for set in ["prune.k=1", "restart.after=3", "gradient.scales=[0.0, 0.5]"] {
+        let output = uphill(&["search", "run.toml", "--out", "run", "--set", set], folder.path());
+        assert_eq!(output.status.code(), Some(2), "{set}: {}", stderr(&output));
+        let section = set.split('.').next().expect("a section");
+        let message = format!("{section}: the rule `surrogate` places its queries itself; set update.rule to ");
+        assert!(stderr(&output).contains(&message), "{}", stderr(&output));
+        assert!(!folder.path().join("run").exists(), "refused before anything is written");
     }
 }

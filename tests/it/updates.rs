@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use ndarray::{Array2, ArrayView2, arr2};
 use polars::prelude::*;
 use uphill::{
-    GradientColumn, GradientQuery, Group, IndexKind, IndexOptions, LanceDatabase, Norm, Pruned, QueryUpdate, RlUpdate,
-    Runner, ScoreGradient, SearchLog, SqlFilter, Step, TopKDiscreteUpdate, TopKPrune, TopKUpdate, Truth, Worth,
+    GradientColumn, GradientQuery, Group, IndexKind, IndexOptions, LanceDatabase, Norm, Pruned, QueryUpdate,
+    Restarting, RlUpdate, Runner, ScoreGradient, SearchLog, SqlFilter, Step, TopKDiscreteUpdate, TopKPrune, TopKUpdate,
+    Truth, Worth,
 };
 
 use crate::common::*;
@@ -285,6 +286,31 @@ fn names_of_pruned_queries_are_not_used_again() {
 }
 
 #[test]
+fn a_query_that_meets_nothing_new_begins_again_at_an_item_and_one_that_does_goes_on() {
+    let folder = folder();
+    let database = line(&folder);
+    let queries = uphill::queries_at(&database, &[0, 5]).expect("queries");
+    // Query 0 stays and meets items 0 and 1 each time; query 1 goes down the line.
+    let walk = |step: &Step<'_>| {
+        let mut vectors = uphill::matrix::<f64>(step.queries, "embedding")?.view().to_owned();
+        vectors[[1, 0]] -= 1.0;
+        uphill::next_queries(step.queries, vectors.view())
+    };
+    let mut runner = Runner::new(database, by_position, Restarting::new(2, walk)).seed(4);
+    let log = runner.search(&queries, 3).expect("a search");
+    for iteration in [1, 2] {
+        let next = log.queries(iteration).expect("queries");
+        assert_eq!(names_of(&next), [(0, Some(0), 0), (1, Some(1), 1)]);
+    }
+    let last = log.queries(3).expect("queries");
+    assert_eq!(names_of(&last), [(0, None, 0), (1, Some(1), 1)]);
+    let vectors = uphill::matrix::<f64>(&last, "embedding").expect("vectors");
+    let (place, going) = (vectors.view().row(0).to_vec(), vectors.view().row(1).to_vec());
+    assert!((0..6).any(|item| place == [f64::from(item), 0.0]), "{place:?} is no item");
+    assert_eq!(going, [2.0, 0.0]);
+}
+
+#[test]
 fn of_queries_worth_the_same_the_later_goes_on_and_those_that_met_nothing_come_last() {
     let kept = |scores: fn(u32) -> Option<f64>, prune: TopKPrune| -> Vec<u32> {
         let folder = folder();
@@ -327,6 +353,8 @@ fn what_cannot_be_is_refused_with_both_values() {
     assert_eq!(refused(Box::new(TopKDiscreteUpdate::new(0))), "update.k: expected at least 1, found 0");
     let rule = Pruned::new(TopKPrune::new(0), RlUpdate::new(1.0));
     assert_eq!(refused(Box::new(rule)), "prune.k: expected at least 1, found 0");
+    let rule = Restarting::new(0, RlUpdate::new(1.0));
+    assert_eq!(refused(Box::new(rule)), "restart.after: expected at least 1, found 0");
     let rule = Pruned::new(|_: &Step<'_>| Ok(vec![1, 7]), RlUpdate::new(1.0));
     assert_eq!(
         refused(Box::new(rule)),
@@ -354,12 +382,15 @@ fn a_search_along_gradients_needs_them_in_the_queries() {
 }
 
 /// The rules of this file as sections of a run file; `[update]` is open.
-const RULES: [&str; 5] = [
+const RULES: [&str; 8] = [
     "rule = \"rl\"\nlr = [0.5, 1.0, 3.0]\nmax_norm = 1.0\nnorm = \"l1\"\n[prune]\nk = 1",
     "rule = \"top-k\"\nk = 3\nscore_weighting = false\n[prune]\nk = 9\nworth = \"max\"\ngroup = \"global\"",
     "rule = \"top-k-discrete\"\nk = 3\n[prune]\nk = 2\ngroup = \"parent\"\nworth = \"max\"",
     "rule = \"rl\"\nlr = 1.0\n[gradient]\nscales = [0.0, 0.5]\ndistance_penalty = 0.1\nmax_norm = 2.0",
     "rule = \"top-k-discrete\"\nk = 2\n[prune]\nk = 1\n[gradient]\nscales = [0.0, 0.5]\nnorm = \"max\"\nmax_norm = 2",
+    "rule = \"top-k\"\nk = 3",
+    "rule = \"top-k-discrete\"\nk = 2\n[prune]\nk = 1\n[restart]\nafter = 1\n[gradient]\nscales = [0.0, 0.5]",
+    "rule = \"surrogate\"\npoints = 60",
 ];
 
 #[test]
