@@ -9,11 +9,9 @@
 //! distinct items scored, the starting ones too. Two seeds run at a time.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
@@ -50,10 +48,10 @@ struct Arguments {
     /// Runs per rule and score, with the seeds 0, 1, ….
     #[arg(long, default_value_t = 5)]
     seeds: u64,
-    /// Rules to run; all where none is named.
+    /// Rules to run; all where none is named. The rows of the others stay as they are in the file `out`.
     #[arg(long)]
     rule: Vec<String>,
-    /// Where the table goes, beside standard output.
+    /// Where the table goes, beside standard output; written after each row.
     #[arg(long)]
     out: Option<PathBuf>,
     /// `cargo bench` passes it.
@@ -152,13 +150,12 @@ fn main() -> Result<()> {
         make(&made)?;
         arguments.data.push(made);
     }
-    let mut table = String::from(
-        "| data, score | rule | 1 % | 2 % | 5 % | seeds | ms per scored item |\n|---|---|---|---|---|---|---|\n",
-    );
-    print!("{table}");
+    let before = arguments.out.as_ref().and_then(|out| std::fs::read_to_string(out).ok()).unwrap_or_default();
+    let mut table = String::new();
     for (number, data) in arguments.data.iter().enumerate() {
         let dataset = folder.path().join(format!("{number}.lance"));
         let items = uphill::read_parquet(data)?;
+        let stem = data.file_stem().unwrap_or_default().to_string_lossy();
         let scores: Vec<&String> = arguments.score.iter().filter(|score| items.column(score).is_ok()).collect();
         let rename = scores.iter().map(|score| (score.to_string(), attribute(score)));
         uphill::index(data, &dataset, &IndexOptions { rename: rename.collect(), ..Default::default() })?;
@@ -168,20 +165,20 @@ fn main() -> Result<()> {
             best.sort_by(|a, b| b.total_cmp(a));
             let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(&[attribute(score)])?;
             for (name, rule) in rules() {
+                let head = format!("| {stem}, {score} | {name} |");
                 if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| name.starts_with(wanted)) {
+                    before.lines().filter(|row| row.starts_with(&head)).for_each(|row| table += &format!("{row}\n"));
                     continue;
                 }
                 let one = |seed| run(&database, &attribute(score), best[TOP - 1], name, rule, seed);
-                let row = summary(&two_at_a_time(arguments.seeds, one)?);
-                let stem = data.file_stem().unwrap_or_default().to_string_lossy();
-                let row = format!("| {stem}, {score} | {name} | {row} |\n");
+                let row = format!("{head} {} |\n", row(arguments.seeds, one)?);
                 print!("{row}");
-                table.write_str(&row)?;
+                table += &row;
+                if let Some(out) = &arguments.out {
+                    write(out, &table)?;
+                }
             }
         }
-    }
-    if let Some(out) = &arguments.out {
-        write(out, &table)?;
     }
     Ok(())
 }
@@ -191,8 +188,8 @@ fn attribute(score: &str) -> String {
     if uphill::is_reserved(score) { format!("true_{score}") } else { score.into() }
 }
 
-/// What a run found for each of the budgets, and its milliseconds per item scored.
-type Found = ([f64; SHARES.len()], f64);
+/// What a run found for each of the budgets, and how many items it scored.
+type Found = ([f64; SHARES.len()], usize);
 
 /// One run.
 fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, seed: u64) -> Result<Found> {
@@ -206,9 +203,7 @@ fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, 
     }
     let stop = Stop { evaluations: Some(budgets[SHARES.len() - 1]), nothing_new: Some(100), ..Stop::default() };
     let mut runner = Runner::from_parts(searched, Box::new(SqlScore::new(score)), rule()).seed(seed).stop(stop);
-    let started = Instant::now();
     let log = runner.search(&queries, u32::MAX)?;
-    let seconds = started.elapsed().as_secs_f64();
     let found = uphill::collect(log.compile_results()?)?;
     let evaluations: Vec<Option<u64>> = found.column("evaluation")?.u64()?.iter().collect();
     let scores: Vec<Option<f64>> = found.column("score")?.f64()?.iter().collect();
@@ -218,7 +213,7 @@ fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, 
         });
         within.count().min(TOP) as f64 / TOP as f64
     });
-    Ok((shares, 1000.0 * seconds / found.height() as f64))
+    Ok((shares, found.height()))
 }
 
 /// What each seed found, in the order of the seeds.
@@ -243,12 +238,21 @@ fn two_at_a_time(seeds: u64, one: impl Fn(u64) -> Result<Found> + Sync) -> Resul
     found.into_iter().map(|(_, found)| found).collect()
 }
 
-/// The cells of a row: means and standard errors.
-fn summary(found: &[Found]) -> String {
+/// The cells of a row: means and standard errors, seeds, CPU milliseconds of everything for an item scored.
+fn row(seeds: u64, one: impl Fn(u64) -> Result<Found> + Sync) -> Result<String> {
+    let start = cpu_seconds();
+    let found = two_at_a_time(seeds, one)?;
+    let time = 1000.0 * (cpu_seconds() - start) / found.iter().map(|(_, scored)| *scored as f64).sum::<f64>();
     let cell = |budget: usize| mean_and_error(&found.iter().map(|(shares, _)| shares[budget]).collect::<Vec<_>>());
     let cells: Vec<String> = (0..SHARES.len()).map(cell).collect();
-    let time = found.iter().map(|(_, time)| time).sum::<f64>() / found.len() as f64;
-    format!("{} | {} | {time:.1}", cells.join(" | "), found.len())
+    Ok(format!("{} | {seeds} | {time:.1}", cells.join(" | ")))
+}
+
+fn cpu_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec that lives through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 fn mean_and_error(values: &[f64]) -> String {
@@ -311,8 +315,10 @@ fn make(path: &Path) -> Result<()> {
 
 fn write(out: &Path, table: &str) -> Result<()> {
     let text = format!(
-        "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error \
-         over the seeds.\nWritten by `cargo bench --bench strategies`; `benches/strategies.rs` says how it is counted and what the rules are. Walks that met nothing new for 100 iterations ended there. The time is wall time of all of it (search, rule, log), two runs at a time on two cores.\n\n{table}"
+        "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error over the \
+         seeds.\nWritten by `cargo bench --bench strategies`; `benches/strategies.rs` says how it is counted and what the rules are. Walks that met nothing \
+         new for 100 iterations ended there.\nThe time is CPU time of everything: search, rule, log.\n\n\
+         | data, score | rule | 1 % | 2 % | 5 % | seeds | CPU ms per scored item |\n|---|---|---|---|---|---|---|\n{table}"
     );
     std::fs::write(out, text).with_context(|| out.display().to_string())
 }

@@ -1,8 +1,9 @@
 //! How the command prints: frames to stdout, messages and progress to stderr.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -32,8 +33,13 @@ pub enum Format {
 impl Output {
     /// Runs the query, streaming, and writes what it gives.
     pub fn write(&self, query: LazyFrame) -> anyhow::Result<()> {
-        let mut frame = uphill::collect(query)?;
         let format = self.format.unwrap_or_else(|| self.guess());
+        // Not a device, nor what a link points to.
+        let is_file = |path: &&PathBuf| path.symlink_metadata().map_or(true, |found| found.is_file());
+        if let (Format::Parquet, Some(path)) = (format, self.output.as_ref().filter(is_file)) {
+            return stream(query, path).with_context(|| path.display().to_string());
+        }
+        let mut frame = uphill::collect(query)?;
         let mut out: Box<dyn Write> = match &self.output {
             Some(path) => Box::new(File::create(path).with_context(|| path.display().to_string())?),
             None => Box::new(io::stdout().lock()),
@@ -65,6 +71,19 @@ impl Output {
             _ => Format::Csv,
         }
     }
+}
+
+/// Writes Parquet as it comes, beside the file until it is whole.
+fn stream(query: LazyFrame, path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file =
+        tempfile::Builder::new().prefix(".uphill-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
+    let target = SinkTarget::Path(PlRefPath::new(file.path().to_string_lossy()));
+    let format = FileWriteFormat::Parquet(Default::default());
+    let query = query.sink(SinkDestination::File { target }, format, UnifiedSinkArgs::default())?;
+    uphill::collect(query)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// A frame as text, at most 50 rows of it.

@@ -7,7 +7,7 @@ mod open;
 mod search;
 mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
@@ -36,6 +36,8 @@ pub struct LanceDatabase {
     table: Arc<Table>,
     identity: Arc<Identity>,
     uncovered: Arc<Vec<u64>>,
+    /// The ids of the items that match the prefilter, once they were asked for.
+    matching: Arc<OnceLock<Vec<u64>>>,
     columns: Vec<String>,
     k: usize,
     nprobes: Option<usize>,
@@ -64,6 +66,7 @@ impl LanceDatabase {
             table: Arc::new(opened.table),
             identity: Arc::new(opened.identity),
             uncovered: Arc::new(opened.uncovered),
+            matching: Arc::default(),
             columns: opened.attributes,
             k: 10,
             nprobes: None,
@@ -108,6 +111,7 @@ impl LanceDatabase {
     /// Only items that match this SQL expression (DataFusion's SQL) can be found.
     pub fn prefilter(mut self, sql: impl Into<String>) -> Self {
         self.prefilter = Some(sql.into());
+        self.matching = Arc::default();
         self
     }
 
@@ -273,7 +277,13 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
-        let all = self.guarded(|| self.table.ids(self.prefilter.as_deref()))?;
+        let all = match self.matching.get() {
+            Some(all) => all,
+            None => {
+                let all = self.guarded(|| self.table.ids(self.prefilter.as_deref()))?;
+                self.matching.get_or_init(|| all)
+            }
+        };
         let picked = rand::seq::index::sample(rng, all.len(), n.min(all.len()));
         let mut picked: Vec<u64> = picked.into_iter().map(|position| all[position]).collect();
         picked.sort_unstable();

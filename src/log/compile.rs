@@ -65,10 +65,14 @@ impl SearchLog {
     /// Files that cannot be read.
     pub fn compile_results(&self) -> Result<LazyFrame> {
         let Some(results) = self.scan_results()? else { return Ok(empty(&[DB_IDX, SCORE, ITERATION])) };
-        // The scored before the failed: an item that failed first may have been tried again.
-        let failed = results.clone().filter(col(SCORE).is_null());
-        let results =
-            concat([results.filter(col(SCORE).is_not_null()), failed], UnionArgs::default()).doing("results")?;
+        let results = match self.may_have_failures()? {
+            false => results,
+            // The scored before the failed: an item that failed first may have been tried again.
+            true => {
+                let failed = results.clone().filter(col(SCORE).is_null());
+                concat([results.filter(col(SCORE).is_not_null()), failed], UnionArgs::default()).doing("results")?
+            }
+        };
         Ok(results
             .unique_stable(Some(by_name([DB_IDX], true, false)), UniqueKeepStrategy::First)
             .drop(by_name([QUERY_IDX, DISTANCE], true, false))
@@ -76,6 +80,20 @@ impl SearchLog {
                 [SCORE, DB_IDX],
                 SortMultipleOptions::default().with_order_descending_multi([true, false]).with_nulls_last(true),
             ))
+    }
+
+    /// Whether some row may have no score, by what the files say of themselves. Where none has, they need to be read
+    /// only once.
+    fn may_have_failures(&self) -> Result<bool> {
+        for iteration in &self.iterations {
+            let file = open_parquet(&self.partition("results", *iteration).join("part-0000.parquet"))?;
+            let columns = file.metadata().row_groups().iter().flat_map(|group| group.columns());
+            let mut scores = columns.filter(|column| column.column_path().string() == SCORE);
+            if !scores.all(|scores| scores.statistics().and_then(|known| known.null_count_opt()) == Some(0)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The path of each query: `iteration`, `query_idx`, `parent_idx`, `collection_idx`, `embedding` and the
