@@ -19,9 +19,11 @@ mod paths;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use arrow::datatypes::DataType as ArrowType;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 use polars::prelude::*;
 
 pub use self::compile::collect;
@@ -278,10 +280,25 @@ fn committed(folder: &Path) -> Result<Vec<u32>> {
 /// Writes a frame as one durable Parquet file, through `tmp`.
 pub(crate) fn write_parquet(tmp: &Path, target: &Path, frame: &DataFrame) -> Result<()> {
     let batch = bridge::to_arrow(frame)?;
-    let properties = WriterProperties::builder()
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_created_by(concat!("uphill ", env!("CARGO_PKG_VERSION")).into())
-        .build();
+        // Numbers seldom repeat: looking for those that do costs more than it saves.
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_created_by(concat!("uphill ", env!("CARGO_PKG_VERSION")).into());
+    for field in batch.schema().fields() {
+        let name = field.name().clone();
+        properties = match field.data_type() {
+            ArrowType::LargeUtf8 => properties.set_column_dictionary_enabled(vec![name].into(), true),
+            // Vectors do not compress.
+            ArrowType::FixedSizeList(inner, _) => {
+                let path = ColumnPath::new(vec![name, "list".into(), inner.name().clone()]);
+                properties.set_column_compression(path, Compression::UNCOMPRESSED)
+            }
+            _ => properties,
+        };
+    }
+    let properties = properties.build();
     folder::publish_file(tmp, target, |file| {
         let failed = |error: parquet::errors::ParquetError| match error {
             parquet::errors::ParquetError::External(source) => match source.downcast::<std::io::Error>() {

@@ -1,6 +1,7 @@
 //! A library in a Lance dataset. With `index.rs` the only place that knows Lance and async.
 
 mod batch;
+mod carried;
 mod identity;
 mod ids;
 mod open;
@@ -15,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub use self::identity::{Identity, IndexInfo};
 pub use self::open::OpenOptions;
+use self::carried::Carried;
 use self::search::{Candidates, ExactSearch, IndexSearch};
 use self::table::Table;
 use super::exact::Neighbour;
@@ -38,6 +40,7 @@ pub struct LanceDatabase {
     uncovered: Arc<Vec<u64>>,
     /// The ids of the items that match the prefilter, once they were asked for.
     matching: Arc<OnceLock<Vec<u64>>>,
+    carried: Arc<Carried>,
     columns: Vec<String>,
     k: usize,
     nprobes: Option<usize>,
@@ -67,6 +70,7 @@ impl LanceDatabase {
             identity: Arc::new(opened.identity),
             uncovered: Arc::new(opened.uncovered),
             matching: Arc::default(),
+            carried: Arc::default(),
             columns: opened.attributes,
             k: 10,
             nprobes: None,
@@ -141,6 +145,7 @@ impl LanceDatabase {
             }
         }
         self.columns = columns.iter().map(|column| column.as_ref().to_string()).collect();
+        self.carried = Arc::default();
         Ok(self)
     }
 
@@ -220,7 +225,7 @@ impl LanceDatabase {
         k: usize,
     ) -> Result<DataFrame> {
         let distinct = sorted_distinct(candidates.iter().flatten().copied().collect());
-        let items = self.table.take(&distinct, &self.columns)?;
+        let items = self.carried.take(&distinct, |rows| self.table.take(rows, &self.columns))?;
         let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
         let embeddings = embeddings.view();
         let ids = schema::u64s(&items, DB_IDX)?;

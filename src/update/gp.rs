@@ -10,12 +10,12 @@ use super::linalg::Cholesky;
 /// Added to the diagonal of a posterior covariance before a sample is drawn: duplicates make it singular.
 const JITTER: f64 = 1e-6;
 
-/// A Gaussian process with mean 0 and independent noise, conditioned on targets at n points. The kernel is the
+/// A Gaussian process with mean 0 and independent noise of variances N, conditioned on targets at n points. The kernel is the
 /// mean of two squared exponentials, of lengths l and l / 2, so that it sees slopes and small hills:
 ///
 /// ```text
-/// mean(p)   = k(p)' (K + noise I)^-1 z                 k(p)_i = kernel(p, x_i),  K_ij = kernel(x_i, x_j)
-/// cov(p, q) = kernel(p, q) - k(p)' (K + noise I)^-1 k(q)
+/// mean(p)   = k(p)' (K + diag N)^-1 z                  k(p)_i = kernel(p, x_i),  K_ij = kernel(x_i, x_j)
+/// cov(p, q) = kernel(p, q) - k(p)' (K + diag N)^-1 k(q)
 /// kernel    = (e + e^4) / 2                            e = exp(-|p - q|^2 / (2 l^2))
 /// ```
 ///
@@ -28,10 +28,10 @@ pub(super) struct Gp {
 }
 
 impl Gp {
-    /// `points` `(n, dim)`, `targets` `(n)`; `squared_length` is `l^2`, `noise` a variance.
-    pub fn new(points: Array2<f64>, targets: Array1<f64>, squared_length: f64, noise: f64) -> Self {
+    /// `points` `(n, dim)`, `targets` and the variances of their `noise` `(n)`; `squared_length` is `l^2`.
+    pub fn new(points: Array2<f64>, targets: Array1<f64>, squared_length: f64, noise: &Array1<f64>) -> Self {
         let mut covariance = kernel(points.view(), points.view(), squared_length);
-        covariance.diag_mut().mapv_inplace(|value| value + noise);
+        covariance.diag_mut().zip_mut_with(noise, |value, noise| *value += noise);
         let factor = Cholesky::new(&covariance);
         let weights = factor.solve(targets.view());
         Gp { points, squared_length, factor, weights }
@@ -52,12 +52,12 @@ impl Gp {
         (mean, covariance)
     }
 
-    /// One joint draw from the posterior at points `(m, dim)`, its deviation from the mean times `scale`.
-    pub fn sample(&self, at: ArrayView2<'_, f64>, scale: f64, rng: &mut ChaCha8Rng) -> Array1<f64> {
+    /// Joint draws from the posterior at points `(m, dim)`, their deviations from the mean times `scale`: `(draws, m)`.
+    pub fn samples(&self, at: ArrayView2<'_, f64>, draws: usize, scale: f64, rng: &mut ChaCha8Rng) -> Array2<f64> {
         let (mean, mut covariance) = self.posterior(at);
         covariance.diag_mut().mapv_inplace(|value| value + JITTER);
-        let normal = Array1::from_shape_simple_fn(mean.len(), || StandardNormal.sample(rng));
-        mean + scale * Cholesky::new(&covariance).lower().dot(&normal)
+        let normal = Array2::from_shape_simple_fn((draws, mean.len()), || StandardNormal.sample(rng));
+        mean + scale * normal.dot(&Cholesky::new(&covariance).lower().t())
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
             fixture::matrix("points"),
             fixture::vector("targets").into(),
             number("squared_length"),
-            number("noise"),
+            &fixture::vector("noise").into(),
         );
         (gp, fixture::matrix("at"))
     }
@@ -134,8 +134,7 @@ mod tests {
         let rng = &mut stream(1, "test", 0, 0);
         let n = 4000.0;
         let mut second = Array2::<f64>::zeros(covariance.raw_dim());
-        for _ in 0..4000 {
-            let off = gp.sample(at.view(), 0.5, rng) - &mean;
+        for off in (gp.samples(at.view(), 4000, 0.5, rng) - &mean).rows() {
             second += &(&off.view().insert_axis(Axis(1)) * &off.view().insert_axis(Axis(0)));
         }
         let expected = covariance * 0.25;

@@ -1,6 +1,6 @@
 //! The slope of the score at a vector, as scored items around it show.
 
-use ndarray::{Array1, ArrayView1};
+use ndarray::{Array1, ArrayView1, Zip};
 use serde::{Deserialize, Serialize};
 
 use super::met::Met;
@@ -63,12 +63,14 @@ pub(super) struct Slope {
 impl Slope {
     pub fn at(vector: ArrayView1<'_, f64>, met: &Met) -> Self {
         let advantages = whiten(&met.scores);
-        let mut climb = Array1::zeros(vector.len());
-        let mut pull = Array1::zeros(vector.len());
+        let mut climb = Array1::<f64>::zeros(vector.len());
+        let mut pull = Array1::<f64>::zeros(vector.len());
         for (embedding, advantage) in met.embeddings.rows().into_iter().zip(&advantages) {
-            let difference = &vector - &embedding;
-            climb.scaled_add(2.0 * advantage, &difference);
-            pull.scaled_add(2.0, &difference);
+            let each = Zip::from(&mut climb).and(&mut pull).and(&vector).and(&embedding);
+            each.for_each(|climb, pull, from, to| {
+                *climb += 2.0 * advantage * (from - to);
+                *pull += 2.0 * (from - to);
+            });
         }
         let n = advantages.len() as f64;
         Slope { climb: climb / n, pull: pull / n }
