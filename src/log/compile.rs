@@ -74,7 +74,8 @@ impl SearchLog {
             }
         };
         Ok(results
-            .unique_stable(Some(by_name([DB_IDX], true, false)), UniqueKeepStrategy::First)
+            // Polars' `unique` holds all rows in memory; this streams.
+            .filter(col(DB_IDX).is_first_distinct())
             .drop(by_name([QUERY_IDX, DISTANCE], true, false))
             .sort(
                 [SCORE, DB_IDX],
@@ -106,7 +107,7 @@ impl SearchLog {
             return Ok(empty(&[QUERY_IDX, ITERATION]));
         };
         let keys = [col(ITERATION), col(QUERY_IDX)];
-        let met = results.group_by_stable(keys.clone()).agg([col(DB_IDX), col(SCORE)]);
+        let met = results.group_by(keys.clone()).agg([col(DB_IDX), col(SCORE)]);
         let nothing = |name: &str, dtype: DataType| {
             let none = Series::new_empty(name.into(), &dtype).implode().map(|list| lit(list.into_series()).first());
             none.map(|none| col(name).fill_null(none)).doing("trajectories")
