@@ -14,9 +14,9 @@ use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
 use rand_chacha::ChaCha8Rng;
 
+use self::carried::Carried;
 pub use self::identity::{Identity, IndexInfo};
 pub use self::open::OpenOptions;
-use self::carried::Carried;
 use self::search::{Candidates, ExactSearch, IndexSearch};
 use self::table::Table;
 use super::exact::Neighbour;
