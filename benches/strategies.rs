@@ -1,7 +1,7 @@
 //! Which rule finds most for least: the share of the true best 100 items, after scoring 1, 2 and 5 % of a library.
 //!
 //! ```text
-//! cargo bench --bench strategies -- --data molecules.parquet --data enamine.parquet --made --seeds 10 --out benches/STRATEGIES.md
+//! cargo bench --bench strategies -- --data molecules.parquet --data enamine10k.parquet --made --seeds 10 --out benches/STRATEGIES.md
 //! ```
 //!
 //! Every rule runs through the real [`Runner`], from 16 random items, on an index with default settings, with
