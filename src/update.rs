@@ -83,15 +83,20 @@ impl Context<'_> {
 /// A rule that has a model of the score may also say which of the candidates that its queries
 /// met are worth paying for ([`QueryUpdate::select`]).
 pub trait QueryUpdate: Send {
+    /// The rule that this one adds to, if it does: what is not said here is as that rule says.
+    fn inner(&self) -> Option<&dyn QueryUpdate> {
+        None
+    }
+
     /// How many neighbours each query should meet; as many as the database gives by itself where `None`.
     fn k(&self) -> Option<usize> {
-        None
+        self.inner().and_then(|rule| rule.k())
     }
 
     /// Whether queries may meet items that this run has met before (default). Where not, each query
     /// meets its `k` nearest among the others.
     fn revisits(&self) -> bool {
-        true
+        self.inner().is_none_or(|rule| rule.revisits())
     }
 
     /// The candidates worth paying for, in the order to be asked: rows of the filtered results frame,
@@ -99,8 +104,8 @@ pub trait QueryUpdate: Send {
     ///
     /// # Errors
     /// Whatever should stop the run.
-    fn select(&self, _candidates: &DataFrame, _context: &Context<'_>) -> Result<Option<DataFrame>> {
-        Ok(None)
+    fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
+        self.inner().map_or(Ok(None), |rule| rule.select(candidates, context))
     }
 
     /// Called once before a search, so that settings that cannot be show early.
@@ -108,7 +113,7 @@ pub trait QueryUpdate: Send {
     /// # Errors
     /// Such settings.
     fn check(&self) -> Result<()> {
-        Ok(())
+        self.inner().map_or(Ok(()), |rule| rule.check())
     }
 
     /// Learns from a committed iteration. Called for each, in order; replayed on resume.
@@ -136,17 +141,8 @@ where
 }
 
 impl QueryUpdate for Box<dyn QueryUpdate> {
-    fn k(&self) -> Option<usize> {
-        (**self).k()
-    }
-    fn revisits(&self) -> bool {
-        (**self).revisits()
-    }
-    fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
-        (**self).select(candidates, context)
-    }
-    fn check(&self) -> Result<()> {
-        (**self).check()
+    fn inner(&self) -> Option<&dyn QueryUpdate> {
+        Some(&**self)
     }
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         (**self).observe(step)

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, QueryUpdate, Step};
+use super::{QueryUpdate, Step};
 use crate::bridge;
 use crate::error::{Error, Result};
 use crate::schema::{self, COLLECTION_IDX, PARENT_IDX, QUERY_IDX, SCORE};
@@ -153,16 +153,8 @@ impl Pruned {
 }
 
 impl QueryUpdate for Pruned {
-    fn k(&self) -> Option<usize> {
-        self.rule.k()
-    }
-
-    fn revisits(&self) -> bool {
-        self.rule.revisits()
-    }
-
-    fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
-        self.rule.select(candidates, context)
+    fn inner(&self) -> Option<&dyn QueryUpdate> {
+        Some(&*self.rule)
     }
 
     fn check(&self) -> Result<()> {

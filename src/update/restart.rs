@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use polars::prelude::{Column, DataFrame};
 
-use super::{Context, QueryUpdate, Step};
+use super::{QueryUpdate, Step};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
@@ -42,16 +42,8 @@ impl Restarting {
 }
 
 impl QueryUpdate for Restarting {
-    fn k(&self) -> Option<usize> {
-        self.rule.k()
-    }
-
-    fn revisits(&self) -> bool {
-        self.rule.revisits()
-    }
-
-    fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
-        self.rule.select(candidates, context)
+    fn inner(&self) -> Option<&dyn QueryUpdate> {
+        Some(&*self.rule)
     }
 
     fn check(&self) -> Result<()> {

@@ -5,7 +5,7 @@ use polars::prelude::DataFrame;
 
 use super::met::Meetings;
 use super::slope::{Clip, Norm, Slope};
-use super::{Context, QueryUpdate, Step};
+use super::{QueryUpdate, Step};
 use crate::bridge;
 use crate::database::with_gradients;
 use crate::error::Result;
@@ -55,16 +55,8 @@ impl ScoreGradient {
 }
 
 impl QueryUpdate for ScoreGradient {
-    fn k(&self) -> Option<usize> {
-        self.rule.k()
-    }
-
-    fn revisits(&self) -> bool {
-        self.rule.revisits()
-    }
-
-    fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
-        self.rule.select(candidates, context)
+    fn inner(&self) -> Option<&dyn QueryUpdate> {
+        Some(&*self.rule)
     }
 
     fn check(&self) -> Result<()> {
