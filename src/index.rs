@@ -14,7 +14,7 @@ use lance::Dataset;
 use lance::dataset::{WriteMode, WriteParams};
 use lance::session::Session;
 
-pub use self::ann::{EXACT_BELOW, IndexKind};
+pub use self::ann::{EXACT_BELOW, IndexKind, RQ_FROM};
 pub(crate) use self::files::find_files;
 pub use self::options::{IndexOptions, Progress};
 use self::rows::Rows;
@@ -87,7 +87,7 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
     }
     let mut dataset = written.doing(target.display())?;
 
-    let index = options.index.plan(outcome.kept, options.partitions)?;
+    let index = options.index.plan(outcome.kept, dim, options.partitions)?;
     let partitions = index.map(|index| index.partitions);
     if let (Some(partitions), Some(progress)) = (partitions, &options.progress) {
         progress(Progress::Building(partitions));

@@ -15,6 +15,7 @@
 mod compile;
 mod manifest;
 mod paths;
+mod trajectories;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -225,6 +226,11 @@ impl SearchLog {
         self.path.join(kind).join(format!("{ITERATION}={iteration:06}"))
     }
 
+    /// The one file of a partition.
+    fn file(&self, kind: &str, iteration: u32) -> PathBuf {
+        self.partition(kind, iteration).join("part-0000.parquet")
+    }
+
     fn publish(&self, kind: &str, iteration: u32, frame: &DataFrame) -> Result<()> {
         if self.lock.is_none() {
             return Err(Error::input(&self.path, "is open for reading only"));
@@ -240,7 +246,7 @@ impl SearchLog {
     /// # Errors
     /// No such iteration.
     pub fn queries(&self, iteration: u32) -> Result<DataFrame> {
-        read_parquet(self.partition("queries", iteration).join("part-0000.parquet"))
+        read_parquet(self.file("queries", iteration))
     }
 
     pub(crate) fn has_queries(&self, iteration: u32) -> bool {
@@ -252,7 +258,7 @@ impl SearchLog {
     /// # Errors
     /// No such iteration.
     pub fn results(&self, iteration: u32) -> Result<DataFrame> {
-        read_parquet(self.partition("results", iteration).join("part-0000.parquet"))
+        read_parquet(self.file("results", iteration))
     }
 }
 

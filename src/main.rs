@@ -18,7 +18,7 @@ use uphill::{
     Summary, Truth, VectorDatabase,
 };
 
-use crate::output::Output;
+use crate::output::{Output, Rows};
 use crate::signals::Signals;
 
 /// Finds the best-scoring items of an embedded library while scoring only a small share of it.
@@ -83,7 +83,8 @@ struct Index {
     /// l2 (squared), cosine or dot.
     #[arg(long, default_value = "l2")]
     metric: Metric,
-    /// auto, none, ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq; auto is ivf-flat, or none below 10,000 rows.
+    /// auto, none, ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq; auto is none below 10,000 rows, ivf-flat
+    /// below 100,000, then ivf-rq.
     #[arg(long, default_value = "auto")]
     index: IndexKind,
     /// Index partitions: a number, or auto: about the square root of the rows, fewer for ivf-pq and ivf-hnsw-sq.
@@ -215,9 +216,7 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
         Command::Tell { run, scores } => tell(run, scores, signals),
         Command::Results(arguments) => show(arguments, |log| log.compile_results()).and_then(|log| ended(&log)),
         Command::Queries(arguments) => show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())).map(drop),
-        Command::Trajectories { paths: false, show: arguments } => {
-            show(arguments, |log| log.compile_trajectories()).map(drop)
-        }
+        Command::Trajectories { paths: false, show: arguments } => trajectories(arguments),
         Command::Trajectories { paths: true, show: arguments } => show(arguments, |log| log.compile_paths()).map(drop),
         Command::Evaluate(arguments) => evaluate(arguments),
         Command::Inspect { path, json } => inspect(path, json),
@@ -409,6 +408,21 @@ fn show(arguments: Show, query: impl Fn(&SearchLog) -> uphill::Result<LazyFrame>
     }
     arguments.output.write(frame)?;
     Ok(log)
+}
+
+fn trajectories(arguments: Show) -> anyhow::Result<()> {
+    /// Of the log, turned at once.
+    const BYTES: u64 = 64 << 20;
+    let log = SearchLog::open(&arguments.run)?;
+    let mut parts = log.trajectories(BYTES)?;
+    let mut left = Some(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
+    let parts = std::iter::from_fn(|| {
+        let most = left?;
+        let part = parts.next()?.map(|part| part.head(Some(most)));
+        left = Some(most - part.as_ref().map_or(0, DataFrame::height)).filter(|left| *left > 0);
+        Some(part)
+    });
+    arguments.output.write(Rows::Frames(Box::new(parts)))
 }
 
 fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {

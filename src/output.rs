@@ -1,9 +1,11 @@
 //! How the command prints: frames to stdout, messages and progress to stderr.
 
 use std::fs::{File, Permissions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -31,33 +33,22 @@ pub enum Format {
 }
 
 impl Output {
-    /// Runs the query, streaming, and writes what it gives.
-    pub fn write(&self, query: LazyFrame) -> anyhow::Result<()> {
-        let format = self.format.unwrap_or_else(|| self.guess());
-        // Not a device, nor what a link points to.
-        let is_file = |path: &&PathBuf| path.symlink_metadata().map_or(true, |found| found.is_file());
-        if let (Format::Parquet, Some(path)) = (format, self.output.as_ref().filter(is_file)) {
-            return stream(query, path).with_context(|| path.display().to_string());
+    /// Writes rows; Parquet and CSV as they come.
+    pub fn write<'a>(&self, rows: impl Into<Rows<'a>>) -> anyhow::Result<()> {
+        let (rows, format) = (rows.into(), self.format.unwrap_or_else(|| self.guess()));
+        let Some(path) = &self.output else { return write(rows, format, Box::new(io::stdout())) };
+        let named = || path.display().to_string();
+        // Devices, and what a link points to, are written in place.
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            return write(rows, format, Box::new(File::create(path).with_context(named)?)).with_context(named);
         }
-        let mut frame = uphill::collect(query)?;
-        let mut out: Box<dyn Write> = match &self.output {
-            Some(path) => Box::new(File::create(path).with_context(|| path.display().to_string())?),
-            None => Box::new(io::stdout().lock()),
-        };
-        match format {
-            Format::Table => writeln!(out, "{}", table(&frame))?,
-            Format::Csv => CsvWriter::new(&mut out).finish(&mut flat(&frame)?)?,
-            Format::Json => {
-                JsonWriter::new(&mut out).with_json_format(JsonFormat::Json).finish(&mut frame)?;
-                writeln!(out)?;
-            }
-            Format::Parquet => {
-                let mut bytes = Vec::new();
-                ParquetWriter::new(&mut bytes).finish(&mut frame)?;
-                out.write_all(&bytes)?;
-            }
-        }
-        out.flush()?;
+        // Beside the file until it is whole.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut options = tempfile::Builder::new();
+        let file = options.prefix(".uphill-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
+        let file = file.with_context(named)?;
+        write(rows, format, Box::new(file.as_file().try_clone().with_context(named)?)).with_context(named)?;
+        file.persist(path).with_context(named)?;
         Ok(())
     }
 
@@ -73,17 +64,90 @@ impl Output {
     }
 }
 
-/// Writes Parquet as it comes, beside the file until it is whole.
-fn stream(query: LazyFrame, path: &Path) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file =
-        tempfile::Builder::new().prefix(".uphill-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
-    let target = SinkTarget::Path(PlRefPath::new(file.path().to_string_lossy()));
-    let format = FileWriteFormat::Parquet(Default::default());
-    let query = query.sink(SinkDestination::File { target }, format, UnifiedSinkArgs::default())?;
-    uphill::collect(query)?;
-    file.persist(path)?;
-    Ok(())
+/// Rows to write.
+pub enum Rows<'a> {
+    /// What a query gives.
+    Query(Box<LazyFrame>),
+    /// Frames of the same columns, at least one, one below the other.
+    Frames(Box<dyn Iterator<Item = uphill::Result<DataFrame>> + 'a>),
+}
+
+impl From<LazyFrame> for Rows<'_> {
+    fn from(query: LazyFrame) -> Self {
+        Rows::Query(Box::new(query))
+    }
+}
+
+fn write(rows: Rows<'_>, format: Format, out: Box<dyn Write + Send>) -> anyhow::Result<()> {
+    let mut out = match format {
+        Format::Csv | Format::Parquet => return write_batches(rows, format, out),
+        Format::Table | Format::Json => BufWriter::new(out),
+    };
+    let mut frame = match rows {
+        Rows::Query(query) => uphill::collect(*query)?,
+        Rows::Frames(frames) => {
+            let mut whole = DataFrame::empty();
+            for frame in frames {
+                whole.vstack_mut_owned(frame?)?;
+            }
+            whole
+        }
+    };
+    match format {
+        Format::Json => {
+            JsonWriter::new(&mut out).with_json_format(JsonFormat::Json).finish(&mut frame)?;
+            writeln!(out)?;
+        }
+        _ => writeln!(out, "{}", table(&frame))?,
+    }
+    Ok(out.flush()?)
+}
+
+fn write_batches(rows: Rows<'_>, format: Format, out: Box<dyn Write + Send>) -> anyhow::Result<()> {
+    /// Rows of a query in a row group of Parquet, at most: as many as DuckDB writes.
+    const ROWS: NonZeroUsize = NonZeroUsize::new(122_880).expect("not 0");
+    match rows {
+        Rows::Query(mut query) => {
+            let sink = Arc::new(Mutex::new(sink(format, out, &*query.collect_schema()?)?));
+            let lock = |sink: &Arc<Mutex<Sink>>, batch| sink.lock().unwrap_or_else(PoisonError::into_inner)(batch);
+            let shared = sink.clone();
+            let take = PlanCallback::new(move |batch| lock(&shared, Some(batch)).map(|()| false));
+            uphill::collect(query.sink_batches(take, true, Some(ROWS))?)?;
+            Ok(lock(&sink, None)?)
+        }
+        Rows::Frames(mut frames) => {
+            let Some(first) = frames.next().transpose()? else { return Ok(()) };
+            let mut sink = sink(format, out, first.schema())?;
+            sink(Some(first))?;
+            for frame in frames {
+                sink(Some(frame?))?;
+            }
+            Ok(sink(None)?)
+        }
+    }
+}
+
+/// Takes frames, then `None`.
+type Sink = Box<dyn FnMut(Option<DataFrame>) -> PolarsResult<()> + Send>;
+
+fn sink(format: Format, out: Box<dyn Write + Send>, schema: &Schema) -> PolarsResult<Sink> {
+    Ok(match format {
+        Format::Parquet => {
+            let mut writer = ParquetWriter::new(out).batched(schema)?;
+            Box::new(move |frame| match frame {
+                Some(mut frame) if frame.height() > 0 => writer.write_batch(frame.rechunk_mut()),
+                Some(_) => Ok(()),
+                None => writer.finish().map(drop),
+            })
+        }
+        _ => {
+            let mut writer = CsvWriter::new(out).batched(schema)?;
+            Box::new(move |frame| match frame {
+                Some(frame) => writer.write_batch(flat(&frame)?.rechunk_mut()),
+                None => writer.finish(),
+            })
+        }
+    })
 }
 
 /// A frame as text, at most 50 rows of it.

@@ -10,16 +10,19 @@
 
 use std::any::Any;
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use arrow::error::ArrowError;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 use parquet::column::page::PageReader;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use polars::prelude::DataFrame;
 
@@ -68,10 +71,35 @@ pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
 }
 
 fn batches(builder: ParquetRecordBatchReaderBuilder<File>) -> Result<RecordBatch, ArrowError> {
-    let nothing = plain(&RecordBatch::new_empty(builder.schema().clone()))?;
     let reader = builder.with_batch_size(ROWS).build()?;
+    let nothing = plain(&RecordBatch::new_empty(reader.schema()))?;
     let batches = reader.map(|batch| plain(&batch?)).collect::<Result<Vec<_>, _>>()?;
     concat_batches(&nothing.schema(), &batches)
+}
+
+/// The rows of a Parquet file, or those with a number in a range in a column of u32; all columns, or those named.
+///
+/// # Errors
+/// As [`read_parquet`]; no such column.
+pub(crate) fn read_rows(
+    path: &Path,
+    columns: &[&str],
+    only: Option<(&str, &RangeInclusive<u32>)>,
+) -> Result<RecordBatch> {
+    let mut builder = open_parquet(path)?;
+    let mask = |names: &[&str]| ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
+    let projection = if columns.is_empty() { ProjectionMask::all() } else { mask(columns) };
+    if let Some((column, range)) = only {
+        let (first, last) = (*range.start(), *range.end());
+        let is_in = ArrowPredicateFn::new(mask(&[column]), move |batch| {
+            let numbers = batch.columns().first().and_then(|numbers| numbers.as_primitive_opt::<UInt32Type>());
+            let numbers =
+                numbers.ok_or_else(|| ArrowError::SchemaError("the numbers of queries are not u32".into()))?;
+            Ok(BooleanArray::from_unary(numbers, |number| (first <= number) & (number <= last)))
+        });
+        builder = builder.with_row_filter(RowFilter::new(vec![Box::new(is_in)]));
+    }
+    caught(path, || batches(builder.with_projection(projection)).map_err(|error| not_parquet(path, error)))
 }
 
 /// A batch whose dictionaries are the values they stand for.
@@ -93,20 +121,22 @@ fn plain(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(Schema::new(fields).into(), columns)
 }
 
-/// Checks that the counts of a Parquet file's footer are those of its pages. Reads the pages' heads only.
+/// A Parquet file's footer, whose counts are those of its pages. Reads the pages' heads only.
 ///
 /// # Errors
 /// No such file, one that is not Parquet, or one whose counts differ.
-pub(crate) fn check_counts(path: &Path) -> Result<()> {
+pub(crate) fn check_counts(path: &Path) -> Result<ParquetMetaData> {
     let file = File::open(path).at_path(path)?;
-    caught(path, || match counts_differ(file).map_err(|error| not_parquet(path, error))? {
-        None => Ok(()),
-        Some(what) => Err(Error::input(path, format!("damaged: {what}"))),
+    caught(path, || {
+        let reader = SerializedFileReader::new(file).map_err(|error| not_parquet(path, error))?;
+        match counts_differ(&reader).map_err(|error| not_parquet(path, error))? {
+            None => Ok(reader.metadata().clone()),
+            Some(what) => Err(Error::input(path, format!("damaged: {what}"))),
+        }
     })
 }
 
-fn counts_differ(file: File) -> Result<Option<String>, ParquetError> {
-    let reader = SerializedFileReader::new(file)?;
+fn counts_differ(reader: &SerializedFileReader<File>) -> Result<Option<String>, ParquetError> {
     let mut rows = 0i64;
     for (at, group) in reader.metadata().row_groups().iter().enumerate() {
         rows = rows.saturating_add(group.num_rows());

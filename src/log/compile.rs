@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use arrow::array::RecordBatch;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
 use polars::prelude::*;
 
 use super::SearchLog;
@@ -18,7 +20,7 @@ impl SearchLog {
     /// # Errors
     /// Files that cannot be read.
     pub fn scan_results(&self) -> Result<Option<LazyFrame>> {
-        self.scan("results")
+        Ok(self.scan("results")?.map(|scan| scan.frame))
     }
 
     /// All query vectors of the committed iterations, with `iteration`.
@@ -26,23 +28,27 @@ impl SearchLog {
     /// # Errors
     /// Files that cannot be read.
     pub fn scan_queries(&self) -> Result<Option<LazyFrame>> {
-        self.scan("queries")
+        Ok(self.scan("queries")?.map(|scan| scan.frame))
     }
 
-    fn scan(&self, kind: &str) -> Result<Option<LazyFrame>> {
+    fn scan(&self, kind: &str) -> Result<Option<Scan>> {
         if self.iterations.is_empty() {
             return Ok(None);
         }
         let ahead =
             self.iterations.last().map(|last| last + 1).filter(|next| kind == "queries" && self.has_queries(*next));
-        for iteration in self.iterations.iter().copied().chain(ahead) {
-            check_counts(&self.partition(kind, iteration).join("part-0000.parquet"))?;
-        }
+        let footers = self
+            .iterations
+            .iter()
+            .copied()
+            .chain(ahead)
+            .map(|iteration| check_counts(&self.file(kind, iteration)))
+            .collect::<Result<_>>()?;
         let partition = Schema::from_iter([Field::new(ITERATION.into(), DataType::UInt32)]);
         let hive_options = HiveOptions { enabled: Some(true), schema: Some(partition.into()), ..Default::default() };
         // The last iteration knows every part of the score; those that first showed late are null before.
         let last = self.iterations.last().copied().unwrap_or_default();
-        let schema = parquet_schema(&self.partition(kind, last).join("part-0000.parquet"))?;
+        let schema = parquet_schema(&self.file(kind, last))?;
         let args = ScanArgsParquet {
             hive_options,
             glob: false,
@@ -55,7 +61,7 @@ impl SearchLog {
         let frame = LazyFrame::scan_parquet(folder, args).doing(self.path.display())?;
         // Queries are published before their results are.
         let frame = frame.filter(col(ITERATION).lt_eq(lit(last)));
-        Ok(Some(frame))
+        Ok(Some(Scan { frame, footers }))
     }
 
     /// One row per item, as it was first met, best score first (nulls last, ties by `db_idx`):
@@ -64,13 +70,14 @@ impl SearchLog {
     /// # Errors
     /// Files that cannot be read.
     pub fn compile_results(&self) -> Result<LazyFrame> {
-        let Some(results) = self.scan_results()? else { return Ok(empty(&[DB_IDX, SCORE, ITERATION])) };
-        let results = match self.may_have_failures()? {
-            false => results,
+        let Some(scan) = self.scan("results")? else { return Ok(empty(&[DB_IDX, SCORE, ITERATION]).lazy()) };
+        let results = match scan.may_have_nulls(SCORE) {
+            // Then they need to be read only once.
+            false => scan.frame,
             // The scored before the failed: an item that failed first may have been tried again.
             true => {
-                let failed = results.clone().filter(col(SCORE).is_null());
-                concat([results.filter(col(SCORE).is_not_null()), failed], UnionArgs::default()).doing("results")?
+                let failed = scan.frame.clone().filter(col(SCORE).is_null());
+                concat([scan.frame.filter(col(SCORE).is_not_null()), failed], UnionArgs::default()).doing("results")?
             }
         };
         Ok(results
@@ -82,40 +89,20 @@ impl SearchLog {
                 SortMultipleOptions::default().with_order_descending_multi([true, false]).with_nulls_last(true),
             ))
     }
+}
 
-    /// Whether some row may have no score, by what the files say of themselves. Where none has, they need to be read
-    /// only once.
-    fn may_have_failures(&self) -> Result<bool> {
-        for iteration in &self.iterations {
-            let file = open_parquet(&self.partition("results", *iteration).join("part-0000.parquet"))?;
-            let columns = file.metadata().row_groups().iter().flat_map(|group| group.columns());
-            let mut scores = columns.filter(|column| column.column_path().string() == SCORE);
-            if !scores.all(|scores| scores.statistics().and_then(|known| known.null_count_opt()) == Some(0)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
+/// The files of one kind: a lazy frame over them, and what each says of itself.
+struct Scan {
+    frame: LazyFrame,
+    footers: Vec<ParquetMetaData>,
+}
 
-    /// The path of each query: `iteration`, `query_idx`, `parent_idx`, `collection_idx`, `embedding` and the
-    /// lists `db_idx` and `score` of what it met there, in the order of the results (empty if nothing).
-    ///
-    /// # Errors
-    /// Files that cannot be read.
-    pub fn compile_trajectories(&self) -> Result<LazyFrame> {
-        let (Some(queries), Some(results)) = (self.scan_queries()?, self.scan_results()?) else {
-            return Ok(empty(&[QUERY_IDX, ITERATION]));
-        };
-        let keys = [col(ITERATION), col(QUERY_IDX)];
-        let met = results.group_by(keys.clone()).agg([col(DB_IDX), col(SCORE)]);
-        let nothing = |name: &str, dtype: DataType| {
-            let none = Series::new_empty(name.into(), &dtype).implode().map(|list| lit(list.into_series()).first());
-            none.map(|none| col(name).fill_null(none)).doing("trajectories")
-        };
-        Ok(queries
-            .join(met, keys.clone(), keys, JoinArgs::new(JoinType::Left))
-            .with_columns([nothing(DB_IDX, DataType::UInt64)?, nothing(SCORE, DataType::Float64)?])
-            .sort([QUERY_IDX, ITERATION], SortMultipleOptions::default()))
+impl Scan {
+    /// Whether some row may be null in a column, by what the files say.
+    fn may_have_nulls(&self, name: &str) -> bool {
+        let columns = self.footers.iter().flat_map(|footer| footer.row_groups()).flat_map(|group| group.columns());
+        let mut columns = columns.filter(|column| column.column_path().string() == name);
+        !columns.all(|column| column.statistics().and_then(Statistics::null_count_opt) == Some(0))
     }
 }
 
@@ -129,7 +116,7 @@ pub fn collect(query: LazyFrame) -> Result<DataFrame> {
     })
 }
 
-fn empty(names: &[&str]) -> LazyFrame {
+pub(super) fn empty(names: &[&str]) -> DataFrame {
     let columns = names.iter().map(|name| {
         let dtype = match *name {
             DB_IDX => DataType::UInt64,
@@ -138,7 +125,7 @@ fn empty(names: &[&str]) -> LazyFrame {
         };
         Column::new_empty((*name).into(), &dtype)
     });
-    DataFrame::new(0, columns.collect()).unwrap_or_default().lazy()
+    DataFrame::new(0, columns.collect()).unwrap_or_default()
 }
 
 /// The columns of a Parquet file.

@@ -107,15 +107,22 @@ fn files_come_in_the_order_of_their_sorted_paths_and_ids_are_positions() {
 }
 
 #[test]
-fn auto_builds_no_index_for_a_few_thousand_rows_and_about_sqrt_n_partitions_above() {
+fn auto_builds_no_index_for_a_few_thousand_rows_then_full_vectors_then_codes_where_the_dimension_allows_them() {
+    use uphill::IndexKind::{IvfFlat, IvfRq, None as NoIndex};
     let mut rng = rng(2);
-    for (rows, partitions) in [(9_999, None), (10_000, Some(100))] {
+    for (rows, dim, index, partitions) in [
+        (9_999, 8, NoIndex, None),
+        (10_000, 8, IvfFlat, Some(100)),
+        (99_999, 8, IvfFlat, Some(316)),
+        (100_000, 8, IvfRq, Some(316)),
+        (100_000, 4, IvfFlat, Some(316)),
+    ] {
         let folder = folder();
         let parquet = folder.path().join("items.parquet");
-        write(&parquet, &items(&normal(rows, 4, &mut rng)));
+        write(&parquet, &items(&normal(rows, dim, &mut rng)));
         let report =
             uphill::index(&parquet, folder.path().join("items.lance"), &IndexOptions::default()).expect("indexed");
-        assert_eq!(report.partitions, partitions);
+        assert_eq!((report.index, report.partitions), (index, partitions), "{rows} x {dim}");
     }
 }
 

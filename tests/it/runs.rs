@@ -192,6 +192,11 @@ fn results_trajectories_and_queries_come_as_csv_json_and_parquet() {
     let rows = json.as_array().expect("rows");
     assert_eq!(rows.len(), 16 * 3);
     assert_eq!(rows[0]["score"].as_array().map(Vec::len), rows[0]["db_idx"].as_array().map(Vec::len));
+    for command in ["results", "trajectories"] {
+        uphill_ok(&[command, "run", "-o", "all.csv"], folder.path());
+        let file = std::fs::read_to_string(folder.path().join("all.csv")).expect("a file");
+        assert_eq!(file, uphill_ok(&[command, "run"], folder.path()));
+    }
     uphill_ok(&["queries", "run", "--output", "queries.parquet"], folder.path());
     assert_eq!(read(&folder.path().join("queries.parquet")).height(), 16 * 3);
     let table = uphill_ok(&["results", "run", "-n", "2", "--format", "table"], folder.path());

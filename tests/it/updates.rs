@@ -474,6 +474,51 @@ fn a_run_file_means_what_the_same_rules_mean_in_rust() {
 }
 
 #[test]
+fn trajectories_in_parts_are_the_trajectories_whatever_the_size_of_a_part() {
+    // Branching and pruned queries, filters after which some meet nothing, and queries of an iteration that never was.
+    let folder = molecules(&run_file(RULES[0], "iterations = 5"));
+    let set = ["--set", "filter.sql=\"mw < 250\""];
+    uphill_ok(&[&["search", "run.toml", "--out", "run"], &set[..]].concat(), folder.path());
+    let log = SearchLog::open(folder.path().join("run")).expect("a run");
+    let keys = [col("iteration"), col("query_idx")];
+    let met = log.scan_results().expect("a query").expect("results");
+    let met = met.group_by_stable(keys.clone()).agg([col("db_idx"), col("score")]);
+    let queries = log.scan_queries().expect("a query").expect("queries");
+    let all = queries.join(met, keys.clone(), keys, JoinArgs::new(JoinType::Left));
+    let all = all.sort(["query_idx", "iteration"], Default::default()).collect().expect("joined");
+    let nothing = all.column("score").expect("score").null_count();
+    assert!(nothing > 0 && nothing < all.height(), "{nothing} of {} met nothing", all.height());
+    let lists = |frame: &DataFrame, name: &str| -> Vec<Vec<AnyValue<'static>>> {
+        let lists = frame.column(name).expect(name).list().expect("lists").clone();
+        let list =
+            |row| lists.get_as_series(row).map_or(Vec::new(), |list| list.iter().map(AnyValue::into_static).collect());
+        (0..lists.len()).map(list).collect()
+    };
+    let same = |ours: &DataFrame, what: &str| {
+        assert_eq!(names(ours), names(&all), "{what}");
+        let steps = |frame: &DataFrame| frame.drop("db_idx").and_then(|frame| frame.drop("score")).expect("steps");
+        assert!(steps(ours).equals_missing(&steps(&all)), "{what}: {ours} {all}");
+        for name in ["db_idx", "score"] {
+            assert_eq!(ours.column(name).expect(name).null_count(), 0);
+            assert_eq!(lists(ours, name), lists(&all, name), "{what}");
+        }
+    };
+    for (bytes, several) in [(1, true), (20_000, true), (1 << 30, false)] {
+        let parts: Vec<DataFrame> = log.trajectories(bytes).expect("parts").map(|part| part.expect("a part")).collect();
+        assert_eq!(parts.len() > 1, several, "{} parts of {bytes} bytes", parts.len());
+        let together = parts.into_iter().reduce(|all, part| all.vstack(&part).expect("the same columns"));
+        same(&together.expect("a part"), &format!("parts of {bytes} bytes"));
+    }
+    same(&uphill::collect(log.compile_trajectories().expect("a query")).expect("trajectories"), "the query");
+    uphill_ok(&["trajectories", "run", "-o", "all.parquet"], folder.path());
+    same(&read(&folder.path().join("all.parquet")), "the command");
+    for most in [0, 1, 7] {
+        let limit = most.to_string();
+        assert_eq!(uphill_ok(&["trajectories", "run", "-n", &limit], folder.path()).lines().count(), 1 + most);
+    }
+}
+
+#[test]
 fn paths_come_from_the_command_line() {
     let folder = molecules(&run_file(RULES[0], "iterations = 3"));
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
