@@ -4,7 +4,7 @@
 //! items are asked (distinct, unseen, within the budget), in which batches, and it makes
 //! each finished batch durable before the worker that scored it gets another.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -36,14 +36,14 @@ pub(crate) struct Ledger {
     met: HashSet<u64>,
     /// Those of them that were asked, and their ordinals in the strategy's order; the others' scores
     /// were paid for before.
-    asked: HashMap<u64, u64>,
+    asked: PlHashMap<u64, u64>,
     /// Those of them that have no score.
-    failed: HashSet<u64>,
+    failed: PlHashSet<u64>,
     /// Scores that were paid for before.
     pub(crate) reusable: Reusable,
     /// Answers of the items asked, and of some that a killed process paid for
     /// and the strategy has not come to again yet.
-    answers: HashMap<u64, Answer>,
+    answers: PlHashMap<u64, Answer>,
     /// The score's parts and their places in [`Answer::parts`]. By name, so that the order in which batches
     /// come back does not show: a batch whose items all failed has no parts.
     parts: BTreeMap<String, usize>,

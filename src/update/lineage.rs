@@ -52,7 +52,10 @@ impl Lineage {
             };
             let kind = if children.nrows() == 1 { &mut moved } else { &mut branched };
             kind.parents.extend(std::iter::repeat_n(position as u32, children.nrows()));
-            kind.vectors.extend(children);
+            match children.as_slice() {
+                Some(values) => kind.vectors.extend_from_slice(values),
+                None => kind.vectors.extend(children),
+            }
             if moved.parents.len() + branched.parents.len() > MOST_QUERIES {
                 let found = "more; of a rule that branches, prune the queries";
                 return Err(Error::contract("update", "rows", format!("at most {MOST_QUERIES} queries"), found));

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use ndarray::{Array2, Axis};
+use ndarray::Array2;
 
 use super::Step;
 use crate::bridge::{self, Matrix};
@@ -41,11 +41,16 @@ impl Meetings {
     /// What a query met; `None` if that is nothing, or only failed items.
     pub fn by(&self, query_idx: u32) -> Option<Met> {
         let rows = self.rows_of.get(&query_idx)?;
+        let all = self.embeddings.view();
+        let mut embeddings = Array2::zeros((rows.len(), all.ncols()));
+        for (mut embedding, row) in embeddings.rows_mut().into_iter().zip(rows) {
+            embedding.zip_mut_with(&all.row(*row), |to, from| *to = f64::from(*from));
+        }
         Some(Met {
             scores: rows.iter().map(|row| self.scores[*row]).collect(),
             distances: rows.iter().map(|row| self.distances[*row]).collect(),
             db_idx: rows.iter().map(|row| self.db_idx[*row]).collect(),
-            embeddings: self.embeddings.view().select(Axis(0), rows).mapv(f64::from),
+            embeddings,
         })
     }
 }
