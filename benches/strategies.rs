@@ -158,7 +158,9 @@ fn main() -> Result<()> {
         let stem = data.file_stem().unwrap_or_default().to_string_lossy();
         let scores: Vec<&String> = arguments.score.iter().filter(|score| items.column(score).is_ok()).collect();
         let rename = scores.iter().map(|score| (score.to_string(), attribute(score)));
-        uphill::index(data, &dataset, &IndexOptions { rename: rename.collect(), ..Default::default() })?;
+        let options =
+            IndexOptions { index: uphill::IndexKind::IvfFlat, rename: rename.collect(), ..Default::default() };
+        uphill::index(data, &dataset, &options)?;
         for score in scores {
             let mut best: Vec<f64> = items.column(score)?.f64()?.into_no_null_iter().collect();
             ensure!(best.len() > TOP, "{}: fewer than {TOP} items", data.display());

@@ -83,7 +83,7 @@ struct Index {
     /// l2 (squared), cosine or dot.
     #[arg(long, default_value = "l2")]
     metric: Metric,
-    /// auto, none, ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq; auto is none below 10,000 rows, ivf-flat
+    /// auto, none, ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq; auto is none below 20,000 rows, ivf-flat
     /// below 100,000, then ivf-rq.
     #[arg(long, default_value = "auto")]
     index: IndexKind,

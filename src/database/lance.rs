@@ -2,6 +2,7 @@
 
 mod batch;
 mod carried;
+mod held;
 mod identity;
 mod ids;
 mod open;
@@ -15,6 +16,7 @@ use polars::prelude::{Column, DataFrame};
 use rand_chacha::ChaCha8Rng;
 
 use self::carried::Carried;
+use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
 pub use self::open::OpenOptions;
 use self::search::{Candidates, ExactSearch, IndexSearch};
@@ -41,6 +43,7 @@ pub struct LanceDatabase {
     /// The ids of the items that match the prefilter, once they were asked for.
     matching: Arc<OnceLock<Vec<u64>>>,
     carried: Arc<Carried>,
+    held: Arc<Held>,
     columns: Vec<String>,
     k: usize,
     nprobes: Option<usize>,
@@ -65,12 +68,14 @@ impl LanceDatabase {
     pub fn open_with(uri: impl AsRef<str>, options: &OpenOptions) -> Result<Self> {
         let uri = uri.as_ref();
         let opened = caught(uri, || open::open(uri, options)).map_err(|error| error.of(uri))?;
+        let bytes = (opened.identity.rows as usize).saturating_mul(opened.identity.dim * size_of::<f32>());
         Ok(LanceDatabase {
             table: Arc::new(opened.table),
             identity: Arc::new(opened.identity),
             uncovered: Arc::new(opened.uncovered),
             matching: Arc::default(),
             carried: Arc::default(),
+            held: Arc::new(Held::new(bytes <= options.index_cache_bytes)),
             columns: opened.attributes,
             k: 10,
             nprobes: None,
@@ -116,6 +121,7 @@ impl LanceDatabase {
     pub fn prefilter(mut self, sql: impl Into<String>) -> Self {
         self.prefilter = Some(sql.into());
         self.matching = Arc::default();
+        self.held = Arc::new(self.held.anew());
         self
     }
 
@@ -169,7 +175,8 @@ impl LanceDatabase {
     }
 
     fn exact_search(&self) -> ExactSearch<'_> {
-        ExactSearch { table: &self.table, metric: self.identity.metric, prefilter: self.prefilter.as_deref() }
+        let prefilter = self.prefilter.as_deref();
+        ExactSearch { table: &self.table, held: &self.held, metric: self.identity.metric, prefilter }
     }
 
     /// The search through the index, where there is one and it is to be used.
@@ -296,8 +303,8 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
-        let (table, prefilter) = (&self.table, self.prefilter.as_deref());
-        let scanned = table.scan(prefilter, None, &mut |rows, items| visit(&table.ids.of_rows(rows)?, items));
+        let ids = &self.table.ids;
+        let scanned = self.exact_search().scan(&mut |rows, items| visit(&ids.of_rows(rows)?, items));
         scanned.map_err(|error| error.of(&self.identity.uri))
     }
 }

@@ -15,21 +15,20 @@ use crate::database::Metric;
 use crate::error::{Error, Result};
 use crate::schema::EMBEDDING;
 
-/// Below this many rows `auto` builds no index: looking at all of them takes at most a third of a
-/// millisecond of CPU time a query and misses nothing, and an index saves less than half of that.
+/// Below this many rows `auto` builds no index: looking at all of them costs no more, and misses nothing.
 ///
 /// Measured (`cargo bench --bench index -- threshold`): CPU milliseconds per 100 queries, all
-/// items and with ivf-flat, clustered vectors of 64 and of 128 components.
+/// items (in memory from the second search on) and with ivf-flat, clustered vectors of 64 and of 128 components.
 ///
 /// | rows | all, 64 | ivf-flat | all, 128 | ivf-flat |
 /// |---|---|---|---|---|
-/// | 1,000 | 10 | 6 | 12 | 6 |
-/// | 5,000 | 15 | 10 | 20 | 11 |
-/// | 10,000 | 21 | 13 | 28 | 16 |
-/// | 20,000 | 24 | 13 | 45 | 28 |
-/// | 50,000 | 39 | 18 | 63 | 22 |
-/// | 100,000 | 70 | 26 | 99 | 29 |
-pub const EXACT_BELOW: u64 = 10_000;
+/// | 1,000 | 1.3 | 3.6 | 1.8 | 4.6 |
+/// | 5,000 | 2.8 | 6.2 | 5.2 | 9.3 |
+/// | 10,000 | 4.1 | 6.3 | 7.7 | 10.7 |
+/// | 20,000 | 7.2 | 8.0 | 10.2 | 9.8 |
+/// | 50,000 | 20.0 | 11.6 | 25.9 | 10.7 |
+/// | 100,000 | 28.1 | 12.2 | 57.4 | 17.2 |
+pub const EXACT_BELOW: u64 = 20_000;
 
 /// From this many rows on `auto` builds [`IndexKind::IvfRq`], where the embeddings have a multiple of 8 components:
 /// an index of full vectors is then too large for a small cache, and codes are read faster.

@@ -280,6 +280,47 @@ fn a_prefilter_and_a_distance_limit_keep_the_nearest_that_match() {
 }
 
 #[test]
+fn exact_searches_find_the_same_whether_embeddings_are_held_in_memory_or_not() {
+    let mut rng = rng(17);
+    let folder = folder();
+    let library = normal(20_000, 8, &mut rng);
+    let queries = queries_of(&normal(7, 8, &mut rng));
+    let options = IndexOptions { index: IndexKind::None, ..Default::default() };
+    let path = dataset(&folder, &library, &options);
+    let ask = |database: &LanceDatabase| database.query(&queries, Request::default()).expect("results");
+    let sees = |database: &LanceDatabase| {
+        let (mut rows, mut sum) = (0, 0);
+        let mut visit = |ids: &[u64], items: ndarray::ArrayView2<'_, f32>| {
+            assert_eq!(ids.len(), items.nrows());
+            for (id, item) in ids.iter().zip(items.rows()) {
+                assert_eq!(item, library.row(*id as usize));
+                (rows, sum) = (rows + 1, sum + id);
+            }
+            Ok(())
+        };
+        database.scan(&mut visit).expect("a scan");
+        (rows, sum)
+    };
+    let open = |index_cache_bytes| {
+        let options = OpenOptions { index_cache_bytes, ..Default::default() };
+        LanceDatabase::open_with(path.to_string_lossy(), &options).expect("a database")
+    };
+    let (held, read) = (open(20_000 * 8 * 4), open(20_000 * 8 * 4 - 1));
+    let first = ask(&held);
+    for database in [&held, &held, &read, &read] {
+        assert!(ask(database).equals(&first));
+        assert_eq!(sees(database), (20_000, 20_000 * 19_999 / 2));
+    }
+    // What is held is not taken for what matches.
+    let (some, of_read) = (held.prefilter("weight < 0.5"), read.prefilter("weight < 0.5"));
+    assert!(f64s(&ask(&some), "weight").iter().all(|weight| *weight < 0.5));
+    for _ in 0..2 {
+        assert!(ask(&some).equals(&ask(&of_read)));
+        assert_eq!(sees(&some), sees(&of_read));
+    }
+}
+
+#[test]
 fn excluded_items_make_room_for_the_next_nearest() {
     let folder = folder();
     let library = clustered(3000, 8, 5, &mut rng(8));

@@ -111,8 +111,8 @@ fn auto_builds_no_index_for_a_few_thousand_rows_then_full_vectors_then_codes_whe
     use uphill::IndexKind::{IvfFlat, IvfRq, None as NoIndex};
     let mut rng = rng(2);
     for (rows, dim, index, partitions) in [
-        (9_999, 8, NoIndex, None),
-        (10_000, 8, IvfFlat, Some(100)),
+        (19_999, 8, NoIndex, None),
+        (20_000, 8, IvfFlat, Some(141)),
         (99_999, 8, IvfFlat, Some(316)),
         (100_000, 8, IvfRq, Some(316)),
         (100_000, 4, IvfFlat, Some(316)),

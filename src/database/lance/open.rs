@@ -28,7 +28,8 @@ pub struct OpenOptions {
     /// The dataset version; the latest where `None`.
     pub version: Option<u64>,
     /// Bytes of index kept in memory (default 384 MB). An index that is larger than this is read
-    /// again from disk in every iteration: give it its size on disk and a tenth more.
+    /// again from disk in every iteration: give it its size on disk and a tenth more. An exact search
+    /// keeps the embeddings, as f32, if all of them take no more than this.
     pub index_cache_bytes: usize,
     /// Bytes of metadata kept in memory (default 128 MB).
     pub metadata_cache_bytes: usize,

@@ -10,11 +10,12 @@ use lance::dataset::scanner::Scanner;
 use ndarray::{ArrayView2, Axis};
 
 use super::batch::{ROW_ID, column, fixed_size_list};
+use super::held::Held;
 use super::identity::IndexInfo;
 use super::table::Table;
-use crate::database::Metric;
 use crate::database::exact::Search;
 use crate::database::runtime::on_runtime;
+use crate::database::{Metric, Visit};
 use crate::error::{Doing, Error, Result};
 
 /// Queries in one call of Lance: bounds the size of its plan and of its result.
@@ -30,6 +31,7 @@ pub(super) type Candidates = Vec<Vec<u64>>;
 /// Looks at every row that matches the prefilter.
 pub(super) struct ExactSearch<'a> {
     pub(super) table: &'a Table,
+    pub(super) held: &'a Held,
     pub(super) metric: Metric,
     pub(super) prefilter: Option<&'a str>,
 }
@@ -44,11 +46,20 @@ impl ExactSearch<'_> {
         fragments: Option<&[u64]>,
     ) -> Result<Candidates> {
         let mut search = Search::new(queries, self.metric, k, exclude);
-        self.table.scan(self.prefilter, fragments, &mut |rows, items| {
+        let mut look = |rows: &[u64], items: ArrayView2<'_, f32>| {
             search.block(rows, items);
             Ok(())
-        })?;
+        };
+        match fragments {
+            None => self.scan(&mut look)?,
+            some => self.table.scan(self.prefilter, some, &mut look)?,
+        }
         Ok(search.finish())
+    }
+
+    /// Shows every row that matches.
+    pub(super) fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+        self.held.scan(visit, |visit| self.table.scan(self.prefilter, None, visit))
     }
 }
 
