@@ -318,7 +318,7 @@ fn make(path: &Path) -> Result<()> {
 fn write(out: &Path, table: &str) -> Result<()> {
     let text = format!(
         "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error over the \
-         seeds.\nWritten by `cargo bench --bench strategies`; `benches/strategies.rs` says how it is counted and what the rules are. Walks that met nothing \
+         seeds.\nWritten by `cargo bench --bench strategies`; `benches/strategies.rs` says how it is counted and what the rules are. The index is ivf-flat. Walks that met nothing \
          new for 100 iterations ended there.\nThe time is CPU time of everything: search, rule, log.\n\n\
          | data, score | rule | 1 % | 2 % | 5 % | seeds | CPU ms per scored item |\n|---|---|---|---|---|---|---|\n{table}"
     );

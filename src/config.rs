@@ -82,7 +82,8 @@ pub struct DatabaseConfig {
     pub prefilter: Option<String>,
     /// Leaves out neighbours farther than this.
     pub max_distance: Option<f32>,
-    /// Megabytes of index kept in memory; a larger index is read again in every iteration.
+    /// Megabytes of index kept in memory, or of embeddings where searches are exact; a larger index, or library, is
+    /// read again in every iteration.
     #[serde(default = "index_cache_mb")]
     pub index_cache_mb: usize,
     /// Megabytes of the dataset's metadata kept in memory.

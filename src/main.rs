@@ -84,7 +84,7 @@ struct Index {
     #[arg(long, default_value = "l2")]
     metric: Metric,
     /// auto, none, ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq; auto is none below 20,000 rows, ivf-flat
-    /// below 100,000, then ivf-rq.
+    /// below 100,000, then ivf-rq where the dimension is a multiple of 8.
     #[arg(long, default_value = "auto")]
     index: IndexKind,
     /// Index partitions: a number, or auto: about the square root of the rows, fewer for ivf-pq and ivf-hnsw-sq.

@@ -47,6 +47,9 @@ impl Output {
         let mut options = tempfile::Builder::new();
         let file = options.prefix(".uphill-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
         let file = file.with_context(named)?;
+        if let Ok(found) = path.metadata() {
+            file.as_file().set_permissions(found.permissions()).with_context(named)?;
+        }
         write(rows, format, Box::new(file.as_file().try_clone().with_context(named)?)).with_context(named)?;
         file.persist(path).with_context(named)?;
         Ok(())
@@ -104,15 +107,14 @@ fn write(rows: Rows<'_>, format: Format, out: Box<dyn Write + Send>) -> anyhow::
 }
 
 fn write_batches(rows: Rows<'_>, format: Format, out: Box<dyn Write + Send>) -> anyhow::Result<()> {
-    /// Rows of a query in a row group of Parquet, at most: as many as DuckDB writes.
-    const ROWS: NonZeroUsize = NonZeroUsize::new(122_880).expect("not 0");
     match rows {
         Rows::Query(mut query) => {
-            let sink = Arc::new(Mutex::new(sink(format, out, &*query.collect_schema()?)?));
+            let schema = query.collect_schema()?;
+            let sink = Arc::new(Mutex::new(sink(format, out, &schema)?));
             let lock = |sink: &Arc<Mutex<Sink>>, batch| sink.lock().unwrap_or_else(PoisonError::into_inner)(batch);
             let shared = sink.clone();
             let take = PlanCallback::new(move |batch| lock(&shared, Some(batch)).map(|()| false));
-            uphill::collect(query.sink_batches(take, true, Some(ROWS))?)?;
+            uphill::collect(query.sink_batches(take, true, Some(rows_at_once(&schema)))?)?;
             Ok(lock(&sink, None)?)
         }
         Rows::Frames(mut frames) => {
@@ -125,6 +127,16 @@ fn write_batches(rows: Rows<'_>, format: Format, out: Box<dyn Write + Send>) -> 
             Ok(sink(None)?)
         }
     }
+}
+
+/// Rows that are written at once, and make a row group of Parquet: as many as DuckDB's have, but no more than some 64 MB.
+fn rows_at_once(schema: &Schema) -> NonZeroUsize {
+    let width = |dtype: &DataType| match dtype {
+        DataType::Array(_, values) => 8 * values,
+        _ => 16,
+    };
+    let width: usize = schema.iter_values().map(width).sum();
+    NonZeroUsize::new(((64 << 20) / width.max(1)).min(122_880)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Takes frames, then `None`.

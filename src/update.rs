@@ -83,7 +83,8 @@ impl Context<'_> {
 /// A rule that has a model of the score may also say which of the candidates that its queries
 /// met are worth paying for ([`QueryUpdate::select`]).
 pub trait QueryUpdate: Send {
-    /// The rule that this one adds to, if it does: what is not said here is as that rule says.
+    /// The rule that this one adds to, if it does: `k`, `revisits`, `select` and `check` are that rule's where this one
+    /// does not say otherwise. What is observed, and the update, are this one's to hand on.
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         None
     }

@@ -96,7 +96,7 @@ impl LanceDatabase {
     /// looks into as many partitions as hold about twice as many items.
     ///
     /// Measured with the 20,000 molecules of this repository (`cargo bench --bench index -- nprobes`):
-    /// recall@10, and CPU time as a share of looking at every item.
+    /// recall@10, and CPU time as a share of looking at every item, read from disk.
     ///
     /// | partitions | 8 | 16 | 32 | 64 |
     /// |---|---|---|---|---|
@@ -175,8 +175,10 @@ impl LanceDatabase {
     }
 
     fn exact_search(&self) -> ExactSearch<'_> {
+        // Beside an index that is in memory, looking at every row is the exception.
+        let held = Some(&*self.held).filter(|_| self.exact || self.identity.index.is_none());
         let prefilter = self.prefilter.as_deref();
-        ExactSearch { table: &self.table, held: &self.held, metric: self.identity.metric, prefilter }
+        ExactSearch { table: &self.table, held, metric: self.identity.metric, prefilter }
     }
 
     /// The search through the index, where there is one and it is to be used.

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::SearchLog;
 use super::compile::empty;
 use crate::bridge;
-use crate::error::{Doing, Result};
+use crate::error::{AtPath, Doing, Result};
 use crate::schema::{DB_IDX, ITERATION, QUERY_IDX, SCORE};
 use crate::untrusted::{check_counts, read_rows};
 
@@ -31,14 +31,15 @@ impl SearchLog {
     /// Files that cannot be read.
     pub fn compile_trajectories(&self) -> Result<LazyFrame> {
         let mut all = DataFrame::empty();
-        for part in self.trajectories(64 << 20)? {
+        for part in self.trajectories(256 << 20)? {
             all.vstack_mut_owned(part?).doing("trajectories")?;
         }
         Ok(all.lazy())
     }
 
     /// What [`SearchLog::compile_trajectories`] gives, as frames one below the other: for each the log is read for as
-    /// many queries as have about so many `bytes` in it. It takes some three times that in memory.
+    /// many queries as have about so many `bytes` in it, and for one at least. It takes some three times that in memory.
+    /// Each part reads the files of the queries up to its last one: parts should not be many.
     ///
     /// # Errors
     /// Files that cannot be read.
@@ -46,22 +47,25 @@ impl SearchLog {
         let (mut queries, mut total) = (Vec::new(), 0u64);
         for iteration in &self.iterations {
             let file = self.file("queries", *iteration);
-            queries.extend_from_slice(numbers(&read_rows(&file, &[QUERY_IDX], None)?)?.values());
-            let sizes = check_counts(&file)?.row_groups().iter().map(|group| group.total_byte_size()).sum::<i64>();
+            let batch = read_rows(&file, &[QUERY_IDX], None)?;
+            queries.extend_from_slice(numbers(&batch).map_err(|error| error.of(&file))?.values());
+            check_counts(&file)?;
             let met = check_counts(&self.file("results", *iteration))?.file_metadata().num_rows();
-            total = total.saturating_add(sizes.max(0) as u64).saturating_add(MET.1.saturating_mul(met.max(0) as u64));
+            // Vectors are not compressed: what there is of them is what the file takes.
+            total += file.metadata().at_path(&file)?.len() + MET.1 * met.max(0) as u64;
         }
         queries.sort_unstable();
-        let rows = (bytes as u128 * queries.len() as u128 / total.max(1) as u128).max(1) as usize;
+        let rows = (bytes as u128 * queries.len() as u128 / total.max(1) as u128).clamp(1, u32::MAX.into()) as usize;
         let mut parts = Vec::new();
         let mut from = 0;
         while from < queries.len() {
-            let last = queries[from.saturating_add(rows - 1).min(queries.len() - 1)];
+            let last = queries[(from + rows - 1).min(queries.len() - 1)];
             parts.push(queries[from]..=last);
             from = queries.partition_point(|query| *query <= last);
         }
         let nothing = parts.is_empty().then(|| Ok(empty(&[QUERY_IDX, ITERATION])));
-        Ok(parts.into_iter().map(|queries| self.paths_of(&queries)).chain(nothing))
+        let paths = |queries| self.paths_of(&queries).map_err(|error| error.of(&self.path));
+        Ok(parts.into_iter().map(paths).chain(nothing))
     }
 
     /// The paths of some queries.
@@ -98,8 +102,8 @@ impl SearchLog {
             ends.push(taken.len() as i64);
         }
         let iterations = UInt32Array::from_iter_values(order.iter().map(|step| names[*step as usize].1));
-        let turned = turned(steps, &order.into(), iterations, met, &taken.into(), ends).doing("trajectories")?;
-        bridge::to_polars(&turned)
+        let turned = turned(steps, &order.into(), iterations, met, &taken.into(), ends).doing("trajectories");
+        turned.and_then(|turned| bridge::to_polars(&turned))
     }
 }
 
@@ -131,10 +135,13 @@ fn turned(
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
-/// Batches one below the other, with the columns of the last: those that it alone has are null before.
+/// Batches one below the other, with the columns of the last: those that others lack are null there.
 fn concat(batches: Vec<RecordBatch>) -> Result<RecordBatch, ArrowError> {
     let schema = batches.last().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
     let alike = batches.into_iter().map(|batch| {
+        if let Some(field) = batch.schema().fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
+            return Err(ArrowError::SchemaError(format!("the last iteration has no column `{}`", field.name())));
+        }
         let columns = schema.fields().iter().map(|field| {
             batch
                 .column_by_name(field.name())

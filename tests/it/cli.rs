@@ -1,5 +1,9 @@
 //! Run files and arguments that cannot be: the whole message and the exit code.
 
+use std::path::Path;
+
+use polars::prelude::{Column, DataFrame};
+
 use crate::common::*;
 
 const RUN: &str = "[database]\npath = \"items.lance\"\n[score]\nsql = \"weight\"\n";
@@ -151,13 +155,55 @@ fn a_reader_that_stops_reading_is_no_failure() {
     let folder = library();
     std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
     uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=2"], folder.path());
+    long(&folder.path().join("run"), 300_000);
     let binary = env!("CARGO_BIN_EXE_uphill");
-    let output = std::process::Command::new("sh")
-        .args(["-c", &format!("{binary} trajectories run --format json | head -c 10; exit ${{PIPESTATUS:-0}}")])
-        .current_dir(folder.path())
-        .output()
-        .expect("a shell");
-    assert_eq!(stderr(&output), "");
+    for command in ["trajectories run --format json", "results run --format csv", "results run --format parquet"] {
+        let output = std::process::Command::new("bash")
+            .args(["-c", &format!("{binary} {command} | head -c 10 > head; exit ${{PIPESTATUS[0]}}")])
+            .current_dir(folder.path())
+            .output()
+            .expect("a shell");
+        assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)), "{command}");
+    }
+}
+
+/// Makes the first iteration of a run one of so many items, item n of score -n.
+fn long(run: &Path, rows: u32) {
+    let file = run.join("results/iteration=000000/part-0000.parquet");
+    let before = read(&file);
+    let columns = before.columns().iter().map(|column| match column.name().as_str() {
+        "query_idx" => Column::new("query_idx".into(), vec![0u32; rows as usize]),
+        "db_idx" => Column::new("db_idx".into(), (0..u64::from(rows)).rev().collect::<Vec<_>>()),
+        "score" => Column::new("score".into(), (0..rows).rev().map(|row| -f64::from(row)).collect::<Vec<_>>()),
+        name => Column::full_null(name.into(), rows as usize, column.dtype()),
+    });
+    write(&file, &DataFrame::new(rows as usize, columns.collect()).expect("a frame"));
+}
+
+#[test]
+fn many_results_are_written_whole_and_in_order_whatever_the_format_and_keep_the_files_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = library();
+    std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
+    uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=1"], folder.path());
+    let run = folder.path().join("run");
+    long(&run, 300_000);
+    let permissions = |name: &str| {
+        let found = std::fs::metadata(folder.path().join(name)).expect("a file").permissions();
+        found.mode() & 0o777
+    };
+    for name in ["all.csv", "all.parquet"] {
+        uphill(&["results", "run", "-o", name], folder.path());
+        std::fs::set_permissions(folder.path().join(name), std::fs::Permissions::from_mode(0o600)).expect("set");
+        uphill(&["results", "run", "-o", name], folder.path());
+        assert_eq!(permissions(name), 0o600);
+    }
+    let expected: Vec<u64> = (0..300_000).collect();
+    assert_eq!(u64s(&read(&folder.path().join("all.parquet")), "db_idx"), expected);
+    let csv = std::fs::read_to_string(folder.path().join("all.csv")).expect("a file");
+    let ids: Vec<u64> =
+        csv.lines().skip(1).map(|row| row.split(',').next().expect("db_idx").parse().expect("a number")).collect();
+    assert_eq!(ids, expected);
 }
 
 #[test]

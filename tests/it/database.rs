@@ -312,12 +312,19 @@ fn exact_searches_find_the_same_whether_embeddings_are_held_in_memory_or_not() {
         assert_eq!(sees(database), (20_000, 20_000 * 19_999 / 2));
     }
     // What is held is not taken for what matches.
-    let (some, of_read) = (held.prefilter("weight < 0.5"), read.prefilter("weight < 0.5"));
+    let (some, of_read) = (held.clone().prefilter("weight < 0.5"), read.clone().prefilter("weight < 0.5"));
     assert!(f64s(&ask(&some), "weight").iter().all(|weight| *weight < 0.5));
     for _ in 0..2 {
         assert!(ask(&some).equals(&ask(&of_read)));
         assert_eq!(sees(&some), sees(&of_read));
     }
+    // Without the files only what is held is seen.
+    for entry in std::fs::read_dir(path.join("data")).expect("data") {
+        let file = std::fs::OpenOptions::new().write(true).open(entry.expect("a file").path()).expect("opened");
+        file.set_len(0).expect("emptied");
+    }
+    assert_eq!(sees(&held), (20_000, 20_000 * 19_999 / 2));
+    assert!(read.scan(&mut |_, _| Ok(())).is_err());
 }
 
 #[test]

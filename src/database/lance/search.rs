@@ -31,7 +31,8 @@ pub(super) type Candidates = Vec<Vec<u64>>;
 /// Looks at every row that matches the prefilter.
 pub(super) struct ExactSearch<'a> {
     pub(super) table: &'a Table,
-    pub(super) held: &'a Held,
+    /// Where embeddings are held, if they are to be.
+    pub(super) held: Option<&'a Held>,
     pub(super) metric: Metric,
     pub(super) prefilter: Option<&'a str>,
 }
@@ -59,7 +60,11 @@ impl ExactSearch<'_> {
 
     /// Shows every row that matches.
     pub(super) fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
-        self.held.scan(visit, |visit| self.table.scan(self.prefilter, None, visit))
+        let read = |visit: &mut Visit<'_>| self.table.scan(self.prefilter, None, visit);
+        match self.held {
+            Some(held) => held.scan(visit, read),
+            None => read(visit),
+        }
     }
 }
 
