@@ -44,6 +44,8 @@ pub struct LanceDatabase {
     matching: Arc<OnceLock<Vec<u64>>>,
     carried: Arc<Carried>,
     held: Arc<Held>,
+    /// Whether all embeddings fit where they are to be held.
+    fits: bool,
     columns: Vec<String>,
     k: usize,
     nprobes: Option<usize>,
@@ -75,7 +77,8 @@ impl LanceDatabase {
             uncovered: Arc::new(opened.uncovered),
             matching: Arc::default(),
             carried: Arc::default(),
-            held: Arc::new(Held::new(bytes <= options.index_cache_bytes)),
+            held: Arc::default(),
+            fits: bytes <= options.index_cache_bytes,
             columns: opened.attributes,
             k: 10,
             nprobes: None,
@@ -121,7 +124,7 @@ impl LanceDatabase {
     pub fn prefilter(mut self, sql: impl Into<String>) -> Self {
         self.prefilter = Some(sql.into());
         self.matching = Arc::default();
-        self.held = Arc::new(self.held.anew());
+        self.held = Arc::default();
         self
     }
 
@@ -176,7 +179,8 @@ impl LanceDatabase {
 
     fn exact_search(&self) -> ExactSearch<'_> {
         // Beside an index that is in memory, looking at every row is the exception.
-        let held = Some(&*self.held).filter(|_| self.exact || self.identity.index.is_none());
+        let is_exact = self.exact || self.identity.index.is_none();
+        let held = (is_exact && self.fits).then_some(&*self.held);
         let prefilter = self.prefilter.as_deref();
         ExactSearch { table: &self.table, held, metric: self.identity.metric, prefilter }
     }

@@ -8,29 +8,16 @@ use crate::database::Visit;
 use crate::error::Result;
 
 /// What the first look at every row saw: row ids and embeddings, block by block.
+#[derive(Default)]
 pub(super) struct Held {
-    fits: bool,
     blocks: OnceLock<Vec<(Vec<u64>, Array2<f32>)>>,
 }
 
 impl Held {
-    /// `fits` says whether there is room for all of the library.
-    pub(super) fn new(fits: bool) -> Self {
-        Held { fits, blocks: OnceLock::new() }
-    }
-
-    /// One for other rows of the library.
-    pub(super) fn anew(&self) -> Self {
-        Self::new(self.fits)
-    }
-
-    /// Shows the blocks that are held; else those that `read` shows, which are held from then on where they fit.
+    /// Shows the blocks that are held; else those that `read` shows, which are held from then on.
     pub(super) fn scan(&self, visit: &mut Visit<'_>, read: impl FnOnce(&mut Visit<'_>) -> Result<()>) -> Result<()> {
         if let Some(blocks) = self.blocks.get() {
             return blocks.iter().try_for_each(|(rows, items)| visit(rows, items.view()));
-        }
-        if !self.fits {
-            return read(visit);
         }
         let mut blocks = Vec::new();
         read(&mut |rows, items| {
