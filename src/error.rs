@@ -57,6 +57,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Nobody answers for the items: they have not been asked, and are when the run goes on. Exit code 75.
+    #[error("score: {reason}; the scorer is away for longer than score.patience: go on with --resume when it is back")]
+    Away {
+        /// What was tried last.
+        reason: String,
+    },
     /// Items wait to be scored by hand.
     #[error("{items} items wait for their scores; tell them")]
     Waiting {

@@ -2,53 +2,45 @@
 //!
 //! The ledger is a cache under `Score`; no strategy reads it. It alone decides which
 //! items are asked (distinct, unseen, within the budget), in which batches, and it makes
-//! each finished batch durable before the worker that scored it gets another.
+//! what comes back durable before the worker that scored it gets more.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+mod answers;
+mod batches;
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use polars::prelude::*;
 
+use self::answers::{Answers, outcomes};
+use self::batches::Batches;
 use crate::bridge;
-use crate::error::{AtPath, Doing, Error, Result};
-use crate::folder;
-use crate::log::write_parquet;
-use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, RAW_SCORE, REASON, SCORE};
-use crate::score::{OnError, Reusable, Score, check_answers, without_failures};
+use crate::error::{Doing, Error, Result};
+use crate::outcome::Outcome;
+use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
+use crate::score::{OnError, Reusable, Score, ask, items_told, without_failures};
 use crate::untrusted::read_parquet;
-
-/// What came back for an item.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Answer {
-    /// As the scorer gave it.
-    score: Option<f64>,
-    reason: Option<String>,
-    parts: Vec<Option<f64>>,
-}
 
 /// Everything asked and answered in a run so far.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// The items met in this run.
-    met: HashSet<u64>,
-    /// Those of them that were asked, and their ordinals in the strategy's order; the others' scores
-    /// were paid for before.
+    /// The items that have an outcome in this run.
+    booked: HashSet<u64>,
+    /// Those of them that were paid for, and their ordinals in the strategy's order.
     asked: PlHashMap<u64, u64>,
-    /// Those of them that have no score.
+    /// How many of them have a score that was paid for before.
+    reused: u64,
+    /// Those of them that failed.
     failed: PlHashSet<u64>,
+    /// How many of them were rejected.
+    rejected: u64,
+    answers: Answers,
+    /// Where what comes back is kept.
+    batches: Option<Batches>,
     /// Scores that were paid for before.
     pub(crate) reusable: Reusable,
-    /// Answers of the items asked, and of some that a killed process paid for
-    /// and the strategy has not come to again yet.
-    answers: PlHashMap<u64, Answer>,
-    /// The score's parts and their places in [`Answer::parts`]. By name, so that the order in which batches
-    /// come back does not show: a batch whose items all failed has no parts.
-    parts: BTreeMap<String, usize>,
-    /// Where finished batches are kept.
-    folder: Option<Folder>,
     /// Whether a smaller raw score is better.
     pub(crate) minimize: bool,
     /// What a failed item does to the run.
@@ -60,41 +52,38 @@ pub(crate) struct Ledger {
     /// What scorers were tried again for in earlier processes.
     pub(crate) retries_before: u64,
     /// Set from outside to stop asking.
-    pub(crate) interrupt: Option<std::sync::Arc<AtomicBool>>,
-}
-
-struct Folder {
-    tmp: PathBuf,
-    path: PathBuf,
-    next: usize,
-    tickets: usize,
-}
-
-impl Folder {
-    /// Notes that so many items are being asked, so that a later process can tell how many may be paid twice.
-    /// Not fsynced: it is a figure for people, and outlives the process.
-    fn ticket(&mut self, items: usize) -> Result<PathBuf> {
-        let path = self.path.join(format!("asked-{:06}", self.tickets));
-        self.tickets += 1;
-        folder::note(&path, &items.to_string())?;
-        Ok(path)
-    }
+    pub(crate) interrupt: Option<Arc<AtomicBool>>,
 }
 
 impl Ledger {
-    /// Items asked so far, each counted once: the cost.
+    /// Items paid for so far, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
         self.asked.len() as u64
     }
 
-    /// Items met whose score was paid for before.
+    /// Items booked whose score was paid for before.
     pub(crate) fn reused(&self) -> u64 {
-        self.met.len().saturating_sub(self.asked.len()) as u64
+        self.reused
     }
 
-    /// Items met in this run.
-    pub(crate) fn met(&self) -> &HashSet<u64> {
-        &self.met
+    /// Items booked that were rejected.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    /// Items booked that failed.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.len() as u64
+    }
+
+    /// Why one of them failed.
+    pub(crate) fn a_failure(&self) -> Option<&str> {
+        self.failed.iter().filter_map(|item| self.answers.reason(*item)).min()
+    }
+
+    /// The items that have an outcome in this run.
+    pub(crate) fn booked(&self) -> &HashSet<u64> {
+        &self.booked
     }
 
     /// Forgets who was asked: another run begins.
@@ -104,51 +93,61 @@ impl Ledger {
         *self = Ledger { minimize, on_error, interrupt, reusable, ..Ledger::default() };
     }
 
-    /// From now on keeps finished batches in `path`, and takes what is there already.
-    pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<()> {
-        let (mut files, mut tickets, mut next) = (Vec::new(), 0, 0);
-        for entry in fs::read_dir(path).at_path(path)? {
-            let file = entry.at_path(path)?.path();
-            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if let Some(number) = name.strip_prefix("asked-") {
-                tickets = number.parse::<usize>().map_or(tickets, |number| tickets.max(number + 1));
-                let items = fs::read_to_string(&file).at_path(&file)?;
-                self.asked_again += items.parse::<u64>().unwrap_or(0);
-            } else if let Some(number) = name.strip_prefix("batch-").and_then(|name| name.strip_suffix(".parquet")) {
-                // Not the number of files: one may be gone, and none is to be written over.
-                next = number.parse::<usize>().map_or(next, |number| next.max(number + 1));
-                files.push(file);
-            }
+    /// From now on keeps what comes back in `path`, and takes what is there already. Says whether that is anything.
+    pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<bool> {
+        let (batches, found) = Batches::open(path, tmp)?;
+        for file in &found.files {
+            self.answers.record(&read_parquet(file)?).map_err(|error| Error::input(file, error.to_string()))?;
         }
-        files.sort();
-        for file in &files {
-            let batch = read_parquet(file)?;
-            self.record(&batch).map_err(|error| Error::input(file, error.to_string()))?;
-        }
-        self.folder = Some(Folder { tmp: tmp.into(), path: path.into(), next, tickets });
-        Ok(())
+        self.asked_again += found.asked;
+        self.batches = Some(batches);
+        Ok(!found.files.is_empty())
     }
 
-    /// Takes the items of a committed iteration, as a resumed run replays them.
-    pub(crate) fn replay(&mut self, scored: &DataFrame) -> Result<()> {
-        let (items, ordinals) = (schema::u64s(scored, DB_IDX)?, schema::nullable_u64s(scored, EVALUATION)?);
-        for ((item, ordinal), score) in items.into_iter().zip(ordinals).zip(schema::scores(scored, SCORE)?) {
-            self.met.insert(item);
-            self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
-            self.count_failure(item, score.is_none());
-        }
-        let mut answers = scored.clone();
-        if scored.column(RAW_SCORE).is_ok() {
-            answers = answers.drop(SCORE).doing("replaying")?;
-            answers.rename(RAW_SCORE, SCORE.into()).doing("replaying")?;
-        }
-        let first: Vec<&str> = schema::names(&answers);
-        let parts: Vec<&str> = match first.iter().position(|name| *name == REASON) {
-            Some(position) => first[position + 1..].iter().copied().filter(|name| *name != EVALUATION).collect(),
-            None => Vec::new(),
+    /// Takes the items of a committed iteration, as a resumed run replays them, and gives how many were new. The frame
+    /// is brought up to date where an item that failed in it was asked again since: says whether it was.
+    pub(crate) fn replay(&mut self, scored: DataFrame) -> Result<(DataFrame, u64, bool)> {
+        let items = schema::u64s(&scored, DB_IDX)?;
+        let is_stale = |(item, was): (&u64, &Option<Outcome>)| {
+            let now = self.answers.outcome(*item);
+            *was == Some(Outcome::Failed) && now.is_some_and(|now| now != Outcome::Failed)
         };
-        let columns: Vec<&str> = [DB_IDX, SCORE, REASON].into_iter().chain(parts).collect();
-        self.record(&answers.select(columns).doing("replaying")?)
+        let was = outcomes(&scored)?;
+        let stale: Vec<bool> = items.iter().zip(&was).map(is_stale).collect();
+        let amended = stale.contains(&true);
+        let valid: BooleanChunked = stale.iter().map(|stale| Some(!stale)).collect();
+        self.answers.record_logged(&if amended {
+            scored.filter(&valid).doing("replaying")?
+        } else {
+            scored.clone()
+        })?;
+        let mut new = 0;
+        for (item, ordinal) in items.into_iter().zip(schema::nullable_u64s(&scored, EVALUATION)?) {
+            self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
+            new += u64::from(self.book(item));
+        }
+        if !amended {
+            return Ok((scored, new, false));
+        }
+        let columns = schema::names(&scored);
+        let first = columns.iter().position(|name| *name == SCORE).unwrap_or(columns.len());
+        let met = scored.select(columns[..first].iter().copied()).doing("replaying")?;
+        Ok((self.annotate(met)?, new, true))
+    }
+
+    /// Books an item whose answer is known. Says whether it is new.
+    fn book(&mut self, item: u64) -> bool {
+        let outcome = self.answers.outcome(item);
+        match outcome {
+            Some(Outcome::Failed) => self.failed.insert(item),
+            _ => self.failed.remove(&item),
+        };
+        let is_new = self.booked.insert(item);
+        if is_new {
+            self.rejected += u64::from(outcome == Some(Outcome::Rejected));
+            self.reused += u64::from(outcome == Some(Outcome::Scored) && !self.asked.contains_key(&item));
+        }
+        is_new
     }
 
     /// Scores a results frame: each item asked once, however many queries meet it.
@@ -160,72 +159,83 @@ impl Ledger {
         budget: Option<u64>,
     ) -> Result<(DataFrame, u64)> {
         let items = schema::u64s(&results, DB_IDX)?;
-        let earlier = self.reusable.of(&results)?;
+        let free = self.free(score, &items, &results)?;
         let mut left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
-        let (mut ask, mut fresh): (Vec<u32>, Vec<u64>) = (Vec::new(), Vec::new());
-        let mut kept: Vec<u32> = Vec::with_capacity(items.len());
-        let mut open = HashSet::new();
+        let (mut wanted, mut kept, mut fresh) = (Vec::new(), Vec::with_capacity(items.len()), HashSet::new());
         for (row, item) in (0u32..).zip(&items) {
-            if !self.met.contains(item) {
-                match earlier[row as usize] {
-                    None if left == 0 => continue,
-                    None => {
-                        left -= 1;
-                        self.asked.insert(*item, self.evaluations() + 1);
+            if !self.booked.contains(item) && !fresh.contains(item) {
+                if !free.contains(item) {
+                    if left == 0 {
+                        continue;
                     }
-                    score => {
-                        self.answers.insert(*item, Answer { score, reason: None, parts: Vec::new() });
-                    }
+                    left -= 1;
+                    self.asked.insert(*item, self.evaluations() + 1);
                 }
-                self.met.insert(*item);
-                fresh.push(*item);
-            }
-            // Not only new items: also those whose failure is to be tried again.
-            if !self.answers.contains_key(item) && open.insert(*item) {
-                ask.push(row);
+                fresh.insert(*item);
+                // A killed process may have paid for it.
+                if self.answers.outcome(*item).is_none() {
+                    wanted.push(row);
+                }
             }
             kept.push(row);
         }
-        let wanted = bridge::gather(&results, &ask)?.drop_many([QUERY_IDX, DISTANCE]);
-        if let Err(error) = self.ask(score, &wanted) {
+        if let Err(error) = self.ask(score, &items_of(&results, &wanted)?) {
             // What was answered stays answered; the iteration never happened.
-            for item in fresh {
-                self.met.remove(&item);
-                self.asked.remove(&item);
+            for item in &fresh {
+                self.asked.remove(item);
             }
             return Err(error);
         }
-        for item in fresh.iter().chain(&open) {
-            self.count_failure(*item, self.answers.get(item).is_some_and(|answer| answer.score.is_none()));
+        let new = fresh.into_iter().filter(|item| self.book(*item)).count();
+        let results = if kept.len() == items.len() { results } else { bridge::gather(&results, &kept)? };
+        Ok((self.annotate(results)?, new as u64))
+    }
+
+    /// The items of a results frame that are new and cost nothing, whose answers are then known: those whose scores were
+    /// paid for before, and those that the score rejects at no cost.
+    fn free(&mut self, score: &dyn Score, items: &[u64], results: &DataFrame) -> Result<HashSet<u64>> {
+        let earlier = self.reusable.of(results)?;
+        let (mut free, mut others) = (HashSet::new(), Vec::new());
+        let mut seen = HashSet::new();
+        for (row, item) in items.iter().enumerate() {
+            if self.booked.contains(item) || !seen.insert(*item) {
+                continue;
+            }
+            match earlier[row] {
+                Some(score) => {
+                    self.answers.take_score(*item, score);
+                    free.insert(*item);
+                }
+                None => others.push(row as u32),
+            }
         }
-        let results = match kept.len() == items.len() {
-            true => results,
-            false => bridge::gather(&results, &kept)?,
-        };
-        Ok((self.annotate(results)?, fresh.len() as u64))
+        if !score.parts().is_empty()
+            && let Some(rejected) = score.screen(&items_of(results, &others)?)?
+        {
+            self.answers.record(&rejected)?;
+            free.extend(schema::u64s(&rejected, DB_IDX)?);
+        }
+        Ok(free)
     }
 
-    /// Forgets failures, so that the items are asked again when they are met; their evaluation was counted.
-    pub(crate) fn retry_failed(&mut self) {
-        self.answers.retain(|_, answer| answer.score.is_some());
-        self.failed.clear();
+    /// Notes the items of a logged iteration that failed in it.
+    pub(crate) fn note_failed(&mut self, scored: &DataFrame, failed: &mut BTreeSet<u64>) -> Result<()> {
+        let ordinals = schema::nullable_u64s(scored, EVALUATION)?;
+        let items = schema::u64s(scored, DB_IDX)?.into_iter().zip(ordinals);
+        for ((item, ordinal), outcome) in items.zip(outcomes(scored)?) {
+            let is_known = self.answers.outcome(item).is_some_and(|now| now != Outcome::Failed);
+            if outcome == Some(Outcome::Failed) && !is_known {
+                failed.insert(item);
+                self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
+            }
+        }
+        Ok(())
     }
 
-    /// Items met that have no score.
-    pub(crate) fn failed(&self) -> u64 {
-        self.failed.len() as u64
-    }
-
-    /// Why one of them failed.
-    pub(crate) fn a_failure(&self) -> Option<&str> {
-        self.failed.iter().filter_map(|item| self.answers.get(item)?.reason.as_deref()).min()
-    }
-
-    fn count_failure(&mut self, item: u64, failed: bool) {
-        match failed {
-            true => self.failed.insert(item),
-            false => self.failed.remove(&item),
-        };
+    /// Asks for items that failed once more; each was counted once. `items` has `db_idx`, `embedding` and attributes.
+    pub(crate) fn ask_again(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
+        schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.answers.reopen(item));
+        self.ask(score, items)
     }
 
     /// Takes what was told of the items; the others wait.
@@ -233,23 +243,17 @@ impl Ledger {
         // What was asked with the items and comes back is no part of the score.
         let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
         let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
-        let asked = schema::u64s(items, DB_IDX)?;
-        let ids = told.column(DB_IDX).doing("told scores")?.cast(&DataType::UInt64).doing("told scores: db_idx")?;
-        let ids: Vec<Option<u64>> = ids.u64().doing("told scores")?.iter().collect();
         // Told again what is known already: no harm.
-        let news: Vec<u32> = (0..)
-            .zip(&ids)
-            .filter(|(_, id)| id.is_none_or(|id| !self.answers.contains_key(&id)))
-            .map(|(row, _)| row)
-            .collect();
-        let known: HashSet<u64> = ids.into_iter().flatten().collect();
+        let (ids, news) = items_told(&told, |item| self.answers.outcome(item).is_some())?;
+        let known: HashSet<u64> = ids.into_iter().collect();
         let (mut rows, mut open) = (Vec::new(), Vec::new());
-        for (row, item) in (0u32..).zip(&asked) {
-            if known.contains(item) { rows.push(row) } else { open.push(row) }
+        for (row, item) in (0u32..).zip(schema::u64s(items, DB_IDX)?) {
+            if known.contains(&item) { rows.push(row) } else { open.push(row) }
         }
         if !news.is_empty() {
-            let answers = check_answers(&bridge::gather(items, &rows)?, bridge::gather(&told, &news)?)?;
-            self.keep(&answers, true)?;
+            let told = bridge::gather(&told, &news)?;
+            let told = |_: &DataFrame| Ok(told.clone());
+            ask(&told, &bridge::gather(items, &rows)?, &mut |answers| self.keep(&answers, true))?;
         }
         if open.is_empty() {
             return Ok(());
@@ -265,6 +269,10 @@ impl Ledger {
         }
         if score.waits() {
             return self.take_told(score, items);
+        }
+        let mut items = items.clone();
+        for part in self.answers.known_parts(&schema::u64s(&items, DB_IDX)?, &score.parts()) {
+            items.with_column(part).doing("known parts of the score")?;
         }
         let size = score.batch_size().clamp(1, items.height());
         let batches = items.height().div_ceil(size);
@@ -285,7 +293,7 @@ impl Ledger {
                     ask_batch(score, &batch, on_error, &shared)
                 };
                 if let Err(error) = outcome {
-                    failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
             }
         };
@@ -297,91 +305,63 @@ impl Ledger {
                 }
             }),
         }
-        failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    /// Makes a batch of answers durable, then takes it.
+    /// Makes answers durable, then takes them.
     fn keep(&mut self, answers: &DataFrame, durable: bool) -> Result<()> {
-        if let (true, Some(folder)) = (durable, &mut self.folder) {
+        if let (true, Some(batches)) = (durable, &mut self.batches) {
             let ordinals: Vec<Option<u64>> =
                 schema::u64s(answers, DB_IDX)?.iter().map(|item| self.asked.get(item).copied()).collect();
             let mut columns = vec![Column::new(EVALUATION.into(), ordinals)];
             columns.extend(answers.columns().iter().cloned());
-            let batch = DataFrame::new(answers.height(), columns).doing("writing the ledger")?;
-            write_parquet(&folder.tmp, &folder.path.join(format!("batch-{:06}.parquet", folder.next)), &batch)?;
-            folder.next += 1;
+            batches.write(&DataFrame::new(answers.height(), columns).doing("writing the ledger")?)?;
         }
-        self.record(answers)
+        self.answers.record(answers)
     }
 
-    /// Takes answers: `db_idx`, `score`, `reason`, then parts.
-    fn record(&mut self, answers: &DataFrame) -> Result<()> {
-        let part_columns: Vec<&Column> = answers
-            .columns()
-            .iter()
-            .filter(|column| ![DB_IDX, SCORE, REASON, EVALUATION].contains(&column.name().as_str()))
-            .collect();
-        let mut parts = Vec::with_capacity(part_columns.len());
-        for column in part_columns {
-            let next = self.parts.len();
-            let place = *self.parts.entry(column.name().to_string()).or_insert(next);
-            parts.push((place, schema::scores(answers, column.name())?));
-        }
-        let scores = schema::scores(answers, SCORE)?;
-        let reasons = answers.column(REASON).doing("answers")?.str().doing("answers")?.clone();
-        for (row, item) in schema::u64s(answers, DB_IDX)?.into_iter().enumerate() {
-            let mut values = vec![None; if parts.is_empty() { 0 } else { self.parts.len() }];
-            for (place, part) in &parts {
-                values[*place] = part[row];
-            }
-            let answer = Answer { score: scores[row], reason: reasons.get(row).map(str::to_string), parts: values };
-            self.answers.insert(item, answer);
-        }
-        Ok(())
-    }
-
-    /// Adds `score`, `raw_score` if it differs, `reason`, the parts and `evaluation` to a results frame.
-    fn annotate(&self, mut results: DataFrame) -> Result<DataFrame> {
+    /// Adds what came back to a results frame, and `evaluation`.
+    fn annotate(&self, results: DataFrame) -> Result<DataFrame> {
         let items = schema::u64s(&results, DB_IDX)?;
-        let missing = || Error::contract("score", DB_IDX, "an answer for each item", "none");
-        let answers =
-            items.iter().map(|item| self.answers.get(item).ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
-        let raw: Vec<Option<f64>> = answers.iter().map(|answer| answer.score).collect();
-        let mut add = |column: Column| results.with_column(column).map(|_| ()).doing("adding scores");
-        if self.minimize {
-            add(Column::new(SCORE.into(), raw.iter().map(|score| score.map(|score| -score)).collect::<Vec<_>>()))?;
-            add(Column::new(RAW_SCORE.into(), raw))?;
-        } else {
-            add(Column::new(SCORE.into(), raw))?;
-        }
-        let reasons: StringChunked = answers.iter().map(|answer| answer.reason.as_deref()).collect();
-        add(reasons.with_name(REASON.into()).into_column())?;
-        for (name, part) in &self.parts {
-            let values: Vec<Option<f64>> =
-                answers.iter().map(|answer| answer.parts.get(*part).copied().flatten()).collect();
-            add(Column::new(name.as_str().into(), values))?;
-        }
+        let mut scored = self.answers.annotate(results, self.minimize)?;
         let ordinals: Vec<Option<u64>> = items.iter().map(|item| self.asked.get(item).copied()).collect();
-        add(Column::new(EVALUATION.into(), ordinals))?;
-        Ok(results)
+        scored.with_column(Column::new(EVALUATION.into(), ordinals)).doing("adding scores")?;
+        Ok(scored)
     }
 }
 
-/// Asks for one batch, and makes what comes back durable.
+/// Rows of a results frame as a score is asked for them.
+fn items_of(results: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
+    Ok(bridge::gather(results, rows)?.drop_many([QUERY_IDX, DISTANCE]))
+}
+
+/// Asks for one batch, and makes what comes back durable as it comes.
 fn ask_batch(score: &dyn Score, batch: &DataFrame, on_error: OnError, ledger: &Mutex<&mut Ledger>) -> Result<()> {
-    let ledger = || ledger.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let ticket = match &mut ledger().folder {
-        Some(folder) if score.is_paid() => Some(folder.ticket(batch.height())?),
+    let lock = || -> MutexGuard<'_, &mut Ledger> { ledger.lock().unwrap_or_else(PoisonError::into_inner) };
+    let mut ticket = match &mut lock().batches {
+        Some(batches) if score.is_paid() => Some(batches.ticket(batch.height())?),
         _ => None,
     };
-    let answers = check_answers(batch, score.score(batch)?)?;
-    let (answers, failure) = match on_error {
-        OnError::Null => (answers, None),
-        OnError::Stop => without_failures(answers)?,
-    };
-    ledger().keep(&answers, score.is_paid())?;
-    if let Some(ticket) = ticket {
-        folder::remove_file(&ticket)?;
+    let mut failure = None;
+    let asked = ask(score, batch, &mut |answers| {
+        let done = outcomes(&answers)?.iter().filter(|outcome| outcome.is_some()).count();
+        let answers = match on_error {
+            OnError::Null => answers,
+            OnError::Stop => {
+                let (others, failed) = without_failures(answers)?;
+                failure = failure.take().or(failed);
+                others
+            }
+        };
+        if answers.height() > 0 {
+            lock().keep(&answers, score.is_paid())?;
+        }
+        ticket.as_mut().map_or(Ok(()), |ticket| ticket.answered(done))
+    });
+    match (&asked, ticket) {
+        // Nobody works on what is left.
+        (Ok(()) | Err(Error::Away { .. } | Error::Score { .. }), Some(ticket)) => ticket.close()?,
+        _ => {}
     }
-    failure.map_or(Ok(()), Err)
+    asked.and(failure.map_or(Ok(()), Err))
 }

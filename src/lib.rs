@@ -45,12 +45,12 @@
 //! |---|---|
 //! | queries | `query_idx` u32, `parent_idx` u32 nullable, `collection_idx` u32, `embedding` array of f64 |
 //! | results | `query_idx`, `db_idx` u64, `distance` f32, `embedding` array of f32, then the item's attributes |
-//! | scored | results + `score` f64 nullable, `reason` string nullable, parts of the score, `evaluation` u64 |
+//! | scored | results + `score` f64 nullable, `outcome` string, `reason` string nullable, parts of the score, `evaluation` u64 nullable |
 //!
-//! - A higher `score` is better, always. It is null if the item was asked for and failed; `reason` says why.
+//! - A higher `score` is better, always. It is null if the item was rejected or failed, as [`Outcome`] says; `reason` says why.
 //! - A smaller `distance` is nearer under every metric. L2 is squared, cosine is `1 - cos`, dot is `1 - a . b`.
 //! - `db_idx` is the item's stable identity: for a dataset that [`index`] built, its position among the kept rows.
-//! - `evaluation` counts the items asked, from 1: the cost at which an item was found.
+//! - `evaluation` counts the items paid for, from 1: the cost at which an item was found.
 //!
 //! # The parts
 //!
@@ -76,6 +76,7 @@ mod folder;
 mod index;
 mod ledger;
 mod log;
+mod outcome;
 mod runner;
 mod schema;
 mod score;
@@ -96,11 +97,12 @@ pub use evaluate::{Evaluation, Truth, evaluate};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index};
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect};
+pub use outcome::Outcome;
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{
-    ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, HttpScore, IntoScores, OnError, Reuse, Score,
-    SqlScore, SumScore,
+    ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, HttpScore, IntoScores, Keep, OnError, Reuse,
+    Score, Session, SqlScore, SumScore,
 };
 pub use untrusted::read_parquet;
 pub use update::{
@@ -111,7 +113,7 @@ pub use update::{
 /// Column names of the frames.
 pub mod columns {
     pub use crate::schema::{
-        COLLECTION_IDX, DB_IDX, DISTANCE, EMBEDDING, EVALUATION, GRADIENT, ITERATION, PARENT_IDX, QUERY_IDX, RAW_SCORE,
-        REASON, RESERVED, SCORE, SOURCE_ROW,
+        COLLECTION_IDX, DB_IDX, DISTANCE, EMBEDDING, EVALUATION, GRADIENT, ITERATION, OUTCOME, PARENT_IDX, QUERY_IDX,
+        RAW_SCORE, REASON, RESERVED, SCORE, SOURCE_ROW,
     };
 }

@@ -35,7 +35,7 @@ use crate::bridge;
 use crate::database::Identity;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
-use crate::schema::{EMBEDDING, ITERATION};
+use crate::schema::{self, EMBEDDING, ITERATION, OUTCOME};
 use crate::untrusted::read_parquet;
 
 /// A run folder, open for appending by one process or for reading by any.
@@ -44,6 +44,8 @@ pub struct SearchLog {
     manifest: Manifest,
     iterations: Vec<u32>,
     columns: Option<SchemaRef>,
+    /// The last iteration, if it is to be written anew, as it was cut by a budget.
+    reopened: Option<u32>,
     lock: Option<folder::Lock>,
     temporary: Option<tempfile::TempDir>,
 }
@@ -76,6 +78,7 @@ impl SearchLog {
             manifest,
             iterations: Vec::new(),
             columns: None,
+            reopened: None,
             lock: Some(lock),
             temporary: None,
         };
@@ -103,7 +106,8 @@ impl SearchLog {
         let path = path.as_ref();
         let manifest = read_manifest(path)?;
         let iterations = committed(&path.join("results"))?;
-        Ok(SearchLog { path: path.into(), manifest, iterations, columns: None, lock: None, temporary: None })
+        let path = path.into();
+        Ok(SearchLog { path, manifest, iterations, columns: None, reopened: None, lock: None, temporary: None })
     }
 
     /// Opens a run folder for appending.
@@ -171,9 +175,40 @@ impl SearchLog {
         self.path.join("tmp")
     }
 
-    pub(crate) fn update_manifest(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
-        change(&mut self.manifest);
+    /// Notes that the run goes on. A run whose last iteration is written anew has ended until that is done.
+    pub(crate) fn goes_on(&mut self) -> Result<()> {
+        if self.manifest.ended.is_none() || self.reopened.is_some() {
+            return Ok(());
+        }
+        self.manifest.ended = None;
+        self.manifest.format_version = FORMAT_VERSION;
         self.write_manifest()
+    }
+
+    /// Notes how the run ended, unless it had ended so before.
+    pub(crate) fn end(&mut self, ended: Ended) -> Result<()> {
+        if self.manifest.ended.as_ref().is_some_and(|before| *before == Ended { at: before.at, ..ended.clone() }) {
+            return Ok(());
+        }
+        self.manifest.ended = Some(ended);
+        self.manifest.format_version = FORMAT_VERSION;
+        self.write_manifest()
+    }
+
+    /// The last iteration is to be written anew, with the queries that follow from it.
+    pub(crate) fn reopen(&mut self) {
+        self.reopened = self.iterations.pop();
+    }
+
+    /// Replaces the results of a committed iteration, at once for all who read it.
+    pub(crate) fn amend(&self, iteration: u32, scored: &DataFrame) -> Result<()> {
+        let before = self.results(iteration)?;
+        let last = self.columns.clone().unwrap_or_default();
+        // Columns that no other iteration may have would be in the way of reading them together.
+        let columns =
+            schema::names(scored).into_iter().filter(|name| before.column(name).is_ok() || last.contains(name));
+        let scored = scored.select(columns.map(str::to_string)).doing("log")?;
+        write_parquet(&self.tmp(), &self.file("results", iteration), &scored)
     }
 
     fn write_manifest(&self) -> Result<()> {
@@ -190,10 +225,13 @@ impl SearchLog {
     /// # Errors
     /// A folder that cannot be written.
     pub fn append_queries(&mut self, iteration: u32, queries: &DataFrame) -> Result<()> {
-        if self.partition("queries", iteration).exists() {
-            return Ok(());
+        if self.reopened.is_some_and(|reopened| reopened < iteration) {
+            self.publish("queries", iteration, queries)?;
+            self.reopened = None;
+        } else if !self.has_queries(iteration) {
+            self.publish("queries", iteration, queries)?;
         }
-        self.publish("queries", iteration, queries)
+        Ok(())
     }
 
     /// Commits an iteration: its scored frame, without embeddings.
@@ -235,6 +273,9 @@ impl SearchLog {
         if self.lock.is_none() {
             return Err(Error::input(&self.path, "is open for reading only"));
         }
+        if self.reopened.is_some() && self.partition(kind, iteration).exists() {
+            return write_parquet(&self.tmp(), &self.file(kind, iteration), frame);
+        }
         let aside = self.tmp().join(format!("{kind}-{iteration:06}"));
         folder::create(&aside)?;
         write_parquet(&self.tmp(), &aside.join("part-0000.parquet"), frame)?;
@@ -263,11 +304,11 @@ impl SearchLog {
 }
 
 /// Whether one iteration's columns may follow another's: the same, or with more parts of the score. (A scorer
-/// shows its parts with the first item that does not fail.)
+/// shows its parts with the first item that does not fail; format 1 has no outcomes.)
 fn continues(before: &Schema, columns: &Schema) -> bool {
     let mut old = before.iter().peekable();
-    columns.iter().all(|column| old.next_if_eq(&column).is_some() || *column.1 == DataType::Float64)
-        && old.next().is_none()
+    let may_come = |(name, dtype): (&PlSmallStr, &DataType)| *dtype == DataType::Float64 || name == OUTCOME;
+    columns.iter().all(|column| old.next_if_eq(&column).is_some() || may_come(column)) && old.next().is_none()
 }
 
 /// The numbers of the partitions in a folder, in order.

@@ -24,7 +24,7 @@ use crate::signals::Signals;
 /// Finds the best-scoring items of an embedded library while scoring only a small share of it.
 ///
 /// Exit codes: 0 done, 1 failure, 2 usage or configuration, 4 the run folder or dataset is in
-/// use, 130 and 143 interrupted (continue with --resume).
+/// use, 75 the scorer is away, 130 and 143 interrupted (both: continue with --resume).
 #[derive(Parser)]
 #[command(name = "uphill", version)]
 struct Cli {
@@ -192,6 +192,9 @@ fn rename(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A failure that may pass: EX_TEMPFAIL of sysexits.h, which schedulers know.
+const AWAY: u8 = 75;
+
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     output::log_warnings();
@@ -228,6 +231,7 @@ fn fail(error: &anyhow::Error, interrupted: ExitCode) -> ExitCode {
     match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => ExitCode::from(2),
         Some(Error::Locked { .. }) => ExitCode::from(4),
+        Some(Error::Away { .. }) => ExitCode::from(AWAY),
         Some(Error::Interrupted) => interrupted,
         _ => ExitCode::FAILURE,
     }
@@ -351,6 +355,7 @@ fn ended(log: &SearchLog) -> anyhow::Result<()> {
     };
     let beside = [
         (ended.reused, "reused"),
+        (ended.rejected, "rejected"),
         (ended.failed, "failed"),
         (ended.retries, "retried"),
         (ended.asked_again, "asked again after a stop"),
@@ -372,6 +377,7 @@ fn reason(reason: StopReason) -> &'static str {
         StopReason::Iterations => "as many iterations as asked",
         StopReason::Evaluations => "the budget is spent",
         StopReason::NothingNew => "nothing new was met",
+        StopReason::NothingPasses => "nothing that was met passes the filter",
         StopReason::Seconds => "the time is over",
         StopReason::Score => "the score is good enough",
         StopReason::Interrupted => "interrupted",
@@ -388,11 +394,12 @@ fn progress_lines(budget: Option<u64>) -> impl FnMut(&Summary) {
         let rate = scored as f64 / started.elapsed().as_secs_f64().max(1e-9);
         let left = budget.map(|budget| budget.saturating_sub(summary.evaluations) as f64 / rate.max(1e-9));
         eprintln!(
-            "iteration {:>4}  best {:>10}  mean {:>10}  new {:>6}  failed {:>5}  scored {:>8}  {rate:>9.1}/s{}",
+            "iteration {:>4}  best {:>10}  mean {:>10}  new {:>6}  rejected {:>5}  failed {:>5}  scored {:>8}  {rate:>9.1}/s{}",
             summary.iteration,
             number(summary.best),
             number(summary.mean),
             summary.new,
+            summary.rejected,
             summary.failed,
             summary.evaluations,
             left.map_or(String::new(), |seconds| format!("  {seconds:.0} s left"))
@@ -448,6 +455,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "iterations": log.iterations().len(),
             "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed", |ended| reason(ended.reason)),
             "items reused": manifest.ended.as_ref().map(|ended| ended.reused),
+            "items rejected": manifest.ended.as_ref().map(|ended| ended.rejected),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
             "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
             "items asked again after a stop": manifest.ended.as_ref().map(|ended| ended.asked_again),

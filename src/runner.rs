@@ -89,12 +89,13 @@ impl Runner {
         if let Some(log) = log.as_deref_mut() {
             log.append_queries(iteration, queries)?;
         }
-        let exclude = (!self.update.revisits()).then(|| self.ledger.met());
+        let exclude = (!self.update.revisits()).then(|| self.ledger.booked());
         let results = database.query(queries, Request { k: self.update.k(), exclude })?;
         schema::check_results("database", &results, database.dim())?;
 
         let kept = self.filter.filter(results.clone())?;
         check_subset("filter", &results, &kept)?;
+        let (met, passed) = (results.height(), kept.height());
 
         let worth = match self.update.select(&kept, &Context { iteration, database, seed })? {
             Some(selected) => check_subset("select", &kept, &selected).map(|()| selected)?,
@@ -113,6 +114,7 @@ impl Runner {
         if let Some(log) = log {
             log.append_queries(iteration + 1, &next)?;
         }
-        Ok((Summary::of(iteration, &scored, new, self.ledger.evaluations())?, next))
+        let summary = Summary::of(iteration, &scored, new, self.ledger.evaluations())?;
+        Ok((Summary { met, passed, ..summary }, next))
     }
 }

@@ -21,14 +21,16 @@ pub const GRADIENT: &str = "gradient";
 pub const DB_IDX: &str = "db_idx";
 /// f32: from the query to the item; smaller is nearer under every metric.
 pub const DISTANCE: &str = "distance";
-/// f64, nullable: higher is better; null if the item was asked for and failed.
+/// f64, nullable: higher is better; null if the item was rejected or failed.
 pub const SCORE: &str = "score";
 /// f64, nullable: the score as the scorer gave it, where `score` is its negative.
 pub const RAW_SCORE: &str = "raw_score";
+/// string: what became of the item: `scored`, `rejected` or `failed` ([`Outcome`](crate::Outcome)).
+pub const OUTCOME: &str = "outcome";
 /// string, nullable: why `score` is null.
 pub const REASON: &str = "reason";
-/// u64, nullable: the 1-based ordinal at which the item was first asked for: the cost axis. Null if its
-/// score was paid for by an earlier run.
+/// u64, nullable: the 1-based ordinal at which the item was first asked for: the cost axis. Null if it cost
+/// nothing: its score was paid for by an earlier run, or it was rejected by free parts of the score.
 pub const EVALUATION: &str = "evaluation";
 /// u32: the iteration, from the folder name `iteration=000000`.
 pub const ITERATION: &str = "iteration";
@@ -36,7 +38,7 @@ pub const ITERATION: &str = "iteration";
 pub const SOURCE_ROW: &str = "source_row";
 
 /// Names that items may not use, as this crate or Lance give them a meaning.
-pub const RESERVED: [&str; 13] = [
+pub const RESERVED: [&str; 14] = [
     QUERY_IDX,
     DB_IDX,
     DISTANCE,
@@ -45,6 +47,7 @@ pub const RESERVED: [&str; 13] = [
     EMBEDDING,
     ITERATION,
     EVALUATION,
+    OUTCOME,
     REASON,
     PARENT_IDX,
     COLLECTION_IDX,
@@ -149,14 +152,21 @@ pub(crate) fn expect<'a>(
     name: &str,
     dtype: &DataType,
 ) -> Result<&'a Column> {
-    let Ok(column) = frame.column(name) else {
-        let names = names(frame).join(", ");
-        return Err(Error::contract(stage, name, dtype, format!("no such column (there are: {names})")));
-    };
+    let column = frame.column(name).map_err(|_| missing(stage, frame, name, dtype))?;
     if column.dtype() != dtype {
         return Err(Error::contract(stage, name, dtype, column.dtype()));
     }
     Ok(column)
+}
+
+/// The column of that name.
+pub(crate) fn expect_column<'a>(stage: &'static str, frame: &'a DataFrame, name: &str) -> Result<&'a Column> {
+    frame.column(name).map_err(|_| missing(stage, frame, name, "a column"))
+}
+
+fn missing(stage: &'static str, frame: &DataFrame, name: &str, expected: impl std::fmt::Display) -> Error {
+    let names = names(frame).join(", ");
+    Error::contract(stage, name, expected, format!("no such column (there are: {names})"))
 }
 
 /// The values of a u64 column without nulls.

@@ -8,14 +8,16 @@ mod external;
 mod framing;
 mod http;
 mod json;
+mod patience;
 mod process;
 mod reuse;
+mod secrets;
 mod sql;
 mod sum;
 mod trouble;
 mod wait;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::by_hand::ByHand;
 pub use self::command::{CommandMode, CommandScore};
-pub(crate) use self::contract::{check_answers, without_failures};
+pub(crate) use self::contract::{ask, is_part, items_told, without_failures};
 pub(crate) use self::external::Ask;
 pub use self::external::ExternalScore;
 pub use self::framing::CommandFormat;
@@ -43,13 +45,39 @@ use crate::schema::SCORE;
 /// with the columns `db_idx`, `embedding` and the attributes.
 pub trait Score: Send + Sync {
     /// The scores of a batch: a frame with `score` (a number, nullable) and, if rows are not in
-    /// the order asked, `db_idx`; optionally `reason` (string: why a score is null) and numeric
-    /// columns of other names, which are kept in the log as parts of the score.
-    /// Null, NaN and infinite scores are failures: data, not errors.
+    /// the order asked, `db_idx`; optionally `outcome` (string: `rejected` for an item that is not worth a score),
+    /// `reason` (string: why a score is null) and numeric columns of other names, which are kept in the log as
+    /// parts of the score. Null, NaN and infinite scores are failures: data, not errors. Columns whose names are taken
+    /// are left out, with a warning.
+    ///
+    /// # Errors
+    /// Whatever should stop the run; [`Error::Away`](crate::Error::Away) if nobody looked at the items.
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame>;
+
+    /// As [`Score::score`], handing over answers as they come, each item once: what was handed over is kept, whatever comes
+    /// after it. An item that was not handed over by the end has failed; if the end is an error, it was not asked.
+    /// An item of which only [`Score::parts`] are known so far may be handed over before, with the outcome `open`.
+    ///
+    /// # Errors
+    /// As [`Score::score`], and those of `keep`.
+    fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
+        keep(self.score(batch)?)
+    }
+
+    /// Says at no cost which of the items are not worth asking for: `db_idx`, `outcome` and `reason`, parts. Asked of a
+    /// score with [`Score::parts`]; none by default.
     ///
     /// # Errors
     /// Whatever should stop the run.
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame>;
+    fn screen(&self, _items: &DataFrame) -> Result<Option<DataFrame>> {
+        Ok(None)
+    }
+
+    /// The parts that are asked for one by one. Where an item's part is known, as a run ended between two of them,
+    /// it stands in the batch as a column of that name, and is not asked for again.
+    fn parts(&self) -> Vec<&str> {
+        Vec::new()
+    }
 
     /// Called once before a search, with a frame of no rows, so that mistakes show early.
     ///
@@ -80,8 +108,8 @@ pub trait Score: Send + Sync {
         false
     }
 
-    /// How many times an item was asked again, as its first answer did not come.
-    fn asked_again(&self) -> u64 {
+    /// How many times an item was tried again in this run, as its answer did not come.
+    fn retried(&self) -> u64 {
         0
     }
 
@@ -90,12 +118,25 @@ pub trait Score: Send + Sync {
         false
     }
 
-    /// Told where a run keeps what scorers write to standard error, before it asks for anything.
-    fn stderr_in(&self, _folder: &Path) {}
+    /// Told of a run before it asks for anything.
+    fn begin(&mut self, _session: &Session) {}
+}
 
-    /// Given the flag that interrupts the run, before it asks for anything. A score that may wait for long looks at it
-    /// while it waits, and gives up with [`Error::Interrupted`](crate::Error::Interrupted): the batch then counts as not asked.
-    fn interrupt(&mut self, _flag: Arc<AtomicBool>) {}
+/// Takes answers as [`Score::score`] gives them, of some of the items.
+pub type Keep<'a> = dyn FnMut(DataFrame) -> Result<()> + 'a;
+
+/// A run, as the score sees it that it is going to ask.
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    /// Names the run, also when it goes on after a stop.
+    pub id: String,
+    /// The folder for what scorers write to standard error.
+    pub stderr: PathBuf,
+    /// Set to interrupt the run. A score that may wait for long looks at it while it waits, and gives up with
+    /// [`Error::Interrupted`](crate::Error::Interrupted).
+    pub interrupt: Option<Arc<AtomicBool>>,
+    /// Whether items of this run were answered before it was stopped.
+    pub answered: bool,
 }
 
 /// What a failed item does to a run.

@@ -66,6 +66,8 @@ pub struct ScoreConfig {
     pub timeout: Option<f64>,
     /// How often items without an answer are asked again.
     pub retries: Option<u32>,
+    /// Seconds that a scorer which is away is waited for.
+    pub patience: Option<f64>,
     /// Whether embeddings are sent too.
     pub embeddings: Option<bool>,
     /// What a failed item does to the run.
@@ -191,7 +193,7 @@ impl ScoreConfig {
     }
 
     /// The keys that do not mean something everywhere, whether they are given, and where they do.
-    fn keys(&self) -> [(&'static str, bool, Of); 20] {
+    fn keys(&self) -> [(&'static str, bool, Of); 21] {
         let outside = Of::Kinds(&["command", "url"]);
         [
             ("name", self.name.is_some(), Of::Part),
@@ -213,6 +215,7 @@ impl ScoreConfig {
             ("batch_size", self.batch_size.is_some(), outside),
             ("timeout", self.timeout.is_some(), outside),
             ("retries", self.retries.is_some(), outside),
+            ("patience", self.patience.is_some(), outside),
             ("embeddings", self.embeddings.is_some(), outside),
         ]
     }
@@ -238,6 +241,10 @@ impl ScoreConfig {
         }
         if let Some(retries) = self.retries {
             score = score.retries(retries);
+        }
+        if let Some(seconds) = self.patience {
+            let wrong = |_| Error::Config(format!("{place}.patience: expected 0 seconds or more, found {seconds}"));
+            score = score.patience(Duration::try_from_secs_f64(seconds).map_err(wrong)?);
         }
         Ok(score)
     }
@@ -266,7 +273,8 @@ enum Of {
 /// Takes out of a section, as JSON, and out of its parts how a scorer is asked. It leaves what is asked:
 /// scores stay the same whatever these keys say, and a resumed run may change them.
 pub(super) fn forget_how_asked(section: &mut Value) {
-    const HOW: [&str; 7] = ["batch_size", "workers", "concurrency", "timeout", "retries", "on_error", "trust_scores"];
+    const HOW: [&str; 8] =
+        ["batch_size", "workers", "concurrency", "timeout", "retries", "patience", "on_error", "trust_scores"];
     let Some(keys) = section.as_object_mut() else { return };
     keys.retain(|key, value| !HOW.contains(&key.as_str()) && !value.is_null());
     keys.get_mut("sum").and_then(Value::as_array_mut).into_iter().flatten().for_each(forget_how_asked);

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::database::Identity;
 use crate::error::{AtPath, Error, Result};
 
-/// The layout of a run folder. One of a later one is refused with a message.
-pub const FORMAT_VERSION: u32 = 1;
+/// The layout of a run folder. One of a later one is refused with a message; those of format 1 have no column `outcome`.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// `run.json`: what was asked and how it ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,6 +30,15 @@ pub struct Manifest {
     pub ended: Option<Ended>,
 }
 
+impl Manifest {
+    /// Names the run, the same for all processes that go on with it.
+    pub(crate) fn id(&self) -> String {
+        let library = self.dataset.as_ref().and_then(|dataset| dataset.library_id.as_deref()).unwrap_or_default();
+        let what = format!("{} {} {library} {}", self.started, self.seed, self.config);
+        blake3::hash(what.as_bytes()).to_hex()[..32].to_string()
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
@@ -37,12 +46,15 @@ pub struct Ended {
     pub reason: StopReason,
     /// Committed iterations.
     pub iterations: u32,
-    /// Distinct items asked.
+    /// Distinct items paid for.
     pub evaluations: u64,
-    /// Items met whose score was paid for before.
+    /// Items booked whose score was paid for before.
     #[serde(default)]
     pub reused: u64,
-    /// Items that have no score.
+    /// Items that were rejected.
+    #[serde(default)]
+    pub rejected: u64,
+    /// Items that failed.
     #[serde(default)]
     pub failed: u64,
     /// Items that had been asked when the process was killed or stopped, without an answer that is durable:
@@ -66,6 +78,8 @@ pub enum StopReason {
     Evaluations,
     /// No new item for as many iterations as asked.
     NothingNew,
+    /// The same, as nothing that was met passes the filter.
+    NothingPasses,
     /// As long as asked.
     Seconds,
     /// The score asked for was reached.

@@ -40,7 +40,8 @@ impl Runner {
         self
     }
 
-    /// Asks again for items that failed, when a resumed run meets them; each was counted once.
+    /// Asks once more for all items that failed, when a run is resumed; each was counted once. Their answers take the
+    /// place of the failures in the iterations they were met in.
     pub fn retry_failed(mut self, retry: bool) -> Self {
         self.retry_failed = retry;
         self

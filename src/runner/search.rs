@@ -11,6 +11,7 @@ use crate::database::Request;
 use crate::error::{Error, Result};
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, now};
 use crate::schema;
+use crate::score::Session;
 
 impl Runner {
     /// Searches for so many iterations, logging to a temporary folder that the log owns.
@@ -19,9 +20,9 @@ impl Runner {
     /// As [`Runner::step`].
     pub fn search(&mut self, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         self.check(queries)?;
-        self.ledger.clear();
         let log = SearchLog::temporary(self.manifest())?;
-        self.run(log, queries.clone(), 0, iterations)
+        self.begin(&log)?;
+        self.run(log, queries.clone(), Progress::new(iterations))
     }
 
     /// Searches for so many iterations, logging to a folder that does not exist yet.
@@ -30,30 +31,29 @@ impl Runner {
     /// As [`Runner::step`]; a folder that is not empty.
     pub fn search_into(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         self.check(queries)?;
-        self.ledger.clear();
         let log = SearchLog::create(path, self.manifest())?;
-        self.run(log, queries.clone(), 0, iterations)
+        self.begin(&log)?;
+        self.run(log, queries.clone(), Progress::new(iterations))
     }
 
-    /// Iterates from `from` until there is a reason to stop.
+    /// Forgets every other run, and tells the ledger and the score of this one.
+    pub(super) fn begin(&mut self, log: &SearchLog) -> Result<()> {
+        self.ledger.clear();
+        self.ledger.interrupt = self.interrupt.clone();
+        let answered = self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;
+        let (id, stderr) = (log.manifest().id(), log.path().join("stderr"));
+        self.score.begin(&Session { id, stderr, interrupt: self.interrupt.clone(), answered });
+        Ok(())
+    }
+
+    /// Iterates until there is a reason to stop.
     pub(super) fn run(
         &mut self,
         mut log: SearchLog,
         mut queries: DataFrame,
-        from: u32,
-        iterations: u32,
+        mut progress: Progress,
     ) -> Result<SearchLog> {
-        self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;
-        if self.retry_failed {
-            self.ledger.retry_failed();
-        }
-        self.score.stderr_in(&log.path().join("stderr"));
-        if let Some(flag) = &self.interrupt {
-            self.score.interrupt(flag.clone());
-        }
-        self.ledger.interrupt = self.interrupt.clone();
-        log.append_queries(from, &queries)?;
-        let mut progress = Progress::at(from, iterations, &self.stop, &log)?;
+        log.append_queries(progress.iteration, &queries)?;
         let reason = loop {
             if self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
                 break StopReason::Interrupted;
@@ -61,6 +61,7 @@ impl Runner {
             if let Some(reason) = self.stop.reason(&progress, &self.ledger) {
                 break reason;
             }
+            log.goes_on()?;
             let iteration = progress.iteration;
             match self.iterate(iteration, &queries, Some(&mut log)) {
                 Ok((summary, next)) => {
@@ -80,12 +81,13 @@ impl Runner {
             iterations: progress.iteration,
             evaluations: self.ledger.evaluations(),
             reused: self.ledger.reused(),
+            rejected: self.ledger.rejected(),
             failed: self.ledger.failed(),
             asked_again: self.ledger.asked_again,
-            retries: self.ledger.retries_before + self.score.asked_again(),
+            retries: self.ledger.retries_before + self.score.retried(),
             at: now(),
         };
-        log.update_manifest(|manifest| manifest.ended = Some(ended))?;
+        log.end(ended)?;
         Ok(log)
     }
 

@@ -6,15 +6,16 @@ use polars::prelude::DataFrame;
 
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
-use crate::log::{SearchLog, StopReason};
-use crate::schema::{self, SCORE};
+use crate::log::{Ended, StopReason};
+use crate::outcome::Outcome;
+use crate::schema::{self, OUTCOME, SCORE};
 
 /// When a search ends by itself. What is `None` does not count.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stop {
-    /// Items asked, each counted once. Never exceeded: the last iteration is cut.
+    /// Items paid for, each counted once. Never exceeded: the last iteration is cut.
     pub evaluations: Option<u64>,
-    /// So many iterations in a row in which no new item was met.
+    /// So many iterations in a row in which no new item was booked.
     pub nothing_new: Option<u32>,
     /// Wall time of this process, looked at between iterations.
     pub seconds: Option<f64>,
@@ -31,11 +32,17 @@ impl Stop {
         let reasons = [
             (progress.iteration >= progress.iterations, StopReason::Iterations),
             (self.evaluations.is_some_and(|budget| ledger.evaluations() >= budget), StopReason::Evaluations),
-            (self.nothing_new.is_some_and(|limit| progress.quiet >= limit), StopReason::NothingNew),
+            (self.nothing_new.is_some_and(|limit| progress.quiet >= limit), progress.why_quiet()),
             (self.seconds.is_some_and(|limit| progress.started.elapsed().as_secs_f64() >= limit), StopReason::Seconds),
             (target.is_some_and(|target| progress.best.is_some_and(|best| best >= target)), StopReason::Score),
         ];
         reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
+    }
+
+    /// Whether a run that ended as its budget was spent goes on with another: its last iteration may have been cut.
+    pub(super) fn goes_beyond(&self, ended: Option<&Ended>) -> bool {
+        let is_more = |spent| self.evaluations.is_none_or(|budget| budget > spent);
+        ended.is_some_and(|ended| ended.reason == StopReason::Evaluations && is_more(ended.evaluations))
     }
 
     /// Ends a run whose scorer is broken, before more is paid.
@@ -65,24 +72,26 @@ pub(super) struct Progress {
     started: Instant,
     /// Iterations in a row without a new item.
     quiet: u32,
+    /// Whether the filter left nothing of what the last one met.
+    barren: bool,
     best: Option<f64>,
 }
 
 impl Progress {
-    /// At the beginning of a process; `log` has what was committed before it.
-    pub(super) fn at(iteration: u32, iterations: u32, stop: &Stop, log: &SearchLog) -> Result<Self> {
-        let mut progress = Progress { iteration, iterations, started: Instant::now(), quiet: 0, best: None };
-        // Only a target needs the best of the iterations before.
-        for iteration in log.iterations().iter().filter(|_| stop.score.is_some()) {
-            progress.best = better(progress.best, Summary::of(*iteration, &log.results(*iteration)?, 0, 0)?.best);
-        }
-        Ok(progress)
+    /// At the beginning of a search.
+    pub(super) fn new(iterations: u32) -> Self {
+        Progress { iteration: 0, iterations, started: Instant::now(), quiet: 0, barren: false, best: None }
+    }
+
+    fn why_quiet(&self) -> StopReason {
+        if self.barren { StopReason::NothingPasses } else { StopReason::NothingNew }
     }
 
     /// After an iteration.
     pub(super) fn add(&mut self, summary: &Summary) {
         self.iteration = summary.iteration + 1;
         self.quiet = if summary.new == 0 { self.quiet + 1 } else { 0 };
+        self.barren = summary.met > 0 && summary.passed == 0;
         self.best = better(self.best, summary.best);
     }
 }
@@ -98,11 +107,17 @@ pub struct Summary {
     pub iteration: u32,
     /// Rows of the scored frame.
     pub rows: usize,
-    /// Items met for the first time.
+    /// Items booked for the first time.
     pub new: u64,
-    /// Rows whose item has no score.
+    /// Rows that the queries met, before the filter.
+    pub met: usize,
+    /// Rows that passed the filter.
+    pub passed: usize,
+    /// Rows whose item was rejected.
+    pub rejected: usize,
+    /// Rows whose item failed.
     pub failed: usize,
-    /// Items asked so far.
+    /// Items paid for so far.
     pub evaluations: u64,
     /// The best score of the iteration.
     pub best: Option<f64>,
@@ -114,11 +129,18 @@ impl Summary {
     pub(super) fn of(iteration: u32, scored: &DataFrame, new: u64, evaluations: u64) -> Result<Self> {
         let scores = schema::scores(scored, SCORE)?;
         let known: Vec<f64> = scores.iter().copied().flatten().collect();
+        let rejected = match scored.column(OUTCOME).and_then(|outcomes| outcomes.str()) {
+            Ok(outcomes) => outcomes.iter().filter(|outcome| *outcome == Some(Outcome::Rejected.name())).count(),
+            Err(_) => 0,
+        };
         Ok(Summary {
             iteration,
             rows: scores.len(),
+            met: scores.len(),
+            passed: scores.len(),
             new,
-            failed: scores.len() - known.len(),
+            rejected,
+            failed: scores.len() - known.len() - rejected,
             evaluations,
             best: known.iter().copied().max_by(f64::total_cmp),
             mean: (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64),

@@ -5,12 +5,56 @@ use std::sync::Arc;
 
 use polars::prelude::*;
 
+use super::Keep;
 use super::trouble::Trouble;
+use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::schema::{self, DB_IDX, REASON, SCORE};
+use crate::outcome::Outcome;
+use crate::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
 
-/// What an item was answered: a finite number, or why there is none.
-type Outcome = std::result::Result<f64, String>;
+/// What an item was answered.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    /// A number.
+    Score(f64),
+    /// It is not worth a score, and why.
+    Rejected(String),
+    /// It has no score, and why.
+    Failed(String),
+}
+
+impl Answer {
+    /// A number, or why there is none; a scorer may say that the latter is a rejection.
+    pub(super) fn new(score: std::result::Result<f64, String>, reason: Option<&str>, outcome: Option<&str>) -> Self {
+        match (outcome.and_then(Outcome::named), score) {
+            (Some(Outcome::Rejected), _) => Answer::Rejected(reason.unwrap_or("rejected by the scorer").into()),
+            (Some(Outcome::Failed), Ok(_)) => Answer::Failed(reason.unwrap_or("no score").into()),
+            (_, Ok(score)) if score.is_nan() => Answer::Failed("NaN".into()),
+            (_, Ok(score)) if score.is_infinite() => Answer::Failed("infinite".into()),
+            (_, Ok(score)) => Answer::Score(score),
+            (_, Err(reason)) => Answer::Failed(reason),
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Answer::Score(_) => Outcome::Scored,
+            Answer::Rejected(_) => Outcome::Rejected,
+            Answer::Failed(_) => Outcome::Failed,
+        }
+    }
+
+    fn score(&self) -> Option<f64> {
+        if let Answer::Score(score) = self { Some(*score) } else { None }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Answer::Score(_) => None,
+            Answer::Rejected(reason) | Answer::Failed(reason) => Some(reason),
+        }
+    }
+}
 
 /// The items of a batch.
 struct Asked {
@@ -24,17 +68,19 @@ struct Asked {
 pub(super) struct Answers {
     asked: Arc<Asked>,
     given: Given,
+    /// Whose answer was handed over.
+    handed: Vec<bool>,
 }
 
 /// Rows are those of the batch.
 struct Given {
-    outcomes: Vec<Option<Outcome>>,
+    answers: Vec<Option<Answer>>,
     parts: Vec<(String, Vec<Option<f64>>)>,
 }
 
 impl Given {
     fn part(&mut self, name: &str) -> &mut Vec<Option<f64>> {
-        let rows = self.outcomes.len();
+        let rows = self.answers.len();
         let at = self.parts.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
             self.parts.push((name.into(), vec![None; rows]));
             self.parts.len() - 1
@@ -52,16 +98,22 @@ impl Answers {
             let found = format!("{} items, {} distinct", items.len(), row_of.len());
             return Err(Error::contract("score", DB_IDX, "each item once", found));
         }
-        let given = Given { outcomes: vec![None; items.len()], parts: Vec::new() };
-        Ok(Answers { asked: Arc::new(Asked { items, row_of, columns: batch.schema().clone() }), given })
+        let given = Given { answers: vec![None; items.len()], parts: Vec::new() };
+        let handed = vec![false; items.len()];
+        Ok(Answers { asked: Arc::new(Asked { items, row_of, columns: batch.schema().clone() }), given, handed })
     }
 
-    /// Room for the answers of one more attempt, which asks for what is unanswered.
-    pub(super) fn attempt(&self) -> Attempt {
-        let open: Vec<bool> = self.given.outcomes.iter().map(Option::is_none).collect();
+    /// Room for the answers of one more attempt, which asks for some of the items that are unanswered.
+    pub(super) fn attempt(&self, items: &DataFrame) -> Result<Attempt> {
+        let mut open = vec![false; self.handed.len()];
+        for item in schema::u64s(items, DB_IDX)? {
+            if let Some(row) = self.asked.row_of.get(&item) {
+                open[*row] = self.given.answers[*row].is_none();
+            }
+        }
         let left = open.iter().filter(|open| **open).count();
-        let given = Given { outcomes: vec![None; open.len()], parts: Vec::new() };
-        Attempt { asked: self.asked.clone(), open, left, given }
+        let given = Given { answers: vec![None; open.len()], parts: Vec::new() };
+        Ok(Attempt { asked: self.asked.clone(), open, left, given })
     }
 
     /// Keeps what an attempt answered.
@@ -71,43 +123,52 @@ impl Answers {
                 *kept = kept.or(value);
             }
         }
-        for (kept, outcome) in self.given.outcomes.iter_mut().zip(attempt.given.outcomes) {
-            if outcome.is_some() {
-                *kept = outcome;
+        for (kept, answer) in self.given.answers.iter_mut().zip(attempt.given.answers) {
+            if answer.is_some() {
+                *kept = answer;
             }
         }
     }
 
     /// The rows without an answer.
     pub(super) fn unanswered(&self) -> Vec<u32> {
-        let rows = (0..).zip(&self.given.outcomes);
-        rows.filter(|(_, outcome)| outcome.is_none()).map(|(row, _)| row).collect()
+        let rows = (0..).zip(&self.given.answers);
+        rows.filter(|(_, answer)| answer.is_none()).map(|(row, _)| row).collect()
     }
 
     /// Gives up the items without an answer.
     pub(super) fn fail(&mut self, reason: &str) {
-        for outcome in self.given.outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
-            *outcome = Some(Err(reason.into()));
+        for answer in self.given.answers.iter_mut().filter(|answer| answer.is_none()) {
+            *answer = Some(Answer::Failed(reason.into()));
         }
     }
 
-    /// As [`Score::score`](super::Score::score) gives it: `db_idx`, `score`, `reason`, parts.
-    pub(super) fn into_frame(self) -> Result<DataFrame> {
-        let outcomes = &self.given.outcomes;
-        let scores: Vec<Option<f64>> = outcomes
-            .iter()
-            .map(|outcome| outcome.as_ref().and_then(|outcome| outcome.as_ref().ok().copied()))
-            .collect();
-        let reasons: StringChunked = outcomes
-            .iter()
-            .map(|outcome| outcome.as_ref().and_then(|outcome| outcome.as_ref().err().map(String::as_str)))
-            .collect();
+    /// Hands over the answers that were not handed over before, if there are any.
+    pub(super) fn hand_over(&mut self, keep: &mut Keep<'_>) -> Result<()> {
+        let fresh = |row: &u32| !self.handed[*row as usize] && self.given.answers[*row as usize].is_some();
+        let rows: Vec<u32> = (0..self.handed.len() as u32).filter(fresh).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let answers = bridge::gather(&self.frame()?, &rows)?;
+        rows.into_iter().for_each(|row| self.handed[row as usize] = true);
+        keep(answers)
+    }
+
+    /// As [`Score::score`](super::Score::score) gives it: `db_idx`, `score`, `outcome`, `reason`, parts; a row for each item.
+    pub(super) fn frame(&self) -> Result<DataFrame> {
+        let answers = self.given.answers.iter().map(Option::as_ref);
+        let scores: Vec<Option<f64>> = answers.clone().map(|answer| answer?.score()).collect();
+        let outcomes: StringChunked = answers.clone().map(|answer| Some(answer?.outcome().name())).collect();
+        let reasons: StringChunked = answers.map(|answer| answer?.reason()).collect();
         let mut columns = vec![
             Column::new(DB_IDX.into(), self.asked.items.clone()),
             Column::new(SCORE.into(), scores),
+            outcomes.with_name(OUTCOME.into()).into_column(),
             reasons.with_name(REASON.into()).into_column(),
         ];
-        columns.extend(self.given.parts.into_iter().map(|(name, values)| Column::new(name.into(), values)));
+        let parts = self.given.parts.iter();
+        columns.extend(parts.map(|(name, values)| Column::new(name.as_str().into(), values.clone())));
         DataFrame::new(columns[0].len(), columns).doing("score")
     }
 }
@@ -130,7 +191,7 @@ impl Attempt {
     fn row(&mut self, db_idx: u64) -> Result<usize, Trouble> {
         let row = self.asked.row_of.get(&db_idx).copied().filter(|row| self.open[*row]);
         match row {
-            Some(row) if self.given.outcomes[row].is_some() => {
+            Some(row) if self.given.answers[row].is_some() => {
                 Err(Trouble::void(format!("answered item {db_idx} twice")))
             }
             Some(row) => Ok(row),
@@ -138,17 +199,13 @@ impl Attempt {
         }
     }
 
-    /// Takes the answer for an item, and gives its row. NaN and infinities are failures.
+    /// Takes the answer for an item, and gives its row.
     ///
     /// # Errors
     /// An item that was not asked, or that was answered already.
-    pub(super) fn put(&mut self, db_idx: u64, outcome: Outcome) -> Result<usize, Trouble> {
+    pub(super) fn put(&mut self, db_idx: u64, answer: Answer) -> Result<usize, Trouble> {
         let row = self.row(db_idx)?;
-        self.given.outcomes[row] = Some(outcome.and_then(|score| match score {
-            score if score.is_nan() => Err("NaN".into()),
-            score if score.is_infinite() => Err("infinite".into()),
-            score => Ok(score),
-        }));
+        self.given.answers[row] = Some(answer);
         self.left -= 1;
         Ok(row)
     }
@@ -165,7 +222,7 @@ impl Attempt {
         self.asked.items.len() + 1
     }
 
-    /// Takes answers that came as a frame with `db_idx`, `score`, optionally `reason` and parts, in any order.
+    /// Takes answers that came as a frame with `db_idx`, `score`, optionally `outcome`, `reason` and parts, in any order.
     ///
     /// # Errors
     /// A frame without `db_idx` or `score`; ids that were not asked, or twice.
@@ -182,15 +239,17 @@ impl Attempt {
             return Err(Trouble::void(format!("answered `db_idx` as {}, expected integers", ids.dtype())));
         }
         let ids = ids.cast(&DataType::UInt64).doing("score")?;
-        let scores = outcomes(column(SCORE)?, answers.column(REASON).ok())?;
+        let given = given(column(SCORE)?, answers.column(REASON).ok(), answers.column(OUTCOME).ok())?;
         let mut rows = Vec::with_capacity(answers.height());
-        for (id, outcome) in ids.u64().doing("score")?.iter().zip(scores) {
+        for (id, answer) in ids.u64().doing("score")?.iter().zip(given) {
             let id = id.ok_or_else(|| Trouble::void("answered for an item without a `db_idx`"))?;
-            rows.push(self.put(id, outcome)?);
+            rows.push(self.put(id, answer)?);
         }
         for part in answers.columns() {
             let name = part.name().as_str();
-            if [DB_IDX, SCORE, REASON].contains(&name) || self.asked.columns.contains(name) || !is_number(part.dtype())
+            if [DB_IDX, SCORE, OUTCOME, REASON].contains(&name)
+                || self.asked.columns.contains(name)
+                || !is_number(part.dtype())
             {
                 continue;
             }
@@ -211,33 +270,36 @@ fn is_number(dtype: &DataType) -> bool {
     dtype.is_primitive_numeric() || dtype.is_decimal() || *dtype == DataType::Boolean
 }
 
-/// The scores of a frame, whatever their dtype; a null has the reason beside it.
-fn outcomes(scores: &Column, reasons: Option<&Column>) -> Result<Vec<Outcome>, Trouble> {
-    let dtype = scores.dtype();
-    let reasons = match reasons {
-        Some(reasons) => reasons.cast(&DataType::String).doing("score: column `reason`")?,
-        None => Column::full_null(REASON.into(), scores.len(), &DataType::String),
+/// What a frame says of each of its items, whatever the dtype of the scores.
+fn given(scores: &Column, reasons: Option<&Column>, outcomes: Option<&Column>) -> Result<Vec<Answer>, Trouble> {
+    let texts = |column: Option<&Column>| -> Result<StringChunked> {
+        match column {
+            Some(column) => Ok(column.cast(&DataType::String).doing("score")?.str().doing("score")?.clone()),
+            None => Ok(StringChunked::full_null(REASON.into(), scores.len())),
+        }
     };
-    let reasons = reasons.str().doing("score")?.iter();
+    let (reasons, outcomes) = (texts(reasons)?, texts(outcomes)?);
+    let beside = reasons.iter().zip(outcomes.iter());
     let no_score = |reason: Option<&str>| Err(reason.unwrap_or("no score").to_string());
+    let dtype = scores.dtype();
     if *dtype == DataType::String {
-        let scores = scores.str().doing("score")?.iter();
-        return Ok(scores
-            .zip(reasons)
-            .map(|(score, reason)| score.map_or_else(|| no_score(reason), |score| Err(text_for_number(score))))
-            .collect());
+        let scores = scores.str().doing("score")?.iter().zip(beside);
+        let answer = |(score, (reason, outcome)): (Option<&str>, (Option<&str>, Option<&str>))| {
+            let score = score.map_or_else(|| no_score(reason), |score| Err(text_for_number(score)));
+            Answer::new(score, reason, outcome)
+        };
+        return Ok(scores.map(answer).collect());
     }
     if !is_number(dtype) && *dtype != DataType::Null {
-        return Ok(vec![Err(format!("answered {dtype} for a number")); scores.len()]);
+        let wrong = || Err(format!("answered {dtype} for a number"));
+        return Ok(beside.map(|(reason, outcome)| Answer::new(wrong(), reason, outcome)).collect());
     }
     let scores = scores.cast(&DataType::Float64).doing("score")?;
-    Ok(scores
-        .f64()
-        .doing("score")?
-        .iter()
-        .zip(reasons)
-        .map(|(score, reason)| score.map_or_else(|| no_score(reason), Ok))
-        .collect())
+    let scores = scores.f64().doing("score")?.iter().zip(beside);
+    let answer = |(score, (reason, outcome)): (Option<f64>, (Option<&str>, Option<&str>))| {
+        Answer::new(score.map_or_else(|| no_score(reason), Ok), reason, outcome)
+    };
+    Ok(scores.map(answer).collect())
 }
 
 /// The reason of an item whose score is text.

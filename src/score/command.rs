@@ -7,6 +7,7 @@ use std::time::Duration;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
+use super::Session;
 use super::answers::Attempt;
 use super::external::{Ask, ExternalScore};
 use super::framing::{CommandFormat, Fault, decode, encode};
@@ -56,7 +57,7 @@ pub enum CommandMode {
 ///     sys.stdout.flush()
 /// ```
 ///
-/// An item is not answered ([`ExternalScore`] says what follows) as the process exits, closes its output, is too slow,
+/// There is no answer ([`ExternalScore`] says what follows) as the process exits, closes its output, is too slow,
 /// writes what is no answer, or leaves items out: a fresh process is asked for the rest.
 /// The reasons are such as `exited with status 3`, `timeout after 30 s`, `no answer`.
 ///
@@ -72,6 +73,8 @@ pub struct Command {
     mode: CommandMode,
     format: CommandFormat,
     stderr: Mutex<Stderr>,
+    /// Whether the file of the standard errors was named by the caller, and is not the run's.
+    own_stderr: bool,
     /// Processes that wait for a batch.
     idle: Mutex<Vec<Worker>>,
 }
@@ -92,6 +95,7 @@ impl CommandScore {
             mode: CommandMode::default(),
             format: CommandFormat::default(),
             stderr: Mutex::new(Stderr::Inherited),
+            own_stderr: false,
             idle: Mutex::new(Vec::new()),
         };
         ExternalScore::of(command, 64, None)
@@ -117,8 +121,9 @@ impl CommandScore {
 
     /// The file that the command's standard error is appended to, up to 16 MiB
     /// (default: `stderr/command.log` of the run, or this process's own outside of a run).
-    pub fn stderr(self, path: impl Into<PathBuf>) -> Self {
+    pub fn stderr(mut self, path: impl Into<PathBuf>) -> Self {
         *lock(&self.scorer.stderr) = Stderr::To(path.into());
+        self.scorer.own_stderr = true;
         self
     }
 }
@@ -136,7 +141,7 @@ impl Command {
         Ok(Launch { arguments: &self.arguments, directory: self.directory.as_deref(), stderr: capture })
     }
 
-    fn worker(&self) -> Result<Worker> {
+    fn worker(&self) -> Result<Worker, Trouble> {
         loop {
             let Some(mut worker) = lock(&self.idle).pop() else { return Worker::start(&self.launch()?) };
             if worker.is_ready() {
@@ -157,11 +162,11 @@ impl Command {
             }
             Err(Fault::Said(trouble)) => Err(trouble),
             Err(Fault::Io(std::io::ErrorKind::TimedOut)) if attempt.is_complete() => {
-                Err(Trouble::unanswered("did not end its answers with an empty line"))
+                Err(Trouble::broken("did not end its answers with an empty line"))
             }
             Err(Fault::Io(std::io::ErrorKind::TimedOut)) => Err(wait.timed_out()),
             // The output ends a little before the process does.
-            Err(Fault::Io(_)) => Err(Trouble::unanswered(describe(worker.end(&Wait::up_to(Duration::from_secs(1)))))),
+            Err(Fault::Io(_)) => Err(Trouble::broken(describe(worker.end(&Wait::up_to(Duration::from_secs(1)))))),
         }
     }
 
@@ -177,14 +182,24 @@ impl Command {
         }
         let status = process.end();
         if !status.is_some_and(|status| status.success()) {
-            return Err(Trouble::unanswered(describe(status)));
+            return Err(Trouble::broken(describe(status)));
         }
         if !output.exists() {
-            return Err(Trouble::unanswered("wrote no output file"));
+            return Err(Trouble::broken("wrote no output file"));
         }
-        let answers =
-            read_parquet(&output).map_err(|_| Trouble::unanswered("wrote an output file that is not Parquet"))?;
+        let answers = read_parquet(&output).map_err(|_| Trouble::broken("wrote an output file that is not Parquet"))?;
         attempt.put_frame(&answers)
+    }
+
+    /// Ends the processes that wait for a batch.
+    fn end_idle(&mut self) {
+        let mut idle = std::mem::take(&mut *lock(&self.idle));
+        // All are told before the first is waited for, and have the same time.
+        idle.iter_mut().for_each(Worker::close);
+        let grace = Wait::up_to(Duration::from_secs(2));
+        for worker in &mut idle {
+            worker.end(&grace);
+        }
     }
 }
 
@@ -210,23 +225,18 @@ impl Ask for Command {
         }
     }
 
-    fn stderr_in(&self, folder: &Path) {
-        let mut stderr = lock(&self.stderr);
-        if matches!(&*stderr, Stderr::Inherited) {
-            *stderr = Stderr::To(folder.join("command.log"));
+    fn begin(&mut self, session: &Session) {
+        // Those of another run write to its file.
+        self.end_idle();
+        if !self.own_stderr {
+            *lock(&self.stderr) = Stderr::To(session.stderr.join("command.log"));
         }
     }
 }
 
 impl Drop for Command {
     fn drop(&mut self) {
-        let mut idle = std::mem::take(&mut *lock(&self.idle));
-        // All are told before the first is waited for, and have the same time.
-        idle.iter_mut().for_each(Worker::close);
-        let grace = Wait::up_to(Duration::from_secs(2));
-        for worker in &mut idle {
-            worker.end(&grace);
-        }
+        self.end_idle();
     }
 }
 

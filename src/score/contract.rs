@@ -1,105 +1,229 @@
 //! What a scorer gave, checked against what it was asked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use polars::prelude::*;
 
+use super::{Keep, Score};
+use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::schema::{self, DB_IDX, REASON, SCORE};
+use crate::outcome::{OPEN, Outcome};
+use crate::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 
-/// Sets failed items aside: where they stop the run they are not recorded, so that they are asked
-/// again when it goes on. Gives the error for the first.
-pub(crate) fn without_failures(answers: DataFrame) -> Result<(DataFrame, Option<Error>)> {
-    let scores = answers.column(SCORE).doing("score")?;
-    let Some(row) = schema::scores(&answers, SCORE)?.iter().position(Option::is_none) else {
-        return Ok((answers, None));
-    };
-    let reason =
-        answers.column(REASON).doing("score")?.str().doing("score")?.get(row).unwrap_or("no score").to_string();
-    let item = schema::u64s(&answers, DB_IDX)?[row];
-    let scored = answers.filter(&scores.is_not_null()).doing("score")?;
-    Ok((scored, Some(Error::Score { iteration: None, reason: format!("item {item} failed: {reason}") })))
+/// The most characters of a reason that are kept.
+const LONGEST_REASON: usize = 500;
+
+/// Asks a score for a batch of distinct items. Hands each item's answer to `keep` once, checked, as it comes, as rows of
+/// `db_idx`, `score`, `outcome`, `reason`, parts. Items that do not come back have failed, unless the score gives an error.
+///
+/// # Errors
+/// As [`Score::score`]; answers that break the contract.
+pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
+    let items = schema::u64s(batch, DB_IDX)?;
+    let mut open: HashMap<u64, u32> = items.iter().copied().zip(0..).collect();
+    let (mut left_out, mut handed) = (BTreeSet::new(), false);
+    let asked = score.score_into(batch, &mut |answers| {
+        let rows = match answers.column(DB_IDX) {
+            Ok(ids) => {
+                let ids = ids_of("score", ids)?;
+                let goes_on = texts(&answers, OUTCOME)?;
+                let rows =
+                    ids.iter().zip(goes_on.iter()).map(|(id, said)| row_of(*id, said == Some(OPEN), &mut open, &items));
+                rows.collect::<Result<Vec<u32>>>()?
+            }
+            Err(_) if answers.height() == items.len() && !handed => {
+                open.clear();
+                (0..items.len() as u32).collect()
+            }
+            Err(_) => {
+                let found = format!(
+                    "{} (with a `db_idx` column they may come in any order, or fail to come)",
+                    answers.height()
+                );
+                return Err(Error::contract(
+                    "score",
+                    "rows",
+                    format!("{} scores, one for each item", items.len()),
+                    found,
+                ));
+            }
+        };
+        handed = true;
+        let answers = checked(&bridge::gather(batch, &rows)?, &answers, &mut left_out)?;
+        keep(answers)
+    });
+    warn_once(left_out);
+    asked?;
+    let mut silent: Vec<u32> = open.into_values().collect();
+    silent.sort_unstable();
+    match silent.is_empty() {
+        true => Ok(()),
+        false => {
+            let silent = bridge::gather(batch, &silent)?;
+            let nothing = Column::full_null(SCORE.into(), silent.height(), &DataType::Float64).into_frame();
+            keep(checked(&silent, &nothing, &mut BTreeSet::new())?)
+        }
+    }
 }
 
-/// Puts what a score gave into the order asked, as `db_idx`, `score`, `reason`, parts.
-/// NaN and infinite scores become failures with that reason.
-pub(crate) fn check_answers(batch: &DataFrame, answers: DataFrame) -> Result<DataFrame> {
-    let asked = schema::u64s(batch, DB_IDX)?;
-    let answers = match answers.column(DB_IDX) {
-        Ok(_) => in_order(&asked, answers)?,
-        Err(_) if answers.height() == asked.len() => answers,
-        Err(_) => {
-            let found =
-                format!("{} (with a `db_idx` column they may come in any order, or fail to come)", answers.height());
-            return Err(Error::contract("score", "rows", format!("{} scores, one for each item", asked.len()), found));
-        }
+/// The row of an item in the batch, which waits no more, unless only parts of its score are known.
+fn row_of(id: u64, is_open: bool, waiting: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32> {
+    let row = if is_open { waiting.get(&id).copied() } else { waiting.remove(&id) };
+    row.ok_or_else(|| match items.contains(&id) {
+        true => Error::contract("score", DB_IDX, "each item once", format!("{id} twice")),
+        false => Error::contract("score", DB_IDX, "items that were asked", format!("{id}, which was not")),
+    })
+}
+
+/// The ids in a column of integers, or of floats that are whole, as pandas makes of integers beside a null.
+///
+/// # Errors
+/// Anything else; the message names the first.
+fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
+    let dtype = column.dtype();
+    // Of no rows at all, some writers do not know the type.
+    if !dtype.is_integer() && !dtype.is_float() && *dtype != DataType::Null {
+        return Err(Error::contract(stage, DB_IDX, "u64", dtype));
+    }
+    let cast = if dtype.is_float() { column.cast(&DataType::Float64).doing(stage)? } else { column.clone() };
+    let ids = cast.cast(&DataType::UInt64).doing(stage)?;
+    let ids = ids.u64().doing(stage)?;
+    let whole = |row: usize| match cast.f64() {
+        Ok(values) => values.get(row).is_none_or(|value| value.fract() == 0.0 && (0.0..9.0e15).contains(&value)),
+        Err(_) => true,
     };
-    let mut columns = vec![Column::new(DB_IDX.into(), asked)];
-    let score = number(&answers, SCORE)?;
-    let reasons = match answers.column(REASON) {
-        Ok(column) => column
-            .cast(&DataType::String)
-            .doing("score: column `reason`")?
-            .str()
-            .doing("score: column `reason`")?
-            .clone(),
-        Err(_) => StringChunked::full_null(REASON.into(), answers.height()),
-    };
-    let failure = |score: Option<f64>| match score {
-        None => Some("no score"),
-        Some(score) if score.is_nan() => Some("NaN"),
-        Some(score) if score.is_infinite() => Some("infinite"),
-        Some(_) => None,
-    };
-    let reasons: StringChunked = score
-        .iter()
-        .zip(reasons.iter())
-        .map(|(score, reason)| failure(*score).map(|failure| reason.unwrap_or(failure)))
-        .collect();
-    let finite: Vec<Option<f64>> = score.iter().map(|score| score.filter(|score| score.is_finite())).collect();
-    columns.push(Column::new(SCORE.into(), finite));
-    columns.push(reasons.with_name(REASON.into()).into_column());
-    for name in schema::names(&answers) {
-        if [DB_IDX, SCORE, REASON].contains(&name) {
+    (0..ids.len())
+        .map(|row| match ids.get(row).filter(|_| whole(row)) {
+            Some(id) => Ok(id),
+            None => {
+                let found = column.get(row).doing(stage)?;
+                Err(Error::contract(
+                    stage,
+                    DB_IDX,
+                    "whole numbers as they were given out",
+                    format!("{found} in row {row}"),
+                ))
+            }
+        })
+        .collect()
+}
+
+/// The rows of told scores whose items are not known yet, and the ids of all.
+///
+/// # Errors
+/// Ids that are none.
+pub(crate) fn items_told(told: &DataFrame, is_known: impl Fn(u64) -> bool) -> Result<(Vec<u64>, Vec<u32>)> {
+    let column = schema::expect_column("told scores", told, DB_IDX)?;
+    let ids = ids_of("told scores", column)?;
+    let news = (0..).zip(&ids).filter(|(_, id)| !is_known(**id)).map(|(row, _)| row).collect();
+    Ok((ids, news))
+}
+
+/// Answers in the order of the items, as `db_idx`, `score`, `outcome`, `reason`, parts. NaN and infinite scores are
+/// failures with that reason. Notes the columns that are left out.
+fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<String>) -> Result<DataFrame> {
+    let score = number(answers, SCORE)?;
+    let (said, reasons) = (texts(answers, OUTCOME)?, texts(answers, REASON)?);
+    let (mut scores, mut outcomes, mut whys) = (Vec::new(), Vec::new(), Vec::new());
+    for ((score, said), reason) in score.into_iter().zip(said.iter()).zip(reasons.iter()) {
+        if said == Some(OPEN) {
+            scores.push(None);
+            outcomes.push(OPEN);
+            whys.push(None);
             continue;
         }
-        if schema::is_reserved(name) || batch.column(name).is_ok() {
-            return Err(Error::contract("score", name, "another name for a part of the score", "a name that is taken"));
-        }
-        columns.push(Column::new(name.into(), number(&answers, name)?));
+        let said = said.and_then(Outcome::named);
+        let failure = match score {
+            _ if said == Some(Outcome::Rejected) => Some("rejected by the scorer"),
+            None => Some("no score"),
+            Some(score) if score.is_nan() => Some("NaN"),
+            Some(score) if score.is_infinite() => Some("infinite"),
+            Some(_) => (said == Some(Outcome::Failed)).then_some("no score"),
+        };
+        let outcome = match (failure, said) {
+            (None, _) => Outcome::Scored,
+            (_, Some(Outcome::Rejected)) => Outcome::Rejected,
+            _ => Outcome::Failed,
+        };
+        scores.push(score.filter(|_| failure.is_none()));
+        outcomes.push(outcome.name());
+        whys.push(failure.map(|failure| shortened(reason.unwrap_or(failure))));
     }
-    DataFrame::new(columns[0].len(), columns).doing("score")
+    let mut columns = vec![
+        items.column(DB_IDX).doing("score")?.clone(),
+        Column::new(SCORE.into(), scores),
+        Column::new(OUTCOME.into(), outcomes),
+        Column::new(REASON.into(), whys),
+    ];
+    for part in answers.columns() {
+        let name = part.name().as_str();
+        if [DB_IDX, SCORE, OUTCOME, REASON].contains(&name) {
+            continue;
+        }
+        if schema::is_reserved(name) || items.column(name).is_ok() || !is_number(part.dtype()) {
+            left_out.insert(name.into());
+        } else {
+            columns.push(Column::new(name.into(), number(answers, name)?));
+        }
+    }
+    DataFrame::new(items.height(), columns).doing("score")
+}
+
+/// Says once per program that a scorer gives what cannot be kept.
+fn warn_once(names: BTreeSet<String>) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    for name in names {
+        if !said.contains(&name) {
+            log::warn!("score: the scorer's `{name}` is left out: the name is taken, or it is no number");
+            said.insert(name);
+        }
+    }
+}
+
+fn shortened(reason: &str) -> String {
+    match reason.char_indices().nth(LONGEST_REASON) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.into(),
+    }
+}
+
+/// A column as text, if there is one; nulls if not.
+fn texts(answers: &DataFrame, name: &str) -> Result<StringChunked> {
+    let Ok(column) = answers.column(name) else { return Ok(StringChunked::full_null(name.into(), answers.height())) };
+    let text = column.cast(&DataType::String).doing(format!("score: column `{name}`"))?;
+    Ok(text.str().doing("score")?.clone())
+}
+
+fn is_number(dtype: &DataType) -> bool {
+    dtype.is_primitive_numeric() || dtype.is_decimal() || matches!(dtype, DataType::Boolean | DataType::Null)
 }
 
 /// A numeric column as nullable f64.
 fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
-    let Ok(column) = answers.column(name) else {
-        let names = schema::names(answers).join(", ");
-        return Err(Error::contract("score", name, "a number", format!("no such column (there are: {names})")));
-    };
-    let dtype = column.dtype();
-    if !(dtype.is_primitive_numeric() || dtype.is_decimal() || matches!(dtype, DataType::Boolean | DataType::Null)) {
-        return Err(Error::contract("score", name, "a number", dtype));
+    let column = schema::expect_column("score", answers, name)?;
+    if !is_number(column.dtype()) {
+        return Err(Error::contract("score", name, "a number", column.dtype()));
     }
     let column = column.cast(&DataType::Float64).doing("score")?;
     Ok(column.f64().doing("score")?.iter().collect())
 }
 
-/// Matches answers to the items asked by `db_idx`; an item without an answer has a null score.
-fn in_order(asked: &[u64], answers: DataFrame) -> Result<DataFrame> {
-    let ids = answers.column(DB_IDX).doing("score")?.cast(&DataType::UInt64).doing("score: column `db_idx`")?;
-    let ids = ids.u64().doing("score")?.clone();
-    let position: HashMap<u64, usize> = asked.iter().copied().zip(0..).collect();
-    let mut row_of: Vec<Option<u32>> = vec![None; asked.len()];
-    for (row, id) in ids.iter().enumerate() {
-        let Some(at) = id.and_then(|id| position.get(&id)) else {
-            let found = id.map_or("null".to_string(), |id| format!("{id}, which was not"));
-            return Err(Error::contract("score", DB_IDX, "items that were asked", found));
-        };
-        if row_of[*at].replace(row as u32).is_some() {
-            return Err(Error::contract("score", DB_IDX, "each item once", format!("{} twice", asked[*at])));
-        }
-    }
-    let rows: IdxCa = row_of.into_iter().collect();
-    answers.take(&rows.with_name("rows".into())).doing("score")
+/// Sets failed items aside: where they stop the run they are not recorded, so that they are asked
+/// again when it goes on. Gives the error for the first.
+pub(crate) fn without_failures(answers: DataFrame) -> Result<(DataFrame, Option<Error>)> {
+    let outcomes = answers.column(OUTCOME).doing("score")?.str().doing("score")?;
+    let failed = outcomes.iter().position(|outcome| outcome == Some(Outcome::Failed.name()));
+    let Some(row) = failed else { return Ok((answers, None)) };
+    let reason = texts(&answers, REASON)?.get(row).unwrap_or("no score").to_string();
+    let item = schema::u64s(&answers, DB_IDX)?[row];
+    let others: BooleanChunked = outcomes.iter().map(|outcome| outcome != Some(Outcome::Failed.name())).collect();
+    let others = answers.filter(&others).doing("score")?;
+    Ok((others, Some(Error::Score { iteration: None, reason: format!("item {item} failed: {reason}") })))
+}
+
+/// Of the columns of answers, those that are parts of the score.
+pub(crate) fn is_part(name: &str) -> bool {
+    ![DB_IDX, SCORE, OUTCOME, REASON, EVALUATION].contains(&name)
 }

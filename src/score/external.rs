@@ -1,16 +1,16 @@
-//! Scorers outside of this process: asked in batches, asked again where no answer comes.
+//! Scorers outside of this process: asked in batches, asked again where no answer comes, waited for while they are away.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use polars::prelude::DataFrame;
 
-use super::Score;
 use super::answers::{Answers, Attempt};
-use super::trouble::{Trouble, Unanswered};
+use super::patience::Patience;
+use super::trouble::{Kind, Trouble, Unanswered};
 use super::wait::Wait;
+use super::{Keep, Score, Session};
 use crate::bridge;
 use crate::error::{Error, Result};
 use crate::schema::EMBEDDING;
@@ -23,22 +23,29 @@ pub trait Ask: Send + Sync {
     /// Whether items with these columns can be asked for.
     fn check(&self, items: &DataFrame) -> Result<()>;
 
-    /// Told where a run keeps what scorers write to standard error.
-    fn stderr_in(&self, _folder: &Path) {}
+    /// Told of the run that is going to ask.
+    fn begin(&mut self, session: &Session);
 }
 
 /// A [`CommandScore`](super::CommandScore) or [`HttpScore`](super::HttpScore): how the scorer is asked, whatever it is.
 ///
 /// # What happens to an item
 /// - *Answered*: a finite number is its score. Null (with `reason`, if given), NaN, an infinity or text is a
-///   failure, with a reason. Either way it is not asked again. Other numbers are kept as parts of the score,
-///   but for columns that it was sent and sends back.
-/// - *Not answered*: what was answered in the same batch counts, and the rest is asked again, up to
-///   [`retries`](Self::retries) times, with a longer wait each time. After that the rest are failures with the last reason.
+///   failure, and with `"outcome": "rejected"` a rejection, both with a reason. It is not asked again. Other numbers are
+///   kept as parts of the score, but for columns that it was sent and sends back.
+/// - *The scorer is away*, so that nobody looked: it is waited for, up to [`patience`](Self::patience), and then
+///   the run stops with [`Error::Away`]. The item has not been asked.
+/// - *No answer*, though somebody may have looked: what was answered in the same batch counts, and the rest is asked again, up to
+///   [`retries`](Self::retries) times, with a longer wait each time, and at last each item alone. Items that are
+///   still without an answer fail with the last reason, if others of the batch were answered. If none was, it is the
+///   scorer that fails: one that has never answered stops the run at once, another counts as away.
 /// - *Wrong ids*, one that was not asked or one twice: the scorer mixes items up, so nothing of that attempt counts;
-///   the batch is asked again, and then fails with that reason.
-/// - *In flight when the run is interrupted*: the answer is not waited for, and the batch counts as not asked; `--resume`
-///   asks for it. Batches that were finished are kept.
+///   the batch is asked again.
+/// - *In flight when the run is interrupted*: what was answered is kept, and the rest counts as not asked; `--resume`
+///   asks for it.
+///
+/// In a batch of a single item nothing else shows whether the item or the scorer is at fault. Then the item fails
+/// if the scorer has answered before; for a time-out, if it has answered since it last timed out.
 pub struct ExternalScore<A> {
     pub(super) scorer: A,
     batch_size: usize,
@@ -46,8 +53,9 @@ pub struct ExternalScore<A> {
     timeout: Option<Duration>,
     retries: u32,
     backoff: Duration,
+    patience: Patience,
     embeddings: bool,
-    again: AtomicU64,
+    retried: AtomicU64,
     interrupt: Option<Arc<AtomicBool>>,
 }
 
@@ -60,14 +68,15 @@ impl<A> ExternalScore<A> {
             timeout,
             retries: 2,
             backoff: Duration::from_secs(1),
+            patience: Patience::new(Duration::from_secs(300)),
             embeddings: false,
-            again: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
             interrupt: None,
         }
     }
 
     /// The most items in one batch (default 64 for a command, 32 for a service). Larger ones cost less each; but
-    /// what is in flight when the run ends early is asked again, so dear scores want small ones.
+    /// what is in flight when the run is killed is asked again, so dear scores want small ones.
     pub fn batch_size(mut self, items: usize) -> Self {
         self.batch_size = items;
         self
@@ -92,9 +101,15 @@ impl<A> ExternalScore<A> {
         self
     }
 
-    /// The wait before the first retry, doubled for each further one, up to a minute (default 1 s).
+    /// The wait before the first retry, doubled for each further one, up to half a minute (default 1 s).
     pub fn backoff(mut self, first: Duration) -> Self {
         self.backoff = first;
+        self
+    }
+
+    /// How long a scorer that is away is waited for (default 5 minutes).
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience.limit(patience);
         self
     }
 
@@ -114,53 +129,128 @@ impl<A> ExternalScore<A> {
     }
 }
 
-impl<A: Ask> Score for ExternalScore<A> {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let batch = self.sent(batch);
-        let mut answers = Answers::new(&batch)?;
+impl<A: Ask> ExternalScore<A> {
+    /// Asks until each item is answered or given up. What was answered stands in `answers`, whatever ends the asking.
+    fn until_answered(&self, batch: &DataFrame, answers: &mut Answers, keep: &mut Keep<'_>) -> Result<()> {
         let mut rest = batch.clone();
-        for retry in 0.. {
-            let wait = self.wait(self.timeout);
-            let mut attempt = answers.attempt();
-            let trouble = match self.scorer.ask(&rest, &mut attempt, &wait) {
-                Ok(()) => None,
-                Err(Trouble::Unanswered(trouble)) => Some(trouble),
-                Err(Trouble::Stop(error)) => return Err(error),
-            };
-            if trouble.as_ref().is_none_or(|trouble| !trouble.void) {
-                answers.take(attempt);
+        let (mut retry, mut waits, mut apart) = (0, 0, false);
+        loop {
+            let trouble = self.attempt(&rest, apart, answers)?;
+            let open = answers.unanswered();
+            if open.len() < rest.height() {
+                self.patience.heard();
+                waits = 0;
             }
-            let left = answers.unanswered();
-            if left.is_empty() {
+            if open.is_empty() {
                 if let Some(trouble) = trouble {
                     log::warn!("score: {} (all {} items are answered)", trouble.reason, rest.height());
                 }
-                break;
+                return Ok(());
             }
-            if wait.is_interrupted() {
-                return Err(Error::Interrupted);
+            let trouble = trouble.unwrap_or_else(Unanswered::left_out);
+            self.stop_if_interrupted()?;
+            let again = match trouble.kind {
+                Kind::Away => None,
+                Kind::Unusable => self.give_up(&trouble, batch.height(), answers)?,
+                _ if retry >= self.retries => self.give_up(&trouble, batch.height(), answers)?,
+                _ => Some(pause(self.backoff, retry)),
+            };
+            if answers.unanswered().is_empty() {
+                return Ok(());
             }
-            let trouble = trouble.unwrap_or_else(Unanswered::silence);
-            if !trouble.again || retry >= self.retries {
-                log::warn!("score: {}; {} of {} items failed", trouble.reason, left.len(), batch.height());
-                answers.fail(&trouble.reason);
-                break;
-            }
-            let pause = pause(self.backoff, retry, trouble.after);
-            log::warn!(
-                "score: {}; asking again for {} of {} items in {pause:?}",
-                trouble.reason,
-                left.len(),
-                batch.height()
-            );
+            rest = bridge::gather(batch, &open)?;
+            let pause = match again {
+                Some(pause) => {
+                    retry += 1;
+                    // One item that breaks the scorer is to fail alone.
+                    apart = retry == self.retries && trouble.kind != Kind::LeftOut;
+                    let (reason, left) = (&trouble.reason, open.len());
+                    log::warn!("score: {reason}; asking again for {left} of {} items in {pause:?}", batch.height());
+                    self.retried.fetch_add(open.len() as u64, Ordering::Relaxed);
+                    pause
+                }
+                None => {
+                    let away = || Error::Away { reason: trouble.reason.clone() };
+                    let left = self.patience.left(&trouble.reason).ok_or_else(away)?;
+                    (retry, apart) = (0, false);
+                    waits += 1;
+                    pause(self.backoff, waits - 1).max(trouble.after.unwrap_or_default()).min(left)
+                }
+            };
+            // A kill while nothing happens costs nothing.
+            answers.hand_over(keep)?;
             self.wait(Some(pause)).sleep();
-            if wait.is_interrupted() {
-                return Err(Error::Interrupted);
-            }
-            self.again.fetch_add(left.len() as u64, Ordering::Relaxed);
-            rest = bridge::gather(&batch, &left)?;
+            self.stop_if_interrupted()?;
         }
-        answers.into_frame()
+    }
+
+    /// Asks once for items, or once for each of them.
+    fn attempt(&self, items: &DataFrame, apart: bool, answers: &mut Answers) -> Result<Option<Unanswered>> {
+        if !apart {
+            return self.ask_once(items, answers);
+        }
+        let mut trouble = None;
+        for row in 0..items.height() {
+            let said = self.ask_once(&items.slice(row as i64, 1), answers)?;
+            let is_away = said.as_ref().is_some_and(|said| said.kind == Kind::Away);
+            trouble = said.or(trouble);
+            if is_away || self.wait(None).is_interrupted() {
+                break;
+            }
+        }
+        Ok(trouble)
+    }
+
+    fn ask_once(&self, items: &DataFrame, answers: &mut Answers) -> Result<Option<Unanswered>> {
+        let mut attempt = answers.attempt(items)?;
+        let trouble = match self.scorer.ask(items, &mut attempt, &self.wait(self.timeout)) {
+            Ok(()) => None,
+            Err(Trouble::Unanswered(trouble)) => Some(trouble),
+            Err(Trouble::Stop(error)) => return Err(error),
+        };
+        if trouble.as_ref().is_none_or(|trouble| !trouble.void) {
+            answers.take(attempt);
+        }
+        Ok(trouble)
+    }
+
+    /// What follows when asking again has not helped: the items fail, if it is clear that they are to blame, as others
+    /// were answered. Else the scorer is away, or the run stops.
+    fn give_up(&self, trouble: &Unanswered, asked: usize, answers: &mut Answers) -> Result<Option<Duration>> {
+        let (reason, open) = (&trouble.reason, answers.unanswered().len());
+        if open < asked || asked == 1 && self.patience.blames_the_item(trouble.kind) {
+            log::warn!("score: {reason}; {open} of {asked} items failed");
+            answers.fail(reason);
+            return Ok(None);
+        }
+        match trouble.kind {
+            Kind::Away | Kind::Slow => Ok(None),
+            Kind::Broken | Kind::LeftOut if self.patience.has_answered() => Ok(None),
+            _ => Err(Error::Score {
+                iteration: None,
+                reason: format!("{reason}, for each of {asked} items; mend the scorer, then go on with --resume"),
+            }),
+        }
+    }
+
+    fn stop_if_interrupted(&self) -> Result<()> {
+        if self.wait(None).is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
+
+impl<A: Ask> Score for ExternalScore<A> {
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        let mut answers = Answers::new(&self.sent(batch))?;
+        self.until_answered(&self.sent(batch), &mut answers, &mut |_| Ok(()))?;
+        answers.frame()
+    }
+
+    fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
+        let batch = self.sent(batch);
+        let mut answers = Answers::new(&batch)?;
+        let ended = self.until_answered(&batch, &mut answers, keep);
+        answers.hand_over(keep)?;
+        ended
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {
@@ -178,16 +268,15 @@ impl<A: Ask> Score for ExternalScore<A> {
         self.workers
     }
 
-    fn asked_again(&self) -> u64 {
-        self.again.load(Ordering::Relaxed)
+    fn retried(&self) -> u64 {
+        self.retried.load(Ordering::Relaxed)
     }
 
-    fn stderr_in(&self, folder: &Path) {
-        self.scorer.stderr_in(folder);
-    }
-
-    fn interrupt(&mut self, flag: Arc<AtomicBool>) {
-        self.interrupt = Some(flag);
+    fn begin(&mut self, session: &Session) {
+        self.interrupt = session.interrupt.clone();
+        self.retried.store(0, Ordering::Relaxed);
+        self.patience.begin(session.answered);
+        self.scorer.begin(session);
     }
 }
 
@@ -197,12 +286,11 @@ impl<A: std::fmt::Debug> std::fmt::Debug for ExternalScore<A> {
     }
 }
 
-/// The wait before the retry of that number, from 0: the first, then twice as long each time, without
-/// jitter, so that runs are alike. A server may ask for a longer one; none is longer than a minute.
-fn pause(first: Duration, retry: u32, asked: Option<Duration>) -> Duration {
-    const LONGEST: Duration = Duration::from_secs(60);
-    let own = first.saturating_mul(1 << retry.min(16));
-    own.max(asked.unwrap_or_default()).min(LONGEST)
+/// The wait before the retry of that number, from 0: the first, then twice as long each time up to half a minute,
+/// without jitter, so that runs are alike.
+fn pause(first: Duration, retry: u32) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(30);
+    first.saturating_mul(1 << retry.min(16)).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -210,12 +298,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_limit_and_a_server_may_lengthen_them() {
-        let first = Duration::from_secs(1);
-        let seconds = |retry, asked| pause(first, retry, asked).as_secs();
-        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(|retry| seconds(retry, None)), [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(seconds(0, Some(Duration::from_secs(7))), 7);
-        assert_eq!(seconds(4, Some(Duration::from_secs(7))), 16);
-        assert_eq!(seconds(0, Some(Duration::from_secs(86400))), 60);
+    fn waits_double_up_to_a_limit() {
+        let seconds = |retry| pause(Duration::from_secs(1), retry).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 5, 60].map(seconds), [1, 2, 4, 8, 16, 30, 30]);
     }
 }

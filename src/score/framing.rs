@@ -56,7 +56,7 @@ impl From<Trouble> for Fault {
 }
 
 fn said(reason: impl Into<String>) -> Fault {
-    Fault::Said(Trouble::unanswered(reason))
+    Fault::Said(Trouble::broken(reason))
 }
 
 /// A batch as it is sent.

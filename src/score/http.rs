@@ -1,15 +1,18 @@
 //! Scores by an HTTP service.
 
+use std::io::ErrorKind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use polars::prelude::DataFrame;
 use serde_json::{Value, json};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::answers::{Attempt, excerpt};
+use super::Session;
+use super::answers::{Answer, Attempt};
 use super::external::{Ask, ExternalScore};
-use super::json::{outcome, parse, put_record, records};
-use super::trouble::Trouble;
+use super::json::{parse, put_record, records, score_of};
+use super::secrets::{Secrets, expanded, parameter_with_a_secret};
+use super::trouble::{Kind, Trouble};
 use super::wait::Wait;
 use crate::error::{Doing, Error, Result, one_line};
 use crate::schema::{self, DB_IDX};
@@ -28,11 +31,16 @@ const LONGEST: u64 = 64 << 20;
 /// The list may also come bare. Objects may come in any order; numbers are in the order of the items, one for each.
 ///
 /// What happens to an item, [`ExternalScore`] says. Here,
-/// - status 408, 425, 429 or 5xx, no connection, a timeout, items left out and wrong ids are asked again, after the
-///   longer of our wait and `Retry-After` (a minute at most). The reasons are such as `HTTP 429`, `timeout after 60 s`,
-///   `connection: …`;
-/// - another status, or an answer that is not JSON or has no scores, is a failure at once, as asking again would give the
-///   same. Redirects are not followed.
+/// - the service is away while there is no connection, and with status 408, 409, 425, 429, 502 and 503; it is asked again
+///   after the longer of our wait and `Retry-After`. The reasons are such as `HTTP 429`, `connection: …`;
+/// - status 401 to 405, 407, 410, 451 and redirects, which are not followed, stop the run at once, with the service's words;
+/// - an answer that is not JSON or has no scores is not asked for again, as it would cost the same again;
+/// - another status, a time-out, a lost connection, items left out and wrong ids are no answer.
+///
+/// Each request has a header `Idempotency-Key`, the same whenever the same items are asked again because no answer came:
+/// a service that keeps its answers by it can give them again without working twice.
+///
+/// `${NAME}` in the URL stands for an environment variable, so that a key need not stand in files.
 ///
 /// A request in flight when the run is interrupted is left to itself; the service may still work on it.
 pub type HttpScore = ExternalScore<Http>;
@@ -42,6 +50,8 @@ pub struct Http {
     url: String,
     /// Header ⇒ environment variable. The values are read when they are sent, and are kept nowhere.
     headers: Vec<(String, String)>,
+    /// The run that asks, for the idempotency keys.
+    run: String,
     agent: ureq::Agent,
 }
 
@@ -57,7 +67,8 @@ impl HttpScore {
             .max_idle_connections(IDLE)
             .max_idle_connections_per_host(IDLE)
             .user_agent(concat!("uphill/", env!("CARGO_PKG_VERSION")));
-        let http = Http { url: url.into(), headers: Vec::new(), agent: config.build().into() };
+        let agent = config.build().into();
+        let http = Http { url: url.into(), headers: Vec::new(), run: String::new(), agent };
         ExternalScore::of(http, 32, Some(Duration::from_secs(60)))
     }
 
@@ -70,8 +81,8 @@ impl HttpScore {
 
 impl Http {
     /// The headers with their values. Messages name the variable, never the value.
-    fn secrets(&self) -> Result<Vec<(HeaderName, HeaderValue)>> {
-        let secret = |(name, variable): &(String, String)| {
+    fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>> {
+        let header = |(name, variable): &(String, String)| {
             let wrong = |what: &str| {
                 Error::Config(format!("score.headers: `{name}`: the environment variable `{variable}` {what}"))
             };
@@ -83,18 +94,37 @@ impl Http {
             value.set_sensitive(true);
             Ok((header, value))
         };
-        self.headers.iter().map(secret).collect()
+        self.headers.iter().map(header).collect()
     }
 
-    fn trouble(&self, error: ureq::Error, wait: &Wait) -> Trouble {
+    fn trouble(&self, error: ureq::Error, wait: &Wait, secrets: &Secrets) -> Trouble {
+        let reason = format!("connection: {}", secrets.redacted(&one_line(&error.to_string())));
         match error {
             ureq::Error::Timeout(_) => wait.timed_out(),
-            ureq::Error::BodyExceedsLimit(_) => Trouble::last(format!("answered more than {} MiB", LONGEST >> 20)),
-            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => wait.timed_out(),
-            ureq::Error::Io(error) => Trouble::unanswered(format!("connection: {}", one_line(&error.to_string()))),
+            ureq::Error::BodyExceedsLimit(_) => unusable(format!("answered more than {} MiB", LONGEST >> 20)),
             ureq::Error::BadUri(_) => Trouble::Stop(self.bad_url("is not a URL")),
-            error => Trouble::unanswered(format!("connection: {}", one_line(&error.to_string()))),
+            ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Rustls(_)
+            | ureq::Error::Tls(_) => Trouble::away(reason, None),
+            ureq::Error::Io(error) => match error.kind() {
+                ErrorKind::TimedOut => wait.timed_out(),
+                ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::NetworkDown
+                | ErrorKind::AddrNotAvailable => Trouble::away(reason, None),
+                _ => Trouble::broken(reason),
+            },
+            _ => Trouble::broken(reason),
         }
+    }
+
+    /// The same whenever this run asks for the same.
+    fn idempotency_key(&self, body: &[u8]) -> String {
+        let mut key = blake3::Hasher::new();
+        key.update(self.run.as_bytes()).update(&[0]).update(self.url.as_bytes()).update(&[0]).update(body);
+        key.finalize().to_hex()[..32].to_string()
     }
 
     /// The URL without what may be secret in it.
@@ -111,33 +141,50 @@ impl Http {
 impl Ask for Http {
     fn ask(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
         let body = serde_json::to_vec(&json!({"items": records(items)?})).doing("writing a batch")?;
-        let secrets = self.secrets()?;
+        let (headers, (url, in_url)) = (self.headers()?, expanded(&self.url)?);
+        let values = headers.iter().filter_map(|(_, value)| value.to_str().ok());
+        let secrets = Secrets::new(values.chain(in_url.iter().map(String::as_str)));
         let mut request = self
             .agent
-            .post(&self.url)
+            .post(&url)
             .config()
             .timeout_global(wait.limit())
             .build()
             .header("Content-Type", "application/json")
-            .header("Accept", "application/json");
-        for (name, value) in &secrets {
+            .header("Accept", "application/json")
+            .header("Idempotency-Key", self.idempotency_key(&body));
+        for (name, value) in &headers {
             request = request.header(name, value);
         }
         // On a thread, as nothing else ends a request before its time.
-        let answer = wait.run(move || request.send(&body[..]).and_then(Answer::read))?;
-        let answer = answer.ok_or_else(|| wait.timed_out())?.map_err(|error| self.trouble(error, wait))?;
+        let answer = wait.run(move || request.send(&body[..]).and_then(Reply::read))?;
+        let answer = answer.ok_or_else(|| wait.timed_out())?.map_err(|error| self.trouble(error, wait, &secrets))?;
+        let said = || match answer.body.trim_ascii() {
+            [] => format!("HTTP {}", answer.status),
+            body => format!("HTTP {}: {}", answer.status, secrets.excerpt(body)),
+        };
         match answer.status {
-            200..=299 => put_answers(&answer.body, items, attempt),
-            408 | 425 | 429 | 500.. => {
-                Err(Trouble::unanswered(format!("HTTP {}", answer.status)).after(answer.retry_after))
+            200..=299 => put_answers(&answer.body, items, attempt, &secrets),
+            408 | 409 | 425 | 429 | 502 | 503 => {
+                Err(Trouble::away(format!("HTTP {}", answer.status), answer.retry_after))
             }
-            status if answer.body.trim_ascii().is_empty() => Err(Trouble::last(format!("HTTP {status}"))),
-            status => Err(Trouble::last(format!("HTTP {status}: {}", redacted(&answer.body, &secrets)))),
+            504 => Err(Trouble::unanswered(Kind::Slow, "HTTP 504")),
+            500.. => Err(Trouble::broken(format!("HTTP {}", answer.status))),
+            300..=399 | 401..=405 | 407 | 410 | 451 => {
+                let reason = format!("{}; mend what it refuses, then go on with --resume", said());
+                Err(Trouble::Stop(Error::Score { iteration: None, reason }))
+            }
+            _ => Err(Trouble::broken(said())),
         }
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {
-        let url: Uri = self.url.parse().map_err(|_| self.bad_url("is not a URL"))?;
+        if let Some(parameter) = parameter_with_a_secret(&self.url) {
+            let variable = parameter.to_uppercase().replace('-', "_");
+            let what = format!("has a secret in it: name an environment variable, as in {parameter}=${{{variable}}}");
+            return Err(self.bad_url(&what));
+        }
+        let url: Uri = expanded(&self.url)?.0.parse().map_err(|_| self.bad_url("is not a URL"))?;
         if !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(self.bad_url("does not begin with http:// or https://"));
         }
@@ -145,8 +192,12 @@ impl Ask for Http {
             // It would be kept in run.json.
             return Err(self.bad_url("has a user name or password in it: send them in a header, by score.headers"));
         }
-        self.secrets()?;
+        self.headers()?;
         records(items).map(|_| ())
+    }
+
+    fn begin(&mut self, session: &Session) {
+        self.run = session.id.clone();
     }
 }
 
@@ -160,13 +211,13 @@ impl std::fmt::Debug for Http {
 }
 
 /// What a service answers.
-struct Answer {
+struct Reply {
     status: u16,
     retry_after: Option<Duration>,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl Reply {
     fn read(mut response: ureq::http::Response<ureq::Body>) -> std::result::Result<Self, ureq::Error> {
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
@@ -175,20 +226,21 @@ impl Answer {
             Err(_) if !(200..300).contains(&status) => Vec::new(),
             body => body?,
         };
-        Ok(Answer { status, retry_after, body })
+        Ok(Reply { status, retry_after, body })
     }
 }
 
 /// Takes the scores of a body: `{"scores": […]}` or a bare list, of objects or of numbers in order.
-fn put_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt) -> Result<(), Trouble> {
-    let answer = parse(body).map_err(Trouble::last)?;
+fn put_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt, secrets: &Secrets) -> Result<(), Trouble> {
+    let said = || secrets.excerpt(body);
+    let mut answer = parse(body).map_err(|_| unusable(format!("answered what is not JSON: {}", said())))?;
+    secrets.redact(&mut answer);
     let scores = match &answer {
         Value::Object(fields) => fields.get("scores").and_then(Value::as_array),
         Value::Array(scores) => Some(scores),
         _ => None,
     };
-    let scores =
-        scores.ok_or_else(|| Trouble::last(format!("answered JSON without a list `scores`: {}", excerpt(body))))?;
+    let scores = scores.ok_or_else(|| unusable(format!("answered JSON without a list `scores`: {}", said())))?;
     if !scores.is_empty() && scores.iter().all(Value::is_object) {
         return scores.iter().try_for_each(|score| put_record(score, attempt));
     }
@@ -200,21 +252,14 @@ fn put_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt) -> Result<
         return Err(Trouble::void(format!("answered {} numbers for {} items", scores.len(), items.height())));
     }
     for (item, score) in schema::u64s(items, DB_IDX)?.into_iter().zip(scores) {
-        attempt.put(item, outcome(Some(score), None))?;
+        attempt.put(item, Answer::new(score_of(Some(score), None), None, None))?;
     }
     Ok(())
 }
 
-/// The beginning of a body, without the secrets that a server may repeat in it.
-fn redacted(body: &[u8], secrets: &[(HeaderName, HeaderValue)]) -> String {
-    let mut text = String::from_utf8_lossy(body).into_owned();
-    for secret in secrets.iter().filter_map(|(_, value)| value.to_str().ok()) {
-        // Of `Bearer abc`, `abc` alone is one too.
-        for word in [secret].into_iter().chain(secret.split_whitespace()).filter(|word| word.len() > 3) {
-            text = text.replace(word, "***");
-        }
-    }
-    excerpt(text.as_bytes())
+/// What would cost the same again.
+fn unusable(reason: String) -> Trouble {
+    Trouble::unanswered(Kind::Unusable, reason)
 }
 
 /// How long a server asks to be left alone: in seconds, or until a date.
@@ -282,7 +327,6 @@ mod tests {
             format!("{score:?}"),
             r#"HttpScore { url: "https://example.org/score", headers: [("Authorization", "TOKEN")], .. }"#
         );
-        let secrets = [(HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer hunter2"))];
-        assert_eq!(redacted(b"no such token: hunter2", &secrets), "`no such token: ***`");
+        assert_eq!(Secrets::new(["Bearer hunter2"]).redacted("no such token: hunter2"), "no such token: ***");
     }
 }

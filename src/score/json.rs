@@ -3,10 +3,10 @@
 use polars::prelude::*;
 use serde_json::{Map, Value};
 
-use super::answers::{Attempt, excerpt, text_for_number};
+use super::answers::{Answer, Attempt, excerpt, text_for_number};
 use super::trouble::Trouble;
 use crate::error::{Doing, Error, Result};
-use crate::schema::{DB_IDX, REASON, SCORE};
+use crate::schema::{DB_IDX, OUTCOME, REASON, SCORE};
 
 /// One object per row, its keys in the order of the columns. Dates and times are ISO 8601 strings,
 /// decimals numbers; NaN and infinities, which JSON does not have, are null.
@@ -152,11 +152,11 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// The score that a value of the answer says, or why there is none.
-pub(super) fn outcome(score: Option<&Value>, reason: Option<&Value>) -> std::result::Result<f64, String> {
+pub(super) fn score_of(score: Option<&Value>, reason: Option<&str>) -> std::result::Result<f64, String> {
     match score {
         None | Some(Value::Null) => Err(match reason {
-            Some(Value::String(reason)) => reason.clone(),
-            _ => "no score".into(),
+            Some(reason) => reason.into(),
+            None => "no score".into(),
         }),
         Some(value) => number(value).ok_or_else(|| match value {
             Value::String(text) => text_for_number(text),
@@ -166,7 +166,7 @@ pub(super) fn outcome(score: Option<&Value>, reason: Option<&Value>) -> std::res
     }
 }
 
-/// Takes one answer, `{"db_idx": 17, "score": 0.5}`, optionally with `reason`. Other keys with
+/// Takes one answer, `{"db_idx": 17, "score": 0.5}`, optionally with `outcome` and `reason`. Other keys with
 /// numbers are parts of the score; keys with anything else are not kept.
 ///
 /// # Errors
@@ -175,10 +175,18 @@ pub(super) fn put_record(record: &Value, attempt: &mut Attempt) -> std::result::
     let without_id =
         || Trouble::void(format!("answered without a `db_idx`: {}", excerpt(record.to_string().as_bytes())));
     let record = record.as_object().ok_or_else(without_id)?;
-    let id = record.get(DB_IDX).and_then(Value::as_u64).ok_or_else(without_id)?;
-    let row = attempt.put(id, outcome(record.get(SCORE), record.get(REASON)))?;
+    let id = record.get(DB_IDX).ok_or_else(without_id)?;
+    let id = id.as_u64().ok_or_else(|| match number(id) {
+        Some(number) => {
+            Trouble::void(format!("answered `db_idx` as {number:?}, expected a whole number as it was sent"))
+        }
+        None => without_id(),
+    })?;
+    let text = |key| record.get(key).and_then(Value::as_str);
+    let answer = Answer::new(score_of(record.get(SCORE), text(REASON)), text(REASON), text(OUTCOME));
+    let row = attempt.put(id, answer)?;
     for (name, value) in record {
-        if let (Some(value), false) = (number(value), [DB_IDX, SCORE, REASON].contains(&name.as_str())) {
+        if let (Some(value), false) = (number(value), [DB_IDX, SCORE, OUTCOME, REASON].contains(&name.as_str())) {
             attempt.put_part(row, name, value);
         }
     }

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
+use super::trouble::Trouble;
 use super::wait::{Wait, start_thread};
 use crate::error::{Error, Result};
 use crate::folder;
@@ -42,10 +44,17 @@ impl Launch<'_> {
         command
     }
 
-    fn start(&self, command: &mut Command) -> Result<Process> {
-        let child = command
-            .spawn()
-            .map_err(|error| Error::Config(format!("score.command: cannot run `{}`: {error}", self.arguments[0])))?;
+    fn start(&self, command: &mut Command) -> Result<Process, Trouble> {
+        let child = command.spawn().map_err(|error| {
+            let reason = format!("score.command: cannot run `{}`: {error}", self.arguments[0]);
+            match error.raw_os_error().map(Errno::from_raw_os_error) {
+                // Too many processes, no memory: that may pass.
+                Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::TXTBSY) => {
+                    Trouble::away(reason, None)
+                }
+                _ => Trouble::Stop(Error::Config(reason)),
+            }
+        })?;
         // From here on the guard reaps it.
         let mut process = Process { child, drains: Vec::new() };
         if let (Some(capture), Some(pipe)) = (&self.stderr, process.child.stderr.take()) {
@@ -55,7 +64,7 @@ impl Launch<'_> {
     }
 
     /// Starts a process that takes nothing from standard input; what it prints is captured with its errors.
-    pub(super) fn run(&self) -> Result<Process> {
+    pub(super) fn run(&self) -> Result<Process, Trouble> {
         let mut command = self.command();
         command.stdin(Stdio::null()).stdout(if self.stderr.is_some() { Stdio::piped() } else { Stdio::null() });
         let mut process = self.start(&mut command)?;
@@ -150,7 +159,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(launch: &Launch<'_>) -> Result<Self> {
+    pub(super) fn start(launch: &Launch<'_>) -> Result<Self, Trouble> {
         let mut command = launch.command();
         let mut process = launch.start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let (send, messages) = channel();

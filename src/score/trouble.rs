@@ -13,47 +13,62 @@ pub enum Trouble {
     Stop(Error),
 }
 
-/// Why items are without an answer, and what follows from it.
+/// Why items are without an answer.
 #[derive(Debug)]
 pub struct Unanswered {
     pub(super) reason: String,
+    pub(super) kind: Kind,
     /// Whether nothing that this attempt answered counts.
     pub(super) void: bool,
-    /// Whether asking again may help.
-    pub(super) again: bool,
     /// How long the other side asks to be left alone.
     pub(super) after: Option<Duration>,
 }
 
+/// Who is to be blamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nobody looked at the items: no connection, too busy, no process can be started.
+    Away,
+    /// Nothing came in time: an item takes too long, or the scorer hangs.
+    Slow,
+    /// The scorer broke over the items: it exited, said what is no answer, mixed up ids.
+    Broken,
+    /// It answered, and asking again would only cost the same answer again.
+    Unusable,
+    /// It ended its answers, and left items out.
+    LeftOut,
+}
+
 impl Unanswered {
+    fn new(kind: Kind, reason: impl Into<String>) -> Self {
+        Unanswered { reason: reason.into(), kind, void: false, after: None }
+    }
+
     /// The scorer ended its answers, and left items out.
-    pub(super) fn silence() -> Self {
-        Unanswered { reason: "no answer".into(), void: false, again: true, after: None }
+    pub(super) fn left_out() -> Self {
+        Self::new(Kind::LeftOut, "no answer")
     }
 }
 
 impl Trouble {
-    /// What was answered counts; the rest is asked again.
-    pub(super) fn unanswered(reason: impl Into<String>) -> Self {
-        Trouble::Unanswered(Unanswered { reason: reason.into(), void: false, again: true, after: None })
+    /// What was answered counts; the rest is without an answer.
+    pub(super) fn unanswered(kind: Kind, reason: impl Into<String>) -> Self {
+        Trouble::Unanswered(Unanswered::new(kind, reason))
     }
 
-    /// The ids are wrong, so none of the attempt's scores can be trusted; all is asked again.
+    /// The scorer broke.
+    pub(super) fn broken(reason: impl Into<String>) -> Self {
+        Self::unanswered(Kind::Broken, reason)
+    }
+
+    /// The ids are wrong, so none of the attempt's scores can be trusted.
     pub(super) fn void(reason: impl Into<String>) -> Self {
-        Trouble::Unanswered(Unanswered { reason: reason.into(), void: true, again: true, after: None })
+        Trouble::Unanswered(Unanswered { void: true, ..Unanswered::new(Kind::Broken, reason) })
     }
 
-    /// Asking again would give the same.
-    pub(super) fn last(reason: impl Into<String>) -> Self {
-        Trouble::Unanswered(Unanswered { reason: reason.into(), void: true, again: false, after: None })
-    }
-
-    /// The other side asks for a wait.
-    pub(super) fn after(mut self, wait: Option<Duration>) -> Self {
-        if let Trouble::Unanswered(unanswered) = &mut self {
-            unanswered.after = wait;
-        }
-        self
+    /// Nobody looked; the other side may say for how long.
+    pub(super) fn away(reason: impl Into<String>, after: Option<Duration>) -> Self {
+        Trouble::Unanswered(Unanswered { after, ..Unanswered::new(Kind::Away, reason) })
     }
 }
 

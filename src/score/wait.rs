@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::trouble::Trouble;
+use super::trouble::{Kind, Trouble};
 use crate::error::{Error, Result};
 
 /// How often a wait looks whether the run is interrupted.
@@ -86,7 +86,8 @@ impl Wait {
 
     /// The trouble of an answer that did not come within the limit.
     pub(super) fn timed_out(&self) -> Trouble {
-        Trouble::unanswered(format!("timeout after {} s", self.limit.unwrap_or_default().as_secs_f64()))
+        let reason = format!("timeout after {} s", self.limit.unwrap_or_default().as_secs_f64());
+        Trouble::unanswered(Kind::Slow, reason)
     }
 }
 

@@ -86,11 +86,14 @@ pub fn assert_answers(answers: &DataFrame, expected: &[Result<(), &str>]) {
     let scores: Vec<Option<f64>> = answers.column("score").expect("score").f64().expect("f64").iter().collect();
     let right = f64s(&batch(expected.len() as u64), "qed");
     let reasons = answers.column("reason").expect("reason").str().expect("strings");
+    let outcomes = answers.column("outcome").expect("outcome").str().expect("strings");
     for (item, expected) in expected.iter().enumerate() {
         match expected {
             Ok(()) => assert_eq!((scores[item], reasons.get(item)), (Some(right[item]), None), "item {item}"),
             Err(reason) => assert_eq!((scores[item], reasons.get(item)), (None, Some(*reason)), "item {item}"),
         }
+        let outcome = if expected.is_ok() { "scored" } else { "failed" };
+        assert_eq!(outcomes.get(item), Some(outcome), "item {item}");
     }
 }
 

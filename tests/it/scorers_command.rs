@@ -41,33 +41,53 @@ fn parquet(counter: &Counter, behaviour: &str) -> CommandScore {
 fn outcome(score: CommandScore, counter: &Counter, expected: [Result<(), &str>; 6], again: u64, processes: usize) {
     let answers = score.score(&batch(6)).expect("failures are data");
     assert_answers(&answers, &expected);
-    assert_eq!(score.asked_again(), again, "items asked again");
+    assert_eq!(score.retried(), again, "items asked again");
     drop(score);
     assert_eq!(counter.processes(), processes, "processes started");
     counter.assert_all_gone();
 }
 
-/// As [`outcome`], of a scorer of which each process answers two items, then fails.
-fn two_by_two(behaviour: &str, reason: &str) {
+/// Asks for six items a scorer that answers none of them, and has never answered: asserts the words it stops the run with.
+fn stops(score: CommandScore, counter: &Counter, reason: &str, processes: usize) {
+    let error = score.score(&batch(6)).expect_err("nothing came").to_string();
+    assert_eq!(error, format!("score: {reason}, for each of 6 items; mend the scorer, then go on with --resume"));
+    drop(score);
+    assert_eq!(counter.processes(), processes, "processes started");
+    counter.assert_all_gone();
+}
+
+/// As [`outcome`], of a scorer of which each process answers two items of a batch, then fails: asked for one at a time, it
+/// answers them all.
+fn two_by_two(behaviour: &str) {
     let counter = Counter::new();
     let score = jsonl(&counter, behaviour, &[]).timeout(Duration::from_secs(3));
-    outcome(score, &counter, [OK, OK, OK, OK, Err(reason), Err(reason)], 4, 2);
-    assert_eq!(counter.items(), [0, 1, 2, 3], "what was answered before the failure is not asked again");
+    outcome(score, &counter, [OK; 6], 4, 2);
+    assert_eq!(counter.items(), [0, 1, 2, 3, 4, 5], "what was answered before the failure is not asked again");
 }
 
 #[test]
-fn a_process_that_exits_mid_batch_keeps_its_answers_and_the_rest_is_asked_again() {
-    two_by_two("exits", "exited with status 3");
+fn a_process_that_fails_mid_batch_keeps_its_answers_and_the_rest_is_asked_for_one_by_one() {
+    for behaviour in ["exits", "killed", "hangs", "closes", "prints", "long line"] {
+        two_by_two(behaviour);
+    }
 }
 
 #[test]
-fn a_process_that_is_killed_by_a_signal_is_named_so() {
-    two_by_two("killed", "killed by signal 9");
-}
-
-#[test]
-fn a_process_that_hangs_is_killed_after_the_timeout() {
-    two_by_two("hangs", "timeout after 3 s");
+fn the_item_that_breaks_the_scorer_fails_alone_and_its_reason_says_how() {
+    for (behaviour, reason) in [
+        ("exits", "exited with status 3"),
+        ("killed", "killed by signal 9"),
+        ("closes", "closed its standard output"),
+        ("prints", "answered what is not JSON: `Loading model`"),
+        ("hangs", "timeout after 3 s"),
+    ] {
+        let counter = Counter::new();
+        let score = jsonl(&counter, &format!("{behaviour} at 2"), &[]).timeout(Duration::from_secs(3));
+        let answers = score.score(&batch(6)).expect("failures are data");
+        assert_answers(&answers, &[OK, OK, Err(reason), OK, OK, OK]);
+        drop(score);
+        counter.assert_all_gone();
+    }
 }
 
 #[test]
@@ -77,21 +97,6 @@ fn what_a_hanging_process_started_is_killed_with_it() {
     let reason = Err("timeout after 3 s");
     // The second of the two processes is what the first one started.
     outcome(score, &counter, [OK, OK, reason, reason, reason, reason], 0, 2);
-}
-
-#[test]
-fn a_process_that_closes_its_output_but_lives_is_replaced() {
-    two_by_two("closes", "closed its standard output");
-}
-
-#[test]
-fn text_between_the_answers_is_no_answer() {
-    two_by_two("prints", "answered what is not JSON: `Loading model`");
-}
-
-#[test]
-fn a_very_long_line_is_cut_off_at_a_limit() {
-    two_by_two("long line", "answered a line of more than 64 MiB");
 }
 
 #[test]
@@ -118,13 +123,21 @@ fn too_few_answers_leave_items_without_one() {
 fn wrong_ids_void_the_attempt_since_scores_may_be_mixed_up() {
     for (behaviour, reason) in [
         ("many", "answered for item 1000000, which was not asked"),
-        ("twice", "answered item 0 twice"),
+        ("twice", "answered item 5 twice"),
+        ("wrong ids", "answered for item 6, which was not asked"),
+        ("float ids", "answered `db_idx` as 5.0, expected a whole number as it was sent"),
+    ] {
+        // The second attempt asks for the items one by one, each of a process of its own.
+        let counter = Counter::new();
+        stops(jsonl(&counter, behaviour, &[]), &counter, reason, 7);
+    }
+    for (behaviour, reason) in [
+        ("many", "answered for item 1000000, which was not asked"),
+        ("twice", "answered item 5 twice"),
         ("wrong ids", "answered for item 6, which was not asked"),
     ] {
         let counter = Counter::new();
-        outcome(jsonl(&counter, behaviour, &[]), &counter, [Err(reason); 6], 6, 2);
-        let counter = Counter::new();
-        outcome(arrow(&counter, behaviour, &[]), &counter, [Err(reason); 6], 6, 2);
+        stops(arrow(&counter, behaviour, &[]), &counter, reason, 7);
     }
 }
 
@@ -164,31 +177,37 @@ fn an_arrow_stream_that_is_cut_off_or_none_at_all_is_asked_again() {
         ("without ids", "answered without a column `db_idx` (there are: score)"),
     ] {
         let counter = Counter::new();
-        outcome(arrow(&counter, behaviour, &[]), &counter, [Err(reason); 6], 6, 2);
+        stops(arrow(&counter, behaviour, &[]), &counter, reason, 7);
         let counter = Counter::new();
         let once = counter.file("once").to_string_lossy().into_owned();
         outcome(arrow(&counter, behaviour, &[&once]), &counter, [OK; 6], 6, 2);
     }
-    let counter = Counter::new();
-    let reason = Err("timeout after 3 s");
-    outcome(arrow(&counter, "hangs", &[]).timeout(Duration::from_secs(3)).retries(0), &counter, [reason; 6], 0, 1);
 }
 
 #[test]
-fn a_process_for_each_batch_fails_by_its_status_its_file_or_the_timeout() {
+fn a_batch_that_is_not_answered_in_time_has_not_been_asked() {
+    let counter = Counter::new();
+    for score in [arrow(&counter, "hangs", &[]), parquet(&counter, "hangs")] {
+        let score = score.timeout(Duration::from_secs(3)).retries(0).patience(Duration::ZERO);
+        let error = score.score(&batch(6)).expect_err("nobody answered");
+        assert!(matches!(error, uphill::Error::Away { .. }), "{error}");
+        assert!(error.to_string().starts_with("score: timeout after 3 s; "), "{error}");
+    }
+    counter.assert_all_gone();
+}
+
+#[test]
+fn a_process_for_each_batch_fails_by_its_status_or_its_file() {
     for (behaviour, reason) in [
         ("exits", "exited with status 3"),
         ("nothing", "wrote no output file"),
         ("not parquet", "wrote an output file that is not Parquet"),
     ] {
         let counter = Counter::new();
-        outcome(parquet(&counter, behaviour), &counter, [Err(reason); 6], 6, 2);
+        stops(parquet(&counter, behaviour), &counter, reason, 7);
         let messages = std::fs::read_to_string(counter.file("stderr.log")).expect("captured");
         assert!(messages.contains("a line that is no answer"), "what it prints is kept with its errors: {messages}");
     }
-    let counter = Counter::new();
-    let reason = Err("timeout after 3 s");
-    outcome(parquet(&counter, "hangs").timeout(Duration::from_secs(3)).retries(0), &counter, [reason; 6], 0, 1);
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Server {
     fn outcome(&self, behaviour: &str, expected: [Result<(), &str>; 6], again: u64) {
         let score = self.score(behaviour);
         assert_answers(&score.score(&batch(6)).expect("failures are data"), &expected);
-        assert_eq!(score.asked_again(), again, "{behaviour}: items asked again");
+        assert_eq!(score.retried(), again, "{behaviour}: items asked again");
     }
 }
 
@@ -61,56 +61,78 @@ fn scores_come_as_objects_or_as_numbers_in_order() {
 }
 
 #[test]
-fn a_server_that_is_busy_or_broken_for_a_while_is_asked_again() {
+fn a_server_that_is_away_or_broken_for_a_while_is_asked_again() {
     let server = Server::start();
     // 429 comes with Retry-After: 1; the server answers 404 to who comes earlier.
-    for behaviour in ["429/1", "500/1", "503/1", "reset/1"] {
-        server.outcome(behaviour, [OK; 6], 6);
+    for (behaviour, again) in [("429/1", 0), ("503/1", 0), ("500/1", 6), ("reset/1", 6)] {
+        server.outcome(behaviour, [OK; 6], again);
     }
     assert_eq!(server.counter.items().len(), 4 * 6, "each item is scored once by each");
 }
 
 #[test]
-fn a_server_that_stays_broken_fails_the_items() {
+fn a_server_that_stays_away_has_not_been_asked() {
     let server = Server::start();
-    server.outcome("429", [Err("HTTP 429"); 6], 6);
-    server.outcome("500", [Err("HTTP 500"); 6], 6);
-    let score = server.score("reset");
-    let answers = score.score(&batch(2)).expect("failures are data");
-    assert_eq!(answers.column("score").expect("score").null_count(), 2);
-    let reason =
-        answers.column("reason").expect("reason").str().expect("strings").get(0).expect("a reason").to_string();
-    assert!(reason.starts_with("connection: "), "{reason}");
-    assert_eq!(score.asked_again(), 2);
+    for (behaviour, reason) in [("429", "HTTP 429"), ("503", "HTTP 503")] {
+        let score = server.score(behaviour).patience(Duration::from_secs(2)).backoff(Duration::from_millis(100));
+        let error = score.score(&batch(6)).expect_err("nobody answered");
+        assert!(matches!(error, uphill::Error::Away { .. }), "{error}");
+        assert!(error.to_string().starts_with(&format!("score: {reason}; ")), "{error}");
+        assert_eq!(score.retried(), 0);
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let score = HttpScore::new(format!("http://127.0.0.1:{port}")).patience(Duration::ZERO);
+    let error = score.score(&batch(1)).expect_err("nobody answered");
+    assert!(matches!(error, uphill::Error::Away { .. }), "{error}");
+    assert!(error.to_string().starts_with("score: connection: "), "{error}");
+}
+
+#[test]
+fn a_server_that_has_never_answered_stops_the_run_with_its_words() {
+    let server = Server::start();
+    let stops = |behaviour: &str| server.score(behaviour).score(&batch(6)).expect_err("stopped").to_string();
+    let mend = "for each of 6 items; mend the scorer, then go on with --resume";
+    assert_eq!(stops("500"), format!("score: HTTP 500, {mend}"));
+    assert!(stops("reset").starts_with("score: connection: "));
+    // These would cost the same again, or are refusals: they are not asked a second time.
+    assert_eq!(stops("html"), format!("score: answered what is not JSON: `<html>Welcome</html>`, {mend}"));
+    let other = "answered JSON without a list `scores`: `{\"results\": []}`";
+    assert_eq!(stops("other-json"), format!("score: {other}, {mend}"));
+    assert_eq!(stops("huge"), format!("score: answered more than 64 MiB, {mend}"));
+    let mend = "mend what it refuses, then go on with --resume";
+    assert_eq!(stops("404"), format!("score: HTTP 404: `no such model: None`; {mend}"));
+    assert_eq!(stops("302"), format!("score: HTTP 302; {mend}"));
+    let score = server.score("html");
+    assert!(score.score(&batch(6)).is_err());
+    assert_eq!(score.retried(), 0);
 }
 
 #[test]
 fn a_body_that_comes_too_slowly_is_a_timeout() {
     let server = Server::start();
-    let score = server.score("slow").timeout(Duration::from_secs(2)).retries(0);
-    assert_answers(&score.score(&batch(6)).expect("failures are data"), &[Err("timeout after 2 s"); 6]);
+    let score = server.score("slow").timeout(Duration::from_secs(2)).retries(0).patience(Duration::ZERO);
+    let error = score.score(&batch(6)).expect_err("nobody answered").to_string();
+    assert!(error.starts_with("score: timeout after 2 s; "), "{error}");
     let score = server.score("slow/1").timeout(Duration::from_secs(4));
     assert_answers(&score.score(&batch(6)).expect("answers"), &[OK; 6]);
 }
 
 #[test]
-fn nobody_listening_is_a_failure_of_the_items() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-    let score = HttpScore::new(format!("http://127.0.0.1:{port}")).retries(0);
-    let answers = score.score(&batch(1)).expect("failures are data");
-    let reason =
-        answers.column("reason").expect("reason").str().expect("strings").get(0).expect("a reason").to_string();
-    assert!(reason.starts_with("connection: "), "{reason}");
-}
-
-#[test]
-fn what_will_not_get_better_is_not_asked_again() {
+fn the_same_items_are_asked_for_by_the_same_idempotency_key() {
     let server = Server::start();
-    server.outcome("html", [Err("answered what is not JSON: `<html>Welcome</html>`"); 6], 0);
-    server.outcome("other-json", [Err("answered JSON without a list `scores`: `{\"results\": []}`"); 6], 0);
-    server.outcome("404", [Err("HTTP 404: `no such model: None`"); 6], 0);
-    server.outcome("302", [Err("HTTP 302"); 6], 0);
-    server.outcome("huge", [Err("answered more than 64 MiB"); 6], 0);
+    let keys = |behaviour: &str, items: u64| {
+        server.score(behaviour).score(&batch(items)).expect("answers");
+        let lines = std::fs::read_to_string(server.counter.file("counter.keys")).expect("keys");
+        std::fs::remove_file(server.counter.file("counter.keys")).expect("removed");
+        lines.lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    // The answer to the first request is lost on its way.
+    let twice = keys("reset/1", 1);
+    assert_eq!(twice.len(), 2, "{twice:?}");
+    assert_eq!(twice[0], twice[1]);
+    assert_eq!(twice[0].len(), 32);
+    let others = keys("good", 2);
+    assert_ne!(others[0], twice[0]);
 }
 
 #[test]
@@ -125,9 +147,17 @@ fn items_are_matched_and_checked_as_for_commands() {
         server.outcome(behaviour, [OK, Err(reason), OK, Err(reason), OK, Err(reason)], 0);
     }
     server.outcome("few", [OK, OK, OK, OK, OK, Err("no answer")], 1);
-    server.outcome("many", [Err("answered for item 1000000, which was not asked"); 6], 6);
-    server.outcome("few-numbers", [Err("answered 5 numbers for 6 items"); 6], 6);
-    server.outcome("wrong-ids", [Err("answered for item 6, which was not asked"); 6], 6);
+    for (behaviour, reason) in [
+        ("many", "answered for item 1000000, which was not asked"),
+        ("wrong-ids", "answered for item 6, which was not asked"),
+        ("float-ids", "answered `db_idx` as 5.0, expected a whole number as it was sent"),
+    ] {
+        let error = server.score(behaviour).score(&batch(6)).expect_err("nothing counts").to_string();
+        assert!(error.starts_with(&format!("score: {reason}, for each of 6 items; ")), "{error}");
+    }
+    let rejected = server.score("rejects").score(&batch(4)).expect("answers");
+    let outcomes = rejected.column("outcome").expect("outcome").str().expect("strings");
+    assert_eq!(outcomes.iter().flatten().collect::<Vec<_>>(), ["rejected", "scored", "scored", "rejected"]);
 }
 
 #[test]

@@ -36,14 +36,17 @@ if os.path.exists(counter + ".good") or len(sys.argv) > 3 and not may_misbehave(
 
 
 def answer(db_idx, score, **more):
-    append(counter, db_idx)
+    append(counter, int(db_idx))
     out.write(json.dumps({"db_idx": db_idx, "score": score, **more}) + "\n")
     out.flush()
 
 
-def misbehave(answered):
-    """Some processes go wrong after two answers."""
-    if answered != 2:
+def misbehave(answered, db_idx):
+    """Some processes go wrong after two answers, some at an item: `exits at 17`."""
+    global behaviour
+    if behaviour.endswith(f" at {db_idx}"):
+        behaviour = behaviour.split(" at ")[0]
+    elif answered != 2 or " at " in behaviour:
         return
     if behaviour == "exits":
         sys.exit(3)
@@ -86,6 +89,12 @@ def score_one(position, item):
     if behaviour == "floods":
         for _ in range(8):
             sys.stderr.write("y" * (1 << 20))
+    if behaviour == "float ids":
+        db_idx = float(db_idx)
+    if behaviour == "rejects" and db_idx % 3 == 0:
+        return answer(db_idx, None, outcome="rejected", reason="a known toxin")
+    if behaviour == "taken names":
+        return answer(db_idx, score, distance=1.0, iteration=2, evaluation=3, _x=4, energy=-score)
     answer(db_idx + 1 if behaviour == "wrong ids" else db_idx, score)
 
 
@@ -105,7 +114,7 @@ def score_all(items):
     if behaviour == "few":
         items = items[:-1]
     for position, item in enumerate(items):
-        misbehave(position)
+        misbehave(position, item["db_idx"])
         score_one(position, item)
     if behaviour == "many":
         answer(1_000_000, 0.5)

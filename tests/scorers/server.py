@@ -38,7 +38,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
-        _, behaviour, *times = self.path.split("/")
+        _, behaviour, *times = self.path.split("?")[0].split("/")
+        with lock, open(counter + ".keys", "a") as file:
+            file.write(f"{self.headers['Idempotency-Key']}\n")
         with lock:
             requests[self.path] = requests.get(self.path, 0) + 1
             early = time.monotonic() - last.get(self.path, -10) < 1
@@ -56,6 +58,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(429, "slow down", [("Retry-After", "1")])
         if behaviour in ("500", "503"):
             return self.reply(int(behaviour), "oops")
+        if behaviour == "dead":
+            return self.reply(401, f"token {self.headers['Authorization']} has expired")
         if behaviour in ("early", "404"):
             return self.reply(404, f"no such model: {self.headers['Authorization']}")
         if behaviour == "302":
@@ -95,6 +99,14 @@ class Handler(BaseHTTPRequestHandler):
             answers.append({"db_idx": 1_000_000, "score": 0.5})
         if behaviour == "wrong-ids":
             answers = [{**answer, "db_idx": answer["db_idx"] + 1} for answer in answers]
+        if behaviour == "float-ids":
+            answers = [{**answer, "db_idx": float(answer["db_idx"])} for answer in answers]
+        if behaviour == "rejects":
+            rejected = {"score": None, "outcome": "rejected", "reason": "a known toxin"}
+            answers = [{**answer, **(rejected if answer["db_idx"] % 3 == 0 else {})} for answer in answers]
+        if behaviour == "repeats":
+            reason = f"no score for {self.headers['Authorization']} of {self.path}"
+            answers = [{**answer, "score": None, "reason": reason} for answer in answers]
         if behaviour == "embeddings":
             answers = [{"db_idx": item["db_idx"], "score": len(item.get("embedding", []))} for item in items]
         if behaviour == "numbers":

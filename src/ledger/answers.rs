@@ -1,0 +1,143 @@
+//! What came back for each item that a run asked about.
+
+use std::collections::BTreeMap;
+
+use polars::prelude::*;
+
+use crate::error::{Doing, Error, Result};
+use crate::outcome::{OPEN, Outcome};
+use crate::schema::{self, DB_IDX, EVALUATION, OUTCOME, RAW_SCORE, REASON, SCORE};
+use crate::score::is_part;
+
+/// What came back for an item.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Answer {
+    /// `None` while only parts of the score are known.
+    pub(super) outcome: Option<Outcome>,
+    /// As the scorer gave it.
+    score: Option<f64>,
+    reason: Option<String>,
+    parts: Vec<Option<f64>>,
+}
+
+/// The answers of the items asked, and of some that a killed process paid for
+/// and the strategy has not come to again yet.
+#[derive(Default)]
+pub(super) struct Answers {
+    of: PlHashMap<u64, Answer>,
+    /// The score's parts and their places in [`Answer::parts`]. By name, so that the order in which batches
+    /// come back does not show: a batch whose items all failed has no parts.
+    parts: BTreeMap<String, usize>,
+}
+
+impl Answers {
+    /// What became of an item, if that is known.
+    pub(super) fn outcome(&self, item: u64) -> Option<Outcome> {
+        self.of.get(&item)?.outcome
+    }
+
+    pub(super) fn reason(&self, item: u64) -> Option<&str> {
+        self.of.get(&item)?.reason.as_deref()
+    }
+
+    /// Takes a score that was paid for before.
+    pub(super) fn take_score(&mut self, item: u64, score: f64) {
+        let outcome = Some(Outcome::Scored);
+        self.of.insert(item, Answer { outcome, score: Some(score), reason: None, parts: Vec::new() });
+    }
+
+    /// Forgets that an item failed, but not which parts are known.
+    pub(super) fn reopen(&mut self, item: u64) {
+        if let Some(answer) = self.of.get_mut(&item) {
+            (answer.outcome, answer.reason) = (None, None);
+        }
+    }
+
+    /// Takes answers: `db_idx`, `score`, `outcome`, `reason`, then parts. Without an outcome, as in format 1, the score
+    /// tells it.
+    pub(super) fn record(&mut self, answers: &DataFrame) -> Result<()> {
+        let mut parts = Vec::new();
+        for column in answers.columns().iter().filter(|column| is_part(column.name())) {
+            let next = self.parts.len();
+            let place = *self.parts.entry(column.name().to_string()).or_insert(next);
+            parts.push((place, schema::scores(answers, column.name())?));
+        }
+        let (scores, outcomes) = (schema::scores(answers, SCORE)?, outcomes(answers)?);
+        let reasons = answers.column(REASON).doing("answers")?.str().doing("answers")?.clone();
+        for (row, item) in schema::u64s(answers, DB_IDX)?.into_iter().enumerate() {
+            let mut values = vec![None; if parts.is_empty() { 0 } else { self.parts.len() }];
+            for (place, part) in &parts {
+                values[*place] = part[row];
+            }
+            let reason = reasons.get(row).map(str::to_string);
+            self.of.insert(item, Answer { outcome: outcomes[row], score: scores[row], reason, parts: values });
+        }
+        Ok(())
+    }
+
+    /// Takes the answers of a scored frame, as the log keeps it.
+    pub(super) fn record_logged(&mut self, scored: &DataFrame) -> Result<()> {
+        let mut answers = scored.clone();
+        if scored.column(RAW_SCORE).is_ok() {
+            answers = answers.drop(SCORE).doing("replaying")?;
+            answers.rename(RAW_SCORE, SCORE.into()).doing("replaying")?;
+        }
+        let columns: Vec<String> = schema::names(&answers).into_iter().map(str::to_string).collect();
+        let first = columns.iter().position(|name| name == REASON).map_or(columns.len(), |position| position + 1);
+        let known = [DB_IDX, SCORE, OUTCOME, REASON].into_iter().filter(|name| answers.column(name).is_ok());
+        let parts = columns[first..].iter().map(String::as_str).filter(|name| *name != EVALUATION);
+        let columns: Vec<&str> = known.chain(parts).collect();
+        self.record(&answers.select(columns).doing("replaying")?)
+    }
+
+    /// The parts of items that are known of a score's, as columns; none where nothing is known.
+    pub(super) fn known_parts(&self, items: &[u64], names: &[&str]) -> Vec<Column> {
+        let column = |name: &&str| {
+            let place = *self.parts.get(*name)?;
+            let part = |item| self.of.get(item)?.parts.get(place).copied().flatten();
+            let values: Vec<Option<f64>> = items.iter().map(part).collect();
+            values.iter().any(Option::is_some).then(|| Column::new((*name).into(), values))
+        };
+        names.iter().filter_map(column).collect()
+    }
+
+    /// Adds `score`, `raw_score` if smaller is better, `outcome`, `reason` and the parts to a results frame.
+    pub(super) fn annotate(&self, mut results: DataFrame, minimize: bool) -> Result<DataFrame> {
+        let missing = || Error::contract("score", DB_IDX, "an answer for each item", "none");
+        let answers = schema::u64s(&results, DB_IDX)?;
+        let answers = answers.iter().map(|item| self.of.get(item).ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
+        let raw: Vec<Option<f64>> = answers.iter().map(|answer| answer.score).collect();
+        let mut add = |column: Column| results.with_column(column).map(|_| ()).doing("adding scores");
+        if minimize {
+            add(Column::new(SCORE.into(), raw.iter().map(|score| score.map(|score| -score)).collect::<Vec<_>>()))?;
+            add(Column::new(RAW_SCORE.into(), raw))?;
+        } else {
+            add(Column::new(SCORE.into(), raw))?;
+        }
+        let outcomes: StringChunked = answers.iter().map(|answer| answer.outcome.map(Outcome::name)).collect();
+        add(outcomes.with_name(OUTCOME.into()).into_column())?;
+        let reasons: StringChunked = answers.iter().map(|answer| answer.reason.as_deref()).collect();
+        add(reasons.with_name(REASON.into()).into_column())?;
+        for (name, part) in &self.parts {
+            let values: Vec<Option<f64>> =
+                answers.iter().map(|answer| answer.parts.get(*part).copied().flatten()).collect();
+            add(Column::new(name.as_str().into(), values))?;
+        }
+        Ok(results)
+    }
+}
+
+/// What became of each row; `None` where only parts are known.
+pub(super) fn outcomes(frame: &DataFrame) -> Result<Vec<Option<Outcome>>> {
+    let scores = schema::scores(frame, SCORE)?;
+    let of_score = |score: Option<f64>| Some(Outcome::of_score(score));
+    let Ok(column) = frame.column(OUTCOME) else { return Ok(scores.into_iter().map(of_score).collect()) };
+    let names = column.str().doing("outcomes")?;
+    let wrong = |name: &str| Error::contract("frame", OUTCOME, "scored, rejected or failed", name);
+    let outcome = |(name, score): (Option<&str>, Option<f64>)| match name {
+        None => Ok(of_score(score)),
+        Some(OPEN) => Ok(None),
+        Some(name) => Outcome::named(name).map(Some).ok_or_else(|| wrong(name)),
+    };
+    names.iter().zip(scores).map(outcome).collect()
+}
