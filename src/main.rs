@@ -463,6 +463,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
         json!({
             "dataset": path,
             "rows": identity.rows,
+            "rows without an embedding": identity.without_embedding,
             "dim": identity.dim,
             "metric": identity.metric,
             "index": index.map_or("none: searches are exact".into(), |index| index.kind.clone()),

@@ -19,6 +19,7 @@ mod interop;
 mod interrupts;
 mod locks;
 mod mutations;
+mod nulls;
 mod numpy;
 mod pinned;
 mod python;
