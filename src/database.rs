@@ -120,6 +120,15 @@ pub trait VectorDatabase: Send + Sync {
         None
     }
 
+    /// Keeps the version that is read from being cleaned away, under a name of the caller's: a tag, which
+    /// [`LanceDatabase::release_version`] takes away. Does nothing if it is kept already, or if there are no versions.
+    ///
+    /// # Errors
+    /// A library that may not be written to: it can be read all the same.
+    fn keep_version(&self, _name: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// The nearest items of each query as a results frame: `query_idx`, `db_idx`, `distance`,
     /// `embedding`, attributes; ordered by (`query_idx`, `distance`, `db_idx`).
     /// Fewer than k rows where there are not more items; none for no queries.
@@ -159,6 +168,9 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     }
     fn identity(&self) -> Option<&Identity> {
         (**self).identity()
+    }
+    fn keep_version(&self, name: &str) -> Result<()> {
+        (**self).keep_version(name)
     }
     fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
         (**self).query(queries, request)

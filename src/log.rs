@@ -15,6 +15,7 @@
 mod compile;
 mod manifest;
 mod paths;
+mod remove;
 mod trajectories;
 
 use std::fs;
@@ -28,9 +29,10 @@ use parquet::schema::types::ColumnPath;
 use polars::prelude::*;
 
 pub use self::compile::collect;
-pub(crate) use self::manifest::now;
 pub use self::manifest::{Ended, FORMAT_VERSION, Manifest, StopReason};
+pub(crate) use self::manifest::{TAG, now};
 use self::manifest::{is_unused, read_manifest};
+pub use self::remove::remove;
 use crate::bridge;
 use crate::database::Identity;
 use crate::error::{AtPath, Doing, Error, Result};

@@ -21,6 +21,7 @@ impl Runner {
         let mut log = SearchLog::resume(path)?;
         self.ledger.clear();
         self.check_same(&log)?;
+        self.keep_version(&log);
         self.check(queries)?;
         let queries = self.replay(&log)?.unwrap_or_else(|| queries.clone());
         let next = log.iterations().last().map_or(0, |last| last + 1);

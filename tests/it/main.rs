@@ -24,6 +24,7 @@ mod numpy;
 mod pinned;
 mod python;
 mod readers;
+mod remove;
 mod reuse;
 mod runs;
 mod scorers;
