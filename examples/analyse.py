@@ -50,7 +50,7 @@ by_iteration = (
 
 failed = (
     items.filter(pl.col("score").is_null())
-    .group_by("reason")
+    .group_by("outcome", "reason")
     .agg(items=pl.len())
     .sort("items", "reason", descending=[True, False])
 )

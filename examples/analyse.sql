@@ -42,11 +42,11 @@ join items using (db_idx)
 group by results.iteration
 order by results.iteration;
 
--- Items that have no score, by reason.
-select reason, count(*) as items
+-- Items that have no score, by what became of them and why.
+select outcome, reason, count(*) as items
 from items
 where score is null
-group by reason
+group by outcome, reason
 order by items desc, reason;
 
 -- How far the queries moved: in the last step, and from where they started. (The last update is

@@ -279,6 +279,9 @@ impl Config {
     /// # Errors
     /// A file without an `embedding` column of the library's dimension.
     pub fn queries(&self, database: &dyn VectorDatabase) -> Result<DataFrame> {
+        if database.is_empty() {
+            return Err(Error::input(&self.database.path, "has no row with an embedding; there is nothing to search"));
+        }
         let queries = match (&self.queries.path, self.queries.sample) {
             (Some(_), Some(_)) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
             (Some(path), None) => caught(path, || queries_from(path, database.dim()))?,

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
+pub(crate) use self::lance::library_state;
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions};
 pub(crate) use self::runtime::on_runtime;
 use crate::error::{Error, Result};
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 /// Keys in a dataset's table metadata that `uphill index` writes.
 pub(crate) const META_METRIC: &str = "uphill.metric";
 pub(crate) const META_LIBRARY: &str = "uphill.library_id";
+pub(crate) const META_STATE: &str = "uphill.library_state";
 
 /// How near two embeddings are. Smaller is nearer under every metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +101,7 @@ pub type Visit<'a> = dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()> + 'a;
 ///
 /// [`LanceDatabase`] is the stock implementation; [`GradientQuery`] wraps another.
 pub trait VectorDatabase: Send + Sync {
-    /// The number of items.
+    /// The number of items: rows with an embedding.
     fn len(&self) -> u64;
 
     /// Whether there are no items.
@@ -116,6 +118,15 @@ pub trait VectorDatabase: Send + Sync {
     /// What makes this library the one it is: stored with a run, checked when it resumes.
     fn identity(&self) -> Option<&Identity> {
         None
+    }
+
+    /// Keeps the version that is read from being cleaned away, under a name of the caller's: a tag, which
+    /// [`LanceDatabase::release_version`] takes away. Does nothing if it is kept already, or if there are no versions.
+    ///
+    /// # Errors
+    /// A library that may not be written to: it can be read all the same.
+    fn keep_version(&self, _name: &str) -> Result<()> {
+        Ok(())
     }
 
     /// The nearest items of each query as a results frame: `query_idx`, `db_idx`, `distance`,
@@ -157,6 +168,9 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     }
     fn identity(&self) -> Option<&Identity> {
         (**self).identity()
+    }
+    fn keep_version(&self, name: &str) -> Result<()> {
+        (**self).keep_version(name)
     }
     fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
         (**self).query(queries, request)

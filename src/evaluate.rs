@@ -88,7 +88,10 @@ pub fn evaluate(log: &SearchLog, truth: &Truth, top: usize) -> Result<Evaluation
         let scorers_own = |value: Option<f64>| value.map(|value| sign * value);
         State { found: hits.min(top), best: scorers_own(state.best), top_sum: scorers_own(state.top_sum) }
     });
-    Ok(Evaluation { rows: known.height() as u64, top, states: states.collect() })
+    // Rows without an embedding are no items of the library.
+    let dataset = log.manifest().dataset.as_ref().filter(|_| truth.key.is_none());
+    let without = dataset.map_or(0, |dataset| dataset.without_embedding);
+    Ok(Evaluation { rows: known.height() as u64 - without, top, states: states.collect() })
 }
 
 impl Evaluation {
@@ -174,8 +177,9 @@ impl Truth {
                 let reason = format!("the run's db_idx are not row numbers but of {}; match by a --key", dataset.ids);
                 return Err(self.refuse(reason));
             }
-            if dataset.rows > there || dataset.rows < there && !skipped {
-                let reason = format!("is not what was indexed: it has {there} rows, the dataset {}", dataset.rows);
+            let rows = dataset.rows + dataset.without_embedding;
+            if rows > there || rows < there && !skipped {
+                let reason = format!("is not what was indexed: it has {there} rows, the dataset {rows}");
                 return Err(self.refuse(format!("{reason}; match another file by a --key")));
             }
         }

@@ -2,6 +2,7 @@
 
 mod ann;
 mod columns;
+mod content;
 mod files;
 mod options;
 mod rows;
@@ -19,7 +20,7 @@ pub(crate) use self::files::find_files;
 pub use self::options::{IndexOptions, Progress};
 use self::rows::Rows;
 pub use self::vectors::Invalid;
-use crate::database::{META_LIBRARY, META_METRIC, Metric, on_runtime};
+use crate::database::{META_LIBRARY, META_METRIC, META_STATE, Metric, library_state, on_runtime};
 use crate::error::{Doing, Error, Result};
 use crate::folder;
 use crate::untrusted::caught;
@@ -92,9 +93,9 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
     if let (Some(partitions), Some(progress)) = (partitions, &options.progress) {
         progress(Progress::Building(partitions));
     }
-    let library_id = outcome.hash.finalize().to_hex()[..32].to_string();
     on_runtime(async move {
-        let metadata = [(META_METRIC, metric.to_string()), (META_LIBRARY, library_id)];
+        let (library_id, state) = (outcome.library_id, library_state(&dataset));
+        let metadata = [(META_METRIC, metric.to_string()), (META_LIBRARY, library_id), (META_STATE, state)];
         dataset.update_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str()))).await?;
         match index {
             Some(index) => index.build(&mut dataset, metric, dim).await,

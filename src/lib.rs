@@ -56,7 +56,7 @@
 //!
 //! [`VectorDatabase`] ([`LanceDatabase`], [`GradientQuery`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
 //! scored; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
-//! they are worth, and each item is asked for once per run; [`SearchLog`] keeps every iteration as Parquet;
+//! they are worth, and each item is asked for once per run; [`SearchLog`] keeps every iteration as Parquet, until [`remove`];
 //! [`Prune`] ([`TopKPrune`], in a [`Pruned`] rule) says which queries go on; [`QueryUpdate`] ([`RlUpdate`],
 //! [`TopKUpdate`], [`TopKDiscreteUpdate`]) moves them; [`Runner`] is the loop. [`Config`] builds all of them
 //! from a TOML file, as the command line does. [`evaluate`](evaluate()) says how much of the best a run found,
@@ -96,7 +96,7 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Truth, evaluate};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index};
-pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect};
+pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, remove};
 pub use outcome::Outcome;
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};

@@ -15,6 +15,7 @@
 mod compile;
 mod manifest;
 mod paths;
+mod remove;
 mod trajectories;
 
 use std::fs;
@@ -28,9 +29,10 @@ use parquet::schema::types::ColumnPath;
 use polars::prelude::*;
 
 pub use self::compile::collect;
-pub(crate) use self::manifest::now;
 pub use self::manifest::{Ended, FORMAT_VERSION, Manifest, StopReason};
+pub(crate) use self::manifest::{TAG, now};
 use self::manifest::{is_unused, read_manifest};
+pub use self::remove::remove;
 use crate::bridge;
 use crate::database::Identity;
 use crate::error::{AtPath, Doing, Error, Result};
@@ -201,7 +203,11 @@ impl SearchLog {
     }
 
     /// Replaces the results of a committed iteration, at once for all who read it.
-    pub(crate) fn amend(&self, iteration: u32, scored: &DataFrame) -> Result<()> {
+    pub(crate) fn amend(&mut self, iteration: u32, scored: &DataFrame) -> Result<()> {
+        if !self.manifest.amended {
+            self.manifest.amended = true;
+            self.write_manifest()?;
+        }
         let before = self.results(iteration)?;
         let last = self.columns.clone().unwrap_or_default();
         // Columns that no other iteration may have would be in the way of reading them together.

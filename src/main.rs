@@ -61,6 +61,11 @@ enum Command {
     },
     /// How much of the best a run found, and at what cost, where the scores of all items are known.
     Evaluate(Evaluate),
+    /// Remove a run folder, and the tag that keeps the dataset version it reads.
+    Remove {
+        /// The run folder.
+        run: PathBuf,
+    },
     /// What a dataset or a run folder is: rows, index, version; how far, how it ended, best.
     Inspect {
         /// A Lance dataset or a run folder.
@@ -222,6 +227,7 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
         Command::Trajectories { paths: false, show: arguments } => trajectories(arguments),
         Command::Trajectories { paths: true, show: arguments } => show(arguments, |log| log.compile_paths()).map(drop),
         Command::Evaluate(arguments) => evaluate(arguments),
+        Command::Remove { run } => remove(run),
         Command::Inspect { path, json } => inspect(path, json),
     }
 }
@@ -440,6 +446,12 @@ fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
     arguments.output.write(frame.lazy())
 }
 
+fn remove(run: PathBuf) -> anyhow::Result<()> {
+    uphill::remove(&run)?;
+    eprintln!("{}: removed", run.display());
+    Ok(())
+}
+
 fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     let facts = if path.join("run.json").exists() {
         let log = SearchLog::open(&path)?;
@@ -451,6 +463,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "uphill": manifest.uphill_version,
             "dataset": manifest.dataset.as_ref().map(|dataset| &dataset.uri),
             "dataset version": manifest.dataset.as_ref().map(|dataset| dataset.version),
+            "dataset tag": manifest.version_tag,
             "seed": manifest.seed,
             "iterations": log.iterations().len(),
             "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed", |ended| reason(ended.reason)),
@@ -471,6 +484,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
         json!({
             "dataset": path,
             "rows": identity.rows,
+            "rows without an embedding": identity.without_embedding,
             "dim": identity.dim,
             "metric": identity.metric,
             "index": index.map_or("none: searches are exact".into(), |index| index.kind.clone()),

@@ -106,6 +106,10 @@ where
         self.database.identity()
     }
 
+    fn keep_version(&self, name: &str) -> Result<()> {
+        self.database.keep_version(name)
+    }
+
     fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
         schema::check_queries(queries, self.dim())?;
         let query_idx = schema::u32s(queries, QUERY_IDX)?;

@@ -5,9 +5,11 @@ mod carried;
 mod held;
 mod identity;
 mod ids;
+mod library;
 mod open;
 mod search;
 mod table;
+mod version;
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use self::carried::Carried;
 use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
+pub(crate) use self::library::state as library_state;
 pub use self::open::OpenOptions;
 use self::search::{Candidates, ExactSearch, IndexSearch};
 use self::table::Table;
@@ -86,6 +89,16 @@ impl LanceDatabase {
             prefilter: None,
             max_distance: None,
         })
+    }
+
+    /// Takes away the tag under which [`VectorDatabase::keep_version`] kept a version of the dataset at a path or URI;
+    /// whether it was there.
+    ///
+    /// # Errors
+    /// No dataset there, or one that may not be written to.
+    pub fn release_version(uri: impl AsRef<str>, tag: &str) -> Result<bool> {
+        let uri = uri.as_ref();
+        caught(uri, || version::release(uri, tag)).map_err(|error| error.of(uri))
     }
 
     /// Neighbours per query (default 10).
@@ -284,6 +297,10 @@ impl VectorDatabase for LanceDatabase {
 
     fn identity(&self) -> Option<&Identity> {
         Some(&self.identity)
+    }
+
+    fn keep_version(&self, name: &str) -> Result<()> {
+        self.guarded(|| version::keep(&self.table.dataset, name))
     }
 
     fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {

@@ -14,6 +14,7 @@ use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use super::columns::{embedding_position, output_schema, same_columns};
+use super::content::Content;
 use super::options::{IndexOptions, Progress};
 use super::vectors::{Invalid, Vectors};
 use crate::database::Metric;
@@ -34,6 +35,7 @@ pub(super) struct Rows {
     seen: u64,
     progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
     stop: Option<Arc<AtomicBool>>,
+    content: Content,
     pub(super) outcome: Arc<Mutex<Outcome>>,
 }
 
@@ -42,7 +44,8 @@ pub(super) struct Rows {
 pub(super) struct Outcome {
     pub(super) kept: u64,
     pub(super) invalid: Invalid,
-    pub(super) hash: blake3::Hasher,
+    /// Once all rows were read.
+    pub(super) library_id: String,
     pub(super) error: Option<Error>,
 }
 
@@ -78,6 +81,7 @@ impl Rows {
             return Err(Error::input(first_path, "a column without a name; give it one, or leave it out"));
         }
         let output = output_schema(&input, embedding, dim, options)?;
+        let content = Content::new(&output, embedding).map_err(|error| error.of(first_path))?;
         Ok(Rows {
             files: files.iter().cloned().collect(),
             current: None,
@@ -91,6 +95,7 @@ impl Rows {
             seen: 0,
             progress: options.progress.clone(),
             stop: options.stop.clone(),
+            content,
             outcome: Arc::default(),
         })
     }
@@ -128,7 +133,7 @@ impl Rows {
 
     /// Invalid rows are counted to the end, so that one message tells of them all.
     fn end(&mut self) -> Result<Option<RecordBatch>> {
-        let outcome = self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut outcome = self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if outcome.invalid.total() > 0 && self.source_row.is_none() {
             return Err(Error::Library {
                 context: "items".into(),
@@ -138,6 +143,7 @@ impl Rows {
         if outcome.kept == 0 {
             return Err(Error::Library { context: "items".into(), message: "no valid rows".into() });
         }
+        outcome.library_id = self.content.id();
         Ok(None)
     }
 
@@ -160,7 +166,6 @@ impl Rows {
         let kept = values.len() / self.dim;
         outcome.kept += kept as u64;
         let values = Float32Array::from(values);
-        outcome.hash.update(values.values().inner().as_slice());
         let item = Arc::new(Field::new("item", DataType::Float32, true));
         let embedding: ArrayRef =
             Arc::new(FixedSizeListArray::try_new(item, self.dim as i32, Arc::new(values), None).doing("embeddings")?);
@@ -184,7 +189,9 @@ impl Rows {
             *next += rows as u64;
             columns.push(filtered(Arc::new(numbers))?);
         }
-        RecordBatch::try_new(self.output.clone(), columns).doing("items")
+        let batch = RecordBatch::try_new(self.output.clone(), columns).doing("items")?;
+        self.content.add(&batch)?;
+        Ok(batch)
     }
 }
 

@@ -22,8 +22,14 @@ pub struct Manifest {
     pub seed: u64,
     /// The library and the version of it that the run reads; absent for databases of the caller's own.
     pub dataset: Option<Identity>,
+    /// The tag under which the dataset keeps that version, if it could be tagged. `None` for logs in temporary folders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_tag: Option<String>,
     /// The resolved run file; null for runs started through the Rust API.
     pub config: serde_json::Value,
+    /// Whether failed items were asked again, and their answers stand where they failed.
+    #[serde(default)]
+    pub amended: bool,
     /// Seconds since 1970.
     pub started: u64,
     /// Absent while the run goes on, or was killed.
@@ -88,22 +94,33 @@ pub enum StopReason {
     Interrupted,
 }
 
+/// How the tags begin that keep the versions of runs.
+pub(crate) const TAG: &str = "uphill-run-";
+
+/// The name of run.json while its run is being removed.
+pub(super) const REMOVED: &str = "removed.json";
+
 /// Reads the run.json of a run folder.
 pub(super) fn read_manifest(path: &Path) -> Result<Manifest> {
-    let file = path.join("run.json");
-    let text = match fs::read_to_string(&file) {
+    read_manifest_at(path, &path.join("run.json"))
+}
+
+/// Reads a run.json that may be under another name.
+pub(super) fn read_manifest_at(path: &Path, file: &Path) -> Result<Manifest> {
+    let text = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let reason = match path.is_dir() && is_unused(path)? {
                 true => "holds no run yet (it has no run.json); start it, without --resume",
+                false if path.join(REMOVED).exists() => "its run is being removed; `uphill remove` finishes that",
                 false => "is not a run folder (it has no run.json)",
             };
             return Err(Error::input(path, reason));
         }
-        Err(error) => return Err(error).at_path(&file),
+        Err(error) => return Err(error).at_path(file),
     };
     let version: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| Error::input(&file, format!("damaged: {error}")))?;
+        serde_json::from_str(&text).map_err(|error| Error::input(file, format!("damaged: {error}")))?;
     match (&version["format_version"], version["format_version"].as_u64()) {
         (_, Some(version)) if (1..=u64::from(FORMAT_VERSION)).contains(&version) => {}
         (_, Some(version)) if version > u64::from(FORMAT_VERSION) => {
@@ -112,14 +129,14 @@ pub(super) fn read_manifest(path: &Path) -> Result<Manifest> {
             return Err(Error::input(path, reason));
         }
         (serde_json::Value::Null, _) => {
-            return Err(Error::input(&file, "damaged: no format_version, or not a file of this program"));
+            return Err(Error::input(file, "damaged: no format_version, or not a file of this program"));
         }
         (other, _) => {
             let reason = format!("damaged: expected a format_version from 1 to {FORMAT_VERSION}, found {other}");
-            return Err(Error::input(&file, reason));
+            return Err(Error::input(file, reason));
         }
     }
-    serde_json::from_value(version).map_err(|error| Error::input(&file, format!("damaged: {error}")))
+    serde_json::from_value(version).map_err(|error| Error::input(file, format!("damaged: {error}")))
 }
 
 /// Seconds since 1970.

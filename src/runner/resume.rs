@@ -22,14 +22,12 @@ impl Runner {
     pub fn resume(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         let mut log = SearchLog::resume(path)?;
         self.check_same(&log)?;
+        self.keep_version(&log);
         self.check(queries)?;
         self.begin(&log)?;
         self.ledger.retries_before = log.manifest().ended.as_ref().map_or(0, |ended| ended.retries);
         if self.retry_failed {
             self.ask_failed_again(&log)?;
-        }
-        if self.stop.goes_beyond(log.manifest().ended.as_ref()) {
-            log.reopen();
         }
         let mut progress = Progress::new(iterations);
         let queries = self.replay(&mut log, &mut progress)?.unwrap_or_else(|| queries.clone());
@@ -52,8 +50,14 @@ impl Runner {
     /// `None` if there is nothing to tell them from.
     fn replay(&mut self, log: &mut SearchLog, progress: &mut Progress) -> Result<Option<DataFrame>> {
         let mut next = None;
+        let goes_beyond = self.stop.goes_beyond(log.manifest().ended.as_ref());
         for iteration in log.iterations().to_vec() {
             let queries = log.queries(iteration)?;
+            // With what the rule knows now it would choose other items than those that were paid for.
+            if goes_beyond && !log.manifest().amended && log.iterations().last() == Some(&iteration) {
+                log.reopen();
+                return Ok(Some(queries));
+            }
             let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
             let (mut results, new, amended) = self.ledger.replay(log.results(iteration)?).map_err(damaged)?;
             if amended {

@@ -9,7 +9,7 @@ use super::Runner;
 use super::stop::Progress;
 use crate::database::Request;
 use crate::error::{Error, Result};
-use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, now};
+use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, TAG, now};
 use crate::schema;
 use crate::score::Session;
 
@@ -31,7 +31,9 @@ impl Runner {
     /// As [`Runner::step`]; a folder that is not empty.
     pub fn search_into(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         self.check(queries)?;
-        let log = SearchLog::create(path, self.manifest())?;
+        let manifest = Manifest { version_tag: self.database.identity().map(|_| new_tag()), ..self.manifest() };
+        let log = SearchLog::create(path, manifest)?;
+        self.keep_version(&log);
         self.begin(&log)?;
         self.run(log, queries.clone(), Progress::new(iterations))
     }
@@ -100,15 +102,31 @@ impl Runner {
         self.score.check(&nothing.drop_many([schema::QUERY_IDX, schema::DISTANCE]))
     }
 
+    /// Keeps the version that a run reads from being cleaned away. run.json names the tag before it is there: if the
+    /// process is killed between, going on sets it, and no tag is ever without its run.
+    pub(super) fn keep_version(&self, log: &SearchLog) {
+        let Some(tag) = &log.manifest().version_tag else { return };
+        if let Err(error) = self.database.keep_version(tag) {
+            log::warn!("{error}; the run goes on, but once this version is cleaned away it cannot be resumed");
+        }
+    }
+
     fn manifest(&self) -> Manifest {
         Manifest {
             format_version: FORMAT_VERSION,
             uphill_version: env!("CARGO_PKG_VERSION").into(),
             seed: self.seed,
             dataset: self.database.identity().cloned(),
+            version_tag: None,
             config: self.config.clone(),
+            amended: false,
             started: now(),
             ended: None,
         }
     }
+}
+
+/// A name of a run's own.
+fn new_tag() -> String {
+    format!("{TAG}{:016x}", rand::random::<u64>())
 }

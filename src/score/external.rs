@@ -158,6 +158,8 @@ impl<A: Ask> ExternalScore<A> {
             if answers.unanswered().is_empty() {
                 return Ok(());
             }
+            // What is durable before the wait, a kill in it does not cost.
+            answers.hand_over(keep)?;
             rest = bridge::gather(batch, &open)?;
             let pause = match again {
                 Some(pause) => {
@@ -177,8 +179,6 @@ impl<A: Ask> ExternalScore<A> {
                     pause(self.backoff, waits - 1).max(trouble.after.unwrap_or_default()).min(left)
                 }
             };
-            // A kill while nothing happens costs nothing.
-            answers.hand_over(keep)?;
             self.wait(Some(pause)).sleep();
             self.stop_if_interrupted()?;
         }

@@ -140,6 +140,156 @@ fn an_index_of_the_same_items_has_the_same_library_id() {
     assert_ne!(id_of(&library), id_of(&other));
 }
 
+/// The library id of a dataset built of Parquet files with these frames in row groups of so many rows.
+fn library_id(frames: &[DataFrame], group: usize, options: &IndexOptions) -> String {
+    let folder = folder();
+    for (number, frame) in frames.iter().enumerate() {
+        let file = std::fs::File::create(folder.path().join(format!("{number}.parquet"))).expect("a file");
+        let writer = ParquetWriter::new(file).with_row_group_size(Some(group));
+        writer.finish(&mut frame.clone()).expect("Parquet");
+    }
+    let dataset = folder.path().join("items.lance");
+    uphill::index(folder.path().join("*.parquet"), &dataset, options).expect("indexed");
+    open(&dataset).identity().and_then(|identity| identity.library_id.clone()).expect("an id")
+}
+
+#[test]
+fn a_library_is_told_by_the_names_types_values_and_order_of_all_columns_and_by_nothing_else() {
+    let vectors = ndarray::Array2::from_shape_fn((50, 3), |(row, component)| (row * 3 + component) as f32);
+    let frame = items(&vectors);
+    let options = IndexOptions::default();
+    let id_of = |frame: &DataFrame| library_id(std::slice::from_ref(frame), 1000, &options);
+    let id = id_of(&frame);
+    // A later version must give the same, or paid scores are not found again.
+    assert_eq!(id, "4a00f7ccce6616cf2a253bb5152dfe0b");
+
+    assert_eq!(library_id(std::slice::from_ref(&frame), 7, &options), id, "row groups");
+    let parts = [frame.slice(0, 1), frame.slice(1, 30), frame.slice(31, 19)];
+    assert_eq!(library_id(&parts, 5, &options), id, "files");
+
+    let with = |column: Column| {
+        let mut other = frame.clone();
+        other.with_column(column).expect("a column");
+        other
+    };
+    let weight = |change: &dyn Fn(usize, f64) -> Option<f64>| {
+        let weights = f64s(&frame, "weight").into_iter().enumerate().map(|(row, weight)| change(row, weight));
+        with(Column::new("weight".into(), weights.collect::<Vec<_>>()))
+    };
+    let turned: Vec<f64> = f64s(&frame, "weight").into_iter().rev().collect();
+    let names = |last: &str, last_but_one: &str| {
+        let mut names: Vec<String> = (0..50).map(|row| format!("item {row}")).collect();
+        (names[48], names[49]) = (last_but_one.into(), last.into());
+        with(Column::new("name".into(), names))
+    };
+    let mut seen = vec![id];
+    let changed = [
+        ("a value", weight(&|row, weight| Some(if row == 49 { 9.0 } else { weight }))),
+        ("a null", weight(&|row, weight| (row != 0).then_some(weight))),
+        ("a zero for the null", weight(&|row, weight| Some(if row == 0 { -0.0 } else { weight }))),
+        ("the order of an attribute", with(Column::new("weight".into(), turned))),
+        ("a type", with(frame.column("weight").expect("weight").cast(&DataType::Float32).expect("cast"))),
+        ("where a text ends", names("49", "item 48item ")),
+        ("where another ends", names("9", "item 48item 4")),
+        ("no column", frame.drop("weight").expect("dropped")),
+        ("the order of columns", frame.select(["weight", "embedding", "name"]).expect("columns")),
+    ];
+    for (what, frame) in changed {
+        let other = id_of(&frame);
+        assert!(!seen.contains(&other), "{what}");
+        seen.push(other);
+    }
+    let renamed = IndexOptions { rename: vec![("weight".into(), "mass".into())], ..Default::default() };
+    assert!(!seen.contains(&library_id(std::slice::from_ref(&frame), 1000, &renamed)), "a name");
+}
+
+/// A column of each type, whose last value is `last`.
+fn columns_of_every_type(last: i64) -> Vec<(String, ArrayRef)> {
+    use arrow::array::{
+        FixedSizeBinaryArray, FixedSizeListArray, Int32Builder, ListBuilder, MapBuilder, StringBuilder, StructArray,
+    };
+    use arrow::datatypes::{DataType as Type, Field, Int32Type, TimeUnit};
+    let values = [Some(0), None, Some(1), Some(last)];
+    let numbers: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+    let cast = |array: &ArrayRef, dtype: &Type| arrow::compute::cast(array, dtype).expect("cast");
+    let texts = cast(&numbers, &Type::Utf8);
+    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
+    let small = cast(&numbers, &Type::Int32);
+    for (array, dtypes) in [
+        (&numbers, &[Type::Int8, Type::Int16, Type::Int32, Type::Int64, Type::UInt8, Type::UInt16][..]),
+        (&numbers, &[Type::UInt32, Type::UInt64, Type::Float16, Type::Float32, Type::Float64, Type::Boolean]),
+        (&small, &[Type::Date32, Type::Time32(TimeUnit::Second), Type::Time32(TimeUnit::Millisecond)]),
+        (&numbers, &[Type::Date64, Type::Time64(TimeUnit::Microsecond), Type::Time64(TimeUnit::Nanosecond)]),
+        (&numbers, &[Type::Duration(TimeUnit::Millisecond), Type::Timestamp(TimeUnit::Microsecond, None)]),
+        (&numbers, &[Type::Timestamp(TimeUnit::Millisecond, Some("Europe/Berlin".into()))]),
+        (&numbers, &[Type::Decimal128(20, 3), Type::Decimal256(40, 3)]),
+        (&texts, &[Type::Utf8, Type::LargeUtf8, Type::Utf8View, Type::Binary, Type::LargeBinary, Type::BinaryView]),
+        (&texts, &[Type::Dictionary(Type::Int32.into(), Type::Utf8.into())]),
+    ] {
+        columns.extend(dtypes.iter().map(|dtype| (dtype.to_string(), cast(array, dtype))));
+    }
+    let bytes = values.map(|value| value.map(|value| [7, value as u8]));
+    let bytes = FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes.into_iter(), 2).expect("bytes");
+    let pairs = values.map(|value| value.map(|value| vec![None, Some(value as i32)]));
+    let pairs = FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>(pairs, 2);
+    columns.extend([("bytes".into(), Arc::new(bytes) as ArrayRef), ("pairs".into(), Arc::new(pairs) as ArrayRef)]);
+    let rows = values.map(|value| value.map(|value| vec![Some(5), None, Some(value as i32)]));
+    let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(rows));
+    let large = cast(&list, &Type::LargeList(Arc::new(Field::new("item", Type::Int32, true))));
+    let (mut maps, mut lists) = (
+        MapBuilder::new(None, StringBuilder::new(), Int32Builder::new()),
+        ListBuilder::new(MapBuilder::new(None, StringBuilder::new(), Int32Builder::new())),
+    );
+    for value in values {
+        for map in [&mut maps, lists.values()] {
+            map.keys().append_value("key");
+            map.values().append_option(value.map(|value| value as i32));
+            map.append(value.is_some()).expect("a map");
+        }
+        lists.append(true);
+    }
+    let maps: ArrayRef = Arc::new(maps.finish());
+    let members: Vec<(Arc<Field>, ArrayRef)> = [("list", &list), ("map", &maps), ("text", &texts)]
+        .map(|(name, array)| (Arc::new(Field::new(name, array.data_type().clone(), true)), array.clone()))
+        .to_vec();
+    columns.extend([
+        ("list".into(), list),
+        ("large list".into(), large),
+        ("struct".into(), Arc::new(StructArray::from(members)) as ArrayRef),
+        ("map".into(), maps),
+        ("list of maps".into(), Arc::new(lists.finish()) as ArrayRef),
+    ]);
+    columns
+}
+
+#[test]
+fn a_column_of_every_type_that_is_accepted_tells_a_library() {
+    let id_of = |column: &ArrayRef| {
+        let folder = folder();
+        let (parquet, dataset) = (folder.path().join("items.parquet"), folder.path().join("items.lance"));
+        let list = Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(vectors(4))) as ArrayRef;
+        write_arrow(&parquet, vec![("vector", list), ("value", column.clone())]);
+        uphill::index(&parquet, &dataset, &IndexOptions::default())
+            .map(|_| open(&dataset).identity().and_then(|identity| identity.library_id.clone()).expect("an id"))
+    };
+    for ((what, one), (_, other)) in columns_of_every_type(2).into_iter().zip(columns_of_every_type(0)) {
+        let ids = [&one, &one, &other].map(|column| id_of(column).unwrap_or_else(|error| panic!("{what}: {error}")));
+        assert_eq!(ids[0], ids[1], "{what}");
+        assert_ne!(ids[0], ids[2], "{what}");
+    }
+    // Whoever wrote the file chose the width of offsets.
+    let ids = |wanted: &[&str]| -> Vec<String> {
+        let columns = columns_of_every_type(2).into_iter().filter(|(what, _)| wanted.contains(&what.as_str()));
+        columns.map(|(_, column)| id_of(&column).expect("indexed")).collect()
+    };
+    for same in
+        [&["Utf8", "LargeUtf8", "Utf8View"][..], &["Binary", "LargeBinary", "BinaryView"], &["list", "large list"]]
+    {
+        let ids = ids(same);
+        assert!(ids.len() == same.len() && ids.iter().all(|id| *id == ids[0]), "{same:?}: {ids:?}");
+    }
+}
+
 /// What goes in, and the whole of standard error and the exit code that come out.
 #[test]
 fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {

@@ -72,7 +72,7 @@ best, best_so_far, by_iteration, failed, movement = frames
 assert best_so_far["best_so_far"].is_sorted() and best_so_far["best_so_far"][-1] == best["score"][0], best_so_far
 assert by_iteration["iteration"].to_list() == list(range(12)), by_iteration
 assert by_iteration["new_items"].cum_sum().to_list() == by_iteration["evaluations"].to_list(), by_iteration
-assert failed["reason"].to_list() == ["no score"] and failed["items"][0] > 0, failed
+assert failed["reason"].to_list() == ["no score"] and failed["outcome"].to_list() == ["failed"] and failed["items"][0] > 0, failed
 assert movement["iteration"].to_list() == list(range(1, 13)) and movement["mean_step"].min() > 0, movement
 print(best.write_csv(), end="")
 "#;
@@ -93,8 +93,8 @@ fn analyse_py_prints_five_frames() {
     for title in FIVE_TITLES {
         assert!(stdout.lines().any(|line| line == title), "{title}: {stdout}");
     }
-    // Ten items of seven columns, twelve iterations, one reason, twelve updates.
-    for shape in ["(10, 7)", "(12, 6)", "(1, 2)", "(12, 4)"] {
+    // Ten items of eight columns, twelve iterations, one outcome and reason, twelve updates.
+    for shape in ["(10, 8)", "(12, 6)", "(1, 3)", "(12, 4)"] {
         assert!(stdout.lines().any(|line| line == format!("shape: {shape}")), "{shape}: {stdout}");
     }
     let best = csv(uphill_ok(&["results", "run", "--format", "csv", "-n", "10"], folder.path()));
@@ -120,14 +120,14 @@ def of_duckdb(kind):
 expect("duckdb", of_duckdb("queries"), query_idx="UINTEGER", parent_idx="UINTEGER", collection_idx="UINTEGER",
        embedding="DOUBLE[]", iteration="UINTEGER")
 expect("duckdb", of_duckdb("results"), query_idx="UINTEGER", db_idx="UBIGINT", distance="FLOAT", name="VARCHAR",
-       weight="DOUBLE", score="DOUBLE", reason="VARCHAR", evaluation="UBIGINT", iteration="UINTEGER")
+       weight="DOUBLE", score="DOUBLE", outcome="VARCHAR", reason="VARCHAR", evaluation="UBIGINT", iteration="UINTEGER")
 
 def of_polars(kind):
     return pl.scan_parquet(f"{kind}/*/*.parquet", hive_partitioning=True).collect_schema()
 expect("polars", of_polars("queries"), query_idx=pl.UInt32, parent_idx=pl.UInt32, collection_idx=pl.UInt32,
        embedding=pl.Array(pl.Float64, dim), iteration=pl.Int64)
 expect("polars", of_polars("results"), query_idx=pl.UInt32, db_idx=pl.UInt64, distance=pl.Float32, name=pl.String,
-       weight=pl.Float64, score=pl.Float64, reason=pl.String, evaluation=pl.UInt64, iteration=pl.Int64)
+       weight=pl.Float64, score=pl.Float64, outcome=pl.String, reason=pl.String, evaluation=pl.UInt64, iteration=pl.Int64)
 
 def of_pyarrow(kind):
     schema = ds.dataset(kind, partitioning="hive").schema

@@ -34,6 +34,7 @@ fn resume(folder: &TempDir) -> Output {
 fn assert_goes_on_as_if_nothing_had_happened(folder: &TempDir) {
     let output = resume(folder);
     assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stderr(&output).lines().count(), 1, "a warning: {}", stderr(&output));
     let of = |run: &str| uphill_ok(&["trajectories", run, "--format", "json"], folder.path());
     assert_eq!(of("run"), of("whole"));
     let of = |run: &str| uphill_ok(&["results", run, "--format", "json"], folder.path());
@@ -102,8 +103,128 @@ fn rows_deleted_after_the_start_are_still_found() {
 #[test]
 fn an_index_rebuilt_after_the_start_is_not_used() {
     let folder = started();
+    let library = || {
+        let shown = uphill_ok(&["inspect", "items.lance", "--json"], folder.path());
+        serde_json::from_str::<serde_json::Value>(&shown).expect("JSON")["library id"].clone()
+    };
+    let before = library();
     change(&folder, async |mut dataset| rebuild_index(&mut dataset).await);
+    assert_eq!(library(), before, "the rows are the same");
     assert_goes_on_as_if_nothing_had_happened(&folder);
+}
+
+/// Every version but the latest and those that are tagged.
+async fn clean_up(dataset: &mut Dataset) {
+    let old = (1..dataset.version().version).collect();
+    let policy = CleanupPolicyBuilder::default().versions(old).expect("versions").delete_unverified(true);
+    dataset.cleanup_with_policy(policy.error_if_tagged_old_versions(false).build()).await.expect("cleaned up");
+}
+
+/// The tags of the dataset and the versions that they keep, by name.
+fn tags(folder: &TempDir) -> Vec<(String, u64)> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    change(folder, async move |dataset| {
+        let tags = dataset.tags().list().await.expect("tags");
+        sender.send(tags.into_iter().map(|(name, tag)| (name, tag.version)).collect()).expect("sent");
+    });
+    let mut tags: Vec<_> = receiver.recv().expect("tags");
+    tags.sort();
+    tags
+}
+
+fn tag(folder: &TempDir, run: &str) -> String {
+    let log = uphill::SearchLog::open(folder.path().join(run)).expect("a run");
+    log.manifest().version_tag.clone().expect("a tag")
+}
+
+#[test]
+fn the_version_that_a_run_reads_outlives_a_clean_up_until_the_run_is_removed() {
+    let folder = started();
+    let mut expected =
+        ["run", "whole"].map(|run| (tag(&folder, run), version(folder.path(), run).as_u64().expect("a number")));
+    expected.sort();
+    assert_eq!(tags(&folder), expected);
+    assert!(expected[0].0.starts_with("uphill-run-") && expected[0].0 != expected[1].0, "{expected:?}");
+    append(&folder, 300);
+    change(&folder, async |mut dataset| clean_up(&mut dataset).await);
+    assert_goes_on_as_if_nothing_had_happened(&folder);
+
+    // The other run reads the same version, which stays while either is there.
+    let gone = tag(&folder, "whole");
+    let said = uphill(&["remove", "whole"], folder.path());
+    assert_eq!((stderr(&said).as_str(), said.status.code()), ("whole: removed\n", Some(0)));
+    assert!(tags(&folder).len() == 1 && tags(&folder)[0].0 != gone);
+    change(&folder, async |mut dataset| clean_up(&mut dataset).await);
+    uphill_ok(&["search", "run.toml", "--out", "run", "--resume", "--set", "stop.iterations=6"], folder.path());
+
+    std::fs::rename(folder.path().join("run"), folder.path().join("moved")).expect("moved");
+    uphill_ok(&["search", "run.toml", "--out", "new"], folder.path());
+    uphill_ok(&["remove", "moved"], folder.path());
+    assert_eq!(tags(&folder), [(tag(&folder, "new"), version(folder.path(), "new").as_u64().expect("a number"))]);
+    let lost = expected[0].1.to_string();
+    change(&folder, async |mut dataset| clean_up(&mut dataset).await);
+    let uri = folder.path().join("items.lance").to_string_lossy().into_owned();
+    let options = uphill::OpenOptions { version: Some(expected[0].1), ..Default::default() };
+    let error = uphill::LanceDatabase::open_with(uri, &options).err().expect("cleaned up").to_string();
+    assert!(error.contains(&format!("version {lost} is not there")), "{error}");
+}
+
+/// As a kill leaves it that came after run.json was written and before the dataset was tagged.
+#[test]
+fn a_tag_that_is_not_there_is_set_when_the_run_goes_on() {
+    let folder = started();
+    let (name, all) = (tag(&folder, "run"), tags(&folder));
+    let deleted = name.clone();
+    change(&folder, async move |dataset| dataset.tags().delete(&deleted).await.expect("deleted"));
+    assert!(!tags(&folder).iter().any(|(there, _)| *there == name));
+    assert_goes_on_as_if_nothing_had_happened(&folder);
+    assert_eq!(tags(&folder), all);
+}
+
+#[test]
+fn a_library_in_another_is_tagged_too_and_none_for_a_log_in_a_temporary_folder() {
+    let folder = folder();
+    let library = clustered(100, 4, 5, &mut rng(1));
+    let database = exact_library(&folder, &library).k(3);
+    let queries = uphill::queries_at(&database, &[3, 14]).expect("queries");
+    let runner = || {
+        let flat = |vectors: ndarray::ArrayView2<'_, f64>| ndarray::Array2::zeros(vectors.dim());
+        let wrapped: Box<dyn uphill::VectorDatabase> =
+            Box::new(uphill::GradientQuery::new(database.clone(), flat, [0.0]));
+        uphill::Runner::new(wrapped, uphill::SqlScore::new("weight"), uphill::RlUpdate::new(1.0))
+    };
+    let log = runner().search(&queries, 1).expect("a log");
+    assert_eq!((log.manifest().version_tag.as_deref(), tags(&folder)), (None, vec![]));
+    let log = runner().search_into(folder.path().join("run"), &queries, 1).expect("a log");
+    assert_eq!(tags(&folder), [(log.manifest().version_tag.clone().expect("a tag"), 2)]);
+    // run.json has no run file that says where the dataset is; its own name for it does.
+    drop(log);
+    uphill::remove(folder.path().join("run")).expect("removed");
+    assert_eq!(tags(&folder), []);
+}
+
+#[test]
+fn a_dataset_that_cannot_be_tagged_is_searched_all_the_same_and_a_line_says_what_that_means() {
+    let folder = folder();
+    write(&folder.path().join("items.parquet"), &items(&clustered(300, 8, 9, &mut rng(1))));
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+    std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
+    // Where Lance keeps tags is no folder.
+    std::fs::write(folder.path().join("items.lance/_refs"), "").expect("written");
+    let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let warned = said.lines().next().expect("a line");
+    assert!(warned.starts_with("uphill: ./items.lance: tagging version 2: "), "{said}");
+    assert!(
+        warned.ends_with("; the run goes on, but once this version is cleaned away it cannot be resumed"),
+        "{said}"
+    );
+    let output = uphill(&["remove", "run"], folder.path());
+    let said = stderr(&output);
+    assert!(!folder.path().join("run").exists());
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.ends_with("run: removed\n"), "{said}");
 }
 
 #[test]
@@ -112,9 +233,11 @@ fn a_version_that_was_cleaned_up_is_named_with_the_latest() {
     change(&folder, async |mut dataset| {
         dataset.delete("weight > 0.9").await.expect("deleted");
         rebuild_index(&mut dataset).await;
-        let old = (1..dataset.version().version).collect();
-        let policy = CleanupPolicyBuilder::default().versions(old).expect("versions").delete_unverified(true);
-        dataset.cleanup_with_policy(policy.build()).await.expect("cleaned up");
+        // By hand, as the README says.
+        for tag in dataset.tags().list().await.expect("tags").keys() {
+            dataset.tags().delete(tag).await.expect("deleted");
+        }
+        clean_up(&mut dataset).await;
     });
     let pinned = version(folder.path(), "run");
     let latest = pinned.as_u64().expect("a number") + 2;

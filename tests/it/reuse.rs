@@ -135,3 +135,56 @@ fn scores_of_another_version_are_taken_only_on_trust() {
     write(&folder.path().join("scores.parquet"), &file);
     uphill_ok(&["search", "run.toml", "--out", "third"], folder.path());
 }
+
+/// Another value or name anywhere makes `db_idx` mean something else, whoever made the change.
+#[test]
+fn scores_are_not_reused_by_position_when_an_attribute_changed() {
+    let folder = libraries();
+    run_file(&folder, "items", "");
+    uphill_ok(&["search", "run.toml", "--out", "first"], folder.path());
+    asked(&folder);
+    let frame = read(&folder.path().join("items.parquet"));
+    let index = |items: &str, more: &[&str]| {
+        let arguments = ["index", items, "items.lance", "--overwrite"];
+        uphill_ok(&[&arguments[..], more].concat(), folder.path());
+    };
+    let again = || uphill(&["search", "run.toml", "--out", "again"], folder.path());
+    let is_refused = |what: &str| {
+        let output = again();
+        assert_eq!(output.status.code(), Some(1), "{what}: {}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains("first: scored the library ") && said.contains("score.reuse_key"), "{what}: {said}");
+        assert_eq!(asked(&folder), 0, "{what}");
+    };
+    run_file(&folder, "items", "reuse = [\"first\"]\n");
+
+    let mut weights = f64s(&frame, "weight");
+    weights[299] = 7.0;
+    let mut changed = frame.clone();
+    changed.with_column(Column::new("weight".into(), weights)).expect("a column");
+    write(&folder.path().join("changed.parquet"), &changed);
+    index("changed.parquet", &[]);
+    is_refused("one value");
+    index("items.parquet", &["--rename", "name=title"]);
+    is_refused("a name");
+
+    // The same rows from several files are the same library.
+    for (number, rows) in [(0, 100), (100, 3), (103, 197)].into_iter().enumerate() {
+        std::fs::create_dir_all(folder.path().join("parts")).expect("a folder");
+        write(&folder.path().join(format!("parts/{number}.parquet")), &frame.slice(rows.0, rows.1));
+    }
+    index("parts", &[]);
+    assert!(again().status.success());
+    assert_eq!(asked(&folder), 0);
+
+    // Changed where it is, by Lance itself.
+    std::fs::remove_dir_all(folder.path().join("again")).expect("removed");
+    let uri = folder.path().join("items.lance").to_string_lossy().into_owned();
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let dataset = std::sync::Arc::new(lance::Dataset::open(&uri).await.expect("opened"));
+        let update = lance::dataset::UpdateBuilder::new(dataset).update_where("name = 'item 7'").expect("where");
+        let update = update.set("weight", "0.5").expect("set").build().expect("an update");
+        assert_eq!(update.execute().await.expect("updated").rows_updated, 1);
+    });
+    is_refused("a value in place");
+}

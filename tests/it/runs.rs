@@ -185,7 +185,7 @@ fn results_trajectories_and_queries_come_as_csv_json_and_parquet() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3"));
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let csv = uphill_ok(&["results", "run", "-n", "5"], folder.path());
-    assert_eq!(csv.lines().next(), Some("db_idx,name,smiles,mw,qed,score,reason,evaluation,iteration"));
+    assert_eq!(csv.lines().next(), Some("db_idx,name,smiles,mw,qed,score,outcome,reason,evaluation,iteration"));
     assert_eq!(csv.lines().count(), 6);
     let json: serde_json::Value =
         serde_json::from_str(&uphill_ok(&["trajectories", "run", "--format", "json"], folder.path())).expect("JSON");
@@ -209,7 +209,7 @@ fn a_folder_named_like_a_partition_does_not_confuse_the_log() {
     std::fs::create_dir(folder.path().join("project=uphill")).expect("a folder");
     uphill_ok(&["search", "run.toml", "--out", "project=uphill/run"], folder.path());
     let csv = uphill_ok(&["results", "project=uphill/run", "-n", "1"], folder.path());
-    assert_eq!(csv.lines().next(), Some("db_idx,name,smiles,mw,qed,score,reason,evaluation,iteration"));
+    assert_eq!(csv.lines().next(), Some("db_idx,name,smiles,mw,qed,score,outcome,reason,evaluation,iteration"));
 }
 
 #[test]

@@ -256,7 +256,7 @@ fn other_numbers_are_parts_of_the_score_and_what_was_sent_is_not() {
         let answers = score.score(&batch(3)).expect("answers");
         assert_eq!(
             answers.columns().iter().map(|column| column.name().as_str()).collect::<Vec<_>>(),
-            ["db_idx", "score", "reason", "energy"]
+            ["db_idx", "score", "outcome", "reason", "energy"]
         );
         let energies: Vec<f64> = f64s(&answers, "score").iter().map(|score| -score).collect();
         assert_eq!(f64s(&answers, "energy"), energies);

@@ -20,9 +20,25 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Self {
-        let counter = Counter::new();
+        Self::on(0, Counter::new())
+    }
+
+    /// Goes away, so that nobody listens.
+    pub fn stop(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("reaped");
+    }
+
+    /// Comes back where it was.
+    pub fn start_again(&mut self) {
+        let counter = std::mem::replace(&mut self.counter, Counter::new());
+        *self = Self::on(self.port, counter);
+    }
+
+    fn on(port: u16, counter: Counter) -> Self {
         let mut command = Command::new("python3");
-        command.args([script("server.py"), counter.path()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args([script("server.py"), counter.path(), port.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("python3 runs");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("the port");
@@ -175,7 +191,7 @@ fn embeddings_are_sent_only_when_asked_for() {
 fn services_that_cannot_be_asked_are_refused_before_anything_is() {
     let check = |score: HttpScore| score.check(&batch(0)).expect_err("refused").to_string();
     assert_eq!(
-        check(HttpScore::new("ftp://a/b?key=1")),
+        check(HttpScore::new("ftp://a/b?page=1")),
         "score.url: `ftp://a/b` does not begin with http:// or https://"
     );
     assert_eq!(check(HttpScore::new("no url")), "score.url: `no url` is not a URL");
@@ -186,6 +202,14 @@ fn services_that_cannot_be_asked_are_refused_before_anything_is() {
     assert_eq!(
         check(HttpScore::new("http://a").header("Authorization", "UPHILL_NO_SUCH_VARIABLE")),
         "score.headers: `Authorization`: the environment variable `UPHILL_NO_SUCH_VARIABLE` is not set"
+    );
+    assert_eq!(
+        check(HttpScore::new("http://a/b?model=2&api_key=hunter2")),
+        "score.url: `http://a/b` has a secret in it: name an environment variable, as in api_key=${API_KEY}"
+    );
+    assert_eq!(
+        check(HttpScore::new("http://a/b?api_key=${UPHILL_NO_SUCH_VARIABLE}")),
+        "score.url: the environment variable `UPHILL_NO_SUCH_VARIABLE` is not set"
     );
     assert_eq!(check(HttpScore::new("http://a").header("a b", "PATH")), "score.headers: `a b` is not a header's name");
 }
@@ -211,7 +235,7 @@ fn secrets_reach_the_service_and_nothing_else() {
     let run = |behaviour: &str, out: &str| {
         let toml = format!(
             "[database]\npath = \"molecules.lance\"\n[queries]\nsample = 2\n[stop]\niterations = 1\n\
-             [score]\nurl = \"{}\"\nretries = 0\nheaders = {{ Authorization = \"UPHILL_TEST_TOKEN\" }}\n",
+             [score]\nurl = \"{}?key=${{UPHILL_TEST_KEY}}\"\nretries = 0\nheaders = {{ Authorization = \"UPHILL_TEST_TOKEN\" }}\n",
             server.url(behaviour)
         );
         std::fs::write(folder.path().join("run.toml"), toml).expect("written");
@@ -219,7 +243,8 @@ fn secrets_reach_the_service_and_nothing_else() {
         command
             .args(["search", "run.toml", "--out", out])
             .current_dir(folder.path())
-            .env("UPHILL_TEST_TOKEN", "Bearer hunter2");
+            .env("UPHILL_TEST_TOKEN", "Bearer hunter2")
+            .env("UPHILL_TEST_KEY", "hunter2-too");
         let output = command.output().expect("the binary runs");
         assert!(output.status.success(), "{}", stderr(&output));
         assert!(!format!("{}{}", stderr(&output), String::from_utf8_lossy(&output.stdout)).contains("hunter2"));
@@ -236,9 +261,9 @@ fn secrets_reach_the_service_and_nothing_else() {
         results
     };
     assert_eq!(run("token", "A").column("score").expect("score").null_count(), 0, "the service got the token");
-    // A server that repeats it.
-    let results = run("404", "B");
+    // A service that repeats it, in a good answer too.
+    let results = run("repeats", "B");
     let reason =
         results.column("reason").expect("reason").str().expect("strings").get(0).expect("a reason").to_string();
-    assert_eq!(reason, "HTTP 404: `no such model: ***`");
+    assert_eq!(reason, "no score for *** of /repeats?key=***");
 }

@@ -182,7 +182,7 @@ fn scores_that_break_the_contract_are_named_with_both_values() {
     );
     assert_eq!(
         run(|_| Ok(df!("points" => [1.0; 4]).expect("a frame"))),
-        "score in iteration 2: column `score`: expected a number, found no such column (there are: points)"
+        "score in iteration 2: column `score`: expected a column, found no such column (there are: points)"
     );
     assert_eq!(
         run(|_| Ok(df!("db_idx" => [0u64, 1, 2, 9], "score" => [1.0; 4]).expect("a frame"))),
@@ -192,10 +192,21 @@ fn scores_that_break_the_contract_are_named_with_both_values() {
         run(|_| Ok(df!("db_idx" => [0u64, 1, 1], "score" => [1.0; 3]).expect("a frame"))),
         "score in iteration 2: column `db_idx`: expected each item once, found 1 twice"
     );
-    assert_eq!(
-        run(|_| Ok(df!("score" => [1.0; 4], "weight" => [1.0; 4]).expect("a frame"))),
-        "score in iteration 2: column `weight`: expected another name for a part of the score, found a name that is taken"
-    );
+}
+
+#[test]
+fn parts_whose_names_are_taken_are_left_out() {
+    let folder = folder();
+    let (database, queries) = square(&folder);
+    let score = |_: &DataFrame| -> uphill::Result<DataFrame> {
+        Ok(df!("score" => [1.0; 4], "weight" => [7.0; 4], "_x" => [1; 4], "note" => ["a"; 4], "part" => [2.0; 4])?)
+    };
+    let log = Runner::new(database, score, RlUpdate::new(1.0)).search(&queries, 1).expect("a search");
+    let results = log.results(0).expect("results");
+    let expected =
+        ["query_idx", "db_idx", "distance", "name", "weight", "score", "outcome", "reason", "part", "evaluation"];
+    assert_eq!(names(&results), expected);
+    assert!(f64s(&results, "weight").iter().all(|weight| *weight != 7.0));
 }
 
 #[test]
@@ -293,7 +304,7 @@ fn nothing_new_for_a_while_ends_a_search_that_asks_for_it_and_an_empty_iteration
     assert_eq!(log.iterations(), [0, 1, 2, 3, 4]);
     assert_eq!(
         names(&log.results(4).expect("results")),
-        ["query_idx", "db_idx", "distance", "name", "weight", "score", "reason", "evaluation"]
+        ["query_idx", "db_idx", "distance", "name", "weight", "score", "outcome", "reason", "evaluation"]
     );
 }
 

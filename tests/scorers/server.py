@@ -1,9 +1,10 @@
 """A scoring service on a free port, which it prints. Standard library only.
 
-    server.py COUNTER
+    server.py COUNTER [PORT]
 
 POST /BEHAVIOUR misbehaves always, POST /BEHAVIOUR/2 the first two times; then it scores items by their `qed`.
-COUNTER gets a line for each item that is scored. Where there is a file COUNTER.good, it is good.
+COUNTER gets a line for each item that is scored. Where there is a file COUNTER.good, it is good. Where there is a
+file COUNTER.status with `503`, it answers with that, or from so many items on with `503 after 16`.
 """
 
 import json
@@ -50,6 +51,15 @@ class Handler(BaseHTTPRequestHandler):
                 behaviour = "early" if behaviour == "429" and early else "good"
         if os.path.exists(counter + ".good"):
             behaviour = "good"
+        if os.path.exists(counter + ".status"):
+            status, _, after = open(counter + ".status").read().partition(" after ")
+            if not after or os.path.exists(counter) and len(open(counter).readlines()) >= int(after):
+                return self.reply(int(status), "no entry", [("Retry-After", "1")] if status == "429" else [])
+        if behaviour == "mixed" and sum(requests.values()) % 6 == 0:
+            return self.reply(503, "oops")
+        if behaviour in ("weight", "mixed"):
+            for item in items:
+                item["qed"] = item["weight"]
         if behaviour == "stalls" and os.path.exists(counter) and len(open(counter).readlines()) >= 8:
             with lock, open(counter + ".stalled", "a") as file:
                 file.write("1\n")
@@ -101,6 +111,11 @@ class Handler(BaseHTTPRequestHandler):
             answers = [{**answer, "db_idx": answer["db_idx"] + 1} for answer in answers]
         if behaviour == "float-ids":
             answers = [{**answer, "db_idx": float(answer["db_idx"])} for answer in answers]
+        if behaviour == "mixed":
+            rejected = {"score": None, "outcome": "rejected", "reason": "a known toxin"}
+            failed = {"score": None, "reason": "no conformer"}
+            odd = {1: rejected, 2: failed}
+            answers = [{**answer, **odd.get(answer["db_idx"] % 5, {})} for answer in answers]
         if behaviour == "rejects":
             rejected = {"score": None, "outcome": "rejected", "reason": "a known toxin"}
             answers = [{**answer, **(rejected if answer["db_idx"] % 3 == 0 else {})} for answer in answers]
@@ -117,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.reply(200, json.dumps(answers if bare else {"scores": answers}))
 
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 0), Handler)
 server.daemon_threads = True
 # Clients that hang up early are what some tests are about.
 server.handle_error = lambda *_: None

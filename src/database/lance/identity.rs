@@ -1,5 +1,6 @@
 //! What makes a dataset the one a run started with: its version, its rows, its index.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use lance::Dataset;
@@ -20,13 +21,16 @@ pub struct Identity {
     /// When that version was committed, in microseconds since 1970.
     #[serde(default)]
     pub committed: Option<i64>,
-    /// Items, without deleted ones.
+    /// Items: rows with an embedding, without deleted ones.
     pub rows: u64,
+    /// Rows that have no embedding and so are no items.
+    #[serde(default)]
+    pub without_embedding: u64,
     /// Components of an embedding.
     pub dim: usize,
     /// What `distance` means.
     pub metric: Metric,
-    /// A hash of the content, where `uphill index` built it.
+    /// A hash of every column, where `uphill index` built it; of what others changed since, another.
     pub library_id: Option<String>,
     /// Where `db_idx` comes from: `row id`, `row address` or the name of a column.
     pub ids: String,
@@ -42,6 +46,8 @@ impl Identity {
             None => "none".to_string(),
         };
         let library = |identity: &Identity| identity.library_id.clone().unwrap_or_else(|| "none".into());
+        // All of them: runs of earlier versions took rows without an embedding for items.
+        let rows = |identity: &Identity| (identity.rows + identity.without_embedding).to_string();
         // The same content, built again, is the same library; where the content has no hash, the time tells.
         let committed = |identity: &Identity| match (&self.library_id, &now.library_id, identity.committed) {
             (None, None, Some(at)) if self.committed.is_some() && now.committed.is_some() => at.to_string(),
@@ -49,7 +55,7 @@ impl Identity {
         };
         let pairs = [
             ("version", self.version.to_string(), now.version.to_string()),
-            ("rows", self.rows.to_string(), now.rows.to_string()),
+            ("rows", rows(self), rows(now)),
             ("dim", self.dim.to_string(), now.dim.to_string()),
             ("metric", self.metric.to_string(), now.metric.to_string()),
             ("library id", library(self), library(now)),
@@ -79,8 +85,17 @@ pub struct IndexInfo {
     pub uuids: Vec<String>,
 }
 
-/// The IVF index on a column, if there is one, and the fragments that it does not cover.
-pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<(IndexInfo, Vec<u64>)>> {
+/// What an index covers.
+#[derive(Default)]
+pub(super) struct Coverage {
+    /// Fragments that it does not cover.
+    pub(super) uncovered: Vec<u64>,
+    /// Whether it surely holds every row of the others: so every row of them has an embedding.
+    pub(super) is_complete: bool,
+}
+
+/// The IVF index on a column, if there is one, and what it covers.
+pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<(IndexInfo, Coverage)>> {
     let Some(field) = dataset.schema().field(column).map(|field| field.id) else { return Ok(None) };
     let owned = dataset.clone();
     let indices = on_runtime(async move { owned.load_indices().await })?.doing("reading the indices")?;
@@ -101,7 +116,17 @@ pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<
         let mut bitmaps = segments.iter().filter_map(|segment| segment.fragment_bitmap.as_ref());
         bitmaps.any(|bitmap| bitmap.contains(fragment as u32))
     };
-    let uncovered = dataset.fragments().iter().map(|fragment| fragment.id).filter(|id| !covered(*id)).collect();
+    let (inside, outside): (Vec<_>, Vec<_>) = dataset.fragments().iter().partition(|fragment| covered(fragment.id));
+    let uncovered = outside.iter().map(|fragment| fragment.id).collect();
+    // As many entries as rows, deleted ones too, and none of a fragment that is gone.
+    let rows: Option<u64> = inside.iter().map(|fragment| Some(fragment.physical_rows? as u64)).sum();
+    let partitions = statistics["indices"].as_array().into_iter().flatten();
+    let partitions = partitions.flat_map(|segment| segment["partitions"].as_array().into_iter().flatten());
+    let entries: Option<u64> = partitions.map(|partition| partition["size"].as_u64()).sum();
+    let there: HashSet<u64> = inside.iter().map(|fragment| fragment.id).collect();
+    let mut indexed = segments.iter().filter_map(|segment| segment.fragment_bitmap.as_ref()).flatten();
+    let all_there = indexed.all(|fragment| there.contains(&u64::from(fragment)));
+    let coverage = Coverage { uncovered, is_complete: rows.is_some() && rows == entries && all_there };
     let info = IndexInfo {
         kind: kind.to_string(),
         metric: first["metric_type"].as_str().unwrap_or("l2").parse()?,
@@ -110,5 +135,5 @@ pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<
         uuids: segments.iter().map(|segment| segment.uuid.to_string()).collect(),
         name,
     };
-    Ok(Some((info, uncovered)))
+    Ok(Some((info, coverage)))
 }

@@ -21,16 +21,19 @@ pub(super) enum Ids {
 }
 
 impl Ids {
-    /// Reads a column of ids.
+    /// Reads a column of ids, of the rows that match `items_only`.
     ///
     /// # Errors
     /// One that is not there, or that does not hold unique non-negative integers.
-    pub(super) fn from_column(dataset: &Dataset, uri: &str, name: &str) -> Result<Self> {
+    pub(super) fn from_column(dataset: &Dataset, uri: &str, name: &str, items_only: Option<&str>) -> Result<Self> {
         if dataset.schema().field(name).is_none() {
             return Err(Error::Config(format!("database.id_column: no column `{name}` in {uri}")));
         }
         let mut scanner = dataset.scan();
         scanner.project(&[name]).doing("projecting")?.with_row_id();
+        if let Some(sql) = items_only {
+            scanner.filter(sql).doing("reading the id column")?;
+        }
         let batch = on_runtime(async move { scanner.try_into_batch().await })?.doing("reading the id column")?;
         let strict = CastOptions { safe: false, ..Default::default() };
         let ids = cast_with_options(column(&batch, name)?, &DataType::UInt64, &strict)

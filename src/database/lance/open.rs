@@ -7,11 +7,12 @@ use lance::Dataset;
 use lance::dataset::builder::DatasetBuilder;
 use lance::session::Session;
 
-use super::identity::{Identity, index_info};
+use super::identity::{Coverage, Identity, index_info};
 use super::ids::Ids;
+use super::library::{is_as_built, library_id};
 use super::table::Table;
 use crate::database::runtime::on_runtime;
-use crate::database::{META_LIBRARY, META_METRIC, Metric};
+use crate::database::{META_METRIC, Metric};
 use crate::error::{Doing, Error, Result, one_line};
 use crate::schema::{self, EMBEDDING};
 
@@ -61,9 +62,9 @@ pub(super) struct Opened {
 pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
     let dataset = Arc::new(load(uri, options)?);
     let (embedding_column, dim) = embedding_field(&dataset, uri, options.embedding_column.as_deref())?;
-    let (index, uncovered) = match index_info(&dataset, &embedding_column)? {
-        Some((index, uncovered)) => (Some(index), uncovered),
-        None => (None, Vec::new()),
+    let (index, coverage) = match index_info(&dataset, &embedding_column)? {
+        Some((index, coverage)) => (Some(index), coverage),
+        None => (None, Coverage::default()),
     };
     let metric = match (options.metric, &index, dataset.metadata().get(META_METRIC)) {
         (Some(metric), ..) => metric,
@@ -72,19 +73,22 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
         (None, None, None) => Metric::L2,
     };
     let counted = dataset.clone();
-    let rows = on_runtime(async move { counted.count_rows(None).await })?.doing("counting rows")? as u64;
+    let all = on_runtime(async move { counted.count_rows(None).await })?.doing("counting rows")? as u64;
+    let without_embedding = rows_without_embedding(&dataset, &embedding_column, &coverage)?;
+    let items_only = (without_embedding > 0).then(|| format!("`{embedding_column}` IS NOT NULL"));
     let ids = match &options.id_column {
-        Some(column) => Ids::from_column(&dataset, uri, column)?,
+        Some(column) => Ids::from_column(&dataset, uri, column, items_only.as_deref())?,
         None => Ids::RowId,
     };
     let identity = Identity {
         uri: uri.to_string(),
         version: dataset.version_id(),
         committed: Some(dataset.manifest().timestamp().timestamp_micros()),
-        rows,
+        rows: all - without_embedding,
+        without_embedding,
         dim,
         metric,
-        library_id: dataset.metadata().get(META_LIBRARY).cloned(),
+        library_id: library_id(&dataset),
         ids: match &options.id_column {
             Some(column) => column.clone(),
             None if dataset.manifest().uses_stable_row_ids() => "row id".into(),
@@ -94,11 +98,28 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
     };
     let attributes = attribute_columns(&dataset, &embedding_column);
     Ok(Opened {
-        table: Table { dataset, uri: uri.to_string(), embedding_column, ids },
+        table: Table { dataset, uri: uri.to_string(), embedding_column, items_only, ids },
         identity,
-        uncovered,
+        uncovered: coverage.uncovered,
         attributes,
     })
+}
+
+/// Counts the rows without an embedding. That reads the embeddings, so only where there may be such rows: what
+/// `uphill index` wrote has none, nor has what is in an index.
+fn rows_without_embedding(dataset: &Arc<Dataset>, embedding_column: &str, coverage: &Coverage) -> Result<u64> {
+    let nullable = dataset.schema().field(embedding_column).is_some_and(|field| field.nullable);
+    if !nullable || is_as_built(dataset) {
+        return Ok(0);
+    }
+    let in_doubt = |fragment: u64| !coverage.is_complete || coverage.uncovered.contains(&fragment);
+    let fragments: Vec<_> = dataset.fragments().iter().filter(|fragment| in_doubt(fragment.id)).cloned().collect();
+    if fragments.is_empty() {
+        return Ok(0);
+    }
+    let mut scanner = dataset.scan();
+    scanner.with_fragments(fragments).filter(&format!("`{embedding_column}` IS NULL")).doing("counting rows")?;
+    on_runtime(async move { scanner.count_rows().await })?.doing("counting rows without an embedding")
 }
 
 fn load(uri: &str, options: &OpenOptions) -> Result<Dataset> {

@@ -26,6 +26,8 @@ pub(super) struct Table {
     pub(super) dataset: Arc<Dataset>,
     pub(super) uri: String,
     pub(super) embedding_column: String,
+    /// What is true of rows that have an embedding, in SQL, if some have none.
+    pub(super) items_only: Option<String>,
     pub(super) ids: Ids,
 }
 
@@ -88,7 +90,12 @@ impl Table {
         self.check_prefilter(prefilter)?;
         let mut scanner = self.dataset.scan();
         scanner.project::<&str>(&[]).doing("projecting")?.with_row_id();
-        if let Some(sql) = prefilter {
+        // On a line of its own, as a prefilter may end in a comment.
+        let filter = match (prefilter, self.items_only.as_deref()) {
+            (Some(sql), Some(items_only)) => Some(format!("({sql}\n) AND {items_only}")),
+            (one, other) => one.or(other).map(str::to_string),
+        };
+        if let Some(sql) = &filter {
             scanner.filter(sql).doing("database.prefilter")?;
         }
         let batch = on_runtime(async move { scanner.try_into_batch().await })?.doing("listing ids")?;
@@ -100,7 +107,7 @@ impl Table {
     /// Items by row id, distinct and in the order asked: `db_idx`, `embedding`, attributes.
     ///
     /// # Errors
-    /// A row that is not there.
+    /// A row that is not there, or has no embedding.
     pub(super) fn take(&self, row_ids: &[u64], attributes: &[String]) -> Result<DataFrame> {
         let mut names: Vec<&str> = vec![ROW_ID, &self.embedding_column];
         names.extend(attributes.iter().map(String::as_str));
@@ -113,6 +120,12 @@ impl Table {
             return Err(Error::input(&self.uri, format!("no item with row id {}", row_ids[missing])));
         }
         let embeddings = as_f32(column(&batch, &self.embedding_column)?)?;
+        if let Some(without) = (0..row_ids.len()).find(|at| embeddings.is_null(*at)) {
+            return Err(Error::input(
+                &self.uri,
+                format!("row id {} has no embedding, so it is no item", row_ids[without]),
+            ));
+        }
         let mut fields = vec![Field::new(EMBEDDING, embeddings.data_type().clone(), true)];
         let mut arrays = vec![Arc::new(embeddings) as ArrayRef];
         for name in attributes {

@@ -1,0 +1,62 @@
+//! Removing a run: its folder, and the tag that keeps the dataset version it reads.
+
+use std::fs;
+use std::path::Path;
+
+use super::manifest::{Manifest, REMOVED, TAG, read_manifest, read_manifest_at};
+use crate::database::LanceDatabase;
+use crate::error::{AtPath, Result};
+use crate::folder;
+
+/// Removes a run folder, and the tag that kept its version of the dataset. If the tag cannot be taken away (the dataset
+/// is gone, or may not be written to) a warning says so. What is in the folder and not the run's stays there.
+///
+/// First run.json gets another name: from then on no program takes the folder for a run, and a removal that was killed
+/// is finished by the next.
+///
+/// # Errors
+/// What is not a run folder; a run that another process writes to; a folder that may not be written to.
+pub fn remove(run: impl AsRef<Path>) -> Result<()> {
+    let run = run.as_ref();
+    let (file, mark) = (run.join("run.json"), run.join(REMOVED));
+    let manifest = || match mark.exists() && !file.exists() {
+        true => read_manifest_at(run, &mark),
+        false => read_manifest(run),
+    };
+    // A folder that is not a run's gets no lock file.
+    manifest()?;
+    let lock = folder::lock(run)?;
+    let manifest = manifest()?;
+    if file.exists() {
+        folder::publish(&file, &mark)?;
+    }
+    release(&manifest);
+    for name in ["results", "queries", "ledger", "stderr", "tmp"] {
+        folder::remove(&run.join(name))?;
+    }
+    folder::remove_file(&run.join("lock"))?;
+    drop(lock);
+    folder::remove_file(&mark)?;
+    let mut left: Vec<String> = Vec::new();
+    for entry in fs::read_dir(run).at_path(run)? {
+        left.push(entry.at_path(run)?.file_name().to_string_lossy().into_owned());
+    }
+    if left.is_empty() {
+        // The folder may be the one that the process is in.
+        return folder::remove(&std::path::absolute(run).at_path(run)?);
+    }
+    left.sort();
+    log::warn!("{}: the folder stays, as these are not the run's: {}", run.display(), left.join(", "));
+    Ok(())
+}
+
+fn release(manifest: &Manifest) {
+    // Whatever a damaged run.json says, other tags are not ours.
+    let tag = manifest.version_tag.as_ref().filter(|tag| tag.starts_with(TAG));
+    let (Some(tag), Some(dataset)) = (tag, &manifest.dataset) else { return };
+    // The run file's path holds from any working directory.
+    let uri = manifest.config["database"]["path"].as_str().unwrap_or(&dataset.uri);
+    if let Err(error) = LanceDatabase::release_version(uri, tag) {
+        log::warn!("{error}; if the dataset is still there, it keeps version {} under the tag {tag}", dataset.version);
+    }
+}
