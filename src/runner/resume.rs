@@ -8,7 +8,7 @@ use super::Runner;
 use crate::error::{Error, Result};
 use crate::log::SearchLog;
 use crate::schema::{self, DB_IDX, EMBEDDING};
-use crate::update::Step;
+use crate::step::Step;
 
 impl Runner {
     /// Goes on with a run, to so many iterations in all: replays what is committed, then
@@ -20,6 +20,7 @@ impl Runner {
     pub fn resume(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         let mut log = SearchLog::resume(path)?;
         self.ledger.clear();
+        self.update.reset();
         self.check_same(&log)?;
         self.check(queries)?;
         let queries = self.replay(&log)?.unwrap_or_else(|| queries.clone());

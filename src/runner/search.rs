@@ -20,6 +20,7 @@ impl Runner {
     pub fn search(&mut self, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         self.check(queries)?;
         self.ledger.clear();
+        self.update.reset();
         let log = SearchLog::temporary(self.manifest())?;
         self.run(log, queries.clone(), 0, iterations)
     }
@@ -31,6 +32,7 @@ impl Runner {
     pub fn search_into(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         self.check(queries)?;
         self.ledger.clear();
+        self.update.reset();
         let log = SearchLog::create(path, self.manifest())?;
         self.run(log, queries.clone(), 0, iterations)
     }

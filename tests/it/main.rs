@@ -25,6 +25,7 @@ mod python;
 mod readers;
 mod reuse;
 mod runs;
+mod runs_again;
 mod scorers;
 mod scorers_command;
 mod scorers_http;
