@@ -96,7 +96,7 @@ struct BestFirst {
 }
 
 impl QueryUpdate for BestFirst {
-    fn k(&self) -> Option<usize> {
+    fn k(&self, _queries: usize) -> Option<usize> {
         // The item itself is its nearest neighbour.
         Some(11)
     }

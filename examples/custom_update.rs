@@ -26,6 +26,12 @@ impl Momentum {
 }
 
 impl QueryUpdate for Momentum {
+    /// Another run begins, or is resumed.
+    fn reset(&mut self) {
+        self.velocity = None;
+        self.rule.reset();
+    }
+
     /// Learns. A resumed run replays this over the iterations that are committed, so whatever a rule
     /// remembers belongs here and not in `update`.
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

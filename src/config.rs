@@ -22,8 +22,8 @@ use crate::filter::SqlFilter;
 use crate::log::SearchLog;
 use crate::runner::{Runner, Stop};
 use crate::schema::{self, EMBEDDING};
+use crate::step::stream;
 use crate::untrusted::{caught, read_parquet};
-use crate::update::stream;
 
 /// A run file, resolved: what `run.json` keeps.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -5,8 +5,8 @@
 //! `uphill` moves query vectors through embedding space towards better scores:
 //!
 //! ```text
-//! queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
-//!           (Lance, ANN index)                        (Parquet per iteration)
+//! queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Select ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
+//!           (Lance, ANN index)                                  (Parquet per iteration)
 //! ```
 //!
 //! # A first run
@@ -55,7 +55,7 @@
 //! # The parts
 //!
 //! [`VectorDatabase`] ([`LanceDatabase`], [`GradientQuery`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
-//! scored; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
+//! scored, [`Select`] which are worth it; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
 //! they are worth, and each item is asked for once per run; [`SearchLog`] keeps every iteration as Parquet, until [`remove`];
 //! [`Prune`] ([`TopKPrune`], in a [`Pruned`] rule) says which queries go on; [`QueryUpdate`] ([`RlUpdate`],
 //! [`TopKUpdate`], [`TopKDiscreteUpdate`]) moves them; [`Runner`] is the loop. [`Config`] builds all of them
@@ -80,6 +80,8 @@ mod outcome;
 mod runner;
 mod schema;
 mod score;
+mod select;
+mod step;
 mod untrusted;
 mod update;
 
@@ -104,10 +106,12 @@ pub use score::{
     ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, HttpScore, IntoScores, Keep, OnError, Reuse,
     Score, Session, SqlScore, SumScore,
 };
+pub use select::Select;
+pub use step::{Step, stream};
 pub use untrusted::read_parquet;
 pub use update::{
-    Context, Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, Step, SurrogateUpdate,
-    TopKDiscreteUpdate, TopKPrune, TopKUpdate, Worth, next_queries, stream,
+    Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, SurrogateUpdate, TopKDiscreteUpdate,
+    TopKPrune, TopKUpdate, Worth, next_queries,
 };
 
 /// Column names of the frames.

@@ -20,16 +20,19 @@ use crate::ledger::Ledger;
 use crate::log::SearchLog;
 use crate::schema;
 use crate::score::Score;
-use crate::update::{Context, QueryUpdate, Step};
+use crate::select::Select;
+use crate::step::Step;
+use crate::update::QueryUpdate;
 
 /// Runs a search: owns the stages, knows when to stop.
 ///
 /// ```text
-/// queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
+/// queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Select ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
 /// ```
 pub struct Runner {
     database: Box<dyn VectorDatabase>,
     filter: Box<dyn Filter>,
+    select: Option<Box<dyn Select>>,
     score: Box<dyn Score>,
     update: Box<dyn QueryUpdate>,
     ledger: Ledger,
@@ -58,6 +61,7 @@ impl Runner {
         Runner {
             database,
             filter: Box::new(PassThroughFilter),
+            select: None,
             score,
             update,
             ledger: Ledger::default(),
@@ -90,15 +94,19 @@ impl Runner {
             log.append_queries(iteration, queries)?;
         }
         let exclude = (!self.update.revisits()).then(|| self.ledger.booked());
-        let results = database.query(queries, Request { k: self.update.k(), exclude })?;
+        let results = database.query(queries, Request { k: self.update.k(queries.height()), exclude })?;
         schema::check_results("database", &results, database.dim())?;
 
         let kept = self.filter.filter(results.clone())?;
         check_subset("filter", &results, &kept)?;
         let (met, passed) = (results.height(), kept.height());
 
-        let worth = match self.update.select(&kept, &Context { iteration, database, seed })? {
-            Some(selected) => check_subset("select", &kept, &selected).map(|()| selected)?,
+        let worth = match self.select.as_deref().or_else(|| self.update.selector()) {
+            Some(selector) => {
+                let chosen = selector.select(&Step { iteration, queries, results: &kept, database, seed })?;
+                check_subset("select", &kept, &chosen)?;
+                chosen
+            }
             None => kept,
         };
 

@@ -9,14 +9,13 @@ mod restart;
 mod ridge;
 mod rl;
 mod score_gradient;
+mod seen;
 mod slope;
 mod surrogate;
 mod top_k;
 
 use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 
 pub use self::prune::{Group, Prune, Pruned, TopKPrune, Worth};
 pub use self::restart::Restarting;
@@ -26,87 +25,37 @@ pub use self::slope::Norm;
 pub use self::surrogate::SurrogateUpdate;
 pub use self::top_k::{TopKDiscreteUpdate, TopKUpdate};
 use crate::bridge;
-use crate::database::VectorDatabase;
 use crate::error::{Doing, Result};
 use crate::schema::{self, QUERY_IDX};
-
-/// One iteration, as a rule sees it.
-pub struct Step<'a> {
-    /// Counts from 0.
-    pub iteration: u32,
-    /// The queries that were asked.
-    pub queries: &'a DataFrame,
-    /// The scored frame: what they met.
-    pub results: &'a DataFrame,
-    /// The library.
-    pub database: &'a dyn VectorDatabase,
-    /// The run's seed.
-    pub seed: u64,
-}
-
-impl Step<'_> {
-    /// A random stream of its own for each (seed, stage, iteration, query_idx), so that
-    /// neither threads nor resuming change what is drawn.
-    pub fn rng(&self, stage: &str, query_idx: u32) -> ChaCha8Rng {
-        stream(self.seed, stage, self.iteration, query_idx)
-    }
-}
-
-/// The random stream of one (seed, stage, iteration, query_idx).
-pub fn stream(seed: u64, stage: &str, iteration: u32, query_idx: u32) -> ChaCha8Rng {
-    let mut key = blake3::Hasher::new();
-    key.update(&seed.to_le_bytes()).update(stage.as_bytes()).update(&[0]);
-    key.update(&iteration.to_le_bytes()).update(&query_idx.to_le_bytes());
-    ChaCha8Rng::from_seed(*key.finalize().as_bytes())
-}
-
-/// What a rule may look at while it selects.
-pub struct Context<'a> {
-    /// Counts from 0.
-    pub iteration: u32,
-    /// The library.
-    pub database: &'a dyn VectorDatabase,
-    /// The run's seed.
-    pub seed: u64,
-}
-
-impl Context<'_> {
-    /// A random stream of its own for each (seed, stage, iteration).
-    pub fn rng(&self, stage: &str) -> ChaCha8Rng {
-        stream(self.seed, stage, self.iteration, 0)
-    }
-}
+use crate::select::Select;
+use crate::step::Step;
 
 /// Gives the queries of the next iteration. Closures are rules:
 /// `|step: &Step| Ok(step.queries.clone())`.
 ///
-/// A rule that has a model of the score may also say which of the candidates that its queries
-/// met are worth paying for ([`QueryUpdate::select`]).
+/// A rule that has a model of the scores may also choose which of the candidates are worth paying for
+/// ([`QueryUpdate::selector`]).
 pub trait QueryUpdate: Send {
-    /// The rule that this one adds to, if it does: `k`, `revisits`, `select` and `check` are that rule's where this one
-    /// does not say otherwise. What is observed, and the update, are this one's to hand on.
+    /// The rule that this one adds to, if it does: `k`, `revisits`, `selector` and `check` are that rule's where this
+    /// one does not say otherwise. What is observed and forgotten, and the update, are this one's to hand on.
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         None
     }
 
-    /// How many neighbours each query should meet; as many as the database gives by itself where `None`.
-    fn k(&self) -> Option<usize> {
-        self.inner().and_then(|rule| rule.k())
+    /// How many neighbours each of so many queries should meet; as many as the database gives by itself where `None`.
+    fn k(&self, queries: usize) -> Option<usize> {
+        self.inner().and_then(|rule| rule.k(queries))
     }
 
-    /// Whether queries may meet items that this run has met before (default). Where not, each query
-    /// meets its `k` nearest among the others.
+    /// Whether queries may meet items that are booked (default): those that this run has scored, and those that were
+    /// rejected or failed. Where not, each query meets its `k` nearest among the others.
     fn revisits(&self) -> bool {
         self.inner().is_none_or(|rule| rule.revisits())
     }
 
-    /// The candidates worth paying for, in the order to be asked: rows of the filtered results frame,
-    /// unchanged. All of them where `None` (default).
-    ///
-    /// # Errors
-    /// Whatever should stop the run.
-    fn select(&self, candidates: &DataFrame, context: &Context<'_>) -> Result<Option<DataFrame>> {
-        self.inner().map_or(Ok(None), |rule| rule.select(candidates, context))
+    /// How this rule chooses what is scored; all candidates are where `None` (default).
+    fn selector(&self) -> Option<&dyn Select> {
+        self.inner().and_then(|rule| rule.selector())
     }
 
     /// Called once before a search, so that settings that cannot be show early.
@@ -116,6 +65,9 @@ pub trait QueryUpdate: Send {
     fn check(&self) -> Result<()> {
         self.inner().map_or(Ok(()), |rule| rule.check())
     }
+
+    /// Forgets what it observed: another run begins, or one is resumed.
+    fn reset(&mut self) {}
 
     /// Learns from a committed iteration. Called for each, in order; replayed on resume.
     ///
@@ -144,6 +96,9 @@ where
 impl QueryUpdate for Box<dyn QueryUpdate> {
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         Some(&**self)
+    }
+    fn reset(&mut self) {
+        (**self).reset();
     }
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         (**self).observe(step)

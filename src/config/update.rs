@@ -50,7 +50,7 @@ pub enum UpdateConfig {
     Surrogate {
         /// Items scored per iteration; grows from 5 to 32 where nothing is said.
         batch: Option<usize>,
-        /// Scored items that the models are fitted to, at most.
+        /// Items asked that the models are fitted to, at most.
         #[serde(default = "thousand")]
         points: usize,
     },

@@ -7,12 +7,19 @@ use super::{Runner, Stop, Summary};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::score::{OnError, Reusable, Reuse};
+use crate::select::Select;
 
 /// Options.
 impl Runner {
     /// Takes rows away before they are scored.
     pub fn filter(mut self, filter: impl Filter + 'static) -> Self {
         self.filter = Box::new(filter);
+        self
+    }
+
+    /// Chooses which candidates are scored, instead of the rule.
+    pub fn select(mut self, select: impl Select + 'static) -> Self {
+        self.select = Some(Box::new(select));
         self
     }
 

@@ -10,7 +10,7 @@ use super::stop::{Progress, Summary};
 use crate::error::{Error, Result};
 use crate::log::SearchLog;
 use crate::schema::{self, DB_IDX, EMBEDDING};
-use crate::update::Step;
+use crate::step::Step;
 
 impl Runner {
     /// Goes on with a run, to so many iterations in all: replays what is committed, then

@@ -40,6 +40,7 @@ impl Runner {
 
     /// Forgets every other run, and tells the ledger and the score of this one.
     pub(super) fn begin(&mut self, log: &SearchLog) -> Result<()> {
+        self.update.reset();
         self.ledger.clear();
         self.ledger.interrupt = self.interrupt.clone();
         let answered = self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;

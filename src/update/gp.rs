@@ -1,11 +1,13 @@
 //! A Gaussian process of the scores over embedding space.
 
+use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
 use super::linalg::Cholesky;
+use crate::error::Result;
 
 /// Added to the diagonal of a posterior covariance before a sample is drawn: duplicates make it singular.
 const JITTER: f64 = 1e-6;
@@ -29,12 +31,15 @@ pub(super) struct Gp {
 
 impl Gp {
     /// `points` `(n, dim)`, `targets` and the variances of their `noise` `(n)`; `squared_length` is `l^2`.
-    pub fn new(points: Array2<f64>, targets: Array1<f64>, squared_length: f64, noise: &Array1<f64>) -> Self {
+    ///
+    /// # Errors
+    /// Points that are not finite.
+    pub fn new(points: Array2<f64>, targets: Array1<f64>, squared_length: f64, noise: &Array1<f64>) -> Result<Self> {
         let mut covariance = kernel(points.view(), points.view(), squared_length);
         covariance.diag_mut().zip_mut_with(noise, |value, noise| *value += noise);
-        let factor = Cholesky::new(&covariance);
+        let factor = Cholesky::new(&covariance, "covariance of the items asked")?;
         let weights = factor.solve(targets.view());
-        Gp { points, squared_length, factor, weights }
+        Ok(Gp { points, squared_length, factor, weights })
     }
 
     /// The posterior mean at points `(m, dim)`.
@@ -53,11 +58,21 @@ impl Gp {
     }
 
     /// Joint draws from the posterior at points `(m, dim)`, their deviations from the mean times `scale`: `(draws, m)`.
-    pub fn samples(&self, at: ArrayView2<'_, f64>, draws: usize, scale: f64, rng: &mut ChaCha8Rng) -> Array2<f64> {
+    ///
+    /// # Errors
+    /// Points that are not finite.
+    pub fn samples(
+        &self,
+        at: ArrayView2<'_, f64>,
+        draws: usize,
+        scale: f64,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Array2<f64>> {
         let (mean, mut covariance) = self.posterior(at);
         covariance.diag_mut().mapv_inplace(|value| value + JITTER);
         let normal = Array2::from_shape_simple_fn((draws, mean.len()), || StandardNormal.sample(rng));
-        mean + scale * normal.dot(&Cholesky::new(&covariance).lower().t())
+        let factor = Cholesky::new(&covariance, "covariance of the candidates")?;
+        Ok(mean + scale * normal.dot(&factor.lower().t()))
     }
 }
 
@@ -84,7 +99,9 @@ fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_length: f64) -
     let squares =
         |points: ArrayView2<'_, f64>| -> Vec<f64> { points.rows().into_iter().map(|row| row.dot(&row)).collect() };
     let (a_squares, b_squares) = (squares(a), squares(b));
-    let mut values = a.dot(&b.t());
+    // Row-major, whatever the layout of the two: `dot` chooses by it.
+    let mut values = Array2::zeros((a.nrows(), b.nrows()));
+    general_mat_mul(1.0, &a, &b.t(), 0.0, &mut values);
     if let Some(values) = values.as_slice_mut().filter(|values| !values.is_empty()) {
         values.par_chunks_mut(b.nrows()).zip(&a_squares).for_each(|(row, a_square)| {
             for (value, b_square) in row.iter_mut().zip(&b_squares) {
@@ -101,7 +118,8 @@ fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_length: f64) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::{fixture, stream};
+    use crate::step::stream;
+    use crate::update::fixture;
 
     fn close(a: impl IntoIterator<Item = f64>, b: Vec<f64>) -> bool {
         a.into_iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9)
@@ -115,7 +133,7 @@ mod tests {
             number("squared_length"),
             &fixture::vector("noise").into(),
         );
-        (gp, fixture::matrix("at"))
+        (gp.expect("a model"), fixture::matrix("at"))
     }
 
     #[test]
@@ -128,13 +146,21 @@ mod tests {
     }
 
     #[test]
+    fn in_one_dimension_too_the_mean_goes_through_the_targets() {
+        let points = Array2::from_shape_vec((3, 1), vec![0.0, 1.0, 2.0]).expect("a matrix");
+        let targets = vec![1.0, -1.0, 1.0];
+        let gp = Gp::new(points.clone(), targets.clone().into(), 0.25, &Array1::from_elem(3, 1e-12)).expect("a model");
+        assert!(close(gp.mean(points.view()), targets), "{}", gp.mean(points.view()));
+    }
+
+    #[test]
     fn samples_scatter_as_the_posterior_says() {
         let (gp, at) = fitted();
         let (mean, covariance) = gp.posterior(at.view());
         let rng = &mut stream(1, "test", 0, 0);
         let n = 4000.0;
         let mut second = Array2::<f64>::zeros(covariance.raw_dim());
-        for off in (gp.samples(at.view(), 4000, 0.5, rng) - &mean).rows() {
+        for off in (gp.samples(at.view(), 4000, 0.5, rng).expect("samples") - &mean).rows() {
             second += &(&off.view().insert_axis(Axis(1)) * &off.view().insert_axis(Axis(0)));
         }
         let expected = covariance * 0.25;

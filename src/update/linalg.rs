@@ -3,6 +3,9 @@
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
 
+use crate::error::{Error, Result};
+use crate::schema::EMBEDDING;
+
 /// Rows and columns that are factored one by one.
 const BLOCK: usize = 64;
 
@@ -17,14 +20,22 @@ pub(super) struct Cholesky {
 impl Cholesky {
     /// Factors a matrix of which only the lower triangle is read. Where rounding leaves it short of
     /// positive definite, its diagonal is raised by a millionth of its mean, or ten times that, and so on.
-    pub fn new(matrix: &Array2<f64>) -> Self {
+    ///
+    /// # Errors
+    /// A matrix that is not finite: nothing would make it positive definite. `what` it is of is said.
+    pub fn new(matrix: &Array2<f64>, what: &str) -> Result<Self> {
+        let lower = matrix.indexed_iter().filter(|((row, column), _)| column <= row);
+        if let Some(((row, column), value)) = lower.into_iter().find(|(_, value)| !value.is_finite()) {
+            let found = format!("{value} in row {row}, column {column} of the {what}");
+            return Err(Error::contract("surrogate", EMBEDDING, "finite numbers", found));
+        }
         let n = matrix.nrows();
         let mean = matrix.diag().iter().map(|value| value.abs()).sum::<f64>() / n.max(1) as f64;
         let (mut raised, mut jitter) = (matrix.clone(), 1e-6 * mean.max(f64::MIN_POSITIVE));
         loop {
-            // Ends: a diagonal that outweighs its rows makes any matrix positive definite, as does an infinite one.
+            // Ends: a diagonal that outweighs its rows makes any finite matrix positive definite, as does an infinite one.
             if let Some(factor) = Self::try_new(raised) {
-                return factor;
+                return Ok(factor);
             }
             raised = matrix.clone();
             raised.diag_mut().mapv_inplace(|value| value + jitter);
@@ -141,7 +152,7 @@ mod tests {
         for n in [1, 2, 63, 64, 65, 130, 200] {
             let half = matrix(n, n + 5);
             let a = half.dot(&half.t()) + Array2::<f64>::eye(n);
-            let factor = Cholesky::new(&a);
+            let factor = Cholesky::new(&a, "matrix").expect("a factor");
             assert!(close(&factor.lower().dot(&factor.lower().t()), &a), "n = {n}");
             let b = matrix(n, 3);
             let mut x = b.clone();
@@ -155,8 +166,26 @@ mod tests {
     #[test]
     fn matrices_that_are_not_definite_are_raised_until_they_are() {
         for a in [Array2::ones((70, 70)), Array2::zeros((3, 3)), -Array2::<f64>::eye(2)] {
-            let factor = Cholesky::new(&a);
+            let factor = Cholesky::new(&a, "matrix").expect("a factor");
             assert!(factor.lower().iter().all(|value| value.is_finite()), "{a}");
+        }
+    }
+    #[test]
+    fn a_matrix_that_is_not_finite_is_refused_with_the_place() {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            for place in [[0, 0], [66, 2], [69, 69]] {
+                let mut a = Array2::<f64>::eye(70);
+                a[place] = value;
+                let error = Cholesky::new(&a, "covariance of nothing").expect_err("refused").to_string();
+                let [row, column] = place;
+                assert_eq!(
+                    error,
+                    format!(
+                        "surrogate: column `embedding`: expected finite numbers, \
+                         found {value} in row {row}, column {column} of the covariance of nothing"
+                    )
+                );
+            }
         }
     }
 }

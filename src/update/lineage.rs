@@ -4,10 +4,11 @@ use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
 
 use super::met::{Meetings, Met};
-use super::{Step, next_queries};
+use super::next_queries;
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, EMBEDDING, QUERY_IDX};
+use crate::step::Step;
 
 /// More queries than this are a mistake: a rule that branches without a prune.
 const MOST_QUERIES: usize = 100_000;

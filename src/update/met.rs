@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use ndarray::Array2;
 
-use super::Step;
 use crate::bridge::{self, Matrix};
 use crate::error::{Doing, Result};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX, SCORE};
+use crate::step::Step;
 
-/// The scored items of a step, by query. Failed items are left out.
+/// The scored items of a step, by query. Items without a score are left out.
 pub(super) struct Meetings {
     rows_of: HashMap<u32, Vec<usize>>,
     scores: Vec<f64>,
@@ -38,7 +38,7 @@ impl Meetings {
         })
     }
 
-    /// What a query met; `None` if that is nothing, or only failed items.
+    /// What a query met; `None` if that is nothing, or only items without a score.
     pub fn by(&self, query_idx: u32) -> Option<Met> {
         let rows = self.rows_of.get(&query_idx)?;
         let all = self.embeddings.view();

@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::{QueryUpdate, Step};
+use super::QueryUpdate;
 use crate::bridge;
 use crate::error::{Error, Result};
 use crate::schema::{self, COLLECTION_IDX, PARENT_IDX, QUERY_IDX, SCORE};
+use crate::step::Step;
 
 /// Says which queries go on. Closures are prunes: `|step: &Step| Ok(vec![0, 3])`.
 pub trait Prune: Send {
@@ -63,8 +64,8 @@ pub enum Group {
 /// Keeps the best `k` queries of each group.
 ///
 /// The best are those of the highest worth; ties, which are common by [`Worth::Max`], as siblings meet the same best
-/// item, go to the higher `query_idx`, as in the original. A query that met nothing, or only failed items, has no
-/// worth: it comes last. At least one query of a group goes on.
+/// item, go to the higher `query_idx`, as in the original. A query that met nothing, or only items without a score, has
+/// no worth: it comes last. At least one query of a group goes on.
 ///
 /// Source: emb_opt 1.0.2, `TopKPrune`, where a query that met nothing was lost whatever its group.
 #[derive(Clone, Copy, Debug)]
@@ -160,6 +161,10 @@ impl QueryUpdate for Pruned {
     fn check(&self) -> Result<()> {
         self.prune.check()?;
         self.rule.check()
+    }
+
+    fn reset(&mut self) {
+        self.rule.reset();
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use polars::prelude::{Column, DataFrame};
 
-use super::{QueryUpdate, Step};
+use super::QueryUpdate;
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
+use crate::step::Step;
 
 /// A rule whose queries begin again, each at a random item of the library, once they and the queries that they come
 /// from met nothing new for some iterations in a row. New is what no query of the run has met.
@@ -51,6 +52,12 @@ impl QueryUpdate for Restarting {
             0 => Err(Error::Config("restart.after: expected at least 1, found 0".into())),
             _ => self.rule.check(),
         }
+    }
+
+    fn reset(&mut self) {
+        self.seen.clear();
+        self.quiet.clear();
+        self.rule.reset();
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::linalg::Cholesky;
+use crate::error::Result;
 
 /// Noise variances that are tried, where the prior variance of the score at a typical item is 1.
 const NOISES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
@@ -32,7 +33,10 @@ pub(super) struct Ridge {
 
 impl Ridge {
     /// `points` `(n, dim)`, `targets` `(n)`.
-    pub fn new(points: ArrayView2<'_, f64>, targets: &Array1<f64>) -> Self {
+    ///
+    /// # Errors
+    /// Points that are not finite.
+    pub fn new(points: ArrayView2<'_, f64>, targets: &Array1<f64>) -> Result<Self> {
         let n = points.nrows().max(1) as f64;
         let centre = points.sum_axis(Axis(0)) / n;
         let mut x = &points - &centre;
@@ -40,31 +44,32 @@ impl Ridge {
         x /= length;
         let z = targets - targets.sum() / n;
         let (squares, moments) = (x.t().dot(&x), x.t().dot(&z));
-        let fit = |noise: f64| {
-            let precision = Cholesky::new(&(&squares / noise + Array2::<f64>::eye(x.ncols())));
+        let fit = |noise: f64| -> Result<(f64, Array1<f64>, Cholesky)> {
+            let precision =
+                Cholesky::new(&(&squares / noise + Array2::<f64>::eye(x.ncols())), "moments of the items asked")?;
             let weights = precision.solve(moments.view()) / noise;
             let mut spread = x.t().to_owned();
             precision.solve_lower(&mut spread);
             let leverages = spread.columns().into_iter().map(|column| column.dot(&column) / noise + 1.0 / n);
             let residuals = &z - &x.dot(&weights);
             let left_out = residuals.iter().zip(leverages).map(|(residual, h)| residual / (1.0 - h).max(1e-3));
-            (left_out.map(|residual| residual * residual).sum::<f64>(), weights, precision)
+            Ok((left_out.map(|residual| residual * residual).sum::<f64>(), weights, precision))
         };
-        let mut best = fit(NOISES[0]);
+        let mut best = fit(NOISES[0])?;
         for noise in &NOISES[1..] {
-            let next = fit(*noise);
+            let next = fit(*noise)?;
             if next.0 < best.0 {
                 best = next;
             }
         }
-        Ridge {
+        Ok(Ridge {
             centre,
             length,
             weights: best.1,
             precision: best.2,
             #[cfg(test)]
             error: best.0,
-        }
+        })
     }
 
     /// The posterior mean of `w`: the direction in which the score grows.
@@ -92,10 +97,11 @@ impl Ridge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::{fixture, stream};
+    use crate::step::stream;
+    use crate::update::fixture;
 
     fn fitted() -> Ridge {
-        Ridge::new(fixture::matrix("points").view(), &fixture::vector("targets").into())
+        Ridge::new(fixture::matrix("points").view(), &fixture::vector("targets").into()).expect("a model")
     }
 
     #[test]

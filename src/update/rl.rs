@@ -3,10 +3,11 @@
 use ndarray::{Array2, Axis};
 use polars::prelude::DataFrame;
 
+use super::QueryUpdate;
 use super::lineage::Lineage;
 use super::slope::{Clip, Norm, Slope};
-use super::{QueryUpdate, Step};
 use crate::error::{Error, Result};
+use crate::step::Step;
 
 /// Moves each query up the score by policy gradient: items are actions, their whitened
 /// scores the advantages, and the squared distance to the query the (negative) log-probability.
@@ -22,7 +23,7 @@ use crate::error::{Error, Result};
 /// With several learning rates a query branches: one child for each, in their order. Prune
 /// ([`Pruned`](super::Pruned)) what branches, or the queries multiply.
 ///
-/// A query that met nothing, or only failed items, stays. One item, or equal scores, have no
+/// A query that met nothing, or only items without a score, stays. One item, or equal scores, have no
 /// advantage: only the distance penalty moves the query. Under every metric the gradient is
 /// that of the squared distance.
 ///
@@ -85,6 +86,10 @@ impl QueryUpdate for RlUpdate {
             return Err(Error::Config("update.lr: expected at least one learning rate, found none".into()));
         }
         self.clip.check("update")
+    }
+
+    fn reset(&mut self) {
+        self.lineage = Lineage::default();
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

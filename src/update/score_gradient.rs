@@ -3,13 +3,14 @@
 use ndarray::Array2;
 use polars::prelude::DataFrame;
 
+use super::QueryUpdate;
 use super::met::Meetings;
 use super::slope::{Clip, Norm, Slope};
-use super::{QueryUpdate, Step};
 use crate::bridge;
 use crate::database::with_gradients;
 use crate::error::Result;
 use crate::schema::{self, EMBEDDING, PARENT_IDX};
+use crate::step::Step;
 
 /// A rule whose queries carry the gradient of the score, for a [`GradientQuery`](crate::GradientQuery) by
 /// [`GradientColumn`](crate::GradientColumn).
@@ -62,6 +63,10 @@ impl QueryUpdate for ScoreGradient {
     fn check(&self) -> Result<()> {
         self.clip.check("gradient")?;
         self.rule.check()
+    }
+
+    fn reset(&mut self) {
+        self.rule.reset();
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ndarray::{Array2, Axis};
 use polars::prelude::DataFrame;
 
+use super::QueryUpdate;
 use super::lineage::Lineage;
-use super::{QueryUpdate, Step};
 use crate::error::{Error, Result};
+use crate::step::Step;
 
 /// Moves each query to the mean of the best `k` items it met.
 ///
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 /// their sum is zero, the weights are the scores less the lowest among the k (or equal, if all
 /// are the same): the mean stays inside the hull of the items. A warning says so once.
 ///
-/// A query that met nothing, or only failed items, stays.
+/// A query that met nothing, or only items without a score, stays.
 ///
 /// Source: emb_opt 0.0.2, `TopKUpdate`; without score weighting it is 1.0.2's `TopKContinuousUpdate`.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl QueryUpdate for TopKUpdate {
 /// `db_idx`. Two queries that met the same item both go on from it, as in the original; prune
 /// ([`Pruned`](super::Pruned)) what branches, or the queries multiply by `k` an iteration.
 ///
-/// A query that met nothing, or only failed items, stays.
+/// A query that met nothing, or only items without a score, stays.
 ///
 /// Source: emb_opt 1.0.2, `TopKDiscreteUpdate`.
 #[derive(Clone, Debug)]
@@ -103,6 +104,10 @@ impl TopKDiscreteUpdate {
 impl QueryUpdate for TopKDiscreteUpdate {
     fn check(&self) -> Result<()> {
         refuse_none(self.k)
+    }
+
+    fn reset(&mut self) {
+        self.lineage = Lineage::default();
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

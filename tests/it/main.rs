@@ -28,6 +28,7 @@ mod readers;
 mod remove;
 mod reuse;
 mod runs;
+mod runs_again;
 mod scorers;
 mod scorers_command;
 mod scorers_http;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, arr2};
 use polars::prelude::*;
-use uphill::{Filter, RlUpdate, Runner, SqlFilter, SqlScore, Step, Stop, TopKUpdate};
+use uphill::{Filter, RlUpdate, Runner, SqlFilter, SqlScore, Step, Stop, SurrogateUpdate, TopKUpdate};
 
 use crate::common::*;
 
@@ -317,12 +317,17 @@ fn the_stages_run_in_the_order_of_the_drawing() {
         let order = order.clone();
         move || order.lock().expect("a lock").push(what)
     };
-    let (filtered, scored, updated) = (note("filter"), note("score"), note("update"));
+    let (filtered, selected) = (note("filter"), note("select"));
+    let (scored, updated) = (note("score"), note("update"));
     let filter = move |results: DataFrame| {
         if results.height() > 0 {
             filtered();
         }
         Ok(results)
+    };
+    let select = move |step: &Step<'_>| {
+        selected();
+        Ok(step.results.clone())
     };
     let score = move |items: &DataFrame| -> uphill::Result<Vec<f64>> {
         scored();
@@ -332,10 +337,53 @@ fn the_stages_run_in_the_order_of_the_drawing() {
         updated();
         Ok(step.queries.clone())
     };
-    let mut runner = Runner::new(database, score, update).filter(filter);
+    let mut runner = Runner::new(database, score, update).filter(filter).select(select);
     runner.search(&queries, 2).expect("a search");
     // Nothing is new in the second iteration, so nothing is scored.
-    assert_eq!(*order.lock().expect("a lock"), ["filter", "score", "update", "filter", "update"]);
+    let expected = ["filter", "select", "score", "update", "filter", "select", "update"];
+    assert_eq!(*order.lock().expect("a lock"), expected);
+}
+
+#[test]
+fn a_select_chooses_of_what_passed_the_filter_in_the_order_to_be_asked() {
+    let folder = folder();
+    let (database, queries) = square(&folder);
+    // The last two of those that passed, the last first, and only every other iteration.
+    let select = |step: &Step<'_>| {
+        assert!(step.results.column("score").is_err(), "scored before it was chosen");
+        Ok(step.results.reverse().head(Some(if step.iteration % 2 == 0 { 2 } else { 0 })))
+    };
+    let filter = |results: DataFrame| {
+        let kept = u64s(&results, "db_idx").into_iter().map(|item| Some(item != 3));
+        Ok(results.filter(&BooleanChunked::from_iter(kept)).expect("filtered"))
+    };
+    let mut runner =
+        Runner::new(database.clone(), scored_by(&[1.0; 4]), RlUpdate::new(1.0)).filter(filter).select(select);
+    let log = runner.search(&queries, 2).expect("a search");
+    let results = log.results(0).expect("results");
+    assert_eq!((u64s(&results, "db_idx"), u64s(&results, "evaluation")), (vec![2, 1], vec![1, 2]));
+    assert_eq!(log.results(1).expect("results").height(), 0);
+
+    // It stands in for a rule's own, which would have scored all four.
+    let one = |step: &Step<'_>| Ok(step.results.head(Some(1)));
+    let mut runner = Runner::new(database, scored_by(&[1.0; 4]), SurrogateUpdate::new()).select(one);
+    assert_eq!(runner.search(&queries, 1).expect("a search").results(0).expect("results").height(), 1);
+}
+
+#[test]
+fn a_select_may_only_take_candidates_as_they_are() {
+    let run = |select: fn(&Step<'_>) -> uphill::Result<DataFrame>| {
+        let folder = folder();
+        let (database, queries) = square(&folder);
+        let mut runner = Runner::new(database, scored_by(&[1.0; 4]), RlUpdate::new(1.0)).select(select);
+        runner.step(3, &queries, None).expect_err("refused").to_string()
+    };
+    let twice = run(|step| Ok(step.results.vstack(step.results).expect("stacked")));
+    let expected =
+        "expected rows of its input, each at most once, found item 0 under query 0, which was not there, or twice";
+    assert_eq!(twice, format!("select in iteration 3: column `db_idx`: {expected}"));
+    let lost = run(|step| Ok(step.results.drop("name").expect("dropped")));
+    assert!(lost.starts_with("select in iteration 3: column `columns`: expected query_idx u32, "), "{lost}");
 }
 
 #[test]

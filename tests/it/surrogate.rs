@@ -1,10 +1,15 @@
 //! The rule that asks a model of the scores what is worth paying for.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::{Array2, Axis};
 use polars::prelude::*;
-use uphill::{LanceDatabase, Runner, SearchLog, SqlFilter, Stop, SurrogateUpdate, VectorDatabase};
+use uphill::{
+    Identity, LanceDatabase, Metric, Request, Runner, SearchLog, SqlFilter, Stop, SurrogateUpdate, VectorDatabase,
+    Visit,
+};
 
 use crate::common::*;
 
@@ -145,6 +150,146 @@ fn a_resumed_run_equals_one_that_was_not_stopped() {
         let (a, b) = (whole.queries(iteration).expect("queries"), parts.queries(iteration).expect("queries"));
         assert!(a.equals_missing(&b), "queries of iteration {iteration}");
     }
+}
+
+/// The share of items without a score among those asked, over three seeds.
+fn share_without_a_score(
+    database: &LanceDatabase,
+    score: impl Fn(u64) -> Option<f64> + Clone + Send + Sync + 'static,
+    evaluations: u64,
+) -> f64 {
+    let shares = [1, 2, 3].map(|seed| {
+        let score = score.clone();
+        let score = move |items: &DataFrame| -> uphill::Result<Vec<Option<f64>>> {
+            Ok(u64s(items, "db_idx").into_iter().map(&score).collect())
+        };
+        let mut runner =
+            Runner::new(database.clone(), score, SurrogateUpdate::new()).seed(seed).stop(budget(evaluations));
+        let log = runner.search(&start(database, 16, seed), 1000).expect("a search");
+        let all = uphill::collect(log.compile_results().expect("a query")).expect("compiled");
+        assert_eq!(all.height(), evaluations as usize);
+        let without = all.column("score").expect("score").null_count();
+        println!(
+            "seed {seed}: {without} of {evaluations} have no score; the best {:?}",
+            f64s(&all.head(Some(3)), "score")
+        );
+        without as f64 / evaluations as f64
+    });
+    shares.iter().sum::<f64>() / 3.0
+}
+
+#[test]
+fn a_region_that_always_fails_is_left_alone() {
+    let folder = folder();
+    let library = normal(6000, 6, &mut rng(9));
+    let database = exact_library(&folder, &library);
+    // The score grows along the first component, and a quarter of the library, where it would be best, fails.
+    let along: Vec<f64> = library.column(0).iter().map(|value| f64::from(*value)).collect();
+    let share = share_without_a_score(&database, move |item| Some(along[item as usize]).filter(|at| *at < 0.67), 300);
+    assert!(share < 0.3, "{share} of the items asked failed");
+}
+
+#[test]
+fn where_a_gate_rejects_99_of_100_the_others_are_found() {
+    let folder = folder();
+    let library = clustered(10_000, 8, 100, &mut rng(10));
+    let database = exact_library(&folder, &library);
+    // One cluster in a hundred passes.
+    let away: Vec<f64> = library.axis_iter(Axis(0)).map(|item| f64::from(item.dot(&item)).sqrt()).collect();
+    let share = share_without_a_score(&database, move |item| (item % 100 == 7).then(|| -away[item as usize]), 400);
+    assert!(share < 0.9, "{share} of the items asked were rejected");
+}
+
+/// A database that notes the most rows that one search asked for, and has an embedding that is not finite.
+struct Watched {
+    library: LanceDatabase,
+    most: Arc<AtomicUsize>,
+    broken: Option<u64>,
+}
+
+impl Watched {
+    /// The frame, with the embedding of the broken item broken.
+    fn broken(&self, mut items: DataFrame) -> uphill::Result<DataFrame> {
+        if let Some(broken) = self.broken {
+            let mut embeddings = uphill::matrix::<f32>(&items, "embedding")?.view().to_owned();
+            for (row, item) in u64s(&items, "db_idx").into_iter().enumerate() {
+                if item == broken {
+                    embeddings[[row, 1]] = f32::NAN;
+                }
+            }
+            items.with_column(uphill::embedding_column(embeddings.view())?)?;
+        }
+        Ok(items)
+    }
+}
+
+impl VectorDatabase for Watched {
+    fn len(&self) -> u64 {
+        self.library.len()
+    }
+    fn dim(&self) -> usize {
+        self.library.dim()
+    }
+    fn metric(&self) -> Metric {
+        self.library.metric()
+    }
+    fn identity(&self) -> Option<&Identity> {
+        self.library.identity()
+    }
+    fn query(&self, queries: &DataFrame, request: Request<'_>) -> uphill::Result<DataFrame> {
+        self.most.fetch_max(request.k.unwrap_or(0) * queries.height(), Ordering::Relaxed);
+        self.broken(self.library.query(queries, request)?)
+    }
+    fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
+        self.broken(self.library.take(db_idx)?)
+    }
+    fn sample(&self, n: usize, rng: &mut rand_chacha::ChaCha8Rng) -> uphill::Result<Vec<u64>> {
+        self.library.sample(n, rng)
+    }
+    fn scan(&self, visit: &mut Visit<'_>) -> uphill::Result<()> {
+        self.library.scan(visit)
+    }
+}
+
+#[test]
+fn what_one_search_asks_for_is_bounded_however_few_pass_the_filter_and_all_that_pass_are_found() {
+    let folder = folder();
+    let library = normal(12_000, 4, &mut rng(13));
+    let database = exact_library(&folder, &library);
+    // Without the bound, 42 queries would ask for all 12,000 items each.
+    for (filter, queries, passing) in
+        [("weight < 0", 16, 0), ("weight = 0.37 AND name LIKE '%301'", 16, 12), ("true", 3000, 3000)]
+    {
+        let most = Arc::new(AtomicUsize::new(0));
+        let watched = Watched { library: database.clone(), most: most.clone(), broken: None };
+        let stop = Stop { evaluations: Some(3000), nothing_new: Some(20), ..Stop::default() };
+        let mut runner =
+            Runner::new(watched, hill(&library), SurrogateUpdate::new()).filter(SqlFilter::new(filter)).stop(stop);
+        let found = asked(&runner.search(&start(&database, queries, 4), 1000).expect("a search"));
+        let most = most.load(Ordering::Relaxed);
+        println!("{filter}: {} found, at most {most} rows a search", found.len());
+        assert!(most <= 50_000, "{filter}: {most} rows");
+        assert!(found.len() >= passing, "{filter}: {} of {passing} found", found.len());
+    }
+}
+
+#[test]
+fn an_embedding_that_is_not_finite_is_refused_by_name_and_before_anything_is_paid_for() {
+    let folder = folder();
+    let library = clustered(200, 3, 5, &mut rng(14));
+    let database = exact_library(&folder, &library);
+    let paid = Arc::new(AtomicUsize::new(0));
+    let counter = paid.clone();
+    let score = move |items: &DataFrame| -> uphill::Result<Vec<f64>> {
+        counter.fetch_add(items.height(), Ordering::Relaxed);
+        Ok(f64s(items, "weight"))
+    };
+    let watched = Watched { library: database.clone(), most: Arc::default(), broken: Some(33) };
+    let queries = uphill::queries_at(&database, &[33, 34]).expect("queries");
+    let error = Runner::new(watched, score, SurrogateUpdate::new()).search(&queries, 9).err().expect("refused");
+    let expected = "column `embedding`: expected finite numbers, found NaN in component 1 of item 33";
+    assert_eq!(error.to_string(), format!("database in iteration 0: {expected}"));
+    assert_eq!(paid.load(Ordering::Relaxed), 0);
 }
 
 const UNTUNED: &str =
