@@ -76,9 +76,11 @@ mod folder;
 mod index;
 mod ledger;
 mod log;
+mod plain;
 mod runner;
 mod schema;
 mod score;
+mod types;
 mod untrusted;
 mod update;
 
@@ -96,6 +98,7 @@ pub use evaluate::{Evaluation, Truth, evaluate};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index};
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect};
+pub use plain::to_plain;
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{
