@@ -24,6 +24,7 @@ use polars_arrow::datatypes::ArrowDataType;
 use polars_arrow::ffi;
 
 use crate::error::{Doing, Error, Result};
+use crate::types;
 
 /// `Array(f64, dim)` in queries, `Array(f32, dim)` in results.
 pub const EMBEDDING: &str = "embedding";
@@ -37,6 +38,11 @@ const _: () = assert!(
 
 /// An arrow-rs array as a Polars series.
 fn import(name: &str, array: &ArrayRef) -> Result<Series> {
+    let kept = types::kept(name, array.data_type())?;
+    let array = match kept == *array.data_type() {
+        true => array.clone(),
+        false => arrow::compute::cast(array, &kept).doing(format!("column `{name}`"))?,
+    };
     let (array, schema) = to_ffi(&array.to_data()).doing("exporting an Arrow array")?;
     // SAFETY: invariants 1 and 2: same layout, and both are moved into the transmute.
     let (array, schema) = unsafe {
@@ -71,7 +77,8 @@ fn export(column: &Column) -> Result<(Field, ArrayRef)> {
     Ok((field, make_array(data)))
 }
 
-/// The columns of an arrow-rs batch as a Polars frame, without copying the values.
+/// The columns of an arrow-rs batch as a Polars frame, without copying the values. (Dictionaries become their values,
+/// decimals of other widths those of 128 bits.)
 ///
 /// # Errors
 /// A type that Polars does not have.

@@ -77,11 +77,13 @@ mod index;
 mod ledger;
 mod log;
 mod outcome;
+mod plain;
 mod runner;
 mod schema;
 mod score;
 mod select;
 mod step;
+mod types;
 mod untrusted;
 mod update;
 
@@ -100,6 +102,7 @@ pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index};
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, remove};
 pub use outcome::Outcome;
+pub use plain::to_plain;
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{

@@ -18,7 +18,7 @@ use uphill::{
     Summary, Truth, VectorDatabase,
 };
 
-use crate::output::{Output, Rows};
+use crate::output::{Output, Rows, Unwritten, number, say};
 use crate::signals::Signals;
 
 /// Finds the best-scoring items of an embedded library while scoring only a small share of it.
@@ -208,10 +208,9 @@ fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&error.into(), ExitCode::FAILURE),
     };
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command, &signals)));
-    match done.unwrap_or_else(|panic| Err(output::bug(&*panic))) {
+    match output::caught(|| run(command, &signals)) {
         Ok(()) => signals.exit_code(),
-        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(Unwritten::ReaderLeft)) => ExitCode::SUCCESS,
         Err(error) => fail(&error, signals.exit_code()),
     }
 }
@@ -222,7 +221,7 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
         Command::Search(arguments) => search(arguments, signals),
         Command::Ask(arguments) => ask(arguments, signals),
         Command::Tell { run, scores } => tell(run, scores, signals),
-        Command::Results(arguments) => show(arguments, |log| log.compile_results()).and_then(|log| ended(&log)),
+        Command::Results(arguments) => show(arguments, |log| log.compile_results()).map(|log| ended(&log)),
         Command::Queries(arguments) => show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())).map(drop),
         Command::Trajectories { paths: false, show: arguments } => trajectories(arguments),
         Command::Trajectories { paths: true, show: arguments } => show(arguments, |log| log.compile_paths()).map(drop),
@@ -233,7 +232,7 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
 }
 
 fn fail(error: &anyhow::Error, interrupted: ExitCode) -> ExitCode {
-    eprintln!("uphill: {}", output::one_line(&format!("{error:#}")));
+    say(format_args!("uphill: {error:#}"));
     match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => ExitCode::from(2),
         Some(Error::Locked { .. }) => ExitCode::from(4),
@@ -269,13 +268,13 @@ fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let built = built?;
     if built.invalid.total() > 0 {
-        eprintln!("left out {}", built.invalid);
+        say(format_args!("left out {}", built.invalid));
     }
     let kind = match built.partitions {
         None => "no index: searches are exact".to_string(),
         Some(partitions) => format!("{} with {partitions} partitions", built.index),
     };
-    eprintln!("{}: {} items of {} dimensions, {kind}", arguments.dataset.display(), built.rows, built.dim);
+    say(format_args!("{}: {} items of {} dimensions, {kind}", arguments.dataset.display(), built.rows, built.dim));
     Ok(())
 }
 
@@ -292,11 +291,17 @@ fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
         false => runner.search_into(&arguments.out, &queries, config.stop.most_iterations())?,
     };
     if log.manifest().ended.as_ref().is_some_and(|ended| ended.reason == StopReason::Interrupted) {
-        eprintln!("interrupted after {} iterations; continue with --resume", log.iterations().len());
+        say(format_args!("interrupted after {} iterations; continue with --resume", log.iterations().len()));
         return Ok(());
     }
-    arguments.output.write(log.compile_results()?.limit(10))?;
-    ended(&log)
+    let best = log.compile_results().map_err(|error| Unwritten::Rows(error.into()));
+    match best.and_then(|best| arguments.output.write(best.limit(10))) {
+        // The search is done, and paid for, all the same.
+        Err(Unwritten::Rows(error)) => say(format_args!("uphill: the best items cannot be shown: {error:#}")),
+        done => done?,
+    }
+    ended(&log);
+    Ok(())
 }
 
 /// The runner and the starting queries of a run file, for a new run or to go on with one.
@@ -331,15 +336,13 @@ fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
     let asked = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.most_iterations())?;
     match asked {
         Asked::Items(items) => {
-            eprintln!(
-                "{} items wait for their scores: uphill tell {} SCORES.parquet",
-                items.height(),
-                arguments.out.display()
-            );
-            arguments.output.write(items.lazy())
+            let run = arguments.out.display();
+            say(format_args!("{} items wait for their scores: uphill tell {run} SCORES.parquet", items.height()));
+            arguments.output.write(items.lazy())?;
         }
         Asked::Ended(log) => ended(&log),
     }
+    Ok(())
 }
 
 fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> {
@@ -347,17 +350,17 @@ fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> 
     let (runner, queries) = prepare(&config, Some(&run))?;
     let told = uphill::read_parquet(&scores)?;
     match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {
-        Asked::Items(items) => eprintln!("{} items wait for their scores: uphill ask", items.height()),
-        Asked::Ended(log) => ended(&log)?,
+        Asked::Items(items) => say(format_args!("{} items wait for their scores: uphill ask", items.height())),
+        Asked::Ended(log) => ended(&log),
     }
     Ok(())
 }
 
 /// How a run ended, on standard error: what was asked, and what it cost beside that.
-fn ended(log: &SearchLog) -> anyhow::Result<()> {
+fn ended(log: &SearchLog) {
+    let run = log.path().display();
     let Some(ended) = &log.manifest().ended else {
-        eprintln!("{}: not ended; it goes on, or was killed", log.path().display());
-        return Ok(());
+        return say(format_args!("{run}: not ended; it goes on, or was killed"));
     };
     let beside = [
         (ended.reused, "reused"),
@@ -368,14 +371,8 @@ fn ended(log: &SearchLog) -> anyhow::Result<()> {
     ];
     let beside: String =
         beside.iter().filter(|(items, _)| *items > 0).map(|(items, what)| format!(", {items} {what}")).collect();
-    eprintln!(
-        "{} iterations, {} items scored{beside} ({}): {}",
-        ended.iterations,
-        ended.evaluations,
-        reason(ended.reason),
-        log.path().display()
-    );
-    Ok(())
+    let (iterations, evaluations, reason) = (ended.iterations, ended.evaluations, reason(ended.reason));
+    say(format_args!("{iterations} iterations, {evaluations} items scored{beside} ({reason}): {run}"));
 }
 
 fn reason(reason: StopReason) -> &'static str {
@@ -396,10 +393,10 @@ fn progress_lines(budget: Option<u64>) -> impl FnMut(&Summary) {
     let mut scored = 0;
     move |summary| {
         scored += summary.new;
-        let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
+        let number = |value: Option<f64>| value.map_or("-".to_string(), number);
         let rate = scored as f64 / started.elapsed().as_secs_f64().max(1e-9);
         let left = budget.map(|budget| budget.saturating_sub(summary.evaluations) as f64 / rate.max(1e-9));
-        eprintln!(
+        say(format_args!(
             "iteration {:>4}  best {:>10}  mean {:>10}  new {:>6}  rejected {:>5}  failed {:>5}  scored {:>8}  {rate:>9.1}/s{}",
             summary.iteration,
             number(summary.best),
@@ -409,7 +406,7 @@ fn progress_lines(budget: Option<u64>) -> impl FnMut(&Summary) {
             summary.failed,
             summary.evaluations,
             left.map_or(String::new(), |seconds| format!("  {seconds:.0} s left"))
-        );
+        ));
     }
 }
 
@@ -435,7 +432,7 @@ fn trajectories(arguments: Show) -> anyhow::Result<()> {
         left = Some(most - part.as_ref().map_or(0, DataFrame::height)).filter(|left| *left > 0);
         Some(part)
     });
-    arguments.output.write(Rows::Frames(Box::new(parts)))
+    Ok(arguments.output.write(Rows::Frames(Box::new(parts)))?)
 }
 
 fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
@@ -443,12 +440,12 @@ fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
     let truth = Truth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
     let evaluation = uphill::evaluate(&log, &truth, arguments.top)?;
     let frame = if arguments.curve { evaluation.curve()? } else { evaluation.at(&[0.01, 0.02, 0.05])? };
-    arguments.output.write(frame.lazy())
+    Ok(arguments.output.write(frame.lazy())?)
 }
 
 fn remove(run: PathBuf) -> anyhow::Result<()> {
     uphill::remove(&run)?;
-    eprintln!("{}: removed", run.display());
+    say(format_args!("{}: removed", run.display()));
     Ok(())
 }
 
@@ -496,5 +493,5 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "columns": database.column_names(),
         })
     };
-    output::facts(&facts, json)
+    Ok(output::facts(&facts, json)?)
 }

@@ -1,17 +1,23 @@
 //! How the command prints: frames to stdout, messages and progress to stderr.
 
+mod screen;
+mod text;
+
+use std::fmt::Display;
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polars::prelude::*;
+
+pub use self::screen::{inert, number};
 
 /// Where a frame goes, and as what.
 #[derive(clap::Args)]
@@ -32,26 +38,46 @@ pub enum Format {
     Parquet,
 }
 
+/// Why rows are not where they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwritten {
+    /// Whoever read standard output went away, which is not a failure.
+    #[error("standard output is closed")]
+    ReaderLeft,
+    /// The file, or standard output, does not take them.
+    #[error("{0:#}")]
+    Output(anyhow::Error),
+    /// They cannot be had, or not in this format.
+    #[error("{0:#}")]
+    Rows(anyhow::Error),
+}
+
 impl Output {
     /// Writes rows; Parquet and CSV as they come.
-    pub fn write<'a>(&self, rows: impl Into<Rows<'a>>) -> anyhow::Result<()> {
+    pub fn write<'a>(&self, rows: impl Into<Rows<'a>>) -> Result<(), Unwritten> {
         let (rows, format) = (rows.into(), self.format.unwrap_or_else(|| self.guess()));
-        let Some(path) = &self.output else { return write(rows, format, Box::new(io::stdout())) };
+        let Some(path) = &self.output else { return to_stdout(|out, terminal| write(rows, format, out, terminal)) };
         let named = || path.display().to_string();
+        let opened = |file: io::Result<File>| file.with_context(named).map_err(Unwritten::Output);
+        let to = |file: File| match noting(Box::new(file), |out| write(rows, format, out, false)) {
+            (Err(error), Some(_)) => Err(Unwritten::Output(error.context(named()))),
+            (done, _) => done.map_err(Unwritten::Rows),
+        };
         // Devices, and what a link points to, are written in place.
         if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-            return write(rows, format, Box::new(File::create(path).with_context(named)?)).with_context(named);
+            return to(opened(File::create(path))?);
         }
         // Beside the file until it is whole.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut options = tempfile::Builder::new();
         let file = options.prefix(".uphill-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
-        let file = file.with_context(named)?;
+        let file = file.with_context(named).map_err(Unwritten::Output)?;
         if let Ok(found) = path.metadata() {
-            file.as_file().set_permissions(found.permissions()).with_context(named)?;
+            let kept = file.as_file().set_permissions(found.permissions());
+            kept.with_context(named).map_err(Unwritten::Output)?;
         }
-        write(rows, format, Box::new(file.as_file().try_clone().with_context(named)?)).with_context(named)?;
-        file.persist(path).with_context(named)?;
+        to(opened(file.as_file().try_clone())?)?;
+        file.persist(path).with_context(named).map_err(Unwritten::Output)?;
         Ok(())
     }
 
@@ -64,6 +90,54 @@ impl Output {
             _ if self.output.is_none() && io::stdout().is_terminal() => Format::Table,
             _ => Format::Csv,
         }
+    }
+}
+
+type Out = Box<dyn Write + Send>;
+
+/// Writes to standard output, and knows if it is a terminal.
+fn to_stdout(work: impl FnOnce(Out, bool) -> anyhow::Result<()>) -> Result<(), Unwritten> {
+    match noting(Box::new(io::stdout()), |out| work(out, io::stdout().is_terminal())) {
+        (Err(_), Some(io::ErrorKind::BrokenPipe)) => Err(Unwritten::ReaderLeft),
+        (Err(error), Some(_)) => Err(Unwritten::Output(error.context("standard output"))),
+        (done, _) => done.map_err(Unwritten::Rows),
+    }
+}
+
+/// Does what writes; says how, and what the operating system said, as the libraries in between may hide it.
+fn noting(out: Out, work: impl FnOnce(Out) -> anyhow::Result<()>) -> (anyhow::Result<()>, Option<io::ErrorKind>) {
+    let failed = Arc::new(OnceLock::new());
+    let noted = Noted { out: Arc::new(Mutex::new(out)), failed: failed.clone() };
+    // Some writers leave the last bytes to be flushed, or say nothing of what became of them.
+    let done = caught(|| work(Box::new(noted.clone()))).and_then(|()| Ok({ noted }.flush()?));
+    let failed = failed.get().copied();
+    (done.and_then(|()| failed.map_or(Ok(()), |kind| Err(io::Error::from(kind).into()))), failed)
+}
+
+/// A writer whose first failure can be asked for.
+#[derive(Clone)]
+struct Noted {
+    out: Arc<Mutex<Out>>,
+    failed: Arc<OnceLock<io::ErrorKind>>,
+}
+
+impl Noted {
+    fn note<T>(&self, work: impl FnOnce(&mut Out) -> io::Result<T>) -> io::Result<T> {
+        let done = work(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner));
+        done.inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                let _ = self.failed.set(error.kind());
+            }
+        })
+    }
+}
+
+impl Write for Noted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.note(|out| out.write(bytes))
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.note(|out| out.flush())
     }
 }
 
@@ -81,12 +155,15 @@ impl From<LazyFrame> for Rows<'_> {
     }
 }
 
-fn write(rows: Rows<'_>, format: Format, out: Box<dyn Write + Send>) -> anyhow::Result<()> {
+fn write(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> anyhow::Result<()> {
+    if terminal && matches!(format, Format::Parquet) {
+        anyhow::bail!("Parquet is not for a terminal; write it to a file (-o) or into a pipe");
+    }
     let mut out = match format {
-        Format::Csv | Format::Parquet => return write_batches(rows, format, out),
+        Format::Csv | Format::Parquet => return write_batches(rows, format, out, terminal),
         Format::Table | Format::Json => BufWriter::new(out),
     };
-    let mut frame = match rows {
+    let frame = match rows {
         Rows::Query(query) => uphill::collect(*query)?,
         Rows::Frames(frames) => {
             let mut whole = DataFrame::empty();
@@ -98,19 +175,26 @@ fn write(rows: Rows<'_>, format: Format, out: Box<dyn Write + Send>) -> anyhow::
     };
     match format {
         Format::Json => {
-            JsonWriter::new(&mut out).with_json_format(JsonFormat::Json).finish(&mut frame)?;
+            let mut frame = uphill::to_plain(&frame)?;
+            if terminal {
+                let mut text = Vec::new();
+                JsonWriter::new(&mut text).with_json_format(JsonFormat::Json).finish(&mut frame)?;
+                out.write_all(&screen::inert_json(&text))?;
+            } else {
+                JsonWriter::new(&mut out).with_json_format(JsonFormat::Json).finish(&mut frame)?;
+            }
             writeln!(out)?;
         }
-        _ => writeln!(out, "{}", table(&frame))?,
+        _ => writeln!(out, "{}", screen::table(&frame)?)?,
     }
     Ok(out.flush()?)
 }
 
-fn write_batches(rows: Rows<'_>, format: Format, out: Box<dyn Write + Send>) -> anyhow::Result<()> {
+fn write_batches(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> anyhow::Result<()> {
     match rows {
         Rows::Query(mut query) => {
             let schema = query.collect_schema()?;
-            let sink = Arc::new(Mutex::new(sink(format, out, &schema)?));
+            let sink = Arc::new(Mutex::new(sink(format, out, &schema, terminal)?));
             let lock = |sink: &Arc<Mutex<Sink>>, batch| sink.lock().unwrap_or_else(PoisonError::into_inner)(batch);
             let shared = sink.clone();
             let take = PlanCallback::new(move |batch| lock(&shared, Some(batch)).map(|()| false));
@@ -119,7 +203,7 @@ fn write_batches(rows: Rows<'_>, format: Format, out: Box<dyn Write + Send>) -> 
         }
         Rows::Frames(mut frames) => {
             let Some(first) = frames.next().transpose()? else { return Ok(()) };
-            let mut sink = sink(format, out, first.schema())?;
+            let mut sink = sink(format, out, first.schema(), terminal)?;
             sink(Some(first))?;
             for frame in frames {
                 sink(Some(frame?))?;
@@ -142,7 +226,7 @@ fn rows_at_once(schema: &Schema) -> NonZeroUsize {
 /// Takes frames, then `None`.
 type Sink = Box<dyn FnMut(Option<DataFrame>) -> PolarsResult<()> + Send>;
 
-fn sink(format: Format, out: Box<dyn Write + Send>, schema: &Schema) -> PolarsResult<Sink> {
+fn sink(format: Format, out: Out, schema: &Schema, terminal: bool) -> PolarsResult<Sink> {
     Ok(match format {
         Format::Parquet => {
             let mut writer = ParquetWriter::new(out).batched(schema)?;
@@ -153,7 +237,12 @@ fn sink(format: Format, out: Box<dyn Write + Send>, schema: &Schema) -> PolarsRe
             })
         }
         _ => {
-            let mut writer = CsvWriter::new(out).batched(schema)?;
+            let flat = move |frame: &DataFrame| {
+                let frame = text::flat(frame, None)?;
+                if terminal { screen::inert_frame(frame) } else { Ok(frame) }
+            };
+            let head = flat(&DataFrame::empty_with_schema(schema))?;
+            let mut writer = CsvWriter::new(out).batched(head.schema())?;
             Box::new(move |frame| match frame {
                 Some(frame) => writer.write_batch(flat(&frame)?.rechunk_mut()),
                 None => writer.finish(),
@@ -162,83 +251,27 @@ fn sink(format: Format, out: Box<dyn Write + Send>, schema: &Schema) -> PolarsRe
     })
 }
 
-/// A frame as text, at most 50 rows of it.
-fn table(frame: &DataFrame) -> String {
-    const MOST: usize = 50;
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(frame.columns().iter().map(|column| column.name().to_string()));
-    for row in 0..frame.height().min(MOST) {
-        table.add_row(frame.columns().iter().map(|column| column.get(row).map_or(String::new(), |value| cell(&value))));
-    }
-    let mut text = table.to_string();
-    if frame.height() > MOST {
-        text.push_str(&format!("\n… and {} rows more (--format csv shows all)", frame.height() - MOST));
-    }
-    text
-}
-
-fn cell(value: &AnyValue<'_>) -> String {
-    match value {
-        AnyValue::Null => String::new(),
-        AnyValue::Float64(value) => format!("{value:.6}").trim_end_matches('0').trim_end_matches('.').to_string(),
-        AnyValue::String(text) => shorten(text),
-        AnyValue::StringOwned(text) => shorten(text),
-        other => other.to_string(),
-    }
-}
-
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(48) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.into(),
-    }
-}
-
-/// Lists as text such as `[0.5, 0.25]`: CSV has no lists.
-fn flat(frame: &DataFrame) -> PolarsResult<DataFrame> {
-    let mut flat = frame.clone();
-    for column in frame.columns() {
-        let list = match column.dtype() {
-            DataType::Array(inner, _) => column.cast(&DataType::List(inner.clone()))?,
-            DataType::List(_) => column.clone(),
-            _ => continue,
-        };
-        let list = list.cast(&DataType::List(Box::new(DataType::String)))?;
-        let lists = list.list()?;
-        let text: StringChunked = (0..lists.len())
-            .map(|row| {
-                let values = lists.get_as_series(row)?;
-                let values = values.str().ok()?;
-                let items: Vec<&str> = values.iter().map(|value| value.unwrap_or("")).collect();
-                Some(format!("[{}]", items.join(", ")))
-            })
-            .collect();
-        flat.with_column(text.with_name(column.name().clone()).into_column())?;
-    }
-    Ok(flat)
-}
-
 /// Prints a JSON object as aligned lines, or as it is.
-pub fn facts(facts: &serde_json::Value, json: bool) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(facts)?)?;
-        return Ok(());
-    }
-    for (name, value) in facts.as_object().into_iter().flatten() {
-        let value = match value {
-            serde_json::Value::Null => "-".into(),
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Array(items) => {
-                items.iter().map(|item| item.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
-            }
-            other => other.to_string(),
-        };
-        writeln!(out, "{name:<16}  {value}")?;
-    }
-    Ok(())
+pub fn facts(facts: &serde_json::Value, json: bool) -> Result<(), Unwritten> {
+    to_stdout(|mut out, terminal| {
+        if json {
+            let text = serde_json::to_string_pretty(facts)?.into_bytes();
+            out.write_all(if terminal { screen::inert_json(&text) } else { text }.as_slice())?;
+            return Ok(writeln!(out)?);
+        }
+        for (name, value) in facts.as_object().into_iter().flatten() {
+            let value = match value {
+                serde_json::Value::Null => "-".into(),
+                serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Array(items) => {
+                    items.iter().map(|item| item.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
+                }
+                other => other.to_string(),
+            };
+            writeln!(out, "{name:<16}  {}", inert(&value))?;
+        }
+        Ok(())
+    })
 }
 
 /// A bar on stderr, if that is a terminal.
@@ -250,15 +283,13 @@ pub fn progress_bar() -> ProgressBar {
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Whether the reader of our output went away, which is not a failure.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-            || cause.to_string().contains("Broken pipe")
-    })
+/// A message on one line of standard error, whatever the names in it are made of. If nobody takes it, there is nobody
+/// to tell that either.
+pub fn say(message: impl Display) {
+    let _ = writeln!(io::stderr(), "{}", inert(&message.to_string()));
 }
 
-/// Prints this crate's warnings.
+/// Says this crate's warnings.
 pub fn log_warnings() {
     struct Warnings;
     impl log::Log for Warnings {
@@ -267,7 +298,7 @@ pub fn log_warnings() {
         }
         fn log(&self, record: &log::Record<'_>) {
             if self.enabled(record.metadata()) {
-                eprintln!("uphill: {}", record.args());
+                say(format_args!("uphill: {}", record.args()));
             }
         }
         fn flush(&self) {}
@@ -277,12 +308,6 @@ pub fn log_warnings() {
     }
 }
 
-/// A message on one line, whatever the names in it are made of.
-pub fn one_line(message: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    message.chars().map(escaped).collect()
-}
-
 /// A panic is told by whoever catches it, on one line; its place and backtrace only if `RUST_BACKTRACE` is set.
 pub fn quiet_panics() {
     if std::env::var_os("RUST_BACKTRACE").is_none() {
@@ -290,9 +315,11 @@ pub fn quiet_panics() {
     }
 }
 
-/// The message of a panic that nobody expected.
-pub fn bug(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    let text = text.and_then(|text| text.lines().next()).unwrap_or("no message");
-    anyhow::anyhow!("stopped by a bug (RUST_BACKTRACE=1 tells more): {text}")
+/// Does what should not panic; a panic becomes an error.
+pub fn caught(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let text = text.and_then(|text| text.lines().next()).unwrap_or("no message");
+        Err(anyhow::anyhow!("stopped by a bug (RUST_BACKTRACE=1 tells more): {text}"))
+    })
 }

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::options::IndexOptions;
 use crate::error::{Error, Result};
 use crate::schema::{self, EMBEDDING, SOURCE_ROW};
+use crate::types;
 
 fn is_embedding(dtype: &DataType) -> bool {
     match dtype {
@@ -89,11 +90,7 @@ pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, option
         if fields.iter().any(|other| other.name() == name) {
             return Err(Error::Config(format!("two columns would be named `{name}`")));
         }
-        let dtype = match field.data_type() {
-            DataType::Dictionary(_, value) => (**value).clone(),
-            dtype => dtype.clone(),
-        };
-        fields.push(Field::new(name, dtype, true));
+        fields.push(Field::new(name, types::kept(name, field.data_type())?, true));
     }
     if options.skip_invalid {
         fields.push(Field::new(SOURCE_ROW, DataType::UInt64, true));

@@ -8,6 +8,9 @@ use crate::filter::evaluate;
 use crate::schema::SCORE;
 
 /// A Polars SQL expression over the items' columns, or just a column's name.
+///
+/// An item's score is of its own row alone: items come in batches, so that `qed / max(qed)` would depend on which of
+/// them happened to come together. Aggregates, windows and whatever else looks at other rows are refused.
 #[derive(Clone, Debug)]
 pub struct SqlScore {
     sql: String,
@@ -30,6 +33,13 @@ impl Score for SqlScore {
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {
+        evaluate("score.sql", &self.sql, |expression| match beyond_its_row(expression) {
+            None => Ok(DataFrame::empty()),
+            Some(function) => polars_bail!(
+                InvalidOperation: "`{function}` looks at other items, but items are scored in batches, each by its own \
+                columns; keep what it gives in a column of the items, or write it as a number"
+            ),
+        })?;
         let scored = self.score(items)?;
         let dtype = scored.column(SCORE).doing("score.sql")?.dtype();
         if dtype.is_primitive_numeric() || *dtype == DataType::Boolean || dtype.is_decimal() {
@@ -40,5 +50,84 @@ impl Score for SqlScore {
 
     fn is_paid(&self) -> bool {
         false
+    }
+}
+
+/// The function in an expression whose value at a row depends on other rows, if there is one.
+fn beyond_its_row(expression: Expr) -> Option<String> {
+    // What is evaluated within the list of one row may do as it likes.
+    let outside = expression.map_expr(|part| match part {
+        Expr::Eval { expr, variant, .. } if variant.is_elementwise() => (*expr).clone(),
+        part => part,
+    });
+    outside.into_iter().find_map(|part| match part {
+        Expr::Function { function: FunctionExpr::Range(_), .. } => Some("row_number".into()),
+        Expr::Function { function, .. } => (!is_of_a_row(function)).then(|| function.to_string()),
+        Expr::Over { function, .. } => {
+            Some(format!("{} over", beyond_its_row((**function).clone()).unwrap_or_default()))
+        }
+        Expr::Len => Some("count".into()),
+        Expr::Agg(_) => {
+            // Polars writes `col("qed").max()`.
+            let text = format!("{part:?}");
+            let name = text.rsplit('.').next().unwrap_or(&text);
+            Some(name.split('(').next().unwrap_or(name).into())
+        }
+        Expr::Sort { .. }
+        | Expr::SortBy { .. }
+        | Expr::Gather { .. }
+        | Expr::Filter { .. }
+        | Expr::Slice { .. }
+        | Expr::Explode { .. }
+        | Expr::Eval { .. }
+        | Expr::AnonymousFunction { .. }
+        | Expr::SubPlan(..) => Some(format!("{part:?}")),
+        _ => None,
+    })
+}
+
+/// Whether a function takes each row by itself. One that is not listed here is not.
+fn is_of_a_row(function: &FunctionExpr) -> bool {
+    use FunctionExpr as F;
+    match function {
+        F::Boolean(function) => !matches!(
+            function,
+            BooleanFunction::Any { .. }
+                | BooleanFunction::All { .. }
+                | BooleanFunction::IsEmpty { .. }
+                | BooleanFunction::HasNulls
+                | BooleanFunction::IsFirstDistinct
+                | BooleanFunction::IsSorted { .. }
+        ),
+        // Without a format, it is guessed from the first row.
+        F::StringExpr(StringFunction::Strptime(_, options)) => options.format.is_some(),
+        F::StringExpr(function) => !matches!(function, StringFunction::ConcatVertical { .. }),
+        F::ArrayExpr(function) => !matches!(function, ArrayFunction::Explode { .. }),
+        F::BinaryExpr(_) | F::ListExpr(_) | F::StructExpr(_) | F::TemporalExpr(_) => true,
+        F::Abs
+        | F::Negate
+        | F::Pow(_)
+        | F::Trigonometry(_)
+        | F::Atan2
+        | F::Sign
+        | F::FillNull
+        | F::Clip { .. }
+        | F::AsList
+        | F::AsStruct
+        | F::Coalesce
+        | F::Log
+        | F::Log1p
+        | F::Exp
+        | F::Round { .. }
+        | F::RoundSF { .. }
+        | F::Truncate { .. }
+        | F::Floor
+        | F::Ceil
+        | F::ToPhysical
+        | F::MaxHorizontal
+        | F::MinHorizontal
+        | F::SumHorizontal { .. }
+        | F::MeanHorizontal { .. } => true,
+        _ => false,
     }
 }

@@ -36,4 +36,5 @@ mod scorers_interrupted;
 mod stages;
 mod sums;
 mod surrogate;
+mod types;
 mod updates;

@@ -1,0 +1,118 @@
+//! Values that text formats have no type for, as text.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use polars::prelude::*;
+
+use crate::error::{Doing, Result};
+
+/// The frame as JSON and CSV can hold it, of numbers, truth values, text, lists and structs: bytes become base64;
+/// dates, times and durations ISO 8601 (`2024-01-01T12:00:00.500`, with a `Z` where the column has a time zone, as the
+/// instants are then in UTC; `PT1H30M0.5S`). Other columns stay as they are.
+///
+/// # Errors
+/// Whatever Polars runs into.
+pub fn to_plain(frame: &DataFrame) -> Result<DataFrame> {
+    let column = |column: &Column| match has_odd(column.dtype()) {
+        true => Ok(plain(column.as_materialized_series()).doing(format!("column `{}`", column.name()))?.into_column()),
+        false => Ok(column.clone()),
+    };
+    let columns = frame.columns().iter().map(column).collect::<Result<_>>()?;
+    DataFrame::new(frame.height(), columns).doing("as text")
+}
+
+/// Whether there is a value to be made text of.
+fn has_odd(dtype: &DataType) -> bool {
+    match dtype {
+        DataType::Binary | DataType::BinaryOffset => true,
+        DataType::List(inner) | DataType::Array(inner, _) => has_odd(inner),
+        DataType::Struct(fields) => fields.iter().any(|field| has_odd(field.dtype())),
+        dtype => dtype.is_temporal(),
+    }
+}
+
+fn plain(series: &Series) -> PolarsResult<Series> {
+    let text = |text: StringChunked| text.with_name(series.name().clone()).into_series();
+    Ok(match series.dtype() {
+        dtype if !has_odd(dtype) => series.clone(),
+        DataType::List(_) => series.list()?.apply_to_inner(&|inner| plain(&inner))?.into_series(),
+        DataType::Array(..) => series.array()?.apply_to_inner(&|inner| plain(&inner))?.into_series(),
+        DataType::Struct(_) => series.struct_()?.try_apply_fields(plain)?.into_series(),
+        DataType::Binary | DataType::BinaryOffset => {
+            let bytes = series.cast(&DataType::Binary)?;
+            text(bytes.binary()?.iter().map(|bytes| bytes.map(|bytes| BASE64_STANDARD.encode(bytes))).collect())
+        }
+        dtype => {
+            let ticks = series.to_physical_repr().cast(&DataType::Int64)?;
+            text(ticks.i64()?.iter().map(|ticks| ticks.map(|ticks| iso(dtype, ticks))).collect())
+        }
+    })
+}
+
+const DAY: i64 = 86_400;
+
+/// A date, time, instant or duration in ISO 8601, of any size. (Polars' own texts end at the years that chrono has.)
+fn iso(dtype: &DataType, ticks: i64) -> String {
+    match dtype {
+        DataType::Date => date(ticks),
+        DataType::Time => clock(ticks, 1_000_000_000),
+        DataType::Datetime(unit, zone) => {
+            let per_second = per_second(*unit);
+            let (days, time) = (ticks.div_euclid(DAY * per_second), ticks.rem_euclid(DAY * per_second));
+            format!("{}T{}{}", date(days), clock(time, per_second), if zone.is_some() { "Z" } else { "" })
+        }
+        DataType::Duration(unit) => duration(ticks, per_second(*unit)),
+        _ => ticks.to_string(),
+    }
+}
+
+fn per_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Nanoseconds => 1_000_000_000,
+        TimeUnit::Microseconds => 1_000_000,
+        TimeUnit::Milliseconds => 1_000,
+    }
+}
+
+/// Days since 1970 in the Gregorian calendar, by Howard Hinnant's `civil_from_days`: years of it begin in March.
+fn date(days: i64) -> String {
+    let (era, day) = ((days + 719_468).div_euclid(146_097), (days + 719_468).rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    // Years of more than four digits have a sign.
+    let sign = if year > 9_999 { "+" } else { "" };
+    let width = if year < 0 { 5 } else { 4 };
+    format!("{sign}{year:0width$}-{month:02}-{day:02}")
+}
+
+/// A time of day; its fraction in threes of digits.
+fn clock(ticks: i64, per_second: i64) -> String {
+    let (seconds, fraction) = (ticks.div_euclid(per_second), ticks.rem_euclid(per_second));
+    let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match fraction * (1_000_000_000 / per_second) {
+        0 => time,
+        nanos if nanos % 1_000_000 == 0 => format!("{time}.{:03}", nanos / 1_000_000),
+        nanos if nanos % 1_000 == 0 => format!("{time}.{:06}", nanos / 1_000),
+        nanos => format!("{time}.{nanos:09}"),
+    }
+}
+
+fn duration(ticks: i64, per_second: i64) -> String {
+    let sign = if ticks < 0 { "-" } else { "" };
+    let (ticks, per_second) = (ticks.unsigned_abs(), per_second.unsigned_abs());
+    let (seconds, nanos) = (ticks / per_second, ticks % per_second * (1_000_000_000 / per_second));
+    let part = |number: u64, name: &str| if number > 0 { format!("{number}{name}") } else { String::new() };
+    let days = part(seconds / 86_400, "D");
+    let time = part(seconds / 3600 % 24, "H") + &part(seconds / 60 % 60, "M");
+    let seconds = match (seconds % 60, nanos) {
+        (0, 0) if time.is_empty() && days.is_empty() => "0S".into(),
+        (seconds, 0) => part(seconds, "S"),
+        (seconds, nanos) => format!("{seconds}.{}S", format!("{nanos:09}").trim_end_matches('0')),
+    };
+    let clock = if time.is_empty() && seconds.is_empty() { "" } else { "T" };
+    format!("{sign}P{days}{clock}{time}{seconds}")
+}

@@ -1,0 +1,54 @@
+//! Which Arrow types an attribute may have, and what becomes of those that Polars does not have.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+
+use crate::error::{Error, Result};
+
+/// The digits of the longest decimal.
+const DIGITS: u8 = 38;
+
+/// The type that a column is kept as: its own, or one that holds the same values. Dictionaries become their values,
+/// decimals of other widths those of 128 bits; in lists and structs, columns of nulls become text.
+///
+/// # Errors
+/// Intervals, unions and whatever else has no such type; names the column, and says what to do.
+pub(crate) fn kept(column: &str, dtype: &DataType) -> Result<DataType> {
+    inner(dtype).ok_or_else(|| Error::Library {
+        context: format!("column `{column}`"),
+        message: format!(
+            "there is no column of type {dtype} here; cast it (to text, if to nothing else), or leave it out"
+        ),
+    })
+}
+
+fn inner(dtype: &DataType) -> Option<DataType> {
+    use DataType as T;
+    Some(match dtype {
+        T::Dictionary(_, values) => inner(values)?,
+        T::Decimal32(digits, scale)
+        | T::Decimal64(digits, scale)
+        | T::Decimal128(digits, scale)
+        | T::Decimal256(digits, scale) => {
+            let fits = *digits <= DIGITS && (0..=*digits as i8).contains(scale);
+            fits.then_some(T::Decimal128(*digits, *scale))?
+        }
+        T::List(values) => T::List(field(values)?),
+        T::LargeList(values) => T::LargeList(field(values)?),
+        T::FixedSizeList(values, length) => T::FixedSizeList(field(values)?, *length),
+        T::Struct(fields) => T::Struct(fields.iter().map(field).collect::<Option<_>>()?),
+        T::Map(entries, sorted) => T::Map(field(entries)?, *sorted),
+        T::Interval(_) | T::Union(..) | T::RunEndEncoded(..) | T::ListView(_) | T::LargeListView(_) => return None,
+        other => other.clone(),
+    })
+}
+
+/// The same, of a field in a nested type. (What its metadata says of it, Polars might take for a type of its own.)
+fn field(field: &FieldRef) -> Option<FieldRef> {
+    let dtype = match field.data_type() {
+        DataType::Null => DataType::Utf8,
+        dtype => inner(dtype)?,
+    };
+    Some(Arc::new(Field::new(field.name(), dtype, field.is_nullable())))
+}
