@@ -213,7 +213,9 @@ pub(crate) fn gather(frame: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
 
 fn is_matrix(column: &Column) -> bool {
     let float = |inner: &DataType| matches!(inner, DataType::Float32 | DataType::Float64);
-    matches!(column.dtype(), DataType::Array(inner, _) if float(inner)) && column.null_count() == 0
+    matches!(column.dtype(), DataType::Array(inner, _) if float(inner))
+        && column.null_count() == 0
+        && column.array().is_ok_and(|vectors| vectors.get_inner().null_count() == 0)
 }
 
 fn gather_matrix<T: Component>(frame: &DataFrame, name: &str, rows: &[u32]) -> Result<Column> {

@@ -38,7 +38,7 @@ use crate::database::Identity;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
 use crate::schema::{self, EMBEDDING, ITERATION, OUTCOME};
-use crate::untrusted::read_parquet;
+use crate::untrusted::{check_counts, read_parquet};
 
 /// A run folder, open for appending by one process or for reading by any.
 pub struct SearchLog {
@@ -305,7 +305,9 @@ impl SearchLog {
     /// # Errors
     /// No such iteration.
     pub fn results(&self, iteration: u32) -> Result<DataFrame> {
-        read_parquet(self.file("results", iteration))
+        let file = self.file("results", iteration);
+        check_counts(&file)?;
+        read_parquet(file)
     }
 }
 

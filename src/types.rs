@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 const DIGITS: u8 = 38;
 
 /// The type that a column is kept as: its own, or one that holds the same values. Dictionaries become their values,
-/// decimals of other widths those of 128 bits; in lists and structs, columns of nulls become text.
+/// decimals of other widths those of 128 bits, times at a fixed offset the same instants in UTC, fixed-size lists of text
+/// or lists become lists; in lists and structs, columns of nulls become text.
 ///
 /// # Errors
 /// Intervals, unions and whatever else has no such type; names the column, and says what to do.
@@ -34,14 +35,25 @@ fn inner(dtype: &DataType) -> Option<DataType> {
             let fits = *digits <= DIGITS && (0..=*digits as i8).contains(scale);
             fits.then_some(T::Decimal128(*digits, *scale))?
         }
+        T::Timestamp(unit, Some(zone)) if zone.starts_with(['+', '-']) => T::Timestamp(*unit, Some("UTC".into())),
         T::List(values) => T::List(field(values)?),
         T::LargeList(values) => T::LargeList(field(values)?),
-        T::FixedSizeList(values, length) => T::FixedSizeList(field(values)?, *length),
+        T::FixedSizeList(values, length) => match field(values)? {
+            // Lance has no fixed-size lists of values of any length, nor of none.
+            values if *length == 0 || is_of_any_length(values.data_type()) => T::List(values),
+            values => T::FixedSizeList(values, *length),
+        },
         T::Struct(fields) => T::Struct(fields.iter().map(field).collect::<Option<_>>()?),
         T::Map(entries, sorted) => T::Map(field(entries)?, *sorted),
         T::Interval(_) | T::Union(..) | T::RunEndEncoded(..) | T::ListView(_) | T::LargeListView(_) => return None,
         other => other.clone(),
     })
+}
+
+fn is_of_any_length(dtype: &DataType) -> bool {
+    use DataType as T;
+    dtype.is_string()
+        || matches!(dtype, T::Binary | T::LargeBinary | T::BinaryView | T::List(_) | T::LargeList(_) | T::Map(..))
 }
 
 /// The same, of a field in a nested type. (What its metadata says of it, Polars might take for a type of its own.)

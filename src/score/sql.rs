@@ -67,6 +67,8 @@ fn beyond_its_row(expression: Expr) -> Option<String> {
             Some(format!("{} over", beyond_its_row((**function).clone()).unwrap_or_default()))
         }
         Expr::Len => Some("count".into()),
+        // Such as the list of an `IN`.
+        Expr::Agg(_) if !part.into_iter().any(|part| matches!(part, Expr::Column(_))) => None,
         Expr::Agg(_) => {
             // Polars writes `col("qed").max()`.
             let text = format!("{part:?}");

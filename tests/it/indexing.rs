@@ -222,7 +222,7 @@ fn columns_of_every_type(last: i64) -> Vec<(String, ArrayRef)> {
         (&numbers, &[Type::Date64, Type::Time64(TimeUnit::Microsecond), Type::Time64(TimeUnit::Nanosecond)]),
         (&numbers, &[Type::Duration(TimeUnit::Millisecond), Type::Timestamp(TimeUnit::Microsecond, None)]),
         (&numbers, &[Type::Timestamp(TimeUnit::Millisecond, Some("Europe/Berlin".into()))]),
-        (&numbers, &[Type::Decimal128(20, 3), Type::Decimal256(40, 3)]),
+        (&numbers, &[Type::Decimal128(20, 3), Type::Decimal256(38, 3)]),
         (&texts, &[Type::Utf8, Type::LargeUtf8, Type::Utf8View, Type::Binary, Type::LargeBinary, Type::BinaryView]),
         (&texts, &[Type::Dictionary(Type::Int32.into(), Type::Utf8.into())]),
     ] {

@@ -23,6 +23,7 @@ mod nulls;
 mod numpy;
 mod outcomes;
 mod pinned;
+mod printing;
 mod python;
 mod readers;
 mod remove;

@@ -128,3 +128,67 @@ pub fn asked(log: &SearchLog) -> Vec<u64> {
     items.sort_unstable();
     items
 }
+
+#[test]
+fn an_expression_that_looks_at_other_items_is_refused_and_one_that_does_not_is_taken() {
+    let folder = folder();
+    write(&folder.path().join("items.parquet"), &items(&normal(20, 4, &mut rng(1))));
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+    let search = |sql: &str| {
+        let run = "[database]\npath = \"items.lance\"\nk = 5\n[queries]\nsample = 2\n[stop]\niterations = 1\n";
+        let run = format!("{run}[score]\nsql = {}\n", serde_json::Value::from(sql));
+        std::fs::write(folder.path().join("run.toml"), run).expect("written");
+        let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
+        let kept = std::fs::remove_dir_all(folder.path().join("run")).is_ok();
+        assert_eq!(kept, output.status.success(), "{sql}: {}", stderr(&output));
+        (stderr(&output), output.status.code())
+    };
+    for (sql, function) in [
+        ("weight / max(weight)", "max"),
+        ("weight - avg(weight)", "mean"),
+        ("sum(weight)", "sum"),
+        ("count(*)", "count"),
+        ("count(name)", "count"),
+        ("weight - min(weight) * 0.5", "min"),
+        ("stddev(weight)", "std"),
+        ("median(weight)", "median"),
+        ("first(weight)", "first"),
+        ("CASE WHEN weight > avg(weight) THEN 1 ELSE 0 END", "mean"),
+        ("max(weight) over (partition by name)", "max over"),
+        ("row_number() over (order by weight)", "row_number over"),
+        ("rank() over (order by weight)", "rank over"),
+        ("lag(weight) over (order by weight)", "shift over"),
+        ("sum(weight) over (order by weight)", "fill_null_with_strategy over"),
+    ] {
+        let (said, code) = search(sql);
+        let expected = format!(
+            "uphill: score.sql: cannot evaluate `{sql}`: `{function}` looks at other items, but items are scored in \
+             batches, each by its own columns; keep what it gives in a column of the items, or write it as a number\n"
+        );
+        assert_eq!((said, code), (expected, Some(2)));
+    }
+    assert_eq!(search("rank() over ()").1, Some(2));
+    for sql in [
+        "1",
+        "weight",
+        "-weight + 3 * weight % 0.4",
+        "CASE WHEN weight > 0.5 THEN weight ELSE 0 END",
+        "abs(weight - 0.5)",
+        "greatest(weight, 0.5) - least(weight, 0.2)",
+        "coalesce(nullif(weight, 0.1), 0)",
+        "CASE WHEN name LIKE '%1%' AND name NOT LIKE 'x_' THEN 1 ELSE 0 END",
+        "length(upper(name) || lower(name)) + strpos(name, '1')",
+        "CASE WHEN starts_with(name, 'item') THEN 1 ELSE 0 END + length(substr(replace(name, 'i', 'j'), 2, 3))",
+        "weight IN (0.1, 0.2, 0.3)",
+        "name IN ('item 1', 'item 2')",
+        "weight BETWEEN 0.1 AND 0.5",
+        "weight IS NOT NULL",
+        "round(sqrt(weight), 2) + floor(weight) + ceil(weight) + exp(weight) + ln(weight + 1) + log10(weight + 1)",
+        "power(weight, 2) + sin(weight) + atan2(weight, 1) + sign(weight) + pi()",
+        "CAST(weight AS INTEGER)",
+        "if(weight > 0.5, 1, 0)",
+    ] {
+        let (said, code) = search(sql);
+        assert_eq!(code, Some(0), "{sql}: {said}");
+    }
+}

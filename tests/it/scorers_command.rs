@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use polars::prelude::*;
 use uphill::{CommandFormat, CommandMode, CommandScore, Score, SqlScore};
 
 use crate::common::*;
@@ -290,9 +289,6 @@ fn commands_that_cannot_run_are_refused_before_anything_is_asked() {
     assert_eq!(check(CommandScore::new([""; 0])), "score.command: expected a program and its arguments, found nothing");
     let score = CommandScore::new(["python3"]).timeout(Duration::ZERO);
     assert_eq!(check(score), "score.timeout: expected more than 0 seconds, found 0");
-    let bytes = batch(1).lazy().with_column(lit(b"x".as_slice()).alias("blob")).collect().expect("a frame");
-    let message = CommandScore::new(["python3"]).check(&bytes).expect_err("refused").to_string();
-    assert!(message.starts_with("score: column `blob`: JSON has no bytes"), "{message}");
     let missing = CommandScore::new(["no-such-program"]).score(&batch(1)).expect_err("refused").to_string();
     assert!(missing.starts_with("score.command: cannot run `no-such-program`"), "{missing}");
 }
