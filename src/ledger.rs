@@ -358,10 +358,9 @@ fn ask_batch(score: &dyn Score, batch: &DataFrame, on_error: OnError, ledger: &M
         }
         ticket.as_mut().map_or(Ok(()), |ticket| ticket.answered(done))
     });
-    match (&asked, ticket) {
-        // Nobody works on what is left.
-        (Ok(()) | Err(Error::Away { .. } | Error::Score { .. }), Some(ticket)) => ticket.close()?,
-        _ => {}
+    // Nobody works on what is left.
+    if let (Ok(()) | Err(Error::Away { .. } | Error::Score { .. }), Some(ticket)) = (&asked, ticket) {
+        ticket.close()?;
     }
     asked.and(failure.map_or(Ok(()), Err))
 }

@@ -351,7 +351,7 @@ fn a_select_chooses_of_what_passed_the_filter_in_the_order_to_be_asked() {
     // The last two of those that passed, the last first, and only every other iteration.
     let select = |step: &Step<'_>| {
         assert!(step.results.column("score").is_err(), "scored before it was chosen");
-        Ok(step.results.reverse().head(Some(if step.iteration % 2 == 0 { 2 } else { 0 })))
+        Ok(step.results.reverse().head(Some(if step.iteration.is_multiple_of(2) { 2 } else { 0 })))
     };
     let filter = |results: DataFrame| {
         let kept = u64s(&results, "db_idx").into_iter().map(|item| Some(item != 3));
