@@ -194,9 +194,11 @@ impl Ledger {
     /// The items of a results frame that are new and cost nothing, whose answers are then known: those whose scores were
     /// paid for before, and those that the score rejects at no cost.
     fn free(&mut self, score: &dyn Score, items: &[u64], results: &DataFrame) -> Result<HashSet<u64>> {
+        let (mut free, mut others, mut seen) = (HashSet::new(), Vec::new(), HashSet::new());
+        if self.reusable.is_empty() && score.parts().is_empty() {
+            return Ok(free);
+        }
         let earlier = self.reusable.of(results)?;
-        let (mut free, mut others) = (HashSet::new(), Vec::new());
-        let mut seen = HashSet::new();
         for (row, item) in items.iter().enumerate() {
             if self.booked.contains(item) || !seen.insert(*item) {
                 continue;

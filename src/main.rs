@@ -15,10 +15,10 @@ use polars::prelude::*;
 use serde_json::json;
 use uphill::{
     Asked, Config, Error, IndexKind, IndexOptions, LanceDatabase, Metric, Progress, Runner, SearchLog, StopReason,
-    Summary, Truth, VectorDatabase,
+    Truth, VectorDatabase,
 };
 
-use crate::output::{Output, Rows, Unwritten, number, say};
+use crate::output::{Output, Rows, Unwritten, ended, ending, progress_lines, say};
 use crate::signals::Signals;
 
 /// Finds the best-scoring items of an embedded library while scoring only a small share of it.
@@ -356,60 +356,6 @@ fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// How a run ended, on standard error: what was asked, and what it cost beside that.
-fn ended(log: &SearchLog) {
-    let run = log.path().display();
-    let Some(ended) = &log.manifest().ended else {
-        return say(format_args!("{run}: not ended; it goes on, or was killed"));
-    };
-    let beside = [
-        (ended.reused, "reused"),
-        (ended.rejected, "rejected"),
-        (ended.failed, "failed"),
-        (ended.retries, "retried"),
-        (ended.asked_again, "asked again after a stop"),
-    ];
-    let beside: String =
-        beside.iter().filter(|(items, _)| *items > 0).map(|(items, what)| format!(", {items} {what}")).collect();
-    let (iterations, evaluations, reason) = (ended.iterations, ended.evaluations, reason(ended.reason));
-    say(format_args!("{iterations} iterations, {evaluations} items scored{beside} ({reason}): {run}"));
-}
-
-fn reason(reason: StopReason) -> &'static str {
-    match reason {
-        StopReason::Iterations => "as many iterations as asked",
-        StopReason::Evaluations => "the budget is spent",
-        StopReason::NothingNew => "nothing new was met",
-        StopReason::NothingPasses => "nothing that was met passes the filter",
-        StopReason::Seconds => "the time is over",
-        StopReason::Score => "the score is good enough",
-        StopReason::Interrupted => "interrupted",
-    }
-}
-
-/// A line per iteration; with the time left where a budget of evaluations says so.
-fn progress_lines(budget: Option<u64>) -> impl FnMut(&Summary) {
-    let started = std::time::Instant::now();
-    let mut scored = 0;
-    move |summary| {
-        scored += summary.new;
-        let number = |value: Option<f64>| value.map_or("-".to_string(), number);
-        let rate = scored as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        let left = budget.map(|budget| budget.saturating_sub(summary.evaluations) as f64 / rate.max(1e-9));
-        say(format_args!(
-            "iteration {:>4}  best {:>10}  mean {:>10}  new {:>6}  rejected {:>5}  failed {:>5}  scored {:>8}  {rate:>9.1}/s{}",
-            summary.iteration,
-            number(summary.best),
-            number(summary.mean),
-            summary.new,
-            summary.rejected,
-            summary.failed,
-            summary.evaluations,
-            left.map_or(String::new(), |seconds| format!("  {seconds:.0} s left"))
-        ));
-    }
-}
-
 fn show(arguments: Show, query: impl Fn(&SearchLog) -> uphill::Result<LazyFrame>) -> anyhow::Result<SearchLog> {
     let log = SearchLog::open(&arguments.run)?;
     let mut frame = query(&log)?;
@@ -463,7 +409,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "dataset tag": manifest.version_tag,
             "seed": manifest.seed,
             "iterations": log.iterations().len(),
-            "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed", |ended| reason(ended.reason)),
+            "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed", |ended| ending(ended.reason)),
             "items reused": manifest.ended.as_ref().map(|ended| ended.reused),
             "items rejected": manifest.ended.as_ref().map(|ended| ended.rejected),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),

@@ -1,5 +1,6 @@
 //! How the command prints: frames to stdout, messages and progress to stderr.
 
+mod run;
 mod screen;
 mod text;
 
@@ -17,6 +18,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polars::prelude::*;
 
+pub use self::run::{ended, ending, progress_lines};
 pub use self::screen::{inert, number};
 
 /// Where a frame goes, and as what.

@@ -128,7 +128,7 @@ pub type Keep<'a> = dyn FnMut(DataFrame) -> Result<()> + 'a;
 /// A run, as the score sees it that it is going to ask.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
-    /// Names the run, also when it goes on after a stop.
+    /// Names the run, also when it goes on after a stop; another name where failed items are asked again.
     pub id: String,
     /// The folder for what scorers write to standard error.
     pub stderr: PathBuf,

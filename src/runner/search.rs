@@ -44,7 +44,10 @@ impl Runner {
         self.ledger.clear();
         self.ledger.interrupt = self.interrupt.clone();
         let answered = self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;
-        let (id, stderr) = (log.manifest().id(), log.path().join("stderr"));
+        let stderr = log.path().join("stderr");
+        // What is asked once more on purpose is not what was asked before.
+        let again = if self.retry_failed { format!(" again {}", now()) } else { String::new() };
+        let id = log.manifest().id() + &again;
         self.score.begin(&Session { id, stderr, interrupt: self.interrupt.clone(), answered });
         Ok(())
     }

@@ -137,7 +137,8 @@ impl<A: Ask> ExternalScore<A> {
         loop {
             let trouble = self.attempt(&rest, apart, answers)?;
             let open = answers.unanswered();
-            if open.len() < rest.height() {
+            let progressed = open.len() < rest.height();
+            if progressed {
                 self.patience.heard();
                 waits = 0;
             }
@@ -152,6 +153,8 @@ impl<A: Ask> ExternalScore<A> {
             let again = match trouble.kind {
                 Kind::Away => None,
                 Kind::Unusable => self.give_up(&trouble, batch.height(), answers)?,
+                // It may have come back while it was asked: each is asked alone while others are answered.
+                _ if apart && progressed => Some(pause(self.backoff, 0)),
                 _ if retry >= self.retries => self.give_up(&trouble, batch.height(), answers)?,
                 _ => Some(pause(self.backoff, retry)),
             };
@@ -163,7 +166,7 @@ impl<A: Ask> ExternalScore<A> {
             rest = bridge::gather(batch, &open)?;
             let pause = match again {
                 Some(pause) => {
-                    retry += 1;
+                    retry = (retry + 1).min(self.retries);
                     // One item that breaks the scorer is to fail alone.
                     apart = retry == self.retries && trouble.kind != Kind::LeftOut;
                     let (reason, left) = (&trouble.reason, open.len());

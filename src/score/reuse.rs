@@ -34,6 +34,11 @@ pub(crate) struct Reusable {
 }
 
 impl Reusable {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_item.is_empty() && self.by_key.is_empty()
+    }
+
     /// Reads all sources. `version_of` tells the score's version from a run's configuration.
     pub(crate) fn read(
         reuse: &Reuse,

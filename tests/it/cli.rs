@@ -159,7 +159,6 @@ fn a_reader_that_stops_reading_is_no_failure() {
     let binary = env!("CARGO_BIN_EXE_uphill");
     for command in [
         "trajectories run --format json",
-        "results run --format table",
         "results run --format csv",
         "results run --format parquet",
     ] {
