@@ -157,11 +157,7 @@ fn a_reader_that_stops_reading_is_no_failure() {
     uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=2"], folder.path());
     long(&folder.path().join("run"), 300_000);
     let binary = env!("CARGO_BIN_EXE_uphill");
-    for command in [
-        "trajectories run --format json",
-        "results run --format csv",
-        "results run --format parquet",
-    ] {
+    for command in ["trajectories run --format json", "results run --format csv", "results run --format parquet"] {
         let output = std::process::Command::new("bash")
             .args(["-c", &format!("{binary} {command} | head -c 10 > head; exit ${{PIPESTATUS[0]}}")])
             .current_dir(folder.path())
