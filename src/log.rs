@@ -182,7 +182,7 @@ impl SearchLog {
         if self.manifest.ended.is_none() || self.reopened.is_some() {
             return Ok(());
         }
-        self.manifest.ended = None;
+        (self.manifest.ended, self.manifest.cut) = (None, None);
         self.manifest.format_version = FORMAT_VERSION;
         self.write_manifest()
     }
@@ -191,6 +191,10 @@ impl SearchLog {
     pub(crate) fn end(&mut self, ended: Ended) -> Result<()> {
         if self.manifest.ended.as_ref().is_some_and(|before| *before == Ended { at: before.at, ..ended.clone() }) {
             return Ok(());
+        }
+        // One that was to be written anew, and was not, is still cut.
+        if self.reopened.is_none() {
+            self.manifest.cut = (ended.reason == StopReason::Evaluations).then_some(ended.evaluations);
         }
         self.manifest.ended = Some(ended);
         self.manifest.format_version = FORMAT_VERSION;

@@ -30,6 +30,9 @@ pub struct Manifest {
     /// Whether failed items were asked again, and their answers stand where they failed.
     #[serde(default)]
     pub amended: bool,
+    /// The budget that may have cut the last iteration, as it was spent in it.
+    #[serde(default)]
+    pub cut: Option<u64>,
     /// Seconds since 1970.
     pub started: u64,
     /// Absent while the run goes on, or was killed.

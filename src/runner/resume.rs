@@ -50,7 +50,7 @@ impl Runner {
     /// `None` if there is nothing to tell them from.
     fn replay(&mut self, log: &mut SearchLog, progress: &mut Progress) -> Result<Option<DataFrame>> {
         let mut next = None;
-        let goes_beyond = self.stop.goes_beyond(log.manifest().ended.as_ref());
+        let goes_beyond = self.stop.goes_beyond(log.manifest().cut);
         for iteration in log.iterations().to_vec() {
             let queries = log.queries(iteration)?;
             // With what the rule knows now it would choose other items than those that were paid for.

@@ -124,6 +124,7 @@ impl Runner {
             version_tag: None,
             config: self.config.clone(),
             amended: false,
+            cut: None,
             started: now(),
             ended: None,
         }

@@ -6,7 +6,7 @@ use polars::prelude::DataFrame;
 
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
-use crate::log::{Ended, StopReason};
+use crate::log::StopReason;
 use crate::outcome::Outcome;
 use crate::schema::{self, OUTCOME, SCORE};
 
@@ -39,10 +39,9 @@ impl Stop {
         reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
     }
 
-    /// Whether a run that ended as its budget was spent goes on with another: its last iteration may have been cut.
-    pub(super) fn goes_beyond(&self, ended: Option<&Ended>) -> bool {
-        let is_more = |spent| self.evaluations.is_none_or(|budget| budget > spent);
-        ended.is_some_and(|ended| ended.reason == StopReason::Evaluations && is_more(ended.evaluations))
+    /// Whether a run whose budget was spent goes on with a larger one: its last iteration may have been cut.
+    pub(super) fn goes_beyond(&self, budget: Option<u64>) -> bool {
+        budget.is_some_and(|spent| self.evaluations.is_none_or(|budget| budget > spent))
     }
 
     /// Ends a run whose scorer is broken, before more is paid.

@@ -490,6 +490,31 @@ fn a_budget_that_is_raised_gives_the_frames_of_a_run_that_had_it_from_the_start(
 }
 
 #[test]
+fn a_cut_iteration_that_is_stopped_again_while_it_is_made_whole_is_made_whole_later() {
+    for how in [Signal::INT, Signal::KILL] {
+        let place = Place::new();
+        place.run_file("run", &format!("[score]\n{}[stop]\nevaluations = 24\n", Place::command("batch_size = 1")));
+        succeeded(&place.search("run", "whole", &[]));
+        let first = read(&place.path("whole/results/iteration=000000/part-0000.parquet"));
+        let fifteenth = u64s(&first, "db_idx")[14];
+        place.remove("asked.txt");
+        succeeded(&place.search("run", "run", &["--set", "stop.evaluations=13"]));
+        place.file("stalls", fifteenth.to_string());
+        let mut run = Running::start(&place, &["search", "run.toml", "--out", "run", "--resume"]);
+        run.until("the fifteenth is asked", |_| place.path("stalled").exists());
+        run.signal(how);
+        run.child.wait().expect("a status");
+        place.remove("stalls");
+        // With the old budget it is what it was.
+        succeeded(&place.search("run", "run", &["--resume", "--set", "stop.evaluations=13"]));
+        assert_eq!(counts(&place.results("run")), [13, 0, 0]);
+        succeeded(&place.search("run", "run", &["--resume"]));
+        place.assert_same("run", "whole");
+        assert_eq!(place.asked().len(), 24, "{how:?}: nothing is paid for twice");
+    }
+}
+
+#[test]
 fn a_filter_that_nothing_passes_ends_the_run_with_these_words() {
     let place = Place::new();
     for rule in ["rl", "surrogate"] {
