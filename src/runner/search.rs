@@ -61,11 +61,11 @@ impl Runner {
     ) -> Result<SearchLog> {
         log.append_queries(progress.iteration, &queries)?;
         let reason = loop {
-            if self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
-                break StopReason::Interrupted;
-            }
             if let Some(reason) = self.stop.reason(&progress, &self.ledger) {
                 break reason;
+            }
+            if self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
+                break StopReason::Interrupted;
             }
             log.goes_on()?;
             let iteration = progress.iteration;

@@ -30,8 +30,9 @@ impl Stop {
     pub(super) fn reason(&self, progress: &Progress, ledger: &Ledger) -> Option<StopReason> {
         let target = self.score.map(|target| if ledger.minimize { -target } else { target });
         let reasons = [
-            (progress.iteration >= progress.iterations, StopReason::Iterations),
+            // First: it says that the last iteration may have been cut.
             (self.evaluations.is_some_and(|budget| ledger.evaluations() >= budget), StopReason::Evaluations),
+            (progress.iteration >= progress.iterations, StopReason::Iterations),
             (self.nothing_new.is_some_and(|limit| progress.quiet >= limit), progress.why_quiet()),
             (self.seconds.is_some_and(|limit| progress.started.elapsed().as_secs_f64() >= limit), StopReason::Seconds),
             (target.is_some_and(|target| progress.best.is_some_and(|best| best >= target)), StopReason::Score),

@@ -21,6 +21,9 @@ const LONGEST_REASON: usize = 500;
 /// As [`Score::score`]; answers that break the contract.
 pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
     let items = schema::u64s(batch, DB_IDX)?;
+    // Parts that are known stand in the batch, and come back.
+    let parts = score.parts();
+    let plain = batch.drop_many(parts.iter().copied());
     let mut open: HashMap<u64, u32> = items.iter().copied().zip(0..).collect();
     let (mut left_out, mut handed) = (BTreeSet::new(), false);
     let asked = score.score_into(batch, &mut |answers| {
@@ -28,8 +31,10 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
             Ok(ids) => {
                 let ids = ids_of("score", ids)?;
                 let goes_on = texts(&answers, OUTCOME)?;
-                let rows =
-                    ids.iter().zip(goes_on.iter()).map(|(id, said)| row_of(*id, said == Some(OPEN), &mut open, &items));
+                let rows = ids
+                    .iter()
+                    .zip(goes_on.iter())
+                    .map(|(id, said)| row_of(*id, said == Some(OPEN) && !parts.is_empty(), &mut open, &items));
                 rows.collect::<Result<Vec<u32>>>()?
             }
             Err(_) if answers.height() == items.len() && !handed => {
@@ -50,7 +55,7 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
             }
         };
         handed = true;
-        let answers = checked(&bridge::gather(batch, &rows)?, &answers, &mut left_out)?;
+        let answers = checked(&bridge::gather(&plain, &rows)?, &answers, !parts.is_empty(), &mut left_out)?;
         keep(answers)
     });
     warn_once(left_out);
@@ -60,9 +65,9 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
     match silent.is_empty() {
         true => Ok(()),
         false => {
-            let silent = bridge::gather(batch, &silent)?;
+            let silent = bridge::gather(&plain, &silent)?;
             let nothing = Column::full_null(SCORE.into(), silent.height(), &DataType::Float64).into_frame();
-            keep(checked(&silent, &nothing, &mut BTreeSet::new())?)
+            keep(checked(&silent, &nothing, false, &mut BTreeSet::new())?)
         }
     }
 }
@@ -121,13 +126,18 @@ pub(crate) fn items_told(told: &DataFrame, is_known: impl Fn(u64) -> bool) -> Re
 }
 
 /// Answers in the order of the items, as `db_idx`, `score`, `outcome`, `reason`, parts. NaN and infinite scores are
-/// failures with that reason. Notes the columns that are left out.
-fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<String>) -> Result<DataFrame> {
+/// failures with that reason. A score that is asked in parts may leave items open. Notes the columns that are left out.
+fn checked(
+    items: &DataFrame,
+    answers: &DataFrame,
+    in_parts: bool,
+    left_out: &mut BTreeSet<String>,
+) -> Result<DataFrame> {
     let score = number(answers, SCORE)?;
     let (said, reasons) = (texts(answers, OUTCOME)?, texts(answers, REASON)?);
     let (mut scores, mut outcomes, mut whys) = (Vec::new(), Vec::new(), Vec::new());
     for ((score, said), reason) in score.into_iter().zip(said.iter()).zip(reasons.iter()) {
-        if said == Some(OPEN) {
+        if in_parts && said == Some(OPEN) {
             scores.push(None);
             outcomes.push(OPEN);
             whys.push(None);

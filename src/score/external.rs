@@ -133,13 +133,14 @@ impl<A: Ask> ExternalScore<A> {
     /// Asks until each item is answered or given up. What was answered stands in `answers`, whatever ends the asking.
     fn until_answered(&self, batch: &DataFrame, answers: &mut Answers, keep: &mut Keep<'_>) -> Result<()> {
         let mut rest = batch.clone();
-        let (mut retry, mut waits, mut apart) = (0, 0, false);
+        let (mut retry, mut waits, mut apart, mut alone) = (0, 0, false, false);
         loop {
             let trouble = self.attempt(&rest, apart, answers)?;
             let open = answers.unanswered();
             let progressed = open.len() < rest.height();
             if progressed {
                 self.patience.heard();
+                alone |= apart;
                 waits = 0;
             }
             if open.is_empty() {
@@ -152,10 +153,10 @@ impl<A: Ask> ExternalScore<A> {
             self.stop_if_interrupted()?;
             let again = match trouble.kind {
                 Kind::Away => None,
-                Kind::Unusable => self.give_up(&trouble, batch.height(), answers)?,
+                Kind::Unusable if !apart => self.give_up(&trouble, batch.height(), false, answers)?,
                 // It may have come back while it was asked: each is asked alone while others are answered.
                 _ if apart && progressed => Some(pause(self.backoff, 0)),
-                _ if retry >= self.retries => self.give_up(&trouble, batch.height(), answers)?,
+                _ if retry >= self.retries => self.give_up(&trouble, batch.height(), apart && !alone, answers)?,
                 _ => Some(pause(self.backoff, retry)),
             };
             if answers.unanswered().is_empty() {
@@ -218,17 +219,24 @@ impl<A: Ask> ExternalScore<A> {
     }
 
     /// What follows when asking again has not helped: the items fail, if it is clear that they are to blame, as others
-    /// were answered. Else the scorer is away, or the run stops.
-    fn give_up(&self, trouble: &Unanswered, asked: usize, answers: &mut Answers) -> Result<Option<Duration>> {
+    /// were answered (where all were asked alone in `silence`, most of the batch). Else the scorer is away, or the run stops.
+    fn give_up(
+        &self,
+        trouble: &Unanswered,
+        asked: usize,
+        silence: bool,
+        answers: &mut Answers,
+    ) -> Result<Option<Duration>> {
         let (reason, open) = (&trouble.reason, answers.unanswered().len());
-        if open < asked || asked == 1 && self.patience.blames_the_item(trouble.kind) {
+        let others = if silence { 2 * open <= asked } else { open < asked };
+        if others || asked == 1 && self.patience.blames_the_item(trouble.kind) {
             log::warn!("score: {reason}; {open} of {asked} items failed");
             answers.fail(reason);
             return Ok(None);
         }
         match trouble.kind {
             Kind::Away | Kind::Slow => Ok(None),
-            Kind::Broken | Kind::LeftOut if self.patience.has_answered() => Ok(None),
+            Kind::Broken | Kind::LeftOut | Kind::Unusable if self.patience.has_answered() && asked > 1 => Ok(None),
             _ => Err(Error::Score {
                 iteration: None,
                 reason: format!("{reason}, for each of {asked} items; mend the scorer, then go on with --resume"),

@@ -17,6 +17,9 @@ use super::wait::Wait;
 use crate::error::{Doing, Error, Result, one_line};
 use crate::schema::{self, DB_IDX};
 
+/// The longest that a connection may take.
+const CONNECT: Duration = Duration::from_secs(30);
+
 /// The longest body that is taken as an answer.
 const LONGEST: u64 = 64 << 20;
 
@@ -100,6 +103,7 @@ impl Http {
     fn trouble(&self, error: ureq::Error, wait: &Wait, secrets: &Secrets) -> Trouble {
         let reason = format!("connection: {}", secrets.redacted(&one_line(&error.to_string())));
         match error {
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Trouble::away(reason, None),
             ureq::Error::Timeout(_) => wait.timed_out(),
             ureq::Error::BodyExceedsLimit(_) => unusable(format!("answered more than {} MiB", LONGEST >> 20)),
             ureq::Error::BadUri(_) => Trouble::Stop(self.bad_url("is not a URL")),
@@ -149,6 +153,7 @@ impl Ask for Http {
             .post(&url)
             .config()
             .timeout_global(wait.limit())
+            .timeout_connect(Some(wait.limit().map_or(CONNECT, |limit| limit.mul_f64(0.9).min(CONNECT))))
             .build()
             .header("Content-Type", "application/json")
             .header("Accept", "application/json")

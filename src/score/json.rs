@@ -63,7 +63,7 @@ fn values(name: &str, series: &Series) -> Result<Vec<Value>> {
 }
 
 /// Marks a number that serde_json would reject or round. No text a scorer writes begins with it.
-const NUMBER: char = '\u{1}';
+pub(super) const NUMBER: char = '\u{1}';
 
 /// Reads JSON as scorers write it: Python's `NaN` and `Infinity` too, and floats exactly
 /// (serde_json may round the last digit, and then a score would not be the one that was given).

@@ -3,7 +3,11 @@
 use serde_json::Value;
 
 use super::answers::excerpt;
+use super::json::NUMBER;
 use crate::error::{Error, Result};
+
+/// Secrets from so many bytes on are looked for in the names of fields, too.
+const LONG: usize = 12;
 
 /// Values that are taken out of whatever a service says.
 pub(super) struct Secrets {
@@ -33,12 +37,16 @@ impl Secrets {
     /// The same for all texts and keys of a JSON value.
     pub fn redact(&self, value: &mut Value) {
         match value {
-            Value::String(text) if self.words.iter().any(|word| text.contains(word.as_str())) => {
+            // A number is no secret, whatever its digits.
+            Value::String(text) if !text.starts_with(NUMBER) => {
                 *text = self.redacted(text);
             }
             Value::Array(values) => values.iter_mut().for_each(|value| self.redact(value)),
             Value::Object(fields) => {
-                fields.retain(|key, _| !self.words.iter().any(|word| key.contains(word.as_str())));
+                // The names of fields are the scorer's; only what is surely no word is taken for a secret.
+                let is_secret =
+                    |key: &str| self.words.iter().any(|word| word.len() >= LONG && key.contains(word.as_str()));
+                fields.retain(|key, _| !is_secret(key));
                 fields.values_mut().for_each(|value| self.redact(value));
             }
             _ => {}

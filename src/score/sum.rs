@@ -178,10 +178,9 @@ impl Score for SumScore {
 
     fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
         let mut sums = Sums::new(&self.parts, batch)?;
-        let last = self.parts.len().saturating_sub(1);
         let asked = (0..self.parts.len()).try_for_each(|position| {
-            // What was paid for is kept before the next part is asked for; what is free waits for company.
-            let is_dear = self.parts[position].score.is_paid() && position < last;
+            // What was paid for is kept as it comes; what is free waits for company.
+            let is_dear = self.parts[position].score.is_paid();
             sums.ask(position, &mut |sums, rows| match is_dear {
                 true => sums.hand_over(rows, keep),
                 false => Ok(()),

@@ -400,7 +400,10 @@ fn a_part_that_was_paid_for_is_kept_when_a_later_part_fails_to_come() {
     let place = Place::new();
     let parts = |second: &str| {
         let [first, second] = ["first.txt", second].map(|asked| {
-            format!("command = ['python3', '{}', '{asked}']\nretries = 0\nbatch_size = 4\n", script("outcomes.py"))
+            format!(
+                "command = ['python3', '{}', '{asked}']\nretries = 0\npatience = 0\nbatch_size = 4\n",
+                script("outcomes.py")
+            )
         });
         format!(
             "[[score.sum]]\nname = 'first'\n{first}[[score.sum]]\nname = 'second'\nweight = 2.0\n{second}\
@@ -414,12 +417,18 @@ fn a_part_that_was_paid_for_is_kept_when_a_later_part_fails_to_come() {
     let output = place.search("run", "run", &[]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert_eq!(lines("first.txt"), 4, "the first batch");
+    // It is known, however often the second part fails to come.
+    assert_eq!(place.search("run", "run", &["--resume"]).status.code(), Some(75));
+    assert_eq!(lines("first.txt"), 4, "the first batch, once");
     std::fs::remove_dir(place.path("second.txt")).expect("removed");
     succeeded(&place.search("run", "run", &["--resume"]));
     assert_eq!((lines("first.txt"), lines("second.txt")), (40, 40), "each part of each item is paid for once");
     let results = place.results("run");
     let sums: Vec<f64> = f64s(&results, "weight").iter().map(|weight| weight + 2.0 * weight).collect();
     assert_eq!(f64s(&results, "score"), sums);
+    for part in ["first", "second"] {
+        assert_eq!(f64s(&results, part), f64s(&results, "weight"), "each part is there");
+    }
 
     // A part that failed is asked again, the one before it is not.
     place.file("fails", "");
