@@ -52,8 +52,8 @@ fn inner(dtype: &DataType) -> Option<DataType> {
 
 fn is_of_any_length(dtype: &DataType) -> bool {
     use DataType as T;
-    dtype.is_string()
-        || matches!(dtype, T::Binary | T::LargeBinary | T::BinaryView | T::List(_) | T::LargeList(_) | T::Map(..))
+    // Bytes of one size are bytes of any size to Polars.
+    dtype.is_string() || dtype.is_binary() || matches!(dtype, T::List(_) | T::LargeList(_) | T::Map(..))
 }
 
 /// The same, of a field in a nested type. (What its metadata says of it, Polars might take for a type of its own.)

@@ -64,6 +64,10 @@ fn columns() -> Vec<(&'static str, ArrayRef)> {
         let field = Arc::new(Field::new("item", values.data_type().clone(), true));
         Arc::new(FixedSizeListArray::new(field, 1, values, Some(nulls())))
     };
+    let sized = || -> ArrayRef {
+        let bytes = some(|row| [row as u8, 0, 255]);
+        Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes, 3).expect("bytes"))
+    };
     let numbers = Int32Array::from_iter_values(0..ROWS as i32);
     let names = |n: usize| ["a", "b", "c"][n % 3];
     let map = MapArray::new(
@@ -103,13 +107,7 @@ fn columns() -> Vec<(&'static str, ArrayRef)> {
         ("binary", of!(BinaryArray, |row| vec![row as u8, 0, 255])),
         ("large binary", of!(LargeBinaryArray, |row| vec![row as u8, 0, 255])),
         ("binary view", of!(BinaryViewArray, |row| vec![row as u8, 0, 255])),
-        (
-            "fixed binary",
-            Arc::new(
-                FixedSizeBinaryArray::try_from_sparse_iter_with_size(some(|row| [row as u8, 0, 255]), 3)
-                    .expect("bytes"),
-            ),
-        ),
+        ("fixed binary", sized()),
         ("date", of!(Date32Array, |row| 19_723 + row as i32)),
         ("date64", of!(Date64Array, |row| (19_723 + n(row)) * 86_400_000)),
         ("time s", of!(Time32SecondArray, |row| 3_600 + row as i32)),
@@ -167,6 +165,7 @@ fn columns() -> Vec<(&'static str, ArrayRef)> {
             )),
         ),
         ("fixed list of text", fixed(Arc::new((0..ROWS).map(|n| Some(names(n))).collect::<StringArray>()))),
+        ("fixed list of fixed binary", fixed(sized())),
         ("struct", Arc::new(pairs())),
         ("list of structs", list_of(Arc::new(pairs()))),
         ("list of text", list_of(Arc::new((0..ROWS).map(|n| Some(format!("a \"{n}\""))).collect::<StringArray>()))),
@@ -233,7 +232,7 @@ fn first_item() -> Value {
         "decimal256": "1234567890123456789.0123456789", "money": "12.50", "dictionary": "a",
         "list": [0, null], "large list": [0], "fixed list": [0, null], "floats": [0.5, null],
         "struct": {"n": 0, "when": "2023-11-14T22:13:20Z", "raw": "AP8="}, "list of structs": [{"n": 0, "when": "2023-11-14T22:13:20Z", "raw": "AP8="}, {"n": 1, "when": "2023-11-14T22:13:21Z", "raw": "Af8="}],
-        "list of text": ["a \"0\"", "a \"1\""], "fixed list of text": ["a"], "list of binary": ["AAD/", "AQD/"],
+        "list of text": ["a \"0\"", "a \"1\""], "fixed list of text": ["a"], "fixed list of fixed binary": ["AAD/"], "list of binary": ["AAD/", "AQD/"],
         "list of durations": ["PT1H30M", "PT1H30M1S"], "list of f16": [0.5, 1.5], "list of dictionary": ["a", "b"],
         "list of decimal256": ["1234567890123456789.0123456789", "1234567890123456789.0123456790"],
         "list of lists": [[0], [1]], "list of nulls": [null, null],
