@@ -1,12 +1,15 @@
 //! Which rule finds most for least: the share of the true best 100 items, after scoring 1, 2 and 5 % of a library.
 //!
 //! ```text
-//! cargo bench --bench strategies -- --data molecules.parquet --data enamine10k.parquet --made --seeds 10 --out benches/STRATEGIES.md
+//! cargo bench --bench strategies -- --data molecules.parquet --data enamine10k.parquet --made --seeds 20 --out benches/STRATEGIES.md
 //! ```
 //!
-//! Every rule runs through the real [`Runner`], from 16 random items, on an index with default settings, with
+//! Every rule runs through the real [`Runner`], from 16 random items, on one ivf-flat index for all of them, with
 //! scores that are known. An item counts if its score reaches the 100th best of the file. The budget counts the
 //! distinct items scored, the starting ones too. Two seeds run at a time.
+//!
+//! The default rule runs twice: it sees the embeddings only, or the other columns of the file too. Scores are never
+//! among them, neither the one searched for nor others (of `--score`): they would give it away.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -21,8 +24,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use uphill::{
-    GradientColumn, GradientQuery, Group, IndexOptions, LanceDatabase, Pruned, QueryUpdate, Restarting, RlUpdate,
-    Runner, ScoreGradient, SqlScore, Step, Stop, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune, TopKUpdate,
+    Features, GradientColumn, GradientQuery, Group, IndexOptions, LanceDatabase, Pruned, QueryUpdate, Restarting,
+    RlUpdate, Runner, ScoreGradient, SqlScore, Step, Stop, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune, TopKUpdate,
     VectorDatabase,
 };
 
@@ -39,15 +42,26 @@ struct Arguments {
     #[arg(long, default_value = "data/molecules.parquet")]
     data: Vec<PathBuf>,
     /// Columns of scores, higher is better; of each file those it has.
-    #[arg(long, default_values = ["qed", "logp", "mw", "score", "peaks", "rare", "linear", "heavy"])]
+    #[arg(long, default_values = [
+        "qed", "logp", "mw", "score", "near_three", "fsp3_rings", "peaks2", "peaks6", "word_length", "peaks", "rare", "linear", "heavy"
+    ])]
     score: Vec<String>,
     /// A made library too: 20,000 vectors of 384 components as a network gives them, with several peaks, a score that
     /// is mostly zero, one that is linear and noisy, and one of few huge values.
     #[arg(long)]
     made: bool,
-    /// Runs per rule and score, with the seeds 0, 1, ….
+    /// Runs per rule and score.
     #[arg(long, default_value_t = 5)]
     seeds: u64,
+    /// The first of their seeds.
+    #[arg(long, default_value_t = 0)]
+    first_seed: u64,
+    /// Columns that no rule sees, beside the scores.
+    #[arg(long)]
+    hide: Vec<String>,
+    /// A folder that keeps the indexes, so that another table is made on the same.
+    #[arg(long)]
+    indexes: Option<PathBuf>,
     /// Rules to run; all where none is named. The rows of the others stay as they are in the file `out`.
     #[arg(long)]
     rule: Vec<String>,
@@ -64,7 +78,8 @@ type Rule = fn() -> Box<dyn QueryUpdate>;
 /// The rules, by what a run file would say; the peers of the field last.
 fn rules() -> Vec<(&'static str, Rule)> {
     vec![
-        ("surrogate (the default)", || Box::new(SurrogateUpdate::new())),
+        (EMBEDDING_ONLY, || Box::new(SurrogateUpdate::new().features(Features::columns(NONE)))),
+        ("surrogate (the default), the whole item", || Box::new(SurrogateUpdate::new())),
         ("rl, lr 0.5", || Box::new(RlUpdate::new(0.5))),
         ("rl, lr 2, restart", || Box::new(Restarting::new(RESTART, RlUpdate::new(2.0)))),
         ("rl, lr 0.25, 1, 5, pruned to 16, restart", || {
@@ -78,6 +93,11 @@ fn rules() -> Vec<(&'static str, Rule)> {
         ("random", || Box::new(random)),
     ]
 }
+
+/// What the others are compared with.
+const EMBEDDING_ONLY: &str = "surrogate, the embedding only";
+
+const NONE: [&str; 0] = [];
 
 /// Its queries have gradients, along which the database looks.
 const VVS: &str = "best item, then its gradient, restart (VVS)";
@@ -152,28 +172,48 @@ fn main() -> Result<()> {
     }
     let before = arguments.out.as_ref().and_then(|out| std::fs::read_to_string(out).ok()).unwrap_or_default();
     let mut table = String::new();
-    for (number, data) in arguments.data.iter().enumerate() {
-        let dataset = folder.path().join(format!("{number}.lance"));
+    let indexes = arguments.indexes.clone().unwrap_or_else(|| folder.path().to_path_buf());
+    for data in &arguments.data {
         let items = uphill::read_parquet(data)?;
         let stem = data.file_stem().unwrap_or_default().to_string_lossy();
+        let dataset = indexes.join(format!("{stem}.lance"));
         let scores: Vec<&String> = arguments.score.iter().filter(|score| items.column(score).is_ok()).collect();
-        let rename = scores.iter().map(|score| (score.to_string(), attribute(score)));
-        let options =
-            IndexOptions { index: uphill::IndexKind::IvfFlat, rename: rename.collect(), ..Default::default() };
-        uphill::index(data, &dataset, &options)?;
+        if !dataset.exists() {
+            let rename = scores.iter().map(|score| (score.to_string(), attribute(score)));
+            let options =
+                IndexOptions { index: uphill::IndexKind::IvfFlat, rename: rename.collect(), ..Default::default() };
+            uphill::index(data, &dataset, &options)?;
+        }
+        let hidden = |column: &str| arguments.score.iter().chain(&arguments.hide).any(|hidden| *hidden == column);
+        let seen = items.get_column_names_owned().into_iter().map(|column| column.to_string());
+        let seen: Vec<String> = seen.filter(|column| !hidden(column) && !uphill::is_reserved(column)).collect();
         for score in scores {
             let mut best: Vec<f64> = items.column(score)?.f64()?.into_no_null_iter().collect();
             ensure!(best.len() > TOP, "{}: fewer than {TOP} items", data.display());
             best.sort_by(|a, b| b.total_cmp(a));
-            let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(&[attribute(score)])?;
+            let columns: Vec<String> = seen.iter().cloned().chain([attribute(score)]).collect();
+            let whole = LanceDatabase::open(dataset.to_string_lossy())?.columns(&columns)?;
+            let embedded = whole.clone().columns(&[attribute(score)])?;
+            let mut embedding_only: Option<Vec<Found>> = None;
             for (name, rule) in rules() {
-                let head = format!("| {stem}, {score} | {name} |");
+                let columns = if name.ends_with("the whole item") { seen.join(", ") } else { String::new() };
+                let head = format!("| {stem}, {score} | {name} | {columns} |");
                 if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| name.starts_with(wanted)) {
                     before.lines().filter(|row| row.starts_with(&head)).for_each(|row| table += &format!("{row}\n"));
                     continue;
                 }
-                let one = |seed| run(&database, &attribute(score), best[TOP - 1], name, rule, seed);
-                let row = format!("{head} {} |\n", row(arguments.seeds, one)?);
+                let database = if columns.is_empty() { &embedded } else { &whole };
+                if name.ends_with("the whole item") && columns.is_empty() {
+                    continue;
+                }
+                let start = cpu_seconds();
+                let one =
+                    |seed| run(database, &attribute(score), best[TOP - 1], name, rule, seed + arguments.first_seed);
+                let found = two_at_a_time(arguments.seeds, one)?;
+                let row = format!("{head} {} |\n", row(&found, embedding_only.as_deref(), cpu_seconds() - start));
+                if name == EMBEDDING_ONLY {
+                    embedding_only = Some(found);
+                }
                 print!("{row}");
                 table += &row;
                 if let Some(out) = &arguments.out {
@@ -240,14 +280,21 @@ fn two_at_a_time(seeds: u64, one: impl Fn(u64) -> Result<Found> + Sync) -> Resul
     found.into_iter().map(|(_, found)| found).collect()
 }
 
-/// The cells of a row: means and standard errors, seeds, CPU milliseconds of everything for an item scored.
-fn row(seeds: u64, one: impl Fn(u64) -> Result<Found> + Sync) -> Result<String> {
-    let start = cpu_seconds();
-    let found = two_at_a_time(seeds, one)?;
-    let time = 1000.0 * (cpu_seconds() - start) / found.iter().map(|(_, scored)| *scored as f64).sum::<f64>();
-    let cell = |budget: usize| mean_and_error(&found.iter().map(|(shares, _)| shares[budget]).collect::<Vec<_>>());
-    let cells: Vec<String> = (0..SHARES.len()).map(cell).collect();
-    Ok(format!("{} | {seeds} | {time:.1}", cells.join(" | ")))
+/// The cells of a row: means and standard errors; how many times as much as with the embedding only, with the standard error
+/// of that over pairs of seeds; seeds; CPU milliseconds of everything for an item scored.
+fn row(found: &[Found], embedding_only: Option<&[Found]>, seconds: f64) -> String {
+    let shares = |found: &[Found], budget: usize| found.iter().map(|(shares, _)| shares[budget]).collect::<Vec<f64>>();
+    let cells: Vec<String> = (0..SHARES.len()).map(|budget| mean_and_error(&shares(found, budget))).collect();
+    let ratio = |budget: usize| {
+        let base = shares(embedding_only?, budget);
+        let (found, base_mean) = (shares(found, budget), mean(&base));
+        let ratio = mean(&found) / base_mean;
+        let off: Vec<f64> = found.iter().zip(&base).map(|(found, base)| (found - ratio * base) / base_mean).collect();
+        Some(format!("{ratio:.2} ± {:.2}", error(&off)))
+    };
+    let ratios: Option<Vec<String>> = (0..SHARES.len()).map(ratio).collect();
+    let time = 1000.0 * seconds / found.iter().map(|(_, scored)| *scored as f64).sum::<f64>();
+    format!("{} | {} | {} | {time:.1}", cells.join(" | "), ratios.unwrap_or_default().join(" / "), found.len())
 }
 
 fn cpu_seconds() -> f64 {
@@ -257,11 +304,18 @@ fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The standard error of the mean.
+fn error(values: &[f64]) -> f64 {
+    let (n, mean) = (values.len() as f64, mean(values));
+    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0) / n).sqrt()
+}
+
 fn mean_and_error(values: &[f64]) -> String {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    format!("{mean:.3} ± {:.3}", (variance / n).sqrt())
+    format!("{:.3} ± {:.3}", mean(values), error(values))
 }
 
 /// Writes the made library.
@@ -320,7 +374,7 @@ fn write(out: &Path, table: &str) -> Result<()> {
         "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error over the \
          seeds.\nWritten by `cargo bench --bench strategies`; `benches/strategies.rs` says how it is counted and what the rules are. The index is ivf-flat. Walks that met nothing \
          new for 100 iterations ended there.\nThe time is CPU time of everything: search, rule, log.\n\n\
-         | data, score | rule | 1 % | 2 % | 5 % | seeds | CPU ms per scored item |\n|---|---|---|---|---|---|---|\n{table}"
+         | data, score | rule | columns seen | 1 % | 2 % | 5 % | of the embedding only | seeds | CPU ms per scored item |\n|---|---|---|---|---|---|---|---|---|\n{table}"
     );
     std::fs::write(out, text).with_context(|| out.display().to_string())
 }

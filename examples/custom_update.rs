@@ -9,7 +9,9 @@ use std::path::Path;
 
 use ndarray::Array2;
 use polars::prelude::{ChunkAgg, DataFrame};
-use uphill::{IndexOptions, LanceDatabase, QueryUpdate, Result, RlUpdate, Runner, SqlScore, Step, VectorDatabase};
+use uphill::{
+    IndexOptions, LanceDatabase, QueryUpdate, Result, RlUpdate, Runner, SqlScore, Start, Step, VectorDatabase,
+};
 
 /// Heavy-ball momentum: `v' = momentum * v + (rl(q) - q)` and `q' = q + v'`, with `v = 0` at first.
 struct Momentum {
@@ -27,9 +29,9 @@ impl Momentum {
 
 impl QueryUpdate for Momentum {
     /// Another run begins, or is resumed.
-    fn reset(&mut self) {
+    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
         self.velocity = None;
-        self.rule.reset();
+        self.rule.begin(start)
     }
 
     /// Learns. A resumed run replays this over the iterations that are committed, so whatever a rule

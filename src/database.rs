@@ -17,6 +17,7 @@ pub(crate) use self::lance::library_state;
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions};
 pub(crate) use self::runtime::on_runtime;
 use crate::error::{Error, Result};
+use crate::features::{Features, ItemFeatures};
 
 /// Keys in a dataset's table metadata that `uphill index` writes.
 pub(crate) const META_METRIC: &str = "uphill.metric";
@@ -88,7 +89,7 @@ impl std::str::FromStr for Metric {
 /// What one call of [`VectorDatabase::query`] asks beside the query vectors.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
-    /// Neighbours per query; the database's own setting where `None`.
+    /// Neighbours per query; the database's own setting where `None`, an empty frame where 0.
     pub k: Option<usize>,
     /// Items to leave out: each query gets its k nearest among the others.
     pub exclude: Option<&'a HashSet<u64>>,
@@ -154,6 +155,15 @@ pub trait VectorDatabase: Send + Sync {
     /// # Errors
     /// A library that cannot be read, or the first error of `visit`.
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()>;
+
+    /// What a model may read of the items beside their embeddings; nothing by default. Columns that are `hidden` are not
+    /// read unless they are named.
+    ///
+    /// # Errors
+    /// A named column that is not there or cannot be read so; a library that cannot be read.
+    fn features(&self, _wanted: &Features, _hidden: &[String]) -> Result<ItemFeatures> {
+        Ok(ItemFeatures::default())
+    }
 }
 
 impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
@@ -183,5 +193,8 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     }
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
         (**self).scan(visit)
+    }
+    fn features(&self, wanted: &Features, hidden: &[String]) -> Result<ItemFeatures> {
+        (**self).features(wanted, hidden)
     }
 }

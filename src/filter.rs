@@ -18,6 +18,11 @@ pub trait Filter: Send + Sync {
     /// Whatever keeps the filter from deciding.
     fn filter(&self, results: DataFrame) -> Result<DataFrame>;
 
+    /// The columns that it decides by, as far as it can say.
+    fn reads(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Called once before a search, with a frame of no rows, so that mistakes show early.
     ///
     /// # Errors
@@ -72,6 +77,10 @@ impl Filter for SqlFilter {
         if rows.len() == results.height() { Ok(results) } else { bridge::gather(&results, &rows) }
     }
 
+    fn reads(&self) -> Vec<String> {
+        columns_of(&self.sql)
+    }
+
     fn check(&self, results: &DataFrame) -> Result<()> {
         let results = results.clone().lazy();
         let value = evaluate("filter.sql", &self.sql, |expression| results.select([expression.alias(KEEP)]).collect())?;
@@ -106,6 +115,20 @@ pub(crate) fn evaluate(
     };
     let value = on_a_deep_stack(|| polars::sql::sql_expr(sql).and_then(using).map_err(|error| error.to_string()));
     value.and_then(|value| value).map_err(wrong)
+}
+
+/// The columns that an expression names; none of one that cannot be read, which is refused elsewhere.
+pub(crate) fn columns_of(sql: &str) -> Vec<String> {
+    let columns = on_a_deep_stack(|| {
+        let expression = polars::sql::sql_expr(sql).ok();
+        let parts = expression.iter().flat_map(|expression| expression.into_iter());
+        let names = parts.filter_map(|part| match part {
+            Expr::Column(name) => Some(name.to_string()),
+            _ => None,
+        });
+        names.collect()
+    });
+    columns.unwrap_or_default()
 }
 
 /// Checks that a stage only took rows away: what it gave must be rows of what it got, unchanged,

@@ -20,7 +20,7 @@ pub(crate) use self::files::find_files;
 pub use self::options::{IndexOptions, Progress};
 use self::rows::Rows;
 pub use self::vectors::Invalid;
-use crate::database::{META_LIBRARY, META_METRIC, META_STATE, Metric, library_state, on_runtime};
+use crate::database::{LanceDatabase, META_LIBRARY, META_METRIC, META_STATE, Metric, library_state, on_runtime};
 use crate::error::{Doing, Error, Result};
 use crate::folder;
 use crate::untrusted::caught;
@@ -103,6 +103,7 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
         }
     })?
     .doing(target.display())?;
+    LanceDatabase::open(target.to_string_lossy())?.make_features()?;
     let index = index.map_or(IndexKind::None, |index| index.kind);
     Ok(IndexReport { rows: outcome.kept, dim, index, partitions, invalid: outcome.invalid })
 }

@@ -67,14 +67,17 @@
 
 #[allow(unsafe_code)]
 mod bridge;
+mod candidates;
 mod config;
 mod database;
 mod error;
 mod evaluate;
+mod features;
 mod filter;
 mod folder;
 mod index;
 mod ledger;
+mod linalg;
 mod log;
 mod outcome;
 mod plain;
@@ -98,6 +101,7 @@ pub use database::{
 };
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Truth, evaluate};
+pub use features::{Feature, Features, ItemFeatures, Role, View};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index};
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, remove};
@@ -113,8 +117,8 @@ pub use select::Select;
 pub use step::{Step, stream};
 pub use untrusted::read_parquet;
 pub use update::{
-    Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, SurrogateUpdate, TopKDiscreteUpdate,
-    TopKPrune, TopKUpdate, Worth, next_queries,
+    Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, Start, SurrogateUpdate,
+    TopKDiscreteUpdate, TopKPrune, TopKUpdate, Worth, next_queries,
 };
 
 /// Column names of the frames.

@@ -13,6 +13,7 @@ use polars::prelude::DataFrame;
 
 pub use self::by_hand::Asked;
 pub use self::stop::{Stop, Summary};
+use crate::candidates;
 use crate::database::{Request, VectorDatabase};
 use crate::error::Result;
 use crate::filter::{Filter, PassThroughFilter, check_subset};
@@ -94,7 +95,8 @@ impl Runner {
             log.append_queries(iteration, queries)?;
         }
         let exclude = (!self.update.revisits()).then(|| self.ledger.booked());
-        let results = database.query(queries, Request { k: self.update.k(queries.height()), exclude })?;
+        let met = database.query(queries, Request { k: self.update.k(queries.height()), exclude })?;
+        let results = candidates::joined(met, self.update.candidates(), queries, exclude, database)?;
         schema::check_results("database", &results, database.dim())?;
 
         let kept = self.filter.filter(results.clone())?;

@@ -79,6 +79,11 @@ pub trait Score: Send + Sync {
         Vec::new()
     }
 
+    /// The columns that it is computed from, as far as it can say.
+    fn reads(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Called once before a search, with a frame of no rows, so that mistakes show early.
     ///
     /// # Errors

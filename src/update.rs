@@ -1,18 +1,24 @@
 //! How query vectors move: the `QueryUpdate` rules, in f64. Each rule has a room of its own.
 
+mod giveaway;
 mod gp;
-mod linalg;
+mod library;
 mod lineage;
+mod measure;
 mod met;
+mod model;
+mod niche;
 mod prune;
 mod restart;
 mod ridge;
 mod rl;
 mod score_gradient;
 mod seen;
+mod shares;
 mod slope;
 mod surrogate;
 mod top_k;
+mod views;
 
 use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
@@ -25,10 +31,21 @@ pub use self::slope::Norm;
 pub use self::surrogate::SurrogateUpdate;
 pub use self::top_k::{TopKDiscreteUpdate, TopKUpdate};
 use crate::bridge;
+use crate::database::VectorDatabase;
 use crate::error::{Doing, Result};
 use crate::schema::{self, QUERY_IDX};
 use crate::select::Select;
 use crate::step::Step;
+
+/// What a rule is told before a search.
+pub struct Start<'a> {
+    /// The library.
+    pub database: &'a dyn VectorDatabase,
+    /// Columns that the score or the filter reads: what is read of them is known already, or would give the score away.
+    pub read: &'a [String],
+    /// The budget that the run was started with, if it had one: items that may be paid for.
+    pub planned: Option<u64>,
+}
 
 /// Gives the queries of the next iteration. Closures are rules:
 /// `|step: &Step| Ok(step.queries.clone())`.
@@ -37,7 +54,8 @@ use crate::step::Step;
 /// ([`QueryUpdate::selector`]).
 pub trait QueryUpdate: Send {
     /// The rule that this one adds to, if it does: `k`, `revisits`, `selector` and `check` are that rule's where this
-    /// one does not say otherwise. What is observed and forgotten, and the update, are this one's to hand on.
+    /// one does not say otherwise, as are `candidates` and `learned`. What begins and is observed, and the update, are this
+    /// one's to hand on.
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         None
     }
@@ -67,7 +85,23 @@ pub trait QueryUpdate: Send {
     }
 
     /// Forgets what it observed: another run begins, or one is resumed.
-    fn reset(&mut self) {}
+    ///
+    /// # Errors
+    /// Settings that do not fit the library.
+    fn begin(&mut self, _start: &Start<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Items that are candidates in the next iteration beside what the queries meet, by id; none by default.
+    fn candidates(&self) -> &[u64] {
+        self.inner().map_or(&[], |rule| rule.candidates())
+    }
+
+    /// What it has learned of how much each column says about the score: shares that sum to 1, the largest first. Nothing
+    /// by default.
+    fn learned(&self) -> Vec<(String, f64)> {
+        self.inner().map_or_else(Vec::new, |rule| rule.learned())
+    }
 
     /// Learns from a committed iteration. Called for each, in order; replayed on resume.
     ///
@@ -97,8 +131,8 @@ impl QueryUpdate for Box<dyn QueryUpdate> {
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         Some(&**self)
     }
-    fn reset(&mut self) {
-        (**self).reset();
+    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
+        (**self).begin(start)
     }
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         (**self).observe(step)

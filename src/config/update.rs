@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{half, thousand, three, yes};
+use crate::features::Features;
 use crate::update::{
     Group, Norm, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, SurrogateUpdate, TopKDiscreteUpdate,
     TopKPrune, TopKUpdate, Worth,
@@ -53,12 +54,15 @@ pub enum UpdateConfig {
         /// Items asked that the models are fitted to, at most.
         #[serde(default = "thousand")]
         points: usize,
+        /// What the model reads of the items beside their embeddings: `"auto"`, or a list of columns.
+        #[serde(default, skip_serializing_if = "Features::is_auto")]
+        features: Features,
     },
 }
 
 impl Default for UpdateConfig {
     fn default() -> Self {
-        UpdateConfig::Surrogate { batch: None, points: thousand() }
+        UpdateConfig::Surrogate { batch: None, points: thousand(), features: Features::Auto }
     }
 }
 
@@ -145,8 +149,9 @@ impl UpdateConfig {
                 Box::new(TopKUpdate::new(*k).score_weighting(*score_weighting))
             }
             UpdateConfig::TopKDiscrete { k } => Box::new(TopKDiscreteUpdate::new(*k)),
-            UpdateConfig::Surrogate { batch, points } => {
-                Box::new(batch.iter().fold(SurrogateUpdate::new().points(*points), |rule, batch| rule.batch(*batch)))
+            UpdateConfig::Surrogate { batch, points, features } => {
+                let rule = SurrogateUpdate::new().points(*points).features(features.clone());
+                Box::new(batch.iter().fold(rule, |rule, batch| rule.batch(*batch)))
             }
         };
         if let Some(prune) = prune {

@@ -2,6 +2,7 @@
 
 mod batch;
 mod carried;
+mod features;
 mod held;
 mod identity;
 mod ids;
@@ -28,6 +29,7 @@ use super::exact::Neighbour;
 use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
+use crate::features::{Features, ItemFeatures};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 use crate::untrusted::caught;
 
@@ -89,6 +91,14 @@ impl LanceDatabase {
             prefilter: None,
             max_distance: None,
         })
+    }
+
+    /// Makes what a model reads of the items beside their embeddings, and keeps it with the dataset.
+    ///
+    /// # Errors
+    /// A dataset that cannot be read.
+    pub(crate) fn make_features(&self) -> Result<()> {
+        self.guarded(|| features::make(&self.table, &self.columns))
     }
 
     /// Takes away the tag under which [`VectorDatabase::keep_version`] kept a version of the dataset at a path or URI;
@@ -213,7 +223,7 @@ impl LanceDatabase {
 
     fn search(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
         let k = request.k.unwrap_or(self.k);
-        if k == 0 {
+        if self.k == 0 {
             return Err(Error::Config("database.k: expected at least 1, found 0".into()));
         }
         schema::check_queries(queries, self.identity.dim)?;
@@ -221,7 +231,7 @@ impl LanceDatabase {
         let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|component| component as f32);
         let exclude = request.exclude.filter(|ids| !ids.is_empty()).map(|ids| self.table.ids.rows_of(ids));
         let candidates = match self.index_search() {
-            _ if query_idx.is_empty() => {
+            _ if query_idx.is_empty() || k == 0 => {
                 self.table.check_prefilter(self.prefilter.as_deref())?;
                 Vec::new()
             }
@@ -329,6 +339,10 @@ impl VectorDatabase for LanceDatabase {
         let ids = &self.table.ids;
         let scanned = self.exact_search().scan(&mut |rows, items| visit(&ids.of_rows(rows)?, items));
         scanned.map_err(|error| error.of(&self.identity.uri))
+    }
+
+    fn features(&self, wanted: &Features, hidden: &[String]) -> Result<ItemFeatures> {
+        self.guarded(|| features::of(&self.table, &self.columns, wanted, hidden))
     }
 }
 

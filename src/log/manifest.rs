@@ -30,6 +30,9 @@ pub struct Manifest {
     /// Whether failed items were asked again, and their answers stand where they failed.
     #[serde(default)]
     pub amended: bool,
+    /// The budget that the run was started with, for rules that plan with it: a budget that is raised later changes no plan.
+    #[serde(default)]
+    pub planned: Option<u64>,
     /// The budget that may have cut the last iteration, as it was spent in it.
     #[serde(default)]
     pub cut: Option<u64>,
@@ -49,7 +52,7 @@ impl Manifest {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
     /// Why.
     pub reason: StopReason,
@@ -73,6 +76,9 @@ pub struct Ended {
     /// How often a scorer was tried again for an item, as its answer did not come.
     #[serde(default)]
     pub retries: u64,
+    /// How much each column that the rule reads says about the score, as it learned: shares that sum to 1, the largest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learned: Vec<(String, f64)>,
     /// Seconds since 1970.
     pub at: u64,
 }

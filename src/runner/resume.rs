@@ -51,13 +51,13 @@ impl Runner {
     fn replay(&mut self, log: &mut SearchLog, progress: &mut Progress) -> Result<Option<DataFrame>> {
         let mut next = None;
         let goes_beyond = self.stop.goes_beyond(log.manifest().cut);
-        for iteration in log.iterations().to_vec() {
+        // With what the rule knows now it would choose other items than those that were paid for.
+        if goes_beyond && !log.manifest().amended {
+            log.reopen();
+        }
+        let iterations = log.iterations().to_vec();
+        for &iteration in &iterations {
             let queries = log.queries(iteration)?;
-            // With what the rule knows now it would choose other items than those that were paid for.
-            if goes_beyond && !log.manifest().amended && log.iterations().last() == Some(&iteration) {
-                log.reopen();
-                return Ok(Some(queries));
-            }
             let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
             let (mut results, new, amended) = self.ledger.replay(log.results(iteration)?).map_err(damaged)?;
             if amended {
@@ -70,8 +70,8 @@ impl Runner {
             let database = &*self.database;
             let step = Step { iteration, queries: &queries, results: &results, database, seed: self.seed };
             self.update.observe(&step)?;
-            let written = log.has_queries(iteration + 1);
-            if Some(&iteration) == log.iterations().last() && !written {
+            // The rule prepares for what comes next, also where its queries are known already.
+            if iterations.last() == Some(&iteration) {
                 next = Some(self.update.update(&step)?);
             }
         }

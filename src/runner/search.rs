@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, TAG, now};
 use crate::schema;
 use crate::score::Session;
+use crate::update::Start;
 
 impl Runner {
     /// Searches for so many iterations, logging to a temporary folder that the log owns.
@@ -40,7 +41,9 @@ impl Runner {
 
     /// Forgets every other run, and tells the ledger and the score of this one.
     pub(super) fn begin(&mut self, log: &SearchLog) -> Result<()> {
-        self.update.reset();
+        let read: Vec<String> = self.filter.reads().into_iter().chain(self.score.reads()).collect();
+        let planned = log.manifest().planned;
+        self.update.begin(&Start { database: &*self.database, read: &read, planned })?;
         self.ledger.clear();
         self.ledger.interrupt = self.interrupt.clone();
         let answered = self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;
@@ -91,6 +94,7 @@ impl Runner {
             failed: self.ledger.failed(),
             asked_again: self.ledger.asked_again,
             retries: self.ledger.retries_before + self.score.retried(),
+            learned: self.update.learned(),
             at: now(),
         };
         log.end(ended)?;
@@ -124,6 +128,7 @@ impl Runner {
             version_tag: None,
             config: self.config.clone(),
             amended: false,
+            planned: self.stop.evaluations,
             cut: None,
             started: now(),
             ended: None,

@@ -4,7 +4,7 @@ use polars::prelude::*;
 
 use super::Score;
 use crate::error::{Doing, Error, Result};
-use crate::filter::evaluate;
+use crate::filter::{columns_of, evaluate};
 use crate::schema::SCORE;
 
 /// A Polars SQL expression over the items' columns, or just a column's name.
@@ -46,6 +46,10 @@ impl Score for SqlScore {
             return Ok(());
         }
         Err(Error::Config(format!("score.sql: expected a number of `{}`, found {dtype}", self.sql)))
+    }
+
+    fn reads(&self) -> Vec<String> {
+        columns_of(&self.sql)
     }
 
     fn is_paid(&self) -> bool {

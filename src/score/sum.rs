@@ -240,6 +240,10 @@ impl Score for SumScore {
         self.parts.iter().map(|part| part.score.workers()).max().unwrap_or(1)
     }
 
+    fn reads(&self) -> Vec<String> {
+        self.parts.iter().flat_map(|part| part.score.reads()).collect()
+    }
+
     fn is_paid(&self) -> bool {
         self.parts.iter().any(|part| part.score.is_paid())
     }

@@ -1,13 +1,12 @@
 //! A Gaussian process of the scores over embedding space.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
-use super::linalg::Cholesky;
 use crate::error::Result;
+use crate::linalg::{Cholesky, squared_distances};
 
 /// Added to the diagonal of a posterior covariance before a sample is drawn: duplicates make it singular.
 const JITTER: f64 = 1e-6;
@@ -22,6 +21,7 @@ const JITTER: f64 = 1e-6;
 /// ```
 ///
 /// Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), algorithm 2.1.
+#[derive(Clone)]
 pub(super) struct Gp {
     points: Array2<f64>,
     squared_length: f64,
@@ -40,6 +40,11 @@ impl Gp {
         let factor = Cholesky::new(&covariance, "covariance of the items asked")?;
         let weights = factor.solve(targets.view());
         Ok(Gp { points, squared_length, factor, weights })
+    }
+
+    /// `(K + diag N)^-1 z`: the mean is the sum of the kernels with the points, each times its weight.
+    pub fn weights(&self) -> ArrayView1<'_, f64> {
+        self.weights.view()
     }
 
     /// The posterior mean at points `(m, dim)`.
@@ -79,12 +84,10 @@ impl Gp {
 /// The median of the squared distances between points `(n, dim)`, of at most 300 evenly spread pairs' ends.
 /// At least the smallest positive number.
 pub(super) fn median_squared_distance(points: ArrayView2<'_, f64>) -> f64 {
-    let stride = points.nrows().div_ceil(300).max(1);
-    let rows: Vec<ArrayView1<'_, f64>> = points.axis_iter(Axis(0)).step_by(stride).collect();
-    let mut squared: Vec<f64> = (0..rows.len())
-        .flat_map(|a| (0..a).map(move |b| (a, b)))
-        .map(|(a, b)| rows[a].iter().zip(rows[b]).map(|(a, b)| (a - b) * (a - b)).sum())
-        .collect();
+    let few = points.slice(s![..;points.nrows().div_ceil(300).max(1), ..]);
+    let all = squared_distances(few, few);
+    let mut squared: Vec<f64> =
+        (0..few.nrows()).flat_map(|a| all.row(a).iter().take(a).copied().collect::<Vec<_>>()).collect();
     if squared.is_empty() {
         return 1.0;
     }
@@ -96,27 +99,35 @@ pub(super) fn median_squared_distance(points: ArrayView2<'_, f64>) -> f64 {
 /// `(e + e^4) / 2` with `e = exp(-|a_i - b_j|^2 / (2 l^2))`, for `a` `(n, dim)` and `b` `(m, dim)`, shape `(n, m)`:
 /// the mean of two squared exponential kernels, of lengths `l` and `l / 2`.
 fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_length: f64) -> Array2<f64> {
-    let squares =
-        |points: ArrayView2<'_, f64>| -> Vec<f64> { points.rows().into_iter().map(|row| row.dot(&row)).collect() };
-    let (a_squares, b_squares) = (squares(a), squares(b));
-    // Row-major, whatever the layout of the two: `dot` chooses by it.
-    let mut values = Array2::zeros((a.nrows(), b.nrows()));
-    general_mat_mul(1.0, &a, &b.t(), 0.0, &mut values);
-    if let Some(values) = values.as_slice_mut().filter(|values| !values.is_empty()) {
-        values.par_chunks_mut(b.nrows()).zip(&a_squares).for_each(|(row, a_square)| {
-            for (value, b_square) in row.iter_mut().zip(&b_squares) {
-                let squared = (a_square + b_square - 2.0 * *value).max(0.0);
-                let far = (-0.5 * squared / squared_length).exp();
-                // Half the length is four times the exponent.
-                *value = 0.5 * (far + far.powi(4));
+    let mut values = squared_distances(a, b);
+    if let Some(values) = values.as_slice_mut() {
+        values.par_chunks_mut(1 << 14).for_each(|values| {
+            let mut at = 0;
+            while at < values.len() {
+                values[at] = correlation((-0.5 * values[at] / squared_length).exp());
+                at += 1;
             }
         });
     }
     values
 }
 
+/// The kernel, of a squared exponential `e`: half the length is four times the exponent.
+pub(super) fn correlation(e: f64) -> f64 {
+    let squared = e * e;
+    0.5 * (e + squared * squared)
+}
+
+/// The same, in f32.
+pub(super) fn correlation_f32(e: f32) -> f32 {
+    let squared = e * e;
+    0.5 * (e + squared * squared)
+}
+
 #[cfg(test)]
 mod tests {
+    use ndarray::Axis;
+
     use super::*;
     use crate::step::stream;
     use crate::update::fixture;

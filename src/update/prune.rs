@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::QueryUpdate;
+use super::{QueryUpdate, Start};
 use crate::bridge;
 use crate::error::{Error, Result};
 use crate::schema::{self, COLLECTION_IDX, PARENT_IDX, QUERY_IDX, SCORE};
@@ -163,8 +163,8 @@ impl QueryUpdate for Pruned {
         self.rule.check()
     }
 
-    fn reset(&mut self) {
-        self.rule.reset();
+    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
+        self.rule.begin(start)
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

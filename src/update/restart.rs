@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use polars::prelude::{Column, DataFrame};
 
-use super::QueryUpdate;
+use super::{QueryUpdate, Start};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
@@ -54,10 +54,10 @@ impl QueryUpdate for Restarting {
         }
     }
 
-    fn reset(&mut self) {
+    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
         self.seen.clear();
         self.quiet.clear();
-        self.rule.reset();
+        self.rule.begin(start)
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

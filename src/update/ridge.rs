@@ -4,8 +4,8 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::linalg::Cholesky;
 use crate::error::Result;
+use crate::linalg::Cholesky;
 
 /// Noise variances that are tried, where the prior variance of the score at a typical item is 1.
 const NOISES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];

@@ -3,9 +3,9 @@
 use ndarray::{Array2, Axis};
 use polars::prelude::DataFrame;
 
-use super::QueryUpdate;
 use super::lineage::Lineage;
 use super::slope::{Clip, Norm, Slope};
+use super::{QueryUpdate, Start};
 use crate::error::{Error, Result};
 use crate::step::Step;
 
@@ -88,8 +88,9 @@ impl QueryUpdate for RlUpdate {
         self.clip.check("update")
     }
 
-    fn reset(&mut self) {
+    fn begin(&mut self, _start: &Start<'_>) -> Result<()> {
         self.lineage = Lineage::default();
+        Ok(())
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

@@ -3,9 +3,9 @@
 use ndarray::Array2;
 use polars::prelude::DataFrame;
 
-use super::QueryUpdate;
 use super::met::Meetings;
 use super::slope::{Clip, Norm, Slope};
+use super::{QueryUpdate, Start};
 use crate::bridge;
 use crate::database::with_gradients;
 use crate::error::Result;
@@ -65,8 +65,8 @@ impl QueryUpdate for ScoreGradient {
         self.rule.check()
     }
 
-    fn reset(&mut self) {
-        self.rule.reset();
+    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
+        self.rule.begin(start)
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

@@ -3,25 +3,27 @@
 use std::collections::HashMap;
 
 use ndarray::{Array1, Array2, ArrayView1};
-use rand::seq::index;
-use rand_chacha::ChaCha8Rng;
 
 /// Items, from the first asked, whose median the scores are cut at from below.
 const EARLY: usize = 32;
+/// Variance of the noise, where that of the scores is 1.
+const NOISE: f64 = 0.1;
+/// The same for scores above their median.
+const NOISE_ABOVE: f64 = 0.03;
 
 /// The items asked, in their order. One without a score, rejected or failed, has minus infinity: the lowest there is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     db_idx: Vec<u64>,
     scores: Vec<f64>,
-    /// Row-major, `(items, dim)`.
-    embeddings: Vec<f32>,
+    /// Row-major, `(items, width)`.
+    vectors: Vec<f32>,
     row_of: HashMap<u64, usize>,
 }
 
 impl Seen {
     /// Adds an item; of one that was asked before, the score alone is new.
-    pub fn add(&mut self, item: u64, score: Option<f64>, embedding: ArrayView1<'_, f32>) {
+    pub fn add(&mut self, item: u64, score: Option<f64>, vector: ArrayView1<'_, f32>) {
         let score = score.unwrap_or(f64::NEG_INFINITY);
         match self.row_of.get(&item) {
             Some(row) => self.scores[*row] = score,
@@ -29,7 +31,7 @@ impl Seen {
                 self.row_of.insert(item, self.db_idx.len());
                 self.db_idx.push(item);
                 self.scores.push(score);
-                self.embeddings.extend(embedding);
+                self.vectors.extend(vector);
             }
         }
     }
@@ -46,31 +48,16 @@ impl Seen {
 
     /// The ids of the best items above the middle of the first, at most so many.
     pub fn best(&self, most: usize) -> Vec<u64> {
-        let middle = self.middle();
+        let middle = middle(&self.scores);
         let best = descending(&self.scores).into_iter().take(most).filter(|item| self.scores[*item] > middle);
         best.map(|item| self.db_idx[item]).collect()
     }
 
-    /// The scores as the models are to see them: mean 0 and variance 1, without the differences that do not matter.
-    /// Zeros while nothing is scored.
-    pub fn targets(&self) -> Array1<f64> {
-        let floor = self.floor();
-        let mut targets: Array1<f64> = self.scores.iter().map(|score| score.max(floor)).collect();
-        standardise(&mut targets);
-        // Each pass lets the standard deviation shrink to that of the bulk.
-        for _ in 0..3 {
-            if targets.iter().all(|z| *z <= 3.0) {
-                break;
-            }
-            targets.mapv_inplace(|z| if z > 3.0 { 3.0 + (z - 2.0).ln() } else { z });
-            standardise(&mut targets);
-        }
-        targets
-    }
-
-    /// The items to fit, in the order asked: all, or the best half, the latest quarter and some of the rest.
+    /// The items to fit, in the order asked: all, or the best half, the latest quarter and some of the rest, drawn by `seed`.
     /// Items without a score are none of the best: however many there are, they do not crowd out the others.
-    pub fn chosen(&self, most: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+    ///
+    /// Whether an item of the rest is drawn depends on the item first, so that from batch to batch few come and go.
+    pub fn chosen(&self, most: usize, seed: u64) -> Vec<usize> {
         let n = self.asked();
         if n <= most {
             return (0..n).collect();
@@ -78,33 +65,90 @@ impl Seen {
         let mut keep = vec![false; n];
         let best = descending(&self.scores).into_iter().take(most / 2).filter(|item| self.scores[*item].is_finite());
         best.chain(n - most / 4..n).for_each(|item| keep[item] = true);
-        let rest: Vec<usize> = (0..n).filter(|item| !keep[*item]).collect();
+        let mut rest: Vec<usize> = (0..n).filter(|item| !keep[*item]).collect();
         let missing = (most - (n - rest.len())).min(rest.len());
-        index::sample(rng, rest.len(), missing).into_iter().for_each(|item| keep[rest[item]] = true);
+        rest.sort_by_key(|item| (mixed(seed ^ mixed(self.db_idx[*item])), *item));
+        rest.into_iter().take(missing).for_each(|item| keep[item] = true);
         (0..n).filter(|item| keep[*item]).collect()
     }
 
-    /// Embeddings of items, `(items, dim)`.
-    pub fn points(&self, items: &[usize], dim: usize) -> Array2<f64> {
-        Array2::from_shape_fn((items.len(), dim), |(row, component)| {
-            f64::from(self.embeddings[items[row] * dim + component])
-        })
+    /// Ids of items.
+    pub fn ids(&self, items: &[usize]) -> Vec<u64> {
+        items.iter().map(|item| self.db_idx[*item]).collect()
     }
 
-    /// The score that is as good as any below it, and as none at all.
-    fn floor(&self) -> f64 {
-        let middle = self.middle();
-        if middle.is_finite() {
-            return middle;
+    /// Whether an item was asked.
+    pub fn has(&self, id: u64) -> bool {
+        self.row_of.contains_key(&id)
+    }
+
+    /// Scores in the order asked; minus infinity where there is none.
+    pub fn scores(&self) -> &[f64] {
+        &self.scores
+    }
+
+    /// Scores of items.
+    pub fn scores_of(&self, items: &[usize]) -> Vec<f64> {
+        items.iter().map(|item| self.scores[*item]).collect()
+    }
+
+    /// All scores there are, the best first.
+    pub fn best_scores(&self) -> Vec<f64> {
+        let mut scores: Vec<f64> = self.scores.iter().copied().filter(|score| score.is_finite()).collect();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        scores
+    }
+
+    /// The id of the best item, if one has a score.
+    pub fn top(&self) -> Vec<u64> {
+        let top = descending(&self.scores).into_iter().take(1).filter(|item| self.scores[*item].is_finite());
+        top.map(|item| self.db_idx[item]).collect()
+    }
+
+    /// Vectors of items, `(items, width)`.
+    pub fn vectors(&self, items: &[usize], width: usize) -> Array2<f32> {
+        let mut values = Vec::with_capacity(items.len() * width);
+        items.iter().for_each(|item| values.extend_from_slice(&self.vectors[item * width..(item + 1) * width]));
+        Array2::from_shape_vec((items.len(), width), values).unwrap_or_default()
+    }
+}
+
+/// Scores, in the order asked, as the models are to see them: mean 0 and variance 1, without the differences that do not
+/// matter. Zeros while nothing is scored.
+pub(super) fn targets(scores: &[f64]) -> Array1<f64> {
+    let floor = floor(scores);
+    let mut targets: Array1<f64> = scores.iter().map(|score| score.max(floor)).collect();
+    standardise(&mut targets);
+    // Each pass lets the standard deviation shrink to that of the bulk.
+    for _ in 0..3 {
+        if targets.iter().all(|z| *z <= 3.0) {
+            break;
         }
-        let lowest = self.scores.iter().copied().filter(|score| score.is_finite()).min_by(f64::total_cmp);
-        lowest.unwrap_or(0.0)
+        targets.mapv_inplace(|z| if z > 3.0 { 3.0 + (z - 2.0).ln() } else { z });
+        standardise(&mut targets);
     }
+    targets
+}
 
-    /// The median of the first: minus infinity if that is an item without a score.
-    fn middle(&self) -> f64 {
-        median(&self.scores[..self.asked().min(EARLY)])
+/// The variance of each target's noise: less for those above the median, whose differences matter.
+pub(super) fn noise(targets: &Array1<f64>) -> Array1<f64> {
+    let middle = median(&targets.to_vec());
+    targets.mapv(|target| if target > middle { NOISE_ABOVE } else { NOISE })
+}
+
+/// The score that is as good as any below it, and as none at all.
+fn floor(scores: &[f64]) -> f64 {
+    let middle = middle(scores);
+    if middle.is_finite() {
+        return middle;
     }
+    let lowest = scores.iter().copied().filter(|score| score.is_finite()).min_by(f64::total_cmp);
+    lowest.unwrap_or(0.0)
+}
+
+/// The median of the first: minus infinity if that is an item without a score.
+fn middle(scores: &[f64]) -> f64 {
+    median(&scores[..scores.len().min(EARLY)])
 }
 
 /// Positions of values, the largest first; the first of equals first.
@@ -135,4 +179,12 @@ fn standardise(values: &mut Array1<f64>) {
     // Below rounding, differences are noise.
     let scale = if deviation > 1e-12 * mean.abs() { 1.0 / deviation } else { 0.0 };
     values.mapv_inplace(|value| if scale > 0.0 { value * scale } else { 0.0 });
+}
+
+/// A number that looks random, of one number (splitmix64).
+fn mixed(number: u64) -> u64 {
+    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

@@ -2,23 +2,36 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ndarray::{Array1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
-use rand::seq::{SliceRandom, index};
+use rand::seq::SliceRandom;
 
-use super::QueryUpdate;
-use super::gp::{Gp, median_squared_distance};
+use super::giveaway::giveaway;
+use super::library::Library;
+use super::measure::Measure;
+use super::model::{FRONT, FRONT_ELSEWHERE, Model, OTHERS};
+use super::niche::Niche;
 use super::ridge::Ridge;
-use super::seen::{Seen, descending, median};
+use super::seen::{Seen, noise, targets};
+use super::shares::Shares;
+use super::views::Views;
+use super::{QueryUpdate, Start};
 use crate::bridge::{self, Matrix};
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
+use crate::features::{Features, ItemFeatures};
 use crate::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX, SCORE};
 use crate::select::Select;
-use crate::step::Step;
+use crate::step::{Step, stream};
 
 /// Random items scored before the model has a say: one in so many of the library, within these bounds.
 const START: (u64, u64, u64) = (2000, 16, 64);
+/// The same where there is a budget: one in so many of it, at least so many.
+const START_OF_BUDGET: (u64, u64) = (6, 4);
+/// One in so many of the items asked so far is a batch, within these bounds.
+const BATCH: (usize, usize, usize) = (20, 5, 32);
+/// Where there is a budget, one in so many of it is enough for a batch.
+const BATCH_OF_BUDGET: u64 = 40;
 /// Best items whose neighbourhoods are candidates.
 const BEST: usize = 30;
 /// Directions of a linear model along which the farthest items are candidates.
@@ -30,16 +43,10 @@ const REACH: usize = 100;
 /// Rows of candidates in one search, at most: of each the embedding (4 bytes a component) and the attributes are in
 /// memory at once. 768 components are 150 MB.
 const CANDIDATES: usize = 50_000;
-/// Rows of candidates that the model looks at in one go.
-const BLOCK: usize = 8192;
-/// Candidates of the highest posterior mean among which the samples choose.
-const FRONT: usize = 300;
-/// Other candidates that take part in it.
-const OTHERS: usize = 64;
-/// Variance of the noise, where that of the scores is 1.
-const NOISE: f64 = 0.1;
-/// The same for scores above their median.
-const NOISE_ABOVE: f64 = 0.03;
+/// Items that the shares of the views are learned from, at most.
+const LEARNED: usize = 300;
+/// Items of which the spread of the library is told, where it is too large to be ranked as a whole.
+const SPREAD: usize = 2000;
 
 /// Chooses the items worth paying for by a Gaussian process of the scores seen so far.
 ///
@@ -67,19 +74,61 @@ const NOISE_ABOVE: f64 = 0.03;
 ///   database itself ([`LanceDatabase::prefilter`](crate::LanceDatabase::prefilter)).
 ///
 /// Its queries have no path of their own: each iteration's are new places, in the same slots.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SurrogateUpdate {
     batch: Option<usize>,
     points: usize,
-    reach: usize,
+    features: Features,
+    planned: Option<u64>,
+    views: Option<Views>,
+    /// All items, where they are few enough; else some that tell of the others.
+    library: Option<Library>,
+    spread: Array2<f32>,
+    seen: Seen,
+    shares: Shares,
+    measure: Option<Measure>,
+    /// How many items must have been asked for the measure to be learned anew.
+    next_fit: usize,
+    niche: Niche,
+    model: Option<Model>,
+    candidates: Vec<u64>,
+    /// Columns that were named as giving the score away.
+    named: Vec<String>,
+    /// How many times as many candidates as at first.
+    wide: usize,
     /// Whether the last search gave nothing, and cannot reach farther.
     barren: bool,
-    seen: Seen,
 }
 
 impl Default for SurrogateUpdate {
     fn default() -> Self {
-        SurrogateUpdate { batch: None, points: 1000, reach: REACH, barren: false, seen: Seen::default() }
+        SurrogateUpdate {
+            batch: None,
+            points: 1000,
+            features: Features::Auto,
+            planned: None,
+            views: None,
+            library: None,
+            spread: Array2::default((0, 0)),
+            seen: Seen::default(),
+            shares: Shares::new(1),
+            measure: None,
+            next_fit: 0,
+            niche: Niche::default(),
+            model: None,
+            candidates: Vec::new(),
+            named: Vec::new(),
+            wide: 1,
+            barren: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for SurrogateUpdate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("SurrogateUpdate");
+        debug.field("batch", &self.batch).field("points", &self.points).field("features", &self.features);
+        debug.field("asked", &self.seen.asked()).finish_non_exhaustive()
     }
 }
 
@@ -101,21 +150,112 @@ impl SurrogateUpdate {
         self
     }
 
+    /// What is read of the items beside their embeddings (default: [`Features::Auto`]).
+    pub fn features(mut self, features: Features) -> Self {
+        self.features = features;
+        self
+    }
+
     /// Items of the next batch, and whether the model has no say in it.
     fn next_batch(&self, queries: usize, database: &dyn VectorDatabase) -> (usize, bool) {
         let (asked, (share, least, most)) = (self.seen.asked(), START);
+        let of_budget = |share: u64, least: u64, most: usize| {
+            self.planned.map_or(most, |budget| (budget / share).clamp(least.min(most as u64), most as u64) as usize)
+        };
+        let (share_of_budget, least_of_budget) = START_OF_BUDGET;
         let start = (database.len() / share).clamp(least, most) as usize;
+        let start = of_budget(share_of_budget, least_of_budget, start);
+        let (share, smallest, largest) = BATCH;
+        let smallest = of_budget(BATCH_OF_BUDGET, 1, smallest);
         let batch = self.batch.unwrap_or(match asked {
-            0 => queries.max(least as usize),
-            asked if asked < start => (start - asked).max(5),
-            asked => (asked / 20).clamp(5, 32),
+            0 => of_budget(share_of_budget, least_of_budget, queries.max(least as usize)),
+            asked if asked < start => (start - asked).max(smallest),
+            asked => (asked / share).clamp(smallest, largest),
         });
         (batch, asked < start || self.seen.scored() == 0)
     }
 
     /// Neighbours that each of so many queries meets.
     fn reach(&self, queries: usize) -> usize {
-        self.reach.min(widest(queries))
+        REACH.saturating_mul(self.wide).min(widest(queries))
+    }
+
+    /// The most candidates that the next search can give.
+    fn offered(&self, queries: usize) -> usize {
+        if self.candidates.is_empty() { queries.saturating_mul(self.reach(queries)) } else { self.candidates.len() }
+    }
+
+    /// Learns the measure anew if much more is known than when it was learned, and where the hill is.
+    fn learn(&mut self, seed: u64, groups: &[std::ops::Range<usize>], width: usize) -> Result<()> {
+        let chosen = self.seen.chosen(self.points, seed);
+        let vectors = self.seen.vectors(&chosen, width);
+        if self.seen.asked() >= self.next_fit {
+            let targets = targets(self.seen.scores()).select(Axis(0), &chosen);
+            let learned = self.seen.chosen(LEARNED.min(self.points), seed);
+            let learned: Vec<usize> = learned.iter().filter_map(|item| chosen.binary_search(item).ok()).collect();
+            let measure = Measure::fit(&mut self.shares, groups, vectors.view(), &learned, &targets, &noise(&targets))?;
+            if let Some(library) = &mut self.library {
+                library.measure(&measure);
+            }
+            self.measure = Some(measure);
+            self.name_giveaways(vectors.view(), &chosen);
+            self.next_fit = self.seen.asked() + self.seen.asked().div_ceil(2);
+        }
+        if let Some(measure) = &self.measure {
+            let (points, scores) = (measure.of(vectors.view()), self.seen.scores_of(&chosen));
+            match &self.library {
+                Some(library) => self.niche.find(points.view(), &scores, library.points()),
+                None => self.niche.find(points.view(), &scores, measure.of(self.spread.view()).view()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Names, once, columns that say the score nearly by themselves.
+    fn name_giveaways(&mut self, vectors: ArrayView2<'_, f32>, chosen: &[usize]) {
+        let Some(views) = &self.views else { return };
+        let scores = self.seen.scores_of(chosen);
+        for (name, group) in views.names().into_iter().zip(views.groups()).skip(1) {
+            let found = giveaway(vectors.column(group.start), &scores);
+            if let Some(correlation) = found.filter(|_| !self.named.contains(&name)) {
+                log::warn!(
+                    "the column `{name}` says the score nearly by itself (rank correlation {correlation:.4} over {} items): if it \
+                     is made from the score, leave it out with update.features",
+                    scores.len()
+                );
+                self.named.push(name);
+            }
+        }
+    }
+
+    /// The items of the whole library that a model finds most promising, and some others.
+    fn front(&mut self, model: &Model, step: &Step<'_>) -> Vec<u64> {
+        let Some(library) = &mut self.library else { return Vec::new() };
+        library.keep(model.ids());
+        let rng = &mut step.rng("surrogate front", 0);
+        let mut open: Vec<usize> = (0..library.ids().len()).filter(|row| !self.seen.has(library.ids()[*row])).collect();
+        // So that among equals chance decides.
+        open.shuffle(rng);
+        let mut front: Vec<u64> =
+            open.iter().take(OTHERS.saturating_mul(self.wide)).map(|row| library.ids()[*row]).collect();
+        for ((ids, weights), most) in model.means().zip([FRONT, FRONT_ELSEWHERE]) {
+            let means = library.means(ids, &weights.to_vec());
+            let elsewhere = match most {
+                FRONT_ELSEWHERE => self.niche.elsewhere(library.points()),
+                _ => None,
+            };
+            let is_there = |row: &usize| elsewhere.as_ref().is_none_or(|elsewhere| elsewhere[*row]);
+            let mut best: Vec<usize> = open.iter().copied().filter(is_there).collect();
+            let most = most.saturating_mul(self.wide);
+            if most < best.len() {
+                best.select_nth_unstable_by(most, |a, b| means[*b].total_cmp(&means[*a]));
+                best.truncate(most);
+            }
+            front.extend(best.into_iter().map(|row| library.ids()[row]));
+        }
+        front.sort_unstable();
+        front.dedup();
+        front
     }
 }
 
@@ -126,7 +266,7 @@ fn widest(queries: usize) -> usize {
 
 impl QueryUpdate for SurrogateUpdate {
     fn k(&self, queries: usize) -> Option<usize> {
-        Some(self.reach(queries))
+        Some(if self.library.is_some() && !self.candidates.is_empty() { 0 } else { self.reach(queries) })
     }
 
     fn revisits(&self) -> bool {
@@ -145,44 +285,105 @@ impl QueryUpdate for SurrogateUpdate {
         Ok(())
     }
 
-    fn reset(&mut self) {
-        *self = SurrogateUpdate { batch: self.batch, points: self.points, ..Self::default() };
-    }
-
-    fn observe(&mut self, step: &Step<'_>) -> Result<()> {
-        let (queries, library) = (step.queries.height(), step.database.len().max(1) as usize);
-        let (found, reach) = (step.results.height(), self.reach(queries));
-        let (batch, _) = self.next_batch(queries, step.database);
-        if found < batch.min(queries.saturating_mul(reach)) {
-            self.reach = self.reach.saturating_mul(2).min(library).min(CANDIDATES);
-        }
-        self.barren = found == 0 && reach == widest(queries) && reach < library;
-        let embeddings = finite(step.results)?;
-        let (scores, db_idx) = (schema::scores(step.results, SCORE)?, schema::u64s(step.results, DB_IDX)?);
-        for ((embedding, score), item) in embeddings.view().rows().into_iter().zip(scores).zip(db_idx) {
-            self.seen.add(item, score, embedding);
+    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
+        let (batch, points, features) = (self.batch, self.points, self.features.clone());
+        *self = SurrogateUpdate { batch, points, features, planned: start.planned, ..Self::default() };
+        let features = start.database.features(&self.features, start.read)?;
+        self.shares = Shares::new(1 + features.views().len());
+        if Library::fits(start.database.len(), start.database.dim() + features.width(), self.points) {
+            let (library, views) = Library::read(start.database, features)?;
+            (self.library, self.views) = (Some(library), Some(views));
+        } else {
+            let sample = start.database.sample(SPREAD, &mut stream(0, "spread", 0, 0))?;
+            let items = start.database.take(&sample)?;
+            let embeddings = finite(&items)?;
+            let views = Views::new(features, embeddings.view());
+            self.spread = views.vectors(&sample, embeddings.view());
+            self.views = Some(views);
         }
         Ok(())
     }
 
+    fn candidates(&self) -> &[u64] {
+        &self.candidates
+    }
+
+    fn learned(&self) -> Vec<(String, f64)> {
+        let Some(views) = self.views.as_ref().filter(|_| self.measure.is_some()) else { return Vec::new() };
+        let mut learned: Vec<(String, f64)> = views.names().into_iter().zip(self.shares.of.iter().copied()).collect();
+        learned.sort_by(|a, b| b.1.total_cmp(&a.1));
+        learned
+    }
+
+    fn observe(&mut self, step: &Step<'_>) -> Result<()> {
+        let (queries, library) = (step.queries.height(), step.database.len().max(1) as usize);
+        let (found, offered) = (step.results.height(), self.offered(queries));
+        let (batch, _) = self.next_batch(queries, step.database);
+        if found < batch.min(offered) {
+            self.wide = self.wide.saturating_mul(2).min(library.min(CANDIDATES));
+        }
+        let reach = self.reach(queries);
+        self.barren = found == 0 && self.candidates.is_empty() && reach == widest(queries) && reach < library;
+        let embeddings = finite(step.results)?;
+        let (scores, db_idx) = (schema::scores(step.results, SCORE)?, schema::u64s(step.results, DB_IDX)?);
+        let views = self.views.get_or_insert_with(|| Views::new(ItemFeatures::default(), embeddings.view()));
+        let vectors = views.vectors(&db_idx, embeddings.view());
+        for ((vector, score), item) in vectors.rows().into_iter().zip(&scores).zip(&db_idx) {
+            self.seen.add(*item, *score, vector);
+        }
+        let elsewhere =
+            self.measure.as_ref().and_then(|measure| self.niche.elsewhere(measure.of(vectors.view()).view()));
+        if let Some(elsewhere) = elsewhere {
+            let batch = scores.iter().map(|score| score.unwrap_or(f64::NEG_INFINITY)).zip(elsewhere);
+            self.niche.count(batch, &self.seen.best_scores());
+        }
+        let (groups, width) = (views.groups(), views.width());
+        let (_, blind) = self.next_batch(queries, step.database);
+        if !blind { self.learn(step.seed, &groups, width) } else { Ok(()) }
+    }
+
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         let (_, blind) = self.next_batch(step.queries.height(), step.database);
-        let mut items = if blind || self.barren { Vec::new() } else { self.seen.best(BEST) };
+        (self.model, self.candidates) = (None, Vec::new());
+        let Some((views, measure)) = self.views.clone().zip(self.measure.clone()).filter(|_| !blind) else {
+            return self.places(step, Vec::new());
+        };
+        let chosen = self.seen.chosen(self.points, step.seed);
+        let model = Model::fit(&self.seen, &chosen, views.width(), &measure, &self.niche)?;
+        self.candidates = self.front(&model, step);
+        self.model = Some(model);
+        if self.candidates.is_empty() {
+            let best = if self.barren { Vec::new() } else { self.seen.best(BEST) };
+            return self.places(step, best);
+        }
+        // Where the search stands.
+        let best = step.database.take(&self.seen.top())?;
+        slots(step.queries, finite(&best)?.view().mapv(f64::from).view())
+    }
+}
+
+impl SurrogateUpdate {
+    /// Queries at items, at random ones, and far along the directions in which a linear model sees the score grow.
+    fn places(&self, step: &Step<'_>, mut items: Vec<u64>) -> Result<DataFrame> {
         let random = BEST + RANDOM - items.len();
         items.extend(step.database.sample(random, &mut step.rng("surrogate places", 0))?);
         // A library smaller than that is gone round again, so that slots neither come nor go.
         let items: Vec<u64> = items.iter().copied().cycle().take(BEST + RANDOM).collect();
         let items = step.database.take(&items)?;
         let mut places = finite(&items)?.view().mapv(f64::from);
-        let chosen = self.seen.chosen(self.points, &mut step.rng("surrogate points", 0));
+        let chosen = self.seen.chosen(self.points, step.seed);
+        let dim = places.ncols();
+        let Some(views) = &self.views else { return slots(step.queries, places.view()) };
+        let vectors = self.seen.vectors(&chosen, views.width());
         let ridge = Ridge::new(
-            self.seen.points(&chosen, places.ncols()).view(),
-            &self.seen.targets().select(Axis(0), &chosen),
+            vectors.slice(ndarray::s![.., ..dim]).mapv(f64::from).view(),
+            &targets(self.seen.scores()).select(Axis(0), &chosen),
         )?;
         let rng = &mut step.rng("surrogate directions", 0);
         for number in 0..DIRECTIONS {
             let direction = if number == 0 { ridge.weights() } else { ridge.sample(rng) };
-            places.push_row(ridge.far_along(&direction).view()).doing("queries")?;
+            let far = views.embedding(ridge.far_along(&direction).view());
+            places.push_row(far.view()).doing("queries")?;
         }
         slots(step.queries, places.view())
     }
@@ -195,56 +396,20 @@ impl Select for SurrogateUpdate {
         let embeddings = finite(step.results)?;
         let queries = schema::u32s(step.results, QUERY_IDX)?;
         let distinct: HashSet<u32> = queries.iter().copied().collect();
-        let (batch, blind) = self.next_batch(distinct.len(), step.database);
-        let pool = first_of_each(&schema::u64s(step.results, DB_IDX)?, &in_turn(&queries));
-        let chosen = match blind {
-            true => pool.into_iter().take(batch).collect(),
-            false => self.choose(step, embeddings.view(), pool, batch)?,
+        let (batch, _) = self.next_batch(distinct.len(), step.database);
+        let ids = schema::u64s(step.results, DB_IDX)?;
+        let pool = first_of_each(&ids, &in_turn(&queries));
+        let chosen: Vec<u32> = match (&self.model, &self.views) {
+            (Some(model), Some(views)) => {
+                let rows: Vec<usize> = pool.iter().map(|row| *row as usize).collect();
+                let ids: Vec<u64> = rows.iter().map(|row| ids[*row]).collect();
+                let vectors = views.vectors(&ids, embeddings.view().select(Axis(0), &rows).view());
+                let chosen = model.choose(vectors.view(), batch, &mut step.rng("surrogate sample", 0))?;
+                chosen.into_iter().map(|row| pool[row]).collect()
+            }
+            _ => pool.into_iter().take(batch).collect(),
         };
         bridge::gather(step.results, &chosen)
-    }
-}
-
-impl SurrogateUpdate {
-    /// The rows of the pool to be scored, the most promising first.
-    fn choose(
-        &self,
-        step: &Step<'_>,
-        embeddings: ArrayView2<'_, f32>,
-        mut pool: Vec<u32>,
-        batch: usize,
-    ) -> Result<Vec<u32>> {
-        let fitted = self.seen.chosen(self.points, &mut step.rng("surrogate points", 0));
-        let points = self.seen.points(&fitted, embeddings.ncols());
-        let squared_length = median_squared_distance(points.view());
-        let targets = self.seen.targets().select(Axis(0), &fitted);
-        let noise = noise(&targets);
-        let model = Gp::new(points, targets, squared_length, &noise)?;
-        let at = |rows: &[u32]| {
-            let rows: Vec<usize> = rows.iter().map(|row| *row as usize).collect();
-            embeddings.select(Axis(0), &rows).mapv(f64::from)
-        };
-        let rng = &mut step.rng("surrogate sample", 0);
-        // So that among equals, as where all scores are the same, chance decides.
-        pool.shuffle(rng);
-        let means: Vec<f64> = pool.chunks(BLOCK).flat_map(|rows| model.mean(at(rows).view())).collect();
-        let mut front: Vec<u32> = descending(&means).into_iter().map(|position| pool[position]).collect();
-        let others = front.split_off(front.len().min(FRONT));
-        front.extend(index::sample(rng, others.len(), OTHERS.min(others.len())).into_iter().map(|other| others[other]));
-        let batch = batch.min(front.len());
-        let samples = model.samples(at(&front).view(), batch, self.daring(), rng)?;
-        let mut open = vec![true; front.len()];
-        let best = samples.rows().into_iter().filter_map(|sample| {
-            let best = (0..front.len()).filter(|row| open[*row]).max_by(|a, b| sample[*a].total_cmp(&sample[*b]))?;
-            open[best] = false;
-            Some(front[best])
-        });
-        Ok(best.collect())
-    }
-
-    /// How much of its deviation from the posterior mean a sample keeps: half at first, less as more scores are known.
-    fn daring(&self) -> f64 {
-        0.5 * (64.0 / self.seen.scored().max(1) as f64).sqrt().min(1.0)
     }
 }
 
@@ -263,12 +428,6 @@ fn finite(items: &DataFrame) -> Result<Matrix<f32>> {
             Err(Error::contract("database", EMBEDDING, "finite numbers", found))
         }
     }
-}
-
-/// The variance of each target's noise: less for those above the median, whose differences matter.
-fn noise(targets: &Array1<f64>) -> Array1<f64> {
-    let middle = median(&targets.to_vec());
-    targets.mapv(|target| if target > middle { NOISE_ABOVE } else { NOISE })
 }
 
 /// Row numbers with the nearest item of each query first, then the second nearest of each, and so on.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ndarray::{Array2, Axis};
 use polars::prelude::DataFrame;
 
-use super::QueryUpdate;
 use super::lineage::Lineage;
+use super::{QueryUpdate, Start};
 use crate::error::{Error, Result};
 use crate::step::Step;
 
@@ -106,8 +106,9 @@ impl QueryUpdate for TopKDiscreteUpdate {
         refuse_none(self.k)
     }
 
-    fn reset(&mut self) {
+    fn begin(&mut self, _start: &Start<'_>) -> Result<()> {
         self.lineage = Lineage::default();
+        Ok(())
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {

@@ -5,8 +5,8 @@ use uphill::{Asked, ByHand, RlUpdate, Runner, SqlScore, VectorDatabase};
 
 use crate::common::*;
 
-const RUN: &str =
-    "seed = 3\n[database]\npath = \"items.lance\"\nk = 5\n[queries]\nsample = 4\n[stop]\niterations = 4\n";
+const RUN: &str = "seed = 3\n[database]\npath = \"items.lance\"\nk = 5\n[queries]\nsample = 4\n[stop]\niterations = 4\n\
+     # Whoever tells them, the scores stand in a column, which is not to be read.\n[update]\nrule = \"surrogate\"\nfeatures = [\"name\"]\n";
 
 fn library() -> TempDir {
     let folder = folder();

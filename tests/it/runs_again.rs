@@ -2,9 +2,9 @@
 
 use polars::prelude::*;
 use uphill::{
-    Asked, ByHand, GradientColumn, GradientQuery, Group, LanceDatabase, Pruned, QueryUpdate, Restarting, RlUpdate,
-    Runner, Score, ScoreGradient, SearchLog, SqlScore, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune, TopKUpdate,
-    VectorDatabase,
+    Asked, ByHand, Features, GradientColumn, GradientQuery, Group, LanceDatabase, Pruned, QueryUpdate, Restarting,
+    RlUpdate, Runner, Score, ScoreGradient, SearchLog, SqlScore, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune,
+    TopKUpdate, VectorDatabase,
 };
 
 use crate::common::*;
@@ -24,9 +24,14 @@ fn rule(name: &str) -> Box<dyn QueryUpdate> {
         "top-k-discrete" => Box::new(Pruned::new(few(), TopKDiscreteUpdate::new(2))),
         "restarting" => Box::new(Restarting::new(1, Pruned::new(few(), TopKDiscreteUpdate::new(2)))),
         "gradient" => Box::new(ScoreGradient::new(Pruned::new(few(), TopKDiscreteUpdate::new(2)))),
-        "boxed surrogate" => Box::new(Restarting::new(1, Box::new(SurrogateUpdate::new()) as Box<dyn QueryUpdate>)),
-        _ => Box::new(SurrogateUpdate::new()),
+        "boxed surrogate" => Box::new(Restarting::new(1, Box::new(surrogate()) as Box<dyn QueryUpdate>)),
+        _ => Box::new(surrogate()),
     }
+}
+
+/// Whether the score is told by hand or read from a column: the model must not read that column.
+fn surrogate() -> SurrogateUpdate {
+    SurrogateUpdate::new().features(Features::columns(["name"]))
 }
 
 fn runner(name: &str, database: &LanceDatabase, score: impl Score + 'static) -> Runner {

@@ -59,6 +59,37 @@ impl Table {
         }
     }
 
+    /// Shows columns of all items in blocks, in the order of the dataset: `db_idx`, and those.
+    pub(super) fn scan_columns(
+        &self,
+        columns: &[String],
+        visit: &mut dyn FnMut(DataFrame) -> Result<()>,
+    ) -> Result<()> {
+        let mut scanner = self.dataset.scan();
+        scanner.project(columns).doing("projecting")?.with_row_id();
+        scanner.batch_size(SCAN_ROWS).scan_in_order(true);
+        if let Some(sql) = &self.items_only {
+            scanner.filter(sql).doing("reading items")?;
+        }
+        let mut stream = on_runtime(async move { scanner.try_into_stream().await })?.doing("reading items")?;
+        loop {
+            let (batch, rest) = on_runtime(async move {
+                let batch = stream.try_next().await;
+                (batch, stream)
+            })?;
+            stream = rest;
+            let Some(batch) = batch.doing("reading items")? else { return Ok(()) };
+            let ids = self.ids.of_rows(column(&batch, ROW_ID)?.as_primitive::<UInt64Type>().values())?;
+            let wanted: Vec<usize> = columns
+                .iter()
+                .map(|name| batch.schema().index_of(name).doing("reading items"))
+                .collect::<Result<_>>()?;
+            let mut items = bridge::to_polars(&batch.project(&wanted).doing("reading items")?)?.into_columns();
+            items.insert(0, Column::new(DB_IDX.into(), ids));
+            visit(DataFrame::new(batch.num_rows(), items).doing("reading items")?)?;
+        }
+    }
+
     /// The rows whose embedding is not null, and their embeddings as f32.
     fn present(&self, batch: RecordBatch) -> Result<(RecordBatch, FixedSizeListArray)> {
         let vectors = column(&batch, &self.embedding_column)?;

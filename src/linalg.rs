@@ -1,7 +1,10 @@
-//! Cholesky factors and triangular solves, blocked so that matrix products do the work.
+//! Cholesky factors and triangular solves, blocked so that matrix products do the work; squared distances; sums of vectors.
+//!
+//! Loops over single numbers are counted by hand, because iterators are calls where little is optimised.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::schema::EMBEDDING;
@@ -11,7 +14,7 @@ const BLOCK: usize = 64;
 
 /// The lower triangular `L` of a symmetric positive definite matrix `A = L L'`, shape `(n, n)`.
 #[derive(Clone, Debug)]
-pub(super) struct Cholesky {
+pub(crate) struct Cholesky {
     lower: Array2<f64>,
     /// The inverse of each diagonal block of `lower`.
     inverses: Vec<Array2<f64>>,
@@ -93,12 +96,69 @@ impl Cholesky {
         }
     }
 
+    /// The inverse of `A`.
+    pub fn inverse(&self) -> Array2<f64> {
+        let mut half = Array2::eye(self.lower.nrows());
+        self.solve_lower(&mut half);
+        half.t().dot(&half)
+    }
+
     /// `x` of `A x = b`.
     pub fn solve(&self, b: ArrayView1<'_, f64>) -> Array1<f64> {
         let mut x = b.to_owned().insert_axis(ndarray::Axis(1));
         self.solve_lower(&mut x);
         self.solve_upper(&mut x);
         x.remove_axis(ndarray::Axis(1))
+    }
+}
+
+/// `|a_i - b_j|^2`, for `a` `(n, dim)` and `b` `(m, dim)`, shape `(n, m)`, row-major.
+pub(crate) fn squared_distances(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Array2<f64> {
+    let squares =
+        |points: ArrayView2<'_, f64>| -> Vec<f64> { points.rows().into_iter().map(|row| row.dot(&row)).collect() };
+    let (a_squares, b_squares) = (squares(a), squares(b));
+    // Row-major, whatever the layout of the two: `dot` chooses by it.
+    let mut values = Array2::zeros((a.nrows(), b.nrows()));
+    general_mat_mul(1.0, &a, &b.t(), 0.0, &mut values);
+    if let Some(values) = values.as_slice_mut().filter(|values| !values.is_empty()) {
+        values.par_chunks_mut(b.nrows()).zip(&a_squares).for_each(|(row, a_square)| {
+            let (b_squares, mut at) = (&b_squares[..row.len()], 0);
+            while at < row.len() {
+                row[at] = (a_square + b_squares[at] - 2.0 * row[at]).max(0.0);
+                at += 1;
+            }
+        });
+    }
+    values
+}
+
+/// `a . b`, in eight lanes.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (length, mut lanes, mut at) = (a.len().min(b.len()), [0f32; 8], 0);
+    while at + 8 <= length {
+        let (a, b) = (&a[at..at + 8], &b[at..at + 8]);
+        let mut lane = 0;
+        while lane < 8 {
+            lanes[lane] += a[lane] * b[lane];
+            lane += 1;
+        }
+        at += 8;
+    }
+    let mut sum = lanes.iter().sum::<f32>();
+    while at < length {
+        sum += a[at] * b[at];
+        at += 1;
+    }
+    sum
+}
+
+/// `to += scale * from`.
+pub(crate) fn add_scaled(to: &mut [f32], scale: f32, from: &[f32]) {
+    let (length, mut at) = (to.len().min(from.len()), 0);
+    let (to, from) = (&mut to[..length], &from[..length]);
+    while at < length {
+        to[at] += scale * from[at];
+        at += 1;
     }
 }
 

@@ -1,0 +1,59 @@
+//! Items that a rule names, as candidates beside what its queries met.
+
+use std::collections::HashSet;
+
+use polars::prelude::{Column, DataFrame};
+
+use crate::bridge;
+use crate::database::VectorDatabase;
+use crate::error::{Doing, Result};
+use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
+
+/// What the queries met, and the items of those ids: each under the query that it is nearest to, in the order of results.
+/// Items that were met, or are left out, are passed over.
+///
+/// # Errors
+/// An id that the library does not have.
+pub(crate) fn joined(
+    met: DataFrame,
+    named: &[u64],
+    queries: &DataFrame,
+    exclude: Option<&HashSet<u64>>,
+    database: &dyn VectorDatabase,
+) -> Result<DataFrame> {
+    let mut passed: HashSet<u64> = schema::u64s(&met, DB_IDX)?.into_iter().collect();
+    let left_out = |id: &u64| exclude.is_some_and(|exclude| exclude.contains(id));
+    let named: Vec<u64> = named.iter().copied().filter(|id| !left_out(id) && passed.insert(*id)).collect();
+    if named.is_empty() {
+        return Ok(met);
+    }
+    let mut items = database.take(&named)?;
+    let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|value| value as f32);
+    let query_idx = schema::u32s(queries, QUERY_IDX)?;
+    let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
+    let embeddings = embeddings.view();
+    let nearest = embeddings.rows().into_iter().map(|item| {
+        let distances = vectors.rows().into_iter().zip(&query_idx).map(|(vector, query)| {
+            let distance = match (vector.as_slice(), item.to_slice()) {
+                (Some(vector), Some(item)) => database.metric().distance(vector, item),
+                _ => f32::NAN,
+            };
+            (distance, *query)
+        });
+        distances.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((f32::NAN, 0))
+    });
+    let (distances, nearest): (Vec<f32>, Vec<u32>) = nearest.unzip();
+    items.insert_column(0, Column::new(QUERY_IDX.into(), nearest)).doing("candidates")?;
+    items.insert_column(2, Column::new(DISTANCE.into(), distances)).doing("candidates")?;
+    let all = if met.height() == 0 { items } else { met.vstack(&items).doing("candidates")? };
+
+    let (queries, ids) = (schema::u32s(&all, QUERY_IDX)?, schema::u64s(&all, DB_IDX)?);
+    let distances = all.column(DISTANCE).and_then(|column| column.f32().cloned()).doing("candidates")?;
+    let distances: Vec<f32> = distances.into_no_null_iter().collect();
+    let mut order: Vec<u32> = (0..all.height() as u32).collect();
+    order.sort_by(|a, b| {
+        let (a, b) = (*a as usize, *b as usize);
+        queries[a].cmp(&queries[b]).then(distances[a].total_cmp(&distances[b])).then(ids[a].cmp(&ids[b]))
+    });
+    bridge::gather(&all, &order)
+}

@@ -1,0 +1,172 @@
+//! What a model reads of a dataset's items beside their embeddings: fitted to a sample, made of all of them, and kept in
+//! files beside the dataset's own, so that it is made once.
+
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::Schema;
+use ndarray::{Array2, s};
+use polars::prelude::DataFrame;
+
+use super::library;
+use super::table::Table;
+use crate::bridge;
+use crate::error::{Doing, Error, Result};
+use crate::features::{Encoder, Feature, Features, ItemFeatures, Reader, View, Writer, file_name};
+use crate::schema::{self, DB_IDX, SOURCE_ROW};
+
+/// Items that encoders are fitted to, at most: evenly spread ones.
+const SAMPLE: usize = 50_000;
+
+/// The folder in a dataset that holds the files.
+const FOLDER: &str = "_uphill";
+
+/// The features of all items.
+pub(super) fn of(table: &Table, riding: &[String], wanted: &Features, hidden: &[String]) -> Result<ItemFeatures> {
+    let features = columns(table, riding, wanted, hidden)?;
+    if features.is_empty() {
+        return Ok(ItemFeatures::default());
+    }
+    let mut ids = Vec::new();
+    table.scan_columns(&[], &mut |items| {
+        ids.extend(schema::u64s(&items, DB_IDX)?);
+        Ok(())
+    })?;
+    let folder = Folder::of(table)?;
+    match folder.read(&features, &ids)? {
+        Some(read) => Ok(read),
+        None => {
+            folder.make(table, &features, ids.len())?;
+            let missing = || Error::input(&folder.path, "features that were just written cannot be read");
+            folder.read(&features, &ids)?.ok_or_else(missing)
+        }
+    }
+}
+
+/// Makes and keeps the features of all columns that can be read, for whoever searches.
+pub(super) fn make(table: &Table, riding: &[String]) -> Result<()> {
+    let features = columns(table, riding, &Features::Auto, &[])?;
+    let mut rows = 0;
+    table.scan_columns(&[], &mut |items| {
+        rows += items.height();
+        Ok(())
+    })?;
+    Folder::of(table)?.make(table, &features, rows)
+}
+
+/// Which columns are read.
+fn columns(table: &Table, riding: &[String], wanted: &Features, hidden: &[String]) -> Result<Vec<Feature>> {
+    let schema = Schema::from(table.dataset.schema());
+    match wanted {
+        Features::Columns(features) => {
+            for Feature { column, .. } in features {
+                if schema.field_with_name(column).is_err() {
+                    let all: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                    let (all, uri) = (all.join(", "), &table.uri);
+                    return Err(Error::Config(format!(
+                        "update.features: no column `{column}` in {uri} (there are: {all})"
+                    )));
+                }
+            }
+            Ok(features.clone())
+        }
+        Features::Auto => {
+            let open = riding.iter().filter(|column| *column != SOURCE_ROW && !hidden.contains(column));
+            Ok(open.map(|column| Feature { column: column.clone(), role: None }).collect())
+        }
+    }
+}
+
+/// Where the files are: in the dataset, or, where that cannot be written to, in a folder of their own for as long as they
+/// are needed.
+struct Folder {
+    path: PathBuf,
+    state: String,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Folder {
+    fn of(table: &Table) -> Result<Self> {
+        let state = library::state(&table.dataset);
+        let inside = Path::new(table.uri.strip_prefix("file://").unwrap_or(&table.uri)).join(FOLDER);
+        let is_local = !table.uri.contains("://") || table.uri.starts_with("file://");
+        if is_local && std::fs::create_dir_all(&inside).and_then(|()| tempfile::tempfile_in(&inside)).is_ok() {
+            return Ok(Folder { path: inside, state, _temporary: None });
+        }
+        // What is there can be read all the same.
+        if is_local && inside.is_dir() {
+            return Ok(Folder { path: inside, state, _temporary: None });
+        }
+        let temporary = tempfile::tempdir().doing("a folder for features")?;
+        Ok(Folder { path: temporary.path().into(), state, _temporary: Some(temporary) })
+    }
+
+    fn file(&self, feature: &Feature) -> PathBuf {
+        self.path.join(file_name(&self.state, feature))
+    }
+
+    /// Reads the features of items of those ids; `None` if a file is missing or damaged.
+    fn read(&self, features: &[Feature], ids: &[u64]) -> Result<Option<ItemFeatures>> {
+        let readers: Option<Vec<Reader>> = features.iter().map(|feature| Reader::open(&self.file(feature))).collect();
+        let Some(readers) = readers else { return Ok(None) };
+        let (mut views, mut width): (Vec<View>, usize) = Default::default();
+        for header in readers.iter().map(|reader| &reader.header).filter(|header| header.width > 0) {
+            let components = width..width + header.width;
+            width = components.end;
+            views.push(View { name: header.column.clone(), role: header.role, components });
+        }
+        let mut values = Array2::zeros((ids.len(), width));
+        for (reader, view) in readers.into_iter().filter(|reader| reader.header.width > 0).zip(&views) {
+            if let Err(error) = reader.read(values.slice_mut(s![.., view.components.clone()])) {
+                log::warn!("{error}; it is made anew");
+                return Ok(None);
+            }
+        }
+        ItemFeatures::new(ids, views, values).map(Some)
+    }
+
+    /// Makes the files of features of so many items.
+    fn make(&self, table: &Table, features: &[Feature], rows: usize) -> Result<()> {
+        let names: Vec<String> = features.iter().map(|feature| feature.column.clone()).collect();
+        let sample = sample(table, &names, rows)?;
+        let mut made = Vec::new();
+        for feature in features {
+            let encoder = match sample.column(&feature.column) {
+                Ok(column) => Encoder::fit(feature, column)?,
+                Err(_) => None,
+            };
+            let (role, width) =
+                encoder.as_ref().map_or((Default::default(), 0), |encoder| (encoder.role(), encoder.width()));
+            made.push((encoder, Writer::create(&self.file(feature), &feature.column, role, width)?));
+        }
+        drop(sample);
+        table.scan_columns(&names, &mut |items| {
+            for (encoder, writer) in &mut made {
+                if let Some(encoder) = encoder {
+                    writer.rows(encoder.encode(items.column(encoder.column()).doing("features")?)?.view())?;
+                }
+            }
+            Ok(())
+        })?;
+        made.into_iter().try_for_each(|(_, writer)| writer.finish())
+    }
+}
+
+/// Evenly spread items.
+fn sample(table: &Table, names: &[String], rows: usize) -> Result<DataFrame> {
+    let stride = rows.div_ceil(SAMPLE).max(1);
+    let (mut sample, mut first): (Option<DataFrame>, usize) = (None, 0);
+    table.scan_columns(names, &mut |items| {
+        let wanted = (0..items.height()).filter(|row| (first + row).is_multiple_of(stride));
+        let wanted: Vec<u32> = wanted.map(|row| row as u32).collect();
+        first += items.height();
+        let items = bridge::gather(&items, &wanted)?;
+        match &mut sample {
+            None => sample = Some(items),
+            Some(sample) => {
+                sample.vstack_mut_owned(items).doing("features")?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(sample.unwrap_or_default())
+}

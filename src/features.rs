@@ -1,0 +1,223 @@
+//! What a model reads of an item beside its embedding: numbers, categories, text, further embeddings.
+
+mod category;
+mod encoder;
+mod numeric;
+mod store;
+mod subspace;
+mod text;
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, s};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::encoder::Encoder;
+pub(crate) use self::store::{Reader, Writer};
+use crate::error::{Error, Result};
+
+/// Which columns of the items a model reads beside their embeddings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub enum Features {
+    /// All columns that ride along and can be read, but those that the score or the filter reads.
+    #[default]
+    Auto,
+    /// These, whatever reads them; none of an empty list.
+    Columns(Vec<Feature>),
+}
+
+/// A column that a model reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenFeature")]
+pub struct Feature {
+    /// Its name.
+    pub column: String,
+    /// How it is read; as its type and its values suggest where `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+}
+
+/// How a column is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Numbers, dates, times, true and false: `(x - median) / (interquartile range / 1.349)`, cut at 4 on both sides. Nulls are the
+    /// median, and stand in a column of their own.
+    #[default]
+    Numeric,
+    /// A column for each of the 64 most frequent values.
+    Category,
+    /// Text of any kind (SMILES, titles, sequences): how often each run of one to four characters stands in the first
+    /// 500 of it, as `ln(1 + count)`, in the 64 directions in which the library varies most.
+    Text,
+    /// Another list of numbers of one length, in the 64 directions in which the library varies most, if it has more.
+    Embedding,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Role::Numeric => "numeric",
+            Role::Category => "category",
+            Role::Text => "text",
+            Role::Embedding => "embedding",
+        })
+    }
+}
+
+/// As a run file has it: `"auto"`, or a list.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected \"auto\" or a list of columns")]
+enum Written {
+    Word(String),
+    Columns(Vec<Feature>),
+}
+
+impl From<Written> for Features {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Word(word) if word == "auto" => Features::Auto,
+            Written::Word(column) => Features::Columns(vec![Feature { column, role: None }]),
+            Written::Columns(columns) => Features::Columns(columns),
+        }
+    }
+}
+
+impl From<Features> for Written {
+    fn from(features: Features) -> Self {
+        match features {
+            Features::Auto => Written::Word("auto".into()),
+            Features::Columns(columns) => Written::Columns(columns),
+        }
+    }
+}
+
+/// As a run file has it: a name, or `{ column = "…", role = "…" }`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected the name of a column, or { column = \"…\", role = \"…\" }")]
+enum WrittenFeature {
+    Name(String),
+    Full {
+        column: String,
+        #[serde(default)]
+        role: Option<Role>,
+    },
+}
+
+impl From<WrittenFeature> for Feature {
+    fn from(written: WrittenFeature) -> Self {
+        match written {
+            WrittenFeature::Name(column) => Feature { column, role: None },
+            WrittenFeature::Full { column, role } => Feature { column, role },
+        }
+    }
+}
+
+impl Features {
+    /// Whether nothing was said.
+    pub(crate) fn is_auto(&self) -> bool {
+        *self == Features::Auto
+    }
+
+    /// Columns, each read as its type and its values suggest.
+    pub fn columns<S: Into<String>>(columns: impl IntoIterator<Item = S>) -> Self {
+        Features::Columns(columns.into_iter().map(|column| Feature { column: column.into(), role: None }).collect())
+    }
+}
+
+/// A column as numbers: which of the components of an [`ItemFeatures`] are its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The column.
+    pub name: String,
+    /// How it was read.
+    pub role: Role,
+    /// Its components.
+    pub components: Range<usize>,
+}
+
+/// The features of a library's items, a row of f32 for each. Each view is centred and of a length such that the mean squared
+/// distance of two items in it is 1.
+#[derive(Clone, Default)]
+pub struct ItemFeatures {
+    views: Vec<View>,
+    values: Array2<f32>,
+    /// Where an item's row is, if that is not its id.
+    row_of: Option<HashMap<u64, usize>>,
+}
+
+impl ItemFeatures {
+    /// Features of items, `values` `(items, components)`.
+    ///
+    /// # Errors
+    /// An id that is there twice, values that are not finite, views that do not fit the shape.
+    pub fn new(ids: &[u64], views: Vec<View>, values: Array2<f32>) -> Result<Self> {
+        let wrong =
+            |column: &str, expected: &str, found: String| Err(Error::contract("features", column, expected, found));
+        if ids.len() != values.nrows() {
+            return wrong("rows", &format!("one for each of {} items", ids.len()), values.nrows().to_string());
+        }
+        if let Some(view) = views.iter().find(|view| view.components.end > values.ncols()) {
+            let found = format!("components {} to {}", view.components.start, view.components.end);
+            return wrong(&view.name, &format!("components below {}", values.ncols()), found);
+        }
+        if let Some(((row, _), value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
+            return wrong("values", "finite numbers", format!("{value} for item {}", ids[row]));
+        }
+        let in_order = (0..).zip(ids).all(|(row, id): (u64, _)| row == *id);
+        let row_of: HashMap<u64, usize> =
+            if in_order { HashMap::new() } else { ids.iter().copied().zip(0..).collect() };
+        if !in_order && row_of.len() < ids.len() {
+            return wrong("ids", "each once", "one twice".into());
+        }
+        Ok(ItemFeatures { views, values, row_of: (!in_order).then_some(row_of) })
+    }
+
+    /// What there is of each item.
+    pub fn views(&self) -> &[View] {
+        &self.views
+    }
+
+    /// Numbers of each item.
+    pub fn width(&self) -> usize {
+        self.values.ncols()
+    }
+
+    /// The features of items, `(items, components)`; zeros, which is the mean, of one that has none.
+    pub fn rows(&self, ids: &[u64]) -> Array2<f32> {
+        let mut rows = Array2::zeros((ids.len(), self.width()));
+        for (id, mut row) in ids.iter().zip(rows.rows_mut()) {
+            let at = match &self.row_of {
+                None => Some(*id as usize),
+                Some(row_of) => row_of.get(id).copied(),
+            };
+            if let Some(at) = at.filter(|at| *at < self.values.nrows()) {
+                row.assign(&self.values.row(at));
+            }
+        }
+        rows
+    }
+
+    /// All of them, in blocks `(rows, components)` of at most so many rows, and where each begins.
+    pub(crate) fn blocks(&self, rows: usize) -> impl Iterator<Item = (usize, ArrayView2<'_, f32>)> {
+        let all = self.values.nrows();
+        (0..all)
+            .step_by(rows.max(1))
+            .map(move |start| (start, self.values.slice(s![start..(start + rows).min(all), ..])))
+    }
+}
+
+/// The name of the file that holds a feature of a library in a state.
+pub(crate) fn file_name(state: &str, feature: &Feature) -> String {
+    let role = feature.role.map_or_else(String::new, |role| role.to_string());
+    let key = blake3::hash(format!("{} {state} {role} {}", store::FORMAT, feature.column).as_bytes()).to_hex();
+    format!("features-{}.f32", &key[..32])
+}
+
+impl std::fmt::Debug for ItemFeatures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ItemFeatures").field("views", &self.views).field("items", &self.values.nrows()).finish()
+    }
+}
