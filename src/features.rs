@@ -10,7 +10,7 @@ mod text;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::encoder::Encoder;
@@ -21,7 +21,8 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub enum Features {
-    /// All columns that ride along and can be read, but those that the score or the filter reads.
+    /// The first 64 columns that ride along, but those that the score or the filter reads. Of them, those that can be read:
+    /// numbers, dates and text, more than one value.
     #[default]
     Auto,
     /// These, whatever reads them; none of an empty list.
@@ -144,7 +145,8 @@ pub struct View {
 pub struct ItemFeatures {
     views: Vec<View>,
     values: Array2<f32>,
-    /// Where an item's row is, if that is not its id.
+    /// The id of each row, and back, if that is not its number.
+    ids: Vec<u64>,
     row_of: Option<HashMap<u64, usize>>,
 }
 
@@ -166,13 +168,14 @@ impl ItemFeatures {
         if let Some(((row, _), value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
             return wrong("values", "finite numbers", format!("{value} for item {}", ids[row]));
         }
-        let in_order = (0..).zip(ids).all(|(row, id): (u64, _)| row == *id);
-        let row_of: HashMap<u64, usize> =
-            if in_order { HashMap::new() } else { ids.iter().copied().zip(0..).collect() };
-        if !in_order && row_of.len() < ids.len() {
+        if (0..).zip(ids).all(|(row, id): (u64, _)| row == *id) {
+            return Ok(ItemFeatures { views, values, ids: Vec::new(), row_of: None });
+        }
+        let row_of: HashMap<u64, usize> = ids.iter().copied().zip(0..).collect();
+        if row_of.len() < ids.len() {
             return wrong("ids", "each once", "one twice".into());
         }
-        Ok(ItemFeatures { views, values, row_of: (!in_order).then_some(row_of) })
+        Ok(ItemFeatures { views, values, ids: ids.to_vec(), row_of: Some(row_of) })
     }
 
     /// What there is of each item.
@@ -200,12 +203,14 @@ impl ItemFeatures {
         rows
     }
 
-    /// All of them, in blocks `(rows, components)` of at most so many rows, and where each begins.
-    pub(crate) fn blocks(&self, rows: usize) -> impl Iterator<Item = (usize, ArrayView2<'_, f32>)> {
-        let all = self.values.nrows();
-        (0..all)
-            .step_by(rows.max(1))
-            .map(move |start| (start, self.values.slice(s![start..(start + rows).min(all), ..])))
+    /// All of them, `(items, components)`.
+    pub(crate) fn values(&self) -> ArrayView2<'_, f32> {
+        self.values.view()
+    }
+
+    /// The item of a row.
+    pub(crate) fn id(&self, row: usize) -> u64 {
+        self.ids.get(row).copied().unwrap_or(row as u64)
     }
 }
 

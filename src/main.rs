@@ -395,6 +395,11 @@ fn remove(run: PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Names and shares as JSON, in their order.
+fn shares(learned: &[(String, f64)]) -> serde_json::Value {
+    learned.iter().map(|(column, share)| (column.clone(), json!(share))).collect::<serde_json::Map<_, _>>().into()
+}
+
 fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     let facts = if path.join("run.json").exists() {
         let log = SearchLog::open(&path)?;
@@ -416,6 +421,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
             "items asked again after a stop": manifest.ended.as_ref().map(|ended| ended.asked_again),
             "items scored": manifest.ended.as_ref().map(|ended| ended.evaluations),
+            "columns that say about the score": manifest.ended.as_ref().map(|ended| shares(&ended.learned)),
             "best score": best.column("score").ok().and_then(|score| score.f64().ok()?.get(0)),
             "best item": best.column("db_idx").ok().and_then(|item| item.u64().ok()?.get(0)),
         })

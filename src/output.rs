@@ -268,6 +268,10 @@ pub fn facts(facts: &serde_json::Value, json: bool) -> Result<(), Unwritten> {
                 serde_json::Value::Array(items) => {
                     items.iter().map(|item| item.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
                 }
+                serde_json::Value::Object(shares) => {
+                    let share = |share: &serde_json::Value| format!("{:.3}", share.as_f64().unwrap_or_default());
+                    shares.iter().map(|(name, value)| format!("{name} {}", share(value))).collect::<Vec<_>>().join(", ")
+                }
                 other => other.to_string(),
             };
             writeln!(out, "{name:<16}  {}", inert(&value))?;

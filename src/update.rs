@@ -15,6 +15,7 @@ mod rl;
 mod score_gradient;
 mod seen;
 mod shares;
+mod shortlist;
 mod slope;
 mod surrogate;
 mod top_k;

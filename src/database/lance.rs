@@ -215,6 +215,15 @@ impl LanceDatabase {
         Some(IndexSearch { exact, index, uncovered: &self.uncovered, rows, nprobes: self.nprobes })
     }
 
+    /// The ids of the items that match the prefilter, ascending.
+    fn matching(&self) -> Result<&[u64]> {
+        if let Some(all) = self.matching.get() {
+            return Ok(all);
+        }
+        let all = self.guarded(|| self.table.ids(self.prefilter.as_deref()))?;
+        Ok(self.matching.get_or_init(|| all))
+    }
+
     /// What is asked of Lance: panics and errors name the dataset.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let uri = &self.identity.uri;
@@ -322,13 +331,7 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
-        let all = match self.matching.get() {
-            Some(all) => all,
-            None => {
-                let all = self.guarded(|| self.table.ids(self.prefilter.as_deref()))?;
-                self.matching.get_or_init(|| all)
-            }
-        };
+        let all = self.matching()?;
         let picked = rand::seq::index::sample(rng, all.len(), n.min(all.len()));
         let mut picked: Vec<u64> = picked.into_iter().map(|position| all[position]).collect();
         picked.sort_unstable();
@@ -342,7 +345,8 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn features(&self, wanted: &Features, hidden: &[String]) -> Result<ItemFeatures> {
-        self.guarded(|| features::of(&self.table, &self.columns, wanted, hidden))
+        let found = if self.prefilter.is_some() { Some(self.matching()?) } else { None };
+        self.guarded(|| features::of(&self.table, &self.columns, wanted, hidden, found))
     }
 }
 

@@ -67,6 +67,15 @@ impl Measure {
         Ok(measure)
     }
 
+    /// What components are multiplied by; 0 if they do not count.
+    pub fn factors(&self, components: Range<usize>) -> Array1<f32> {
+        let mut factors = Array1::zeros(components.len());
+        for (component, factor) in self.components.iter().filter(|(component, _)| components.contains(component)) {
+            factors[component - components.start] = *factor as f32;
+        }
+        factors
+    }
+
     /// Vectors `(items, width)` as points of which the squared distances are those above.
     pub fn of(&self, vectors: ArrayView2<'_, f32>) -> Array2<f32> {
         let (vectors, width) = (vectors.as_standard_layout(), vectors.ncols());

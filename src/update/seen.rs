@@ -48,9 +48,7 @@ impl Seen {
 
     /// The ids of the best items above the middle of the first, at most so many.
     pub fn best(&self, most: usize) -> Vec<u64> {
-        let middle = middle(&self.scores);
-        let best = descending(&self.scores).into_iter().take(most).filter(|item| self.scores[*item] > middle);
-        best.map(|item| self.db_idx[item]).collect()
+        self.ids(&self.best_items(most))
     }
 
     /// The items to fit, in the order asked: all, or the best half, the latest quarter and some of the rest, drawn by `seed`.
@@ -85,6 +83,12 @@ impl Seen {
     /// Scores in the order asked; minus infinity where there is none.
     pub fn scores(&self) -> &[f64] {
         &self.scores
+    }
+
+    /// The best items above the middle of the first, at most so many, the best first.
+    pub fn best_items(&self, most: usize) -> Vec<usize> {
+        let middle = middle(&self.scores);
+        descending(&self.scores).into_iter().take(most).filter(|item| self.scores[*item] > middle).collect()
     }
 
     /// Scores of items.

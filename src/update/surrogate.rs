@@ -14,6 +14,7 @@ use super::niche::Niche;
 use super::ridge::Ridge;
 use super::seen::{Seen, noise, targets};
 use super::shares::Shares;
+use super::shortlist::shortlist;
 use super::views::Views;
 use super::{QueryUpdate, Start};
 use crate::bridge::{self, Matrix};
@@ -48,32 +49,48 @@ const LEARNED: usize = 300;
 /// Items of which the spread of the library is told, where it is too large to be ranked as a whole.
 const SPREAD: usize = 2000;
 
-/// Chooses the items worth paying for by a Gaussian process of the scores seen so far.
+/// Chooses the items worth paying for by a Gaussian process of the scores seen so far, over all that is known of an item:
+/// its embedding, and the columns beside it ([`Features`]).
 ///
-/// Each iteration asks the database for candidates, items that are booked left out: the neighbours of the 30 best items
-/// (where fewer are better than half of the first 32, of random ones in their place) and of 8 random items, and the
-/// items farthest along 4 directions in which a linear model sees the score grow (its posterior mean and three draws).
-/// Of them it scores only a batch: each item is the best of a posterior sample of its own, of those not chosen yet
-/// (Thompson sampling), whose deviation from the posterior mean shrinks as more scores are known. Both models are
-/// fitted anew for every batch.
+/// Of the candidates it scores only a batch: each item is the best of a posterior sample of its own, of those not chosen yet
+/// (Thompson sampling), whose deviation from the posterior mean shrinks as more scores are known. The process is fitted
+/// anew for every batch.
 ///
-/// - *Batch*: 5 % of the items asked so far, at least 5 and at most 32, unless set. Small batches find more.
-/// - *Start*: the nearest item of each starting query, then random items, until one in 2000 of the library was asked
-///   (at least 16, at most 64) and one has a score.
-/// - *Points*: at most 1000 unless set: the best half, the latest quarter, and a random quarter of the rest.
+/// - *Candidates*: the whole library, where its items as vectors and their kernels with all points fit into 400 MB (some
+///   tens of thousands of items): the 300 of the highest posterior mean and 64 others. Of a larger one what the queries
+///   meet: the neighbours of the 30 best items (where fewer are better than half of the first 32, of random ones in their
+///   place) and of 8 random items, and the items farthest along 4 directions in which a linear model sees the score grow
+///   (its posterior mean and three draws); and, where columns say something, a shortlist by one pass over them: the 50
+///   nearest of each of the 20 best, and the 100 farthest along each of 4 such directions. Booked items are left out.
+/// - *Distance* of two items: a sum over views, the embedding and each column, of squared distances of mean 1, each times a
+///   share. The shares are learned from what was scored, anew when half as much again is known: they make what is left out
+///   most likely, at a price for each share that is not the embedding's, so that a column has to say something.
+///   A column that orders the scores nearly by itself is named on screen: it may be made from the score.
 /// - *Kernel*: the mean of two squared exponentials, of lengths l and l / 2, where `l^2` is the median squared distance
 ///   of the points; noise 0.1, and 0.03 for the better half of the points, whose differences matter.
+/// - *Batch*: 5 % of the items asked so far, at least 5 and at most 32, unless set; where there is a budget, a fortieth of
+///   it is enough. Small batches find more.
+/// - *Elsewhere*: where there is more than one peak the best items crowd on the highest that was found. From 100 scores on
+///   a part of each batch, at most half, is chosen by a second process that knows nothing of the tenth of the library
+///   around them; how large a part, is told by how often items there and elsewhere were among the best twentieth.
+/// - *Start*: the nearest item of each starting query, then random items, until one in 2000 of the library was asked
+///   (at least 16, at most 64; where there is a budget, a sixth of it is enough, at least 4) and one has a score. The budget
+///   is the one that the run was started with: raised later, it changes no plan.
+/// - *Points*: at most 1000 unless set: the best half, the latest quarter, and a random quarter of the rest.
 /// - *Targets*: scores cut from below at the median of the first 32, standardised, and from 3 deviations up only
 ///   logarithmic: differences among bad items and single huge scores do not shape the model.
 /// - *No score*: an item that was rejected or failed counts as the worst: it is a point at the floor of the targets,
 ///   so that its neighbours are avoided, and never one of the best. Where more than half of the first 32 are such
 ///   items, the floor is the lowest score.
-/// - *Reach*: 100 neighbours a query, whatever the database's `k`; where too few candidates pass a filter to fill
-///   a batch, twice as many from then on, up to 50,000 rows in one search. Where none of so many passes, the next
-///   search looks around random items only. What lets fewer pass than one in some thousands is better asked of the
-///   database itself ([`LanceDatabase::prefilter`](crate::LanceDatabase::prefilter)).
+/// - *Filters*: where too few candidates pass one to fill a batch, twice as many are asked for from then on, up to 50,000
+///   rows in one search. Where none of so many passes, the next search looks around random items only. What lets fewer pass
+///   than one in some thousands is better asked of the database itself
+///   ([`LanceDatabase::prefilter`](crate::LanceDatabase::prefilter)).
 ///
-/// Its queries have no path of their own: each iteration's are new places, in the same slots.
+/// Its queries have no path of their own: where the whole library is ranked there is one, at the best item so far; else each
+/// iteration's are new places, in the same slots. Sources: Rasmussen and Williams, Gaussian Processes for Machine Learning
+/// (2006), for the process and its leave-one-out density; Hernandez-Lobato et al., Parallel and distributed Thompson sampling
+/// (2017); the rest was found by measuring (`benches/strategies.rs`).
 #[derive(Clone)]
 pub struct SurrogateUpdate {
     batch: Option<usize>,
@@ -182,7 +199,8 @@ impl SurrogateUpdate {
 
     /// The most candidates that the next search can give.
     fn offered(&self, queries: usize) -> usize {
-        if self.candidates.is_empty() { queries.saturating_mul(self.reach(queries)) } else { self.candidates.len() }
+        let met = if self.k(queries) == Some(0) { 0 } else { queries.saturating_mul(self.reach(queries)) };
+        met + self.candidates.len()
     }
 
     /// Learns the measure anew if much more is known than when it was learned, and where the hill is.
@@ -323,7 +341,7 @@ impl QueryUpdate for SurrogateUpdate {
             self.wide = self.wide.saturating_mul(2).min(library.min(CANDIDATES));
         }
         let reach = self.reach(queries);
-        self.barren = found == 0 && self.candidates.is_empty() && reach == widest(queries) && reach < library;
+        self.barren = found == 0 && self.library.is_none() && reach == widest(queries) && reach < library;
         let embeddings = finite(step.results)?;
         let (scores, db_idx) = (schema::scores(step.results, SCORE)?, schema::u64s(step.results, DB_IDX)?);
         let views = self.views.get_or_insert_with(|| Views::new(ItemFeatures::default(), embeddings.view()));
@@ -350,9 +368,12 @@ impl QueryUpdate for SurrogateUpdate {
         };
         let chosen = self.seen.chosen(self.points, step.seed);
         let model = Model::fit(&self.seen, &chosen, views.width(), &measure, &self.niche)?;
-        self.candidates = self.front(&model, step);
+        self.candidates = match &self.library {
+            Some(_) => self.front(&model, step),
+            None => shortlist(&views, &measure, &self.seen, &chosen, &mut step.rng("surrogate shortlist", 0))?,
+        };
         self.model = Some(model);
-        if self.candidates.is_empty() {
+        if self.library.is_none() || self.candidates.is_empty() {
             let best = if self.barren { Vec::new() } else { self.seen.best(BEST) };
             return self.places(step, best);
         }

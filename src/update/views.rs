@@ -50,6 +50,11 @@ impl Views {
         std::iter::once(EMBEDDING.to_string()).chain(views).collect()
     }
 
+    /// What is read beside the embedding.
+    pub fn features(&self) -> &ItemFeatures {
+        &self.features
+    }
+
     /// Items as vectors `(items, width)`.
     pub fn vectors(&self, ids: &[u64], embeddings: ArrayView2<'_, f32>) -> Array2<f32> {
         let mut vectors = Array2::zeros((ids.len(), self.width()));

@@ -11,6 +11,7 @@ mod disk;
 mod evaluate;
 mod examples;
 mod faults;
+mod features;
 mod formats;
 mod golden;
 mod hostile;

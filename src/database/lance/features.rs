@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::Schema;
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis, s};
 use polars::prelude::DataFrame;
 
 use super::library;
@@ -17,11 +17,23 @@ use crate::schema::{self, DB_IDX, SOURCE_ROW};
 /// Items that encoders are fitted to, at most: evenly spread ones.
 const SAMPLE: usize = 50_000;
 
+/// Columns that are read where none are named, at most: the first.
+const COLUMNS: usize = 64;
+
 /// The folder in a dataset that holds the files.
 const FOLDER: &str = "_uphill";
 
 /// The features of all items.
-pub(super) fn of(table: &Table, riding: &[String], wanted: &Features, hidden: &[String]) -> Result<ItemFeatures> {
+///
+/// Columns that are `hidden` are not read unless they are named. Of a library of which only a part can be found, as a
+/// prefilter says, those of that part, `found`.
+pub(super) fn of(
+    table: &Table,
+    riding: &[String],
+    wanted: &Features,
+    hidden: &[String],
+    found: Option<&[u64]>,
+) -> Result<ItemFeatures> {
     let features = columns(table, riding, wanted, hidden)?;
     if features.is_empty() {
         return Ok(ItemFeatures::default());
@@ -32,14 +44,18 @@ pub(super) fn of(table: &Table, riding: &[String], wanted: &Features, hidden: &[
         Ok(())
     })?;
     let folder = Folder::of(table)?;
-    match folder.read(&features, &ids)? {
-        Some(read) => Ok(read),
+    let (views, values) = match folder.read(&features, ids.len())? {
+        Some(read) => read,
         None => {
             folder.make(table, &features, ids.len())?;
             let missing = || Error::input(&folder.path, "features that were just written cannot be read");
-            folder.read(&features, &ids)?.ok_or_else(missing)
+            folder.read(&features, ids.len())?.ok_or_else(missing)?
         }
-    }
+    };
+    let Some(found) = found else { return ItemFeatures::new(&ids, views, values) };
+    let rows: Vec<usize> = (0..ids.len()).filter(|row| found.binary_search(&ids[*row]).is_ok()).collect();
+    let ids: Vec<u64> = rows.iter().map(|row| ids[*row]).collect();
+    ItemFeatures::new(&ids, views, values.select(Axis(0), &rows))
 }
 
 /// Makes and keeps the features of all columns that can be read, for whoever searches.
@@ -71,7 +87,8 @@ fn columns(table: &Table, riding: &[String], wanted: &Features, hidden: &[String
         }
         Features::Auto => {
             let open = riding.iter().filter(|column| *column != SOURCE_ROW && !hidden.contains(column));
-            Ok(open.map(|column| Feature { column: column.clone(), role: None }).collect())
+            let open = open.map(|column| Feature { column: column.clone(), role: None });
+            Ok(open.take(COLUMNS).collect())
         }
     }
 }
@@ -104,8 +121,8 @@ impl Folder {
         self.path.join(file_name(&self.state, feature))
     }
 
-    /// Reads the features of items of those ids; `None` if a file is missing or damaged.
-    fn read(&self, features: &[Feature], ids: &[u64]) -> Result<Option<ItemFeatures>> {
+    /// Reads the features of so many items; `None` if a file is missing or damaged.
+    fn read(&self, features: &[Feature], items: usize) -> Result<Option<(Vec<View>, Array2<f32>)>> {
         let readers: Option<Vec<Reader>> = features.iter().map(|feature| Reader::open(&self.file(feature))).collect();
         let Some(readers) = readers else { return Ok(None) };
         let (mut views, mut width): (Vec<View>, usize) = Default::default();
@@ -114,14 +131,14 @@ impl Folder {
             width = components.end;
             views.push(View { name: header.column.clone(), role: header.role, components });
         }
-        let mut values = Array2::zeros((ids.len(), width));
+        let mut values = Array2::zeros((items, width));
         for (reader, view) in readers.into_iter().filter(|reader| reader.header.width > 0).zip(&views) {
             if let Err(error) = reader.read(values.slice_mut(s![.., view.components.clone()])) {
                 log::warn!("{error}; it is made anew");
                 return Ok(None);
             }
         }
-        ItemFeatures::new(ids, views, values).map(Some)
+        Ok(Some((views, values)))
     }
 
     /// Makes the files of features of so many items.
