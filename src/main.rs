@@ -396,7 +396,7 @@ fn remove(run: PathBuf) -> anyhow::Result<()> {
 }
 
 /// Names and shares as JSON, in their order.
-fn shares(learned: &[(String, f64)]) -> serde_json::Value {
+fn shares(learned: &[(String, f32)]) -> serde_json::Value {
     learned.iter().map(|(column, share)| (column.clone(), json!(share))).collect::<serde_json::Map<_, _>>().into()
 }
 

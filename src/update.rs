@@ -100,7 +100,7 @@ pub trait QueryUpdate: Send {
 
     /// What it has learned of how much each column says about the score: shares that sum to 1, the largest first. Nothing
     /// by default.
-    fn learned(&self) -> Vec<(String, f64)> {
+    fn learned(&self) -> Vec<(String, f32)> {
         self.inner().map_or_else(Vec::new, |rule| rule.learned())
     }
 

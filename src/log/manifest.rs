@@ -78,7 +78,7 @@ pub struct Ended {
     pub retries: u64,
     /// How much each column that the rule reads says about the score, as it learned: shares that sum to 1, the largest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub learned: Vec<(String, f64)>,
+    pub learned: Vec<(String, f32)>,
     /// Seconds since 1970.
     pub at: u64,
 }

@@ -326,9 +326,10 @@ impl QueryUpdate for SurrogateUpdate {
         &self.candidates
     }
 
-    fn learned(&self) -> Vec<(String, f64)> {
+    fn learned(&self) -> Vec<(String, f32)> {
         let Some(views) = self.views.as_ref().filter(|_| self.measure.is_some()) else { return Vec::new() };
-        let mut learned: Vec<(String, f64)> = views.names().into_iter().zip(self.shares.of.iter().copied()).collect();
+        let shares = self.shares.of.iter().map(|share| *share as f32);
+        let mut learned: Vec<(String, f32)> = views.names().into_iter().zip(shares).collect();
         learned.sort_by(|a, b| b.1.total_cmp(&a.1));
         learned
     }

@@ -63,12 +63,12 @@ fn found(log: &SearchLog, items: &DataFrame) -> usize {
     scores.iter().filter(|score| **score >= best[49]).count()
 }
 
-fn learned(log: &SearchLog) -> Vec<(String, f64)> {
+fn learned(log: &SearchLog) -> Vec<(String, f32)> {
     log.manifest().ended.as_ref().expect("an end").learned.clone()
 }
 
-fn share(log: &SearchLog, column: &str) -> f64 {
-    learned(log).iter().find(|(name, _)| name == column).map_or(f64::NAN, |(_, share)| *share)
+fn share(log: &SearchLog, column: &str) -> f32 {
+    learned(log).iter().find(|(name, _)| name == column).map_or(f32::NAN, |(_, share)| *share)
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn what_the_columns_say_is_found_and_what_they_do_not_say_counts_for_little() {
     assert!(whole_found >= 3 * embedded_found.max(5), "{whole_found} of the best 50, without columns {embedded_found}");
     let names: HashSet<String> = learned(&whole).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["embedding", "size", "kind", "smiles", "noise"].map(String::from).into());
-    assert!((learned(&whole).iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
+    assert!((learned(&whole).iter().map(|(_, share)| share).sum::<f32>() - 1.0).abs() < 1e-5);
     assert!(share(&whole, "size") > 0.2 && share(&whole, "smiles") > 0.1, "{:?}", learned(&whole));
     assert!(share(&whole, "noise") < 0.1, "{:?}", learned(&whole));
     assert_eq!(learned(&embedded), [("embedding".to_string(), 1.0)]);

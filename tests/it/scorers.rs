@@ -97,6 +97,14 @@ pub fn assert_answers(answers: &DataFrame, expected: &[Result<(), &str>]) {
     }
 }
 
+/// Two iterations with a score.
+pub fn run_file(score: &str) -> String {
+    // The model reads the structures alone: the scores stand in a column, whoever gives them.
+    let update = "[update]\nrule = \"surrogate\"\nfeatures = [\"smiles\"]\n";
+    let head = "[database]\npath = \"molecules.lance\"\n[queries]\nsample = 3\n[stop]\niterations = 2\n";
+    format!("{head}{update}[score]\n{score}\n")
+}
+
 /// The molecules, without an index: searches are exact.
 pub fn molecules(folder: &TempDir) -> PathBuf {
     let dataset = folder.path().join("molecules.lance");

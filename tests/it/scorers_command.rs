@@ -317,10 +317,6 @@ fn every_kind_of_command_gives_the_run_that_the_sql_score_gives() {
     }
 }
 
-fn run_file(score: &str) -> String {
-    format!("[database]\npath = \"molecules.lance\"\n[queries]\nsample = 3\n[stop]\niterations = 2\n[score]\n{score}\n")
-}
-
 #[test]
 fn a_run_file_names_a_command_relative_to_itself_and_its_messages_are_kept_in_the_run() {
     let folder = folder();

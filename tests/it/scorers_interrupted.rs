@@ -11,9 +11,8 @@ use crate::python::python;
 use crate::scorers::*;
 use crate::scorers_http::Server;
 
-fn run_file(folder: &Path, name: &str, score: &str) {
-    let head = "[database]\npath = \"molecules.lance\"\n[queries]\nsample = 3\n[stop]\niterations = 2\n";
-    std::fs::write(folder.join(name), format!("{head}[score]\n{score}\n")).expect("written");
+fn write_run_file(folder: &Path, name: &str, score: &str) {
+    std::fs::write(folder.join(name), crate::scorers::run_file(score)).expect("written");
 }
 
 fn lines(path: &Path) -> Vec<String> {
@@ -39,8 +38,8 @@ fn ended(run: &mut Child) -> ExitStatus {
 fn interrupted(score: &str, counter: &Counter, signal: Signal, both_wait: impl Fn(&[String]) -> bool) {
     let folder = folder();
     molecules(&folder);
-    run_file(folder.path(), "run.toml", score);
-    run_file(folder.path(), "sql.toml", "sql = \"qed\"");
+    write_run_file(folder.path(), "run.toml", score);
+    write_run_file(folder.path(), "sql.toml", "sql = \"qed\"");
     let messages = folder.path().join("messages");
     let mut run = Command::new(env!("CARGO_BIN_EXE_uphill"));
     run.args(["search", "run.toml", "--out", "run"]).current_dir(folder.path());
