@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use arrow::array::RecordBatch;
-use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 use polars::prelude::*;
+use rayon::prelude::*;
 
 use super::SearchLog;
 use crate::bridge;
@@ -37,13 +37,9 @@ impl SearchLog {
         }
         let ahead =
             self.iterations.last().map(|last| last + 1).filter(|next| kind == "queries" && self.has_queries(*next));
-        let footers = self
-            .iterations
-            .iter()
-            .copied()
-            .chain(ahead)
-            .map(|iteration| check_counts(&self.file(kind, iteration)))
-            .collect::<Result<_>>()?;
+        let files: Vec<u32> = self.iterations.iter().copied().chain(ahead).collect();
+        let looks = files.par_iter().map(|iteration| may_have_nulls(&self.file(kind, *iteration), SCORE));
+        let unscored = looks.try_reduce(|| false, |one, other| Ok(one || other))?;
         let partition = Schema::from_iter([Field::new(ITERATION.into(), DataType::UInt32)]);
         let hive_options = HiveOptions { enabled: Some(true), schema: Some(partition.into()), ..Default::default() };
         // The last iteration knows every part of the score; those that first showed late are null before.
@@ -61,7 +57,7 @@ impl SearchLog {
         let frame = LazyFrame::scan_parquet(folder, args).doing(self.path.display())?;
         // Queries are published before their results are.
         let frame = frame.filter(col(ITERATION).lt_eq(lit(last)));
-        Ok(Some(Scan { frame, footers }))
+        Ok(Some(Scan { frame, unscored }))
     }
 
     /// One row per item, as it was first met, best score first (nulls last, ties by `db_idx`):
@@ -71,7 +67,7 @@ impl SearchLog {
     /// Files that cannot be read.
     pub fn compile_results(&self) -> Result<LazyFrame> {
         let Some(scan) = self.scan("results")? else { return Ok(empty(&[DB_IDX, SCORE, ITERATION]).lazy()) };
-        let results = match scan.may_have_nulls(SCORE) {
+        let results = match scan.unscored {
             // Then they need to be read only once.
             false => scan.frame,
             // The scored before the failed: an item that failed first may have been tried again.
@@ -91,19 +87,19 @@ impl SearchLog {
     }
 }
 
-/// The files of one kind: a lazy frame over them, and what each says of itself.
+/// A lazy frame over the files of one kind.
 struct Scan {
     frame: LazyFrame,
-    footers: Vec<ParquetMetaData>,
+    /// Whether some row may have no score, by what the files say of themselves.
+    unscored: bool,
 }
 
-impl Scan {
-    /// Whether some row may be null in a column, by what the files say.
-    fn may_have_nulls(&self, name: &str) -> bool {
-        let columns = self.footers.iter().flat_map(|footer| footer.row_groups()).flat_map(|group| group.columns());
-        let mut columns = columns.filter(|column| column.column_path().string() == name);
-        !columns.all(|column| column.statistics().and_then(Statistics::null_count_opt) == Some(0))
-    }
+/// Whether some row of a file may be null in a column, by what the file says. Looks whether that can be believed.
+fn may_have_nulls(file: &Path, name: &str) -> Result<bool> {
+    let footer = check_counts(file)?;
+    let columns = footer.row_groups().iter().flat_map(|group| group.columns());
+    let mut columns = columns.filter(|column| column.column_path().string() == name);
+    Ok(!columns.all(|column| column.statistics().and_then(Statistics::null_count_opt) == Some(0)))
 }
 
 /// Runs a query on Polars' streaming engine, which keeps memory low.
