@@ -5,7 +5,7 @@
 //!   run.json                                      what was asked, and how it ended
 //!   queries/iteration=000000/part-0000.parquet    the queries frame
 //!   results/iteration=000000/part-0000.parquet    the scored frame, without embeddings
-//!   ledger/batch-000000.parquet                   what was paid for, batch by batch
+//!   ledger/batch-000000.parquet                   what was paid for, some hundred answers a file
 //!   lock  tmp/
 //! ```
 //!

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use polars::prelude::{Column, DataFrame};
+use rayon::prelude::*;
 
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
@@ -18,6 +19,9 @@ use crate::untrusted::read_parquet;
 /// Answers from which on a file is full. Each batch writes anew what its file has before it: more would cost more than they
 /// save, as each file is only opened once when the run goes on.
 const FULL: usize = 512;
+
+/// Files that are read at once: earlier versions wrote one for each batch.
+const READ_AT_ONCE: usize = 64;
 
 /// The folder of one run.
 pub(super) struct Batches {
@@ -58,10 +62,12 @@ impl Batches {
         }
         files.sort();
         let mut last = None;
-        for (number, file) in &files {
-            let answers = read_parquet(file)?;
-            visit(&answers).map_err(|error| Error::input(file, error.to_string()))?;
-            last = Some((*number, answers));
+        for some in files.chunks(READ_AT_ONCE) {
+            let read = some.par_iter().map(|(_, file)| read_parquet(file)).collect::<Result<Vec<_>>>()?;
+            for ((number, file), answers) in some.iter().zip(read) {
+                visit(&answers).map_err(|error| Error::input(file, error.to_string()))?;
+                last = Some((*number, answers));
+            }
         }
         let batches = Batches { tmp: tmp.into(), path: path.into(), last, tickets };
         Ok((batches, Found { answers: !files.is_empty(), asked }))

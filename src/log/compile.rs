@@ -1,17 +1,20 @@
 //! What a run found: lazy queries over its Parquet files.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema as ArrowSchema;
 use parquet::file::statistics::Statistics;
 use polars::prelude::*;
 use rayon::prelude::*;
 
 use super::SearchLog;
+use super::trajectories::below_each_other;
 use crate::bridge;
-use crate::error::{Doing, Result};
+use crate::error::{AtPath, Doing, Result};
 use crate::schema::{DB_IDX, DISTANCE, ITERATION, QUERY_IDX, SCORE};
-use crate::untrusted::{caught, check_counts, open_parquet};
+use crate::untrusted::{caught, check_counts, open_parquet, read_rows};
 
 impl SearchLog {
     /// Everything that was met, as logged: the scored frames of all iterations, with `iteration`.
@@ -38,8 +41,13 @@ impl SearchLog {
         let ahead =
             self.iterations.last().map(|last| last + 1).filter(|next| kind == "queries" && self.has_queries(*next));
         let files: Vec<u32> = self.iterations.iter().copied().chain(ahead).collect();
-        let looks = files.par_iter().map(|iteration| may_have_nulls(&self.file(kind, *iteration), SCORE));
-        let unscored = looks.try_reduce(|| false, |one, other| Ok(one || other))?;
+        let looks = files.par_iter().map(|iteration| look(&self.file(kind, *iteration)));
+        let add = |one: Look, other: Look| Ok((one.0 + other.0, one.1 || other.1));
+        let (bytes, unscored) = looks.try_reduce(Look::default, add)?;
+        if bytes < SMALL * files.len() as u64 {
+            let frame = self.read_all(kind).map_err(|error| error.of(&self.path))?.lazy();
+            return Ok(Some(Scan { frame, unscored }));
+        }
         let partition = Schema::from_iter([Field::new(ITERATION.into(), DataType::UInt32)]);
         let hive_options = HiveOptions { enabled: Some(true), schema: Some(partition.into()), ..Default::default() };
         // The last iteration knows every part of the score; those that first showed late are null before.
@@ -58,6 +66,24 @@ impl SearchLog {
         // Queries are published before their results are.
         let frame = frame.filter(col(ITERATION).lt_eq(lit(last)));
         Ok(Some(Scan { frame, unscored }))
+    }
+
+    /// All rows of one kind, with `iteration`.
+    fn read_all(&self, kind: &str) -> Result<DataFrame> {
+        let read = |iteration: &u32| read_rows(&self.file(kind, *iteration), &[], None);
+        let last = self.iterations.last().map(read).transpose()?;
+        let columns = last.map_or_else(|| Arc::new(ArrowSchema::empty()), |last| last.schema());
+        let (mut parts, mut numbers) = (Vec::new(), Vec::new());
+        // What there is of a file beside its rows is let go before many more are read.
+        for some in self.iterations.chunks(1024) {
+            let batches = some.par_iter().map(read).collect::<Result<Vec<_>>>()?;
+            let rows = some.iter().zip(&batches);
+            numbers.extend(rows.flat_map(|(iteration, batch)| std::iter::repeat_n(*iteration, batch.num_rows())));
+            parts.push(below_each_other(columns.clone(), batches).doing(kind)?);
+        }
+        let mut all = bridge::to_polars(&below_each_other(columns, parts).doing(kind)?)?;
+        all.with_column(Column::new(ITERATION.into(), numbers)).doing(kind)?;
+        Ok(all)
     }
 
     /// One row per item, as it was first met, best score first (nulls last, ties by `db_idx`):
@@ -94,12 +120,20 @@ struct Scan {
     unscored: bool,
 }
 
-/// Whether some row of a file may be null in a column, by what the file says. Looks whether that can be believed.
-fn may_have_nulls(file: &Path, name: &str) -> Result<bool> {
+/// Bytes a file, on average, below which all are read here: Polars takes more memory for a file than its rows do then, and
+/// three times as long.
+const SMALL: u64 = 8 << 10;
+
+/// Of a file, or of several: its bytes, and whether some row may have no score, by what it says of itself.
+type Look = (u64, bool);
+
+/// Looks at a file, and whether what it says can be believed.
+fn look(file: &Path) -> Result<Look> {
     let footer = check_counts(file)?;
     let columns = footer.row_groups().iter().flat_map(|group| group.columns());
-    let mut columns = columns.filter(|column| column.column_path().string() == name);
-    Ok(!columns.all(|column| column.statistics().and_then(Statistics::null_count_opt) == Some(0)))
+    let mut scores = columns.filter(|column| column.column_path().string() == SCORE);
+    let all = scores.all(|column| column.statistics().and_then(Statistics::null_count_opt) == Some(0));
+    Ok((file.metadata().at_path(file)?.len(), !all))
 }
 
 /// Runs a query on Polars' streaming engine, which keeps memory low.
