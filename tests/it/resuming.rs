@@ -1,11 +1,12 @@
 //! What going on with a run costs: what it fetches again, and how many files it opens.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use polars::prelude::*;
 use uphill::{
-    Identity, LanceDatabase, Metric, QueryUpdate, Request, Restarting, Result, RlUpdate, Runner, Score, SqlScore, Step,
-    TopKDiscreteUpdate, TopKUpdate, VectorDatabase, Visit,
+    Error, Identity, LanceDatabase, Metric, QueryUpdate, Request, Restarting, Result, RlUpdate, Runner, Score,
+    SqlScore, Step, TopKDiscreteUpdate, TopKUpdate, VectorDatabase, Visit,
 };
 
 use crate::common::*;
@@ -153,4 +154,54 @@ fn answers_that_come_one_by_one_are_in_few_files_each_once_in_the_order_asked() 
     let column = |name| ledger.iter().flat_map(|file| u64s(file, name)).collect::<Vec<_>>();
     assert_eq!(column("evaluation"), (1..=1500).collect::<Vec<_>>());
     assert_eq!(column("db_idx"), u64s(&log.results(0).expect("results"), "db_idx"));
+}
+
+/// Of each seventh item nothing is known but that it fails, of the next that it is rejected; the others have a part.
+struct Late {
+    asked: Arc<AtomicUsize>,
+    breaks_at: usize,
+}
+
+impl Score for Late {
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        if self.asked.fetch_add(1, Ordering::Relaxed) == self.breaks_at {
+            return Err(Error::Config("the scorer broke".into()));
+        }
+        let item = u64s(batch, "db_idx")[0];
+        let text = |name: &str, text: &str| Column::new(name.into(), [text]);
+        let columns = match item % 7 {
+            0 => vec![Column::new("score".into(), [None::<f64>]), text("reason", "nothing to see")],
+            1 => vec![Column::new("score".into(), [None::<f64>]), text("outcome", "rejected")],
+            _ => vec![Column::new("score".into(), [item as f64]), Column::new("part".into(), [item as f64 / 2.0])],
+        };
+        Ok(DataFrame::new(1, columns)?)
+    }
+    fn batch_size(&self) -> usize {
+        1
+    }
+}
+
+#[test]
+fn answers_with_other_columns_stand_in_one_file_of_the_ledger_and_are_taken_from_it_as_they_were() {
+    let folder = folder();
+    let library = exact_library(&folder, &normal(200, 4, &mut rng(34))).k(60);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let runner = |breaks_at| Runner::new(library.clone(), Late { asked: asked.clone(), breaks_at }, TopKUpdate::new(1));
+    // The first item, which the query is at, fails: what is known of others shows later.
+    let queries = uphill::queries_at(&library, &[7]).expect("queries");
+    let calm = runner(usize::MAX).search_into(folder.path().join("calm"), &queries, 2).expect("a search");
+    let paid = asked.swap(0, Ordering::Relaxed);
+    let run = folder.path().join("broken");
+    let error = runner(40).search_into(&run, &queries, 2).err().expect("broken").to_string();
+    assert!(error.contains("the scorer broke"), "{error}");
+    let broken = runner(usize::MAX).resume(&run, &queries, 2).expect("resumed");
+    // The item that it broke at was asked again.
+    assert_eq!(asked.load(Ordering::Relaxed), paid + 1);
+    for iteration in 0..2 {
+        let (ours, theirs) = (broken.results(iteration).expect("results"), calm.results(iteration).expect("results"));
+        assert!(ours.equals_missing(&theirs), "{ours} is not {theirs}");
+    }
+    assert!(broken.results(0).expect("results").column("part").expect("a part").null_count() > 0);
+    let files = std::fs::read_dir(run.join("ledger")).expect("a ledger").map(|file| file.expect("a file").path());
+    assert_eq!(files.filter(|file| file.extension().is_some_and(|extension| extension == "parquet")).count(), 1);
 }
