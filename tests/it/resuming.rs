@@ -78,7 +78,8 @@ fn going_on_fetches_nothing_again_for_rules_that_keep_nothing_of_what_they_met()
     let folder = folder();
     let watched = Watched::new(&exact_library(&folder, &clustered(400, 4, 8, &mut rng(31))).k(5));
     let queries = uphill::queries_at(&watched, &[0, 70, 140]).expect("queries");
-    let rules: [(&str, fn() -> Box<dyn QueryUpdate>); 5] = [
+    type Rule = fn() -> Box<dyn QueryUpdate>;
+    let rules: [(&str, Rule); 5] = [
         ("rl", || Box::new(RlUpdate::new(1.0))),
         ("top-k", || Box::new(TopKUpdate::new(2))),
         ("top-k-discrete", || Box::new(TopKDiscreteUpdate::new(1))),
