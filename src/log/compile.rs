@@ -122,7 +122,7 @@ struct Scan {
 
 /// Bytes a file, on average, below which all are read here: Polars takes more memory for a file than its rows do then, and
 /// three times as long.
-const SMALL: u64 = 8 << 10;
+const SMALL: u64 = 4 << 10;
 
 /// Of a file, or of several: its bytes, and whether some row may have no score, by what it says of itself.
 type Look = (u64, bool);
