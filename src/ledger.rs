@@ -21,7 +21,6 @@ use crate::error::{Doing, Error, Result};
 use crate::outcome::Outcome;
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
 use crate::score::{OnError, Reusable, Score, ask, items_told, without_failures};
-use crate::untrusted::read_parquet;
 
 /// Everything asked and answered in a run so far.
 #[derive(Default)]
@@ -95,13 +94,10 @@ impl Ledger {
 
     /// From now on keeps what comes back in `path`, and takes what is there already. Says whether that is anything.
     pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<bool> {
-        let (batches, found) = Batches::open(path, tmp)?;
-        for file in &found.files {
-            self.answers.record(&read_parquet(file)?).map_err(|error| Error::input(file, error.to_string()))?;
-        }
+        let (batches, found) = Batches::open(path, tmp, |answers| self.answers.record(answers))?;
         self.asked_again += found.asked;
         self.batches = Some(batches);
-        Ok(!found.files.is_empty())
+        Ok(found.answers)
     }
 
     /// Takes the items of a committed iteration, as a resumed run replays them, and gives how many were new. The frame

@@ -5,7 +5,7 @@
 //!   run.json                                      what was asked, and how it ended
 //!   queries/iteration=000000/part-0000.parquet    the queries frame
 //!   results/iteration=000000/part-0000.parquet    the scored frame, without embeddings
-//!   ledger/batch-000000.parquet                   what was paid for, batch by batch
+//!   ledger/batch-000000.parquet                   what was paid for, some hundred answers a file
 //!   lock  tmp/
 //! ```
 //!
@@ -339,8 +339,14 @@ fn committed(folder: &Path) -> Result<Vec<u32>> {
 /// Writes a frame as one durable Parquet file, through `tmp`.
 pub(crate) fn write_parquet(tmp: &Path, target: &Path, frame: &DataFrame) -> Result<()> {
     let batch = bridge::to_arrow(frame)?;
+    let compression = match batch.num_rows() {
+        // In small files, of which there may be very many, most of the time goes into what zstd sets up for each column,
+        // when they are written and whenever they are read.
+        0..1024 => Compression::SNAPPY,
+        _ => Compression::ZSTD(ZstdLevel::default()),
+    };
     let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_compression(compression)
         // Numbers seldom repeat: looking for those that do costs more than it saves.
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::Chunk)

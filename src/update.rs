@@ -112,6 +112,12 @@ pub trait QueryUpdate: Send {
         Ok(())
     }
 
+    /// Whether [`QueryUpdate::observe`] reads the embeddings of what was met (default). Where it does not, a run that goes on
+    /// replays its iterations without the column `embedding`, which spares it fetching them again.
+    fn observes_embeddings(&self) -> bool {
+        true
+    }
+
     /// The next queries frame: the same columns, vectors moved.
     ///
     /// # Errors
@@ -123,6 +129,9 @@ impl<F> QueryUpdate for F
 where
     F: Fn(&Step<'_>) -> Result<DataFrame> + Send,
 {
+    fn observes_embeddings(&self) -> bool {
+        false
+    }
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self(step)
     }
@@ -137,6 +146,9 @@ impl QueryUpdate for Box<dyn QueryUpdate> {
     }
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         (**self).observe(step)
+    }
+    fn observes_embeddings(&self) -> bool {
+        (**self).observes_embeddings()
     }
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         (**self).update(step)

@@ -331,9 +331,14 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
-        let all = self.matching()?;
-        let picked = rand::seq::index::sample(rng, all.len(), n.min(all.len()));
-        let mut picked: Vec<u64> = picked.into_iter().map(|position| all[position]).collect();
+        let draw = |rng, all: usize| rand::seq::index::sample(rng, all, n.min(all)).into_iter();
+        let mut picked: Vec<u64> = if self.prefilter.is_none() && self.table.ids_count_up_to(self.identity.rows) {
+            // Listed in order, each id would stand at the position that it is.
+            draw(rng, self.identity.rows as usize).map(|position| position as u64).collect()
+        } else {
+            let all = self.matching()?;
+            draw(rng, all.len()).map(|position| all[position]).collect()
+        };
         picked.sort_unstable();
         Ok(picked)
     }

@@ -1,17 +1,20 @@
 //! What a run found: lazy queries over its Parquet files.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use parquet::file::metadata::ParquetMetaData;
+use arrow::datatypes::Schema as ArrowSchema;
 use parquet::file::statistics::Statistics;
 use polars::prelude::*;
+use rayon::prelude::*;
 
 use super::SearchLog;
+use super::trajectories::below_each_other;
 use crate::bridge;
-use crate::error::{Doing, Result};
+use crate::error::{AtPath, Doing, Result};
 use crate::schema::{DB_IDX, DISTANCE, ITERATION, QUERY_IDX, SCORE};
-use crate::untrusted::{caught, check_counts, open_parquet};
+use crate::untrusted::{caught, check_counts, open_parquet, read_rows};
 
 impl SearchLog {
     /// Everything that was met, as logged: the scored frames of all iterations, with `iteration`.
@@ -37,13 +40,14 @@ impl SearchLog {
         }
         let ahead =
             self.iterations.last().map(|last| last + 1).filter(|next| kind == "queries" && self.has_queries(*next));
-        let footers = self
-            .iterations
-            .iter()
-            .copied()
-            .chain(ahead)
-            .map(|iteration| check_counts(&self.file(kind, iteration)))
-            .collect::<Result<_>>()?;
+        let files: Vec<u32> = self.iterations.iter().copied().chain(ahead).collect();
+        let looks = files.par_iter().map(|iteration| look(&self.file(kind, *iteration)));
+        let add = |one: Look, other: Look| Ok((one.0 + other.0, one.1 || other.1));
+        let (bytes, unscored) = looks.try_reduce(Look::default, add)?;
+        if bytes < SMALL * files.len() as u64 {
+            let frame = self.read_all(kind).map_err(|error| error.of(&self.path))?.lazy();
+            return Ok(Some(Scan { frame, unscored }));
+        }
         let partition = Schema::from_iter([Field::new(ITERATION.into(), DataType::UInt32)]);
         let hive_options = HiveOptions { enabled: Some(true), schema: Some(partition.into()), ..Default::default() };
         // The last iteration knows every part of the score; those that first showed late are null before.
@@ -61,7 +65,25 @@ impl SearchLog {
         let frame = LazyFrame::scan_parquet(folder, args).doing(self.path.display())?;
         // Queries are published before their results are.
         let frame = frame.filter(col(ITERATION).lt_eq(lit(last)));
-        Ok(Some(Scan { frame, footers }))
+        Ok(Some(Scan { frame, unscored }))
+    }
+
+    /// All rows of one kind, with `iteration`.
+    fn read_all(&self, kind: &str) -> Result<DataFrame> {
+        let read = |iteration: &u32| read_rows(&self.file(kind, *iteration), &[], None);
+        let last = self.iterations.last().map(read).transpose()?;
+        let columns = last.map_or_else(|| Arc::new(ArrowSchema::empty()), |last| last.schema());
+        let (mut parts, mut numbers) = (Vec::new(), Vec::new());
+        // What there is of a file beside its rows is let go before many more are read.
+        for some in self.iterations.chunks(1024) {
+            let batches = some.par_iter().map(read).collect::<Result<Vec<_>>>()?;
+            let rows = some.iter().zip(&batches);
+            numbers.extend(rows.flat_map(|(iteration, batch)| std::iter::repeat_n(*iteration, batch.num_rows())));
+            parts.push(below_each_other(columns.clone(), batches).doing(kind)?);
+        }
+        let mut all = bridge::to_polars(&below_each_other(columns, parts).doing(kind)?)?;
+        all.with_column(Column::new(ITERATION.into(), numbers)).doing(kind)?;
+        Ok(all)
     }
 
     /// One row per item, as it was first met, best score first (nulls last, ties by `db_idx`):
@@ -71,7 +93,7 @@ impl SearchLog {
     /// Files that cannot be read.
     pub fn compile_results(&self) -> Result<LazyFrame> {
         let Some(scan) = self.scan("results")? else { return Ok(empty(&[DB_IDX, SCORE, ITERATION]).lazy()) };
-        let results = match scan.may_have_nulls(SCORE) {
+        let results = match scan.unscored {
             // Then they need to be read only once.
             false => scan.frame,
             // The scored before the failed: an item that failed first may have been tried again.
@@ -91,19 +113,27 @@ impl SearchLog {
     }
 }
 
-/// The files of one kind: a lazy frame over them, and what each says of itself.
+/// A lazy frame over the files of one kind.
 struct Scan {
     frame: LazyFrame,
-    footers: Vec<ParquetMetaData>,
+    /// Whether some row may have no score, by what the files say of themselves.
+    unscored: bool,
 }
 
-impl Scan {
-    /// Whether some row may be null in a column, by what the files say.
-    fn may_have_nulls(&self, name: &str) -> bool {
-        let columns = self.footers.iter().flat_map(|footer| footer.row_groups()).flat_map(|group| group.columns());
-        let mut columns = columns.filter(|column| column.column_path().string() == name);
-        !columns.all(|column| column.statistics().and_then(Statistics::null_count_opt) == Some(0))
-    }
+/// Bytes a file, on average, below which all are read here: Polars takes more memory for a file than its rows do then, and
+/// three times as long.
+const SMALL: u64 = 4 << 10;
+
+/// Of a file, or of several: its bytes, and whether some row may have no score, by what it says of itself.
+type Look = (u64, bool);
+
+/// Looks at a file, and whether what it says can be believed.
+fn look(file: &Path) -> Result<Look> {
+    let footer = check_counts(file)?;
+    let columns = footer.row_groups().iter().flat_map(|group| group.columns());
+    let mut scores = columns.filter(|column| column.column_path().string() == SCORE);
+    let all = scores.all(|column| column.statistics().and_then(Statistics::null_count_opt) == Some(0));
+    Ok((file.metadata().at_path(file)?.len(), !all))
 }
 
 /// Runs a query on Polars' streaming engine, which keeps memory low.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, LargeListArray, RecordBatch, UInt32Array, UInt64Array, new_null_array};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{concat_batches, take, take_record_batch};
-use arrow::datatypes::{Field, Schema, UInt32Type};
+use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
 use arrow::error::ArrowError;
 use polars::prelude::{DataFrame, IntoLazy, LazyFrame};
 use rayon::prelude::*;
@@ -135,9 +135,14 @@ fn turned(
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
-/// Batches one below the other, with the columns of the last: those that others lack are null there.
+/// Batches one below the other, with the columns of the last.
 fn concat(batches: Vec<RecordBatch>) -> Result<RecordBatch, ArrowError> {
     let schema = batches.last().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    below_each_other(schema, batches)
+}
+
+/// Batches one below the other, with the columns of the last iteration: those that others lack are null there.
+pub(super) fn below_each_other(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<RecordBatch, ArrowError> {
     let alike = batches.into_iter().map(|batch| {
         if let Some(field) = batch.schema().fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
             return Err(ArrowError::SchemaError(format!("the last iteration has no column `{}`", field.name())));

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use polars::prelude::DataFrame;
+use rayon::prelude::*;
 
 use super::Runner;
 use super::stop::{Progress, Summary};
-use crate::error::{Error, Result};
+use crate::database::VectorDatabase;
+use crate::error::{Doing, Error, Result};
 use crate::log::SearchLog;
 use crate::schema::{self, DB_IDX, EMBEDDING};
 use crate::step::Step;
@@ -49,37 +51,79 @@ impl Runner {
     /// Shows the rule and the ledger every committed iteration; gives the queries of the next,
     /// `None` if there is nothing to tell them from.
     fn replay(&mut self, log: &mut SearchLog, progress: &mut Progress) -> Result<Option<DataFrame>> {
-        let mut next = None;
-        let goes_beyond = self.stop.goes_beyond(log.manifest().cut);
         // With what the rule knows now it would choose other items than those that were paid for.
-        if goes_beyond && !log.manifest().amended {
+        if self.stop.goes_beyond(log.manifest().cut) && !log.manifest().amended {
             log.reopen();
         }
         let iterations = log.iterations().to_vec();
-        for &iteration in &iterations {
-            let queries = log.queries(iteration)?;
+        let Some((last, before)) = iterations.split_last() else {
+            return log.has_queries(0).then(|| log.queries(0)).transpose();
+        };
+        let observes = self.update.observes_embeddings();
+        let mut unseen = Vec::new();
+        for some in before.chunks(READ_AT_ONCE) {
+            unseen.extend(self.book(log, progress, some)?);
+            if unseen.iter().map(Committed::weight).sum::<usize>() >= FETCHED_AT_ONCE {
+                self.observe_all(std::mem::take(&mut unseen), observes)?;
+            }
+        }
+        self.observe_all(unseen, observes)?;
+        let unseen = self.book(log, progress, &[*last])?;
+        let known = log.has_queries(last + 1).then(|| log.queries(last + 1)).transpose()?;
+        if known.is_some() && !observes {
+            self.observe_all(unseen, false)?;
+            return Ok(known);
+        }
+        // A rule that learns prepares for what comes next, also where its queries are known.
+        let seen = self.observe_all(unseen, true)?;
+        let next = seen.first().map(|last| self.update.update(&last.step(&*self.database, self.seed))).transpose()?;
+        Ok(known.or(next))
+    }
+
+    /// Takes the items of committed iterations into the ledger, and counts them.
+    fn book(&mut self, log: &mut SearchLog, progress: &mut Progress, iterations: &[u32]) -> Result<Vec<Committed>> {
+        let shared = &*log;
+        let read = iterations.par_iter().map(|iteration| {
+            let (queries, results) = (shared.queries(*iteration)?, shared.results(*iteration)?);
+            Ok(Committed { iteration: *iteration, queries, results })
+        });
+        let mut committed = read.collect::<Result<Vec<_>>>()?;
+        for Committed { iteration, results, .. } in &mut committed {
             let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
-            let (mut results, new, amended) = self.ledger.replay(log.results(iteration)?).map_err(damaged)?;
+            let (now, new, amended) = self.ledger.replay(std::mem::take(results)).map_err(damaged)?;
             if amended {
-                log.amend(iteration, &results)?;
+                log.amend(*iteration, &now)?;
             }
-            progress.add(&Summary::of(iteration, &results, new, self.ledger.evaluations())?);
-            let damaged = |error: polars::error::PolarsError| Error::input(log.path(), error.to_string());
-            let items = self.database.take(&schema::u64s(&results, DB_IDX)?)?;
-            results.insert_column(3, items.column(EMBEDDING).map_err(damaged)?.clone()).map_err(damaged)?;
-            let database = &*self.database;
-            let step = Step { iteration, queries: &queries, results: &results, database, seed: self.seed };
-            self.update.observe(&step)?;
-            // The rule prepares for what comes next, also where its queries are known already.
-            if iterations.last() == Some(&iteration) {
-                next = Some(self.update.update(&step)?);
-            }
+            progress.add(&Summary::of(*iteration, &now, new, self.ledger.evaluations())?);
+            *results = now;
         }
-        let first = log.iterations().last().map_or(0, |last| last + 1);
-        match log.has_queries(first) {
-            true => log.queries(first).map(Some),
-            false => Ok(next),
+        Ok(committed)
+    }
+
+    /// Shows the rule iterations, with the embeddings of what was met or without.
+    fn observe_all(&mut self, mut iterations: Vec<Committed>, with_embeddings: bool) -> Result<Vec<Committed>> {
+        if with_embeddings && !iterations.is_empty() {
+            self.add_embeddings(&mut iterations)?;
         }
+        for iteration in &iterations {
+            self.update.observe(&iteration.step(&*self.database, self.seed))?;
+        }
+        Ok(iterations)
+    }
+
+    /// Fetches the embeddings of all that was met in some iterations, at once: the log does not have them.
+    fn add_embeddings(&self, iterations: &mut [Committed]) -> Result<()> {
+        let ids = |iteration: &Committed| schema::u64s(&iteration.results, DB_IDX);
+        let items = iterations.iter().map(ids).collect::<Result<Vec<_>>>()?.concat();
+        let items = self.database.take(&items)?;
+        let mut from = 0;
+        for iteration in iterations {
+            let rows = iteration.results.height();
+            let embeddings = items.column(EMBEDDING).doing("replaying")?.slice(from as i64, rows);
+            iteration.results.insert_column(3, embeddings).doing("replaying")?;
+            from += rows;
+        }
+        Ok(())
     }
 
     /// Refuses to go on with a run of another library.
@@ -89,5 +133,29 @@ impl Runner {
             return Err(Error::input(log.path(), format!("was started with seed {}, not {}", was.seed, self.seed)));
         }
         log.check_dataset(self.database.identity())
+    }
+}
+
+/// Iterations whose files are read at once.
+const READ_AT_ONCE: usize = 16;
+
+/// Rows from which on embeddings are fetched: each fetch costs some milliseconds, however few they are.
+const FETCHED_AT_ONCE: usize = 8192;
+
+/// A committed iteration, as it is in the log.
+struct Committed {
+    iteration: u32,
+    queries: DataFrame,
+    results: DataFrame,
+}
+
+impl Committed {
+    /// What it takes to hold it, in rows.
+    fn weight(&self) -> usize {
+        self.results.height() + 16
+    }
+
+    fn step<'a>(&'a self, database: &'a dyn VectorDatabase, seed: u64) -> Step<'a> {
+        Step { iteration: self.iteration, queries: &self.queries, results: &self.results, database, seed }
     }
 }

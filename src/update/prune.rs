@@ -171,6 +171,10 @@ impl QueryUpdate for Pruned {
         self.rule.observe(step)
     }
 
+    fn observes_embeddings(&self) -> bool {
+        self.rule.observes_embeddings()
+    }
+
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         let kept: HashSet<u32> = self.prune.prune(step)?.into_iter().collect();
         let queries = rows_of(step.queries, &kept)?;

@@ -66,6 +66,10 @@ impl QueryUpdate for Restarting {
         self.rule.observe(step)
     }
 
+    fn observes_embeddings(&self) -> bool {
+        self.rule.observes_embeddings()
+    }
+
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self.check()?;
         let next = self.rule.update(step)?;

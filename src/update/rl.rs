@@ -97,6 +97,10 @@ impl QueryUpdate for RlUpdate {
         self.lineage.observe(step)
     }
 
+    fn observes_embeddings(&self) -> bool {
+        false
+    }
+
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self.check()?;
         self.lineage.descend(step, |query, met| {

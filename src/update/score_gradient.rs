@@ -73,6 +73,10 @@ impl QueryUpdate for ScoreGradient {
         self.rule.observe(step)
     }
 
+    fn observes_embeddings(&self) -> bool {
+        self.rule.observes_embeddings()
+    }
+
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self.check()?;
         let next = self.rule.update(step)?;

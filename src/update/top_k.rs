@@ -62,6 +62,10 @@ impl QueryUpdate for TopKUpdate {
         refuse_none(self.k)
     }
 
+    fn observes_embeddings(&self) -> bool {
+        false
+    }
+
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self.check()?;
         // Queries move, none is new: there is nothing to note between iterations.
@@ -113,6 +117,10 @@ impl QueryUpdate for TopKDiscreteUpdate {
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         self.lineage.observe(step)
+    }
+
+    fn observes_embeddings(&self) -> bool {
+        false
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {

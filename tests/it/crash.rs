@@ -28,6 +28,31 @@ fn a_search_killed_at_any_file_operation_goes_on_as_if_nothing_had_happened() {
 }
 
 #[test]
+fn a_search_killed_while_it_goes_on_to_another_file_of_its_ledger_has_each_answer_there_once() {
+    let scene = Scene::with_an_almost_full_ledger();
+    let whole = scene.copied("begun", "whole");
+    succeeded(&whole.go(""));
+    let answers = |run: &Run<'_>| {
+        let mut answers = run.durable();
+        answers.sort();
+        assert!(answers.is_sorted_by(|a, b| a < b), "{}: an answer stands in the ledger twice", run.name);
+        answers
+    };
+    assert_eq!((answers(&whole).len(), whole.batches().len()), (532, 2));
+    let operations = whole.operations().len();
+    println!("{operations} operations");
+    each(operations, |number| {
+        let run = scene.copied("begun", format!("killed-{number}"));
+        let before = answers(&run);
+        was_killed(&run.go(&format!("{number}:kill")));
+        let durable = answers(&run);
+        assert!(before.iter().all(|item| durable.contains(item)), "{}: an answer is lost", run.name);
+        run.assert_goes_on(&whole);
+        assert_eq!(answers(&run), answers(&whole), "{}", run.name);
+    });
+}
+
+#[test]
 fn a_search_killed_again_and_again_while_it_resumes_goes_on_as_if_nothing_had_happened() {
     for score in [COMMAND, SQL] {
         let scene = Scene::new(score, 4);
@@ -225,14 +250,17 @@ fn whatever_gets_its_name_is_on_the_disk_before_and_its_name_is_before_anything_
         .map(|operation| operation[2].trim_start_matches("whole/").to_string())
         .collect();
     let [first, second] = [0, 1].map(|iteration| format!("results/iteration={iteration:06}"));
-    let batches: Vec<String> =
-        (0..whole.batches().len()).map(|batch| format!("ledger/batch-{batch:06}.parquet")).collect();
     let at = |name: &str| published.iter().position(|published| published == name).expect(name);
+    // Each batch gives the file of the ledger its name anew.
+    let batches: Vec<usize> =
+        (0..published.len()).filter(|number| published[*number] == "ledger/batch-000000.parquet").collect();
+    let (paid, last) = (batches[0], *batches.last().expect("a batch"));
     // Queries before their results, paid batches before the iteration that paid for them.
-    assert!(at("run.json") < at("queries/iteration=000000") && at("queries/iteration=000000") < at(&batches[0]));
-    assert!(at(&batches[0]) < at(&first) && at(&first) < at("queries/iteration=000001"));
-    assert!(at("queries/iteration=000001") < at(batches.last().expect("a batch")));
-    assert!(at(batches.last().expect("a batch")) < at(&second) && at(&second) < at("queries/iteration=000002"));
+    assert!(at("run.json") < at("queries/iteration=000000") && at("queries/iteration=000000") < paid);
+    assert!(paid < at(&first) && at(&first) < at("queries/iteration=000001"));
+    assert!(
+        at("queries/iteration=000001") < last && last < at(&second) && at(&second) < at("queries/iteration=000002")
+    );
     assert!(published.iter().rposition(|name| name == "run.json") > Some(at("queries/iteration=000002")));
     // Each file and each partition was written once.
     for partition in files(&whole.path().join("results")) {

@@ -395,6 +395,35 @@ fn append(dataset: &std::path::Path, embeddings: &Array2<f32>) {
 }
 
 #[test]
+fn a_sample_of_ids_without_gaps_is_the_one_that_is_drawn_of_their_list_and_others_are_drawn_of_it() {
+    let folder = folder();
+    let path = dataset(&folder, &normal(500, 4, &mut rng(24)), &IndexOptions::default());
+    // A prefilter, though all match it, needs the list.
+    let assert_as_listed = |there: &[u64]| {
+        let (database, listed) = (open(&path), open(&path).prefilter("weight >= 0"));
+        for n in [0, 1, 7, 100, 499, 500, 900] {
+            for seed in 0..20 {
+                let [sample, expected] = [&database, &listed]
+                    .map(|database| database.sample(n, &mut uphill::stream(seed, "sample", 0, 0)).expect("a sample"));
+                assert_eq!(sample, expected, "{n} of {}", there.len());
+            }
+        }
+        assert_eq!(database.sample(900, &mut rng(1)).expect("all"), there);
+    };
+    assert_as_listed(&(0..500).collect::<Vec<_>>());
+    let uri = path.to_string_lossy().into_owned();
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let mut dataset = lance::Dataset::open(&uri).await.expect("opened");
+        dataset.delete("name IN ('item 0', 'item 77', 'item 499')").await.expect("deleted");
+    });
+    let there: Vec<u64> = (0..500).filter(|id| ![0, 77, 499].contains(id)).collect();
+    assert_as_listed(&there);
+    // As many as there were, but with ids beyond that.
+    append(&path, &normal(3, 4, &mut rng(25)));
+    assert_as_listed(&[there, vec![500, 501, 502]].concat());
+}
+
+#[test]
 fn a_metric_other_than_the_indexs_is_refused_unless_the_search_is_exact() {
     let folder = folder();
     let library = normal(6000, 8, &mut rng(10));

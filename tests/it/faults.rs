@@ -59,6 +59,36 @@ impl Scene {
         Scene { folder }
     }
 
+    /// One whose run `begun` has asked for almost as many items as a file of the ledger holds, and whose run file now
+    /// wants some more, in small batches.
+    pub fn with_an_almost_full_ledger() -> Self {
+        let scene = Scene::new(COMMAND, 1);
+        let options = IndexOptions { index: IndexKind::None, overwrite: true, ..Default::default() };
+        dataset(&scene.folder, &normal(3000, 8, &mut rng(8)), &options);
+        let run = |batch_size: usize, stop: &str| {
+            let run = format!(
+                "seed = 3\n[database]\npath = 'items.lance'\nk = 5\n[queries]\nsample = 109\n[score]\n\
+                 command = ['sh', 'scorer.sh']\nbatch_size = {batch_size}\nretries = 0\n\
+                 [update]\nrule = 'rl'\nlr = 1.0\n[stop]\n{stop}\n"
+            );
+            std::fs::write(scene.path("run.toml"), run).expect("a run file");
+        };
+        run(1000, "iterations = 1");
+        succeeded(&scene.run("begun").go(""));
+        let paid = scene.run("begun").durable().len();
+        println!("{paid} items");
+        assert!((490..512).contains(&paid), "{paid}");
+        run(BATCH, "evaluations = 532");
+        scene
+    }
+
+    /// A run that is a copy of another.
+    pub fn copied(&self, from: &str, name: impl Into<String>) -> Run<'_> {
+        let run = self.run(name);
+        copy_tree(&self.path(from), &run.path());
+        run
+    }
+
     /// A run in this folder, not started yet.
     pub fn run(&self, name: impl Into<String>) -> Run<'_> {
         Run { scene: self, name: name.into() }

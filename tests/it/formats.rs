@@ -8,18 +8,6 @@ use uphill::SearchLog;
 
 use crate::common::*;
 
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("a type").is_dir() {
-            true => copy_tree(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).expect("copied")),
-        }
-    }
-}
-
 /// A copy of a golden folder. It was written as `/golden`, and its paths are moved to where it is now.
 fn golden(name: &str) -> TempDir {
     let folder = folder();
@@ -90,7 +78,7 @@ fn a_run_of_format_1_goes_on_to_what_a_run_of_today_finds() {
     assert_eq!(then.len(), today.len());
     // A later program may round otherwise: vectors and distances are the same to that.
     let rounded = ["embedding", "distance"];
-    // Its first iterations are of before there were outcomes.
+    // Its first iterations, and the first rows of its ledger, are of before there were outcomes.
     let new = ["outcome"];
     for (then, today) in then.iter().zip(&today) {
         let (old, now) = (then.drop_many(rounded).drop_many(new), today.drop_many(rounded).drop_many(new));
@@ -104,6 +92,18 @@ fn a_run_of_format_1_goes_on_to_what_a_run_of_today_finds() {
             assert!(f32s(then, "distance").iter().zip(&f32s(today, "distance")).all(close), "{then} is not {today}");
         }
     }
+    // What is told now stands below what was told then, and is read with it by the next that goes on.
+    let mut answered = Vec::new();
+    for file in std::fs::read_dir(folder.path().join("run/ledger")).expect("a ledger") {
+        answered.extend(u64s(&read(&file.expect("a file").path()), "db_idx"));
+    }
+    let asked = || std::fs::read_to_string(folder.path().join("asked.txt")).expect("asked");
+    let before = asked();
+    uphill_ok(&["search", "run.toml", "--out", "run", "--resume", "--set", "stop.iterations=5"], folder.path());
+    let more = asked().split_off(before.len());
+    let again = |item: &&str| answered.contains(&item.parse().expect("a number"));
+    assert_eq!(more.lines().find(again), None, "{answered:?}");
+    assert_eq!(frames(&folder.path().join("run"))[..8], then[..]);
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod printing;
 mod python;
 mod readers;
 mod remove;
+mod resuming;
 mod reuse;
 mod runs;
 mod runs_again;

@@ -143,3 +143,45 @@ fn duckdb_and_polars_see_whole_iterations_while_searches_run_are_killed_and_go_o
     assert!(looks > 0);
     runs.iter().for_each(|run| run.assert_equals(&whole));
 }
+
+/// Says of ledgers how many rows, items and ordinals they have, and whether the scores are right.
+const LEDGER: &str = r#"
+import sys, duckdb
+for run in sys.stdin:
+    rows = "count(*), count(distinct db_idx), count(distinct evaluation), count(*) filter (where score = db_idx * 37 % 101)"
+    print(*duckdb.sql(f"select {rows} from '{run.strip()}/ledger/*.parquet'").fetchall()[0], flush=True)
+"#;
+
+#[test]
+fn duckdb_sees_each_answer_once_between_any_two_file_operations_of_a_ledger() {
+    let scene = Scene::with_an_almost_full_ledger();
+    let run = scene.copied("begun", "run");
+    let mut python = Command::new(python())
+        .args(["-c", LEDGER])
+        .current_dir(scene.folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python");
+    let (mut ask, answers) = (python.stdin.take().expect("a pipe"), python.stdout.take().expect("a pipe"));
+    let mut answers = BufReader::new(answers);
+    let mut look = || {
+        writeln!(ask, "run").expect("Python listens");
+        let mut answer = String::new();
+        answers.read_line(&mut answer).expect("an answer");
+        let counts: Vec<usize> = answer.split_whitespace().map(|count| count.parse().expect("a number")).collect();
+        assert_eq!(counts, [counts[0]; 4], "rows, items, ordinals, right scores");
+        counts[0]
+    };
+    let mut seen = vec![look()];
+    let mut search = Pausing::start(&mut run.command("*:stop"));
+    while search.wait().is_none() {
+        seen.push(look());
+        search.go_on();
+    }
+    drop(ask);
+    python.wait().expect("reaped");
+    println!("{} looks", seen.len());
+    assert!(seen.is_sorted(), "{seen:?}");
+    assert_eq!((seen.last(), run.batches().len()), (Some(&532), 2));
+}

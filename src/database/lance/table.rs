@@ -116,6 +116,13 @@ impl Table {
         on_runtime(async move { scanner.create_plan().await.map(|_| ()) })?.map_err(wrong)
     }
 
+    /// Whether the ids of so many items, all that there are, are 0, 1, … without a gap: they are distinct, and none of them
+    /// is as large as the number that the dataset would give next.
+    pub(super) fn ids_count_up_to(&self, items: u64) -> bool {
+        let manifest = self.dataset.manifest();
+        matches!(self.ids, Ids::RowId) && manifest.uses_stable_row_ids() && manifest.next_row_id == items
+    }
+
     /// The ids of all items that match a prefilter, in ascending order.
     pub(super) fn ids(&self, prefilter: Option<&str>) -> Result<Vec<u64>> {
         self.check_prefilter(prefilter)?;
