@@ -16,8 +16,9 @@ pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients
 pub(crate) use self::lance::library_state;
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions};
 pub(crate) use self::runtime::on_runtime;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
+use crate::schema::DB_IDX;
 
 /// Keys in a dataset's table metadata that `uphill index` writes.
 pub(crate) const META_METRIC: &str = "uphill.metric";
@@ -156,6 +157,17 @@ pub trait VectorDatabase: Send + Sync {
     /// A library that cannot be read, or the first error of `visit`.
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()>;
 
+    /// Shows columns of every item in blocks: `db_idx`, and those.
+    ///
+    /// # Errors
+    /// A column that is not there, a library that cannot be read, or the first error of `visit`.
+    fn visit_columns(&self, columns: &[String], visit: &mut dyn FnMut(DataFrame) -> Result<()>) -> Result<()> {
+        self.scan(&mut |ids, _| {
+            let names = columns.iter().map(String::as_str).chain([DB_IDX]);
+            visit(self.take(ids)?.select(names).doing("reading items")?)
+        })
+    }
+
     /// What a model may read of the items beside their embeddings; nothing by default. Columns that are `hidden` are not
     /// read unless they are named.
     ///
@@ -193,6 +205,9 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     }
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
         (**self).scan(visit)
+    }
+    fn visit_columns(&self, columns: &[String], visit: &mut dyn FnMut(DataFrame) -> Result<()>) -> Result<()> {
+        (**self).visit_columns(columns, visit)
     }
     fn features(&self, wanted: &Features, hidden: &[String]) -> Result<ItemFeatures> {
         (**self).features(wanted, hidden)

@@ -17,6 +17,7 @@ use polars::prelude::*;
 use self::answers::{Answers, outcomes};
 use self::batches::Batches;
 use crate::bridge;
+use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
 use crate::outcome::Outcome;
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
@@ -58,6 +59,12 @@ impl Ledger {
     /// Items paid for so far, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
         self.asked.len() as u64
+    }
+
+    /// Items booked whose score was paid for before.
+    /// Items of which there is an earlier score, the best first.
+    pub(crate) fn known(&self, database: &dyn VectorDatabase) -> Result<Vec<u64>> {
+        self.reusable.known(database, self.minimize)
     }
 
     /// Items booked whose score was paid for before.

@@ -44,6 +44,8 @@ pub struct Start<'a> {
     pub database: &'a dyn VectorDatabase,
     /// Columns that the score or the filter reads: what is read of them is known already, or would give the score away.
     pub read: &'a [String],
+    /// Items of which the score was paid for before (`score.reuse`) and costs nothing, the best first.
+    pub known: &'a [u64],
     /// The budget that the run was started with, if it had one: items that may be paid for.
     pub planned: Option<u64>,
 }

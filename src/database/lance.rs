@@ -349,6 +349,19 @@ impl VectorDatabase for LanceDatabase {
         scanned.map_err(|error| error.of(&self.identity.uri))
     }
 
+    fn visit_columns(&self, columns: &[String], visit: &mut dyn FnMut(DataFrame) -> Result<()>) -> Result<()> {
+        let found = if self.prefilter.is_some() { Some(self.matching()?) } else { None };
+        self.guarded(|| {
+            self.table.scan_columns(columns, &mut |items| {
+                let Some(found) = found else { return visit(items) };
+                let ids = schema::u64s(&items, DB_IDX)?;
+                let rows: Vec<u32> =
+                    (0..).zip(&ids).filter(|(_, id)| found.binary_search(id).is_ok()).map(|(row, _)| row).collect();
+                visit(bridge::gather(&items, &rows)?)
+            })
+        })
+    }
+
     fn features(&self, wanted: &Features, hidden: &[String]) -> Result<ItemFeatures> {
         let found = if self.prefilter.is_some() { Some(self.matching()?) } else { None };
         self.guarded(|| features::of(&self.table, &self.columns, wanted, hidden, found))

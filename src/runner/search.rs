@@ -42,8 +42,9 @@ impl Runner {
     /// Forgets every other run, and tells the ledger and the score of this one.
     pub(super) fn begin(&mut self, log: &SearchLog) -> Result<()> {
         let read: Vec<String> = self.filter.reads().into_iter().chain(self.score.reads()).collect();
-        let planned = log.manifest().planned;
-        self.update.begin(&Start { database: &*self.database, read: &read, planned })?;
+        let (database, planned) = (&*self.database, log.manifest().planned);
+        let known = self.ledger.known(database)?;
+        self.update.begin(&Start { database, read: &read, known: &known, planned })?;
         self.ledger.clear();
         self.ledger.interrupt = self.interrupt.clone();
         let answered = self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;

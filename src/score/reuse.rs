@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
 
+use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
 use crate::log::{SearchLog, collect};
 use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, REASON, SCORE};
@@ -81,6 +82,23 @@ impl Reusable {
             }
         }
         Ok(found)
+    }
+
+    /// The items of a library of which there is an earlier score, the best first: the lowest where that is better.
+    pub(crate) fn known(&self, database: &dyn VectorDatabase, minimize: bool) -> Result<Vec<u64>> {
+        let mut known: Vec<(f64, u64)> = Vec::new();
+        if !self.is_empty() {
+            let key: Vec<String> = self.key.iter().cloned().collect();
+            database.visit_columns(&key, &mut |items| {
+                let scores = self.of(&items)?.into_iter();
+                let items = schema::u64s(&items, DB_IDX)?.into_iter();
+                known.extend(scores.zip(items).filter_map(|(score, item)| Some((score?, item))));
+                Ok(())
+            })?;
+        }
+        let sign = if minimize { -1.0 } else { 1.0 };
+        known.sort_by(|a, b| (sign * b.0).total_cmp(&(sign * a.0)).then(a.1.cmp(&b.1)));
+        Ok(known.into_iter().map(|(_, item)| item).collect())
     }
 
     /// The earlier score of each row of a frame of items.

@@ -76,6 +76,7 @@ const SPREAD: usize = 2000;
 /// - *Start*: the nearest item of each starting query, then random items, until one in 2000 of the library was asked
 ///   (at least 16, at most 64; where there is a budget, a sixth of it is enough, at least 4) and one has a score. The budget
 ///   is the one that the run was started with: raised later, it changes no plan.
+/// - *What was paid for before* (`score.reuse`) is booked first, at no cost, at most 50,000 items: the model begins with it.
 /// - *Points*: at most 1000 unless set: the best half, the latest quarter, and a random quarter of the rest.
 /// - *Targets*: scores cut from below at the median of the first 32, standardised, and from 3 deviations up only
 ///   logarithmic: differences among bad items and single huge scores do not shape the model.
@@ -108,6 +109,8 @@ pub struct SurrogateUpdate {
     next_fit: usize,
     niche: Niche,
     model: Option<Model>,
+    /// Items that were scored before.
+    known: HashSet<u64>,
     candidates: Vec<u64>,
     /// Columns that were named as giving the score away.
     named: Vec<String>,
@@ -133,6 +136,7 @@ impl Default for SurrogateUpdate {
             next_fit: 0,
             niche: Niche::default(),
             model: None,
+            known: HashSet::new(),
             candidates: Vec::new(),
             named: Vec::new(),
             wide: 1,
@@ -284,7 +288,8 @@ fn widest(queries: usize) -> usize {
 
 impl QueryUpdate for SurrogateUpdate {
     fn k(&self, queries: usize) -> Option<usize> {
-        Some(if self.library.is_some() && !self.candidates.is_empty() { 0 } else { self.reach(queries) })
+        let ranked = self.library.is_some() && self.model.is_some() && !self.candidates.is_empty();
+        Some(if ranked { 0 } else { self.reach(queries) })
     }
 
     fn revisits(&self) -> bool {
@@ -306,6 +311,9 @@ impl QueryUpdate for SurrogateUpdate {
     fn begin(&mut self, start: &Start<'_>) -> Result<()> {
         let (batch, points, features) = (self.batch, self.points, self.features.clone());
         *self = SurrogateUpdate { batch, points, features, planned: start.planned, ..Self::default() };
+        // What is known already costs nothing and makes a random start needless.
+        self.candidates = start.known.iter().copied().take(CANDIDATES).collect();
+        self.known = self.candidates.iter().copied().collect();
         let features = start.database.features(&self.features, start.read)?;
         self.shares = Shares::new(1 + features.views().len());
         if Library::fits(start.database.len(), start.database.dim() + features.width(), self.points) {
@@ -429,7 +437,12 @@ impl Select for SurrogateUpdate {
                 let chosen = model.choose(vectors.view(), batch, &mut step.rng("surrogate sample", 0))?;
                 chosen.into_iter().map(|row| pool[row]).collect()
             }
-            _ => pool.into_iter().take(batch).collect(),
+            _ => {
+                let (known, others): (Vec<u32>, Vec<u32>) =
+                    pool.into_iter().partition(|row| self.known.contains(&ids[*row as usize]));
+                let missing = batch.saturating_sub(known.len());
+                known.into_iter().chain(others.into_iter().take(missing)).collect()
+            }
         };
         bridge::gather(step.results, &chosen)
     }

@@ -1,6 +1,7 @@
 //! An item as the models see it: its embedding, and a view of it for each column that is read.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
@@ -11,7 +12,7 @@ use crate::schema::EMBEDDING;
 /// a length such that the mean squared distance of two items in it is 1.
 #[derive(Clone, Debug)]
 pub(super) struct Views {
-    features: ItemFeatures,
+    features: Arc<ItemFeatures>,
     centre: Array1<f32>,
     scale: f32,
 }
@@ -24,7 +25,7 @@ impl Views {
         let squares = (&embeddings - &centre).mapv(|off| off * off).sum() / embeddings.nrows().max(1) as f64;
         let scale = 1.0 / (2.0 * squares).sqrt();
         let scale = if scale.is_finite() && scale > 0.0 { scale as f32 } else { 1.0 };
-        Views { features, centre: centre.mapv(|value| value as f32), scale }
+        Views { features: Arc::new(features), centre: centre.mapv(|value| value as f32), scale }
     }
 
     /// Components of an item.

@@ -188,3 +188,31 @@ fn scores_are_not_reused_by_position_when_an_attribute_changed() {
     });
     is_refused("a value in place");
 }
+
+#[test]
+fn the_surrogate_begins_with_what_was_paid_for_before() {
+    let folder = libraries();
+    let run_file = |library: &str, more: &str| {
+        let head = format!("seed = 5\n[database]\npath = \"{library}.lance\"\n[stop]\nevaluations = 60\n");
+        let score = format!("[score]\ncommand = [\"python3\", \"score.py\"]\n{more}");
+        std::fs::write(folder.path().join("run.toml"), head + &score).expect("written");
+    };
+    run_file("items", "");
+    uphill_ok(&["search", "run.toml", "--out", "first"], folder.path());
+    let first = results(&folder, "first");
+    assert_eq!((first.height(), asked(&folder)), (60, 60));
+    let best = |frame: &DataFrame| f64s(frame, "score").iter().filter(|score| **score >= 1.8).count();
+
+    for (library, more) in [("items", ""), ("turned", "reuse_key = \"name\"\n")] {
+        run_file(library, &format!("reuse = [\"first\"]\n{more}"));
+        uphill_ok(&["search", "run.toml", "--out", library, "--set", "stop.evaluations=12"], folder.path());
+        assert_eq!(asked(&folder), 12);
+        let all = results(&folder, library);
+        assert_eq!(all.height(), 72, "the sixty and twelve new ones");
+        let start = read(&folder.path().join(library).join("results/iteration=000000/part-0000.parquet"));
+        assert_eq!((start.height(), start.column("evaluation").expect("evaluation").null_count()), (60, 60));
+        // The column `weight` is half of the score, and that is known from the start. 30 items of 300 reach 1.8.
+        let (before, now) = (best(&first), best(&all));
+        assert!(now >= (before + 8).min(30), "{before} of the best before, {now} after twelve more");
+    }
+}
