@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
 pub(crate) use self::lance::library_state;
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions};
-pub(crate) use self::runtime::on_runtime;
+pub(crate) use self::runtime::{on_one_thread, on_runtime};
 use crate::error::{Error, Result};
 
 /// Keys in a dataset's table metadata that `uphill index` writes.

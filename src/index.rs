@@ -1,9 +1,11 @@
 //! Parquet ⇒ Lance dataset + ANN index: streamed, validated, all or nothing.
 
 mod ann;
+mod build;
 mod columns;
 mod content;
 mod files;
+mod learn;
 mod options;
 mod rows;
 mod vectors;
@@ -93,16 +95,16 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
     if let (Some(partitions), Some(progress)) = (partitions, &options.progress) {
         progress(Progress::Building(partitions));
     }
-    on_runtime(async move {
-        let (library_id, state) = (outcome.library_id, library_state(&dataset));
-        let metadata = [(META_METRIC, metric.to_string()), (META_LIBRARY, library_id), (META_STATE, state)];
+    let (library_id, state) = (outcome.library_id, library_state(&dataset));
+    let metadata = [(META_METRIC, metric.to_string()), (META_LIBRARY, library_id), (META_STATE, state)];
+    let dataset = on_runtime(async move {
         dataset.update_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str()))).await?;
-        match index {
-            Some(index) => index.build(&mut dataset, metric, dim).await,
-            None => Ok(()),
-        }
+        Ok::<_, lance::Error>(dataset)
     })?
     .doing(target.display())?;
+    if let Some(index) = index {
+        index.build(dataset, target, metric, outcome.kept, dim)?;
+    }
     let index = index.map_or(IndexKind::None, |index| index.kind);
     Ok(IndexReport { rows: outcome.kept, dim, index, partitions, invalid: outcome.invalid })
 }

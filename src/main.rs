@@ -243,6 +243,10 @@ fn fail(error: &anyhow::Error, interrupted: ExitCode) -> ExitCode {
 }
 
 fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
+    if arguments.index == IndexKind::IvfHnswSq {
+        // What its graphs are depends on which thread comes first.
+        rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
+    }
     let bar = output::progress_bar();
     let shown = bar.clone();
     let options = IndexOptions {

@@ -1,19 +1,6 @@
 //! The ANN index: which kind, how many partitions, how coarse its codes.
 
-use lance::Dataset;
-use lance::index::DatasetIndexExt;
-use lance::index::vector::VectorIndexParams;
-use lance_index::IndexType;
-use lance_index::vector::bq::RQBuildParams;
-use lance_index::vector::hnsw::builder::HnswBuildParams;
-use lance_index::vector::ivf::IvfBuildParams;
-use lance_index::vector::pq::PQBuildParams;
-use lance_index::vector::sq::builder::SQBuildParams;
-use lance_linalg::distance::MetricType;
-
-use crate::database::Metric;
 use crate::error::{Error, Result};
-use crate::schema::EMBEDDING;
 
 /// Below this many rows `auto` builds no index: looking at all of them costs no more, and misses nothing.
 ///
@@ -170,31 +157,4 @@ impl IndexKind {
 /// Whether RaBitQ can hold vectors of so many components.
 fn holds_rq(dim: usize) -> bool {
     dim.is_multiple_of(8)
-}
-
-impl Plan {
-    pub(super) async fn build(self, dataset: &mut Dataset, metric: Metric, dim: usize) -> lance::Result<()> {
-        let metric = match metric {
-            Metric::L2 => MetricType::L2,
-            Metric::Cosine => MetricType::Cosine,
-            Metric::Dot => MetricType::Dot,
-        };
-        let ivf = IvfBuildParams::new(self.partitions);
-        let sq = SQBuildParams::default();
-        let params = match self.kind {
-            IndexKind::IvfSq => VectorIndexParams::with_ivf_sq_params(metric, ivf, sq),
-            IndexKind::IvfPq => {
-                // Two components a code: with four, four candidates for each neighbour are not enough.
-                let codes = if dim.is_multiple_of(2) { dim / 2 } else { dim };
-                VectorIndexParams::with_ivf_pq_params(metric, ivf, PQBuildParams::new(codes, 8))
-            }
-            IndexKind::IvfRq => VectorIndexParams::with_ivf_rq_params(metric, ivf, RQBuildParams::new(3)),
-            IndexKind::IvfHnswSq => {
-                VectorIndexParams::with_ivf_hnsw_sq_params(metric, ivf, HnswBuildParams::default(), sq)
-            }
-            _ => VectorIndexParams::with_ivf_flat_params(metric, ivf),
-        };
-        dataset.create_index(&[EMBEDDING], IndexType::Vector, Some("embedding_idx".into()), &params, true).await?;
-        Ok(())
-    }
 }
