@@ -56,6 +56,8 @@ const HNSW_ROWS_PER_PARTITION: u64 = 1 << 20;
 /// | ivf-rq | 16, 0.983, 15, 9 | 18, 1.000, 55, 71 |
 ///
 /// So `Auto` is `IvfFlat` from [`EXACT_BELOW`] rows on, and `IvfRq` where that gains milliseconds.
+///
+/// The same items and options give the same index, whatever the threads, on processors with the same instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IndexKind {
     /// `None` below [`EXACT_BELOW`] rows, `IvfRq` from [`RQ_FROM`] rows on if it can hold the embeddings, else `IvfFlat`;
@@ -75,7 +77,8 @@ pub enum IndexKind {
     /// Needs a multiple of 8 components.
     IvfRq,
     /// A graph over vectors of one byte a component (HNSW). Lance searches it query by query, so it
-    /// suits few queries.
+    /// suits few queries. It is the same each time only where rayon's threads are one, as in the command: it depends
+    /// on which thread comes first.
     IvfHnswSq,
 }
 

@@ -209,8 +209,8 @@ fn an_index_does_not_depend_on_threads_and_is_the_same_each_time() {
         // More rows than codes are learnt from, and more partitions than are learnt at once.
         (70_000, 16, ["ivf-flat", "l2", "auto"]),
         (70_000, 16, ["ivf-sq", "cosine", "auto"]),
-        (70_000, 16, ["ivf-pq", "cosine", "auto"]),
-        (70_000, 16, ["ivf-pq", "dot", "auto"]),
+        (70_000, 4, ["ivf-pq", "cosine", "auto"]),
+        (70_000, 4, ["ivf-pq", "dot", "auto"]),
         (70_000, 16, ["ivf-rq", "l2", "auto"]),
         (3_000, 16, ["ivf-hnsw-sq", "l2", "2"]),
         // Centroids of more than a million components, which Lance puts into a graph.
