@@ -2,6 +2,7 @@
 
 mod ann;
 mod build;
+mod calibrate;
 mod columns;
 mod content;
 mod files;
@@ -18,11 +19,12 @@ use lance::dataset::{WriteMode, WriteParams};
 use lance::session::Session;
 
 pub use self::ann::{EXACT_BELOW, IndexKind, RQ_FROM};
+use self::calibrate::calibrate;
 pub(crate) use self::files::find_files;
 pub use self::options::{IndexOptions, Progress};
 use self::rows::Rows;
 pub use self::vectors::Invalid;
-use crate::database::{META_LIBRARY, META_METRIC, META_STATE, Metric, library_state, on_runtime};
+use crate::database::{META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, library_state, on_runtime};
 use crate::error::{Doing, Error, Result};
 use crate::folder;
 use crate::untrusted::caught;
@@ -41,6 +43,8 @@ pub struct IndexReport {
     pub index: IndexKind,
     /// IVF partitions, if an index was built.
     pub partitions: Option<usize>,
+    /// What the index finds for how much looking, if one was built.
+    pub recall: Option<RecallTable>,
     /// Rows that were left out.
     pub invalid: Invalid,
 }
@@ -102,9 +106,11 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
         Ok::<_, lance::Error>(dataset)
     })?
     .doing(target.display())?;
+    let mut recall = None;
     if let Some(index) = index {
         index.build(dataset, target, metric, outcome.kept, dim)?;
+        recall = calibrate(target)?;
     }
     let index = index.map_or(IndexKind::None, |index| index.kind);
-    Ok(IndexReport { rows: outcome.kept, dim, index, partitions, invalid: outcome.invalid })
+    Ok(IndexReport { rows: outcome.kept, dim, index, partitions, recall, invalid: outcome.invalid })
 }

@@ -279,6 +279,10 @@ fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
         Some(partitions) => format!("{} with {partitions} partitions", built.index),
     };
     say(format_args!("{}: {} items of {} dimensions, {kind}", arguments.dataset.display(), built.rows, built.dim));
+    for line in built.recall.iter().flat_map(|table| table.to_string().lines().map(str::to_string).collect::<Vec<_>>())
+    {
+        say(line);
+    }
     Ok(())
 }
 
@@ -428,6 +432,11 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
         let identity = database.identity().cloned();
         let Some(identity) = identity else { return Ok(()) };
         let index = identity.index.as_ref();
+        let recall = match (database.recall_table(), json) {
+            (Some(table), true) => serde_json::to_value(table)?,
+            (Some(table), false) => table.to_string().lines().collect::<Vec<_>>().join("; ").into(),
+            (None, _) => serde_json::Value::Null,
+        };
         json!({
             "dataset": path,
             "rows": identity.rows,
@@ -437,6 +446,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "index": index.map_or("none: searches are exact".into(), |index| index.kind.clone()),
             "partitions": index.map(|index| index.partitions),
             "unindexed rows": index.map(|index| index.unindexed_rows),
+            "recall": recall,
             "version": identity.version,
             "ids": identity.ids,
             "library id": identity.library_id,

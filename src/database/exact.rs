@@ -118,12 +118,9 @@ impl<'a> Search<'a> {
         });
     }
 
-    /// The ids of the nearest items of each query, nearest first.
-    pub(super) fn finish(self) -> Vec<Vec<u64>> {
-        self.nearest
-            .into_iter()
-            .map(|heap| heap.into_sorted_vec().into_iter().map(|neighbour| neighbour.db_idx).collect())
-            .collect()
+    /// The nearest items of each query, nearest first.
+    pub(super) fn finish(self) -> Vec<Vec<Neighbour>> {
+        self.nearest.into_iter().map(BinaryHeap::into_sorted_vec).collect()
     }
 }
 

@@ -7,6 +7,7 @@ mod identity;
 mod ids;
 mod library;
 mod open;
+mod recall;
 mod search;
 mod table;
 mod version;
@@ -22,6 +23,7 @@ use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
 pub(crate) use self::library::state as library_state;
 pub use self::open::OpenOptions;
+pub use self::recall::{RecallLevel, RecallTable};
 use self::search::{Candidates, ExactSearch, IndexSearch};
 use self::table::Table;
 use super::exact::Neighbour;
@@ -30,6 +32,9 @@ use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 use crate::untrusted::caught;
+
+/// The recall that searches aim at, unless told.
+pub(crate) const RECALL: f64 = 0.99;
 
 /// A Lance dataset with an embedding column, opened at one version.
 ///
@@ -43,6 +48,7 @@ pub struct LanceDatabase {
     table: Arc<Table>,
     identity: Arc<Identity>,
     uncovered: Arc<Vec<u64>>,
+    measured: Arc<Option<RecallTable>>,
     /// The ids of the items that match the prefilter, once they were asked for.
     matching: Arc<OnceLock<Vec<u64>>>,
     carried: Arc<Carried>,
@@ -51,6 +57,7 @@ pub struct LanceDatabase {
     fits: bool,
     columns: Vec<String>,
     k: usize,
+    recall: f64,
     nprobes: Option<usize>,
     exact: bool,
     prefilter: Option<String>,
@@ -78,12 +85,14 @@ impl LanceDatabase {
             table: Arc::new(opened.table),
             identity: Arc::new(opened.identity),
             uncovered: Arc::new(opened.uncovered),
+            measured: Arc::new(opened.recall),
             matching: Arc::default(),
             carried: Arc::default(),
             held: Arc::default(),
             fits: bytes <= options.index_cache_bytes,
             columns: opened.attributes,
             k: 10,
+            recall: RECALL,
             nprobes: None,
             exact: false,
             prefilter: None,
@@ -107,8 +116,22 @@ impl LanceDatabase {
         self
     }
 
-    /// Index partitions to look into per query. More is slower and misses less; the
-    /// default is a sixteenth of them, and at least 16. A query that asks for many neighbours
+    /// The share of its nearest items that a query is to find in the mean (default 0.99); 1 looks at every item.
+    ///
+    /// How much of the index that takes is what `uphill index` measured ([`LanceDatabase::recall_table`]), with queries
+    /// like those of a search. Where it did not, see [`LanceDatabase::nprobes`].
+    pub fn recall(mut self, recall: f64) -> Self {
+        self.recall = recall;
+        self
+    }
+
+    /// What `uphill index` measured of the index that is open, if it did.
+    pub fn recall_table(&self) -> Option<&RecallTable> {
+        self.measured.as_ref().as_ref()
+    }
+
+    /// Index partitions to look into per query, whatever recall that gives. More is slower and misses less; where no
+    /// recall was measured, the default is a sixteenth of them, and at least 16. A query that asks for many neighbours
     /// looks into as many partitions as hold about twice as many items.
     ///
     /// Measured with the 20,000 molecules of this repository (`cargo bench --bench index -- nprobes`):
@@ -192,7 +215,7 @@ impl LanceDatabase {
 
     fn exact_search(&self) -> ExactSearch<'_> {
         // Beside an index that is in memory, looking at every row is the exception.
-        let is_exact = self.exact || self.identity.index.is_none();
+        let is_exact = self.exact || self.recall >= 1.0 || self.identity.index.is_none();
         let held = (is_exact && self.fits).then_some(&*self.held);
         let prefilter = self.prefilter.as_deref();
         ExactSearch { table: &self.table, held, metric: self.identity.metric, prefilter }
@@ -200,9 +223,25 @@ impl LanceDatabase {
 
     /// The search through the index, where there is one and it is to be used.
     fn index_search(&self) -> Option<IndexSearch<'_>> {
-        let index = self.identity.index.as_ref().filter(|_| !self.exact)?;
+        let index =
+            self.identity.index.as_ref().filter(|_| !self.exact && (self.recall < 1.0 || self.nprobes.is_some()))?;
         let (exact, rows) = (self.exact_search(), self.identity.rows as usize);
-        Some(IndexSearch { exact, index, uncovered: &self.uncovered, rows, nprobes: self.nprobes })
+        let measured = self.measured.as_ref().as_ref();
+        let (nprobes, recall) = (self.nprobes, self.recall);
+        Some(IndexSearch { exact, index, uncovered: &self.uncovered, rows, nprobes, recall, measured })
+    }
+
+    /// The `k` nearest rows of each query, and how far they are, by a look at every row.
+    pub(crate) fn nearest_of_all(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<(u64, f32)>>> {
+        let found = self.guarded(|| self.exact_search().neighbours(queries, k, None, None))?;
+        let pair = |neighbour: Neighbour| (neighbour.db_idx, neighbour.distance);
+        Ok(found.into_iter().map(|neighbours| neighbours.into_iter().map(pair).collect()).collect())
+    }
+
+    /// The rows that the index holds for the nearest of so many of its partitions, nearest first; none without one.
+    pub(crate) fn ask_index(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Candidates> {
+        let Some(search) = self.index_search() else { return Ok(vec![Vec::new(); queries.nrows()]) };
+        self.guarded(|| search.ask(queries, nprobes, fetch))
     }
 
     /// What is asked of Lance: panics and errors name the dataset.

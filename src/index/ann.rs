@@ -57,6 +57,8 @@ const HNSW_ROWS_PER_PARTITION: u64 = 1 << 20;
 ///
 /// So `Auto` is `IvfFlat` from [`EXACT_BELOW`] rows on, and `IvfRq` where that gains milliseconds.
 ///
+/// (`Auto` does not measure which kind finds a recall at the least cost: that would take a build of each.)
+///
 /// The same items and options give the same index, whatever the threads, on processors with the same instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IndexKind {

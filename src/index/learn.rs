@@ -50,6 +50,36 @@ pub(super) fn sample_rows(partitions: usize, has_codes: bool) -> usize {
     partitions.saturating_mul(ROWS_PER_PARTITION).max(for_codes)
 }
 
+/// So many random rows of all, or all if there are not more, in random order and one after the other.
+pub(super) async fn draw(
+    dataset: &Dataset,
+    rows: usize,
+    dim: usize,
+    wanted: usize,
+    seed: u64,
+) -> lance::Result<Vec<f32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // Where each row goes; they are fetched in the order they have in the files.
+    let drawn = rand::seq::index::sample(&mut rng, rows, wanted.min(rows));
+    let mut drawn: Vec<(u64, usize)> = drawn.into_iter().map(|row| row as u64).zip(0..).collect();
+    drawn.sort_unstable();
+    let projection = || ProjectionRequest::from_columns([EMBEDDING], dataset.schema());
+    let mut fetches = stream::iter(drawn.chunks(FETCH_ROWS).map(<[_]>::to_vec))
+        .map(|chunk| async move {
+            let rows: Vec<u64> = chunk.iter().map(|(row, _)| *row).collect();
+            Ok::<_, lance::Error>((chunk, dataset.take(&rows, projection()).await?))
+        })
+        .buffered(FETCHES);
+    let mut values = vec![0.0; drawn.len() * dim];
+    while let Some((chunk, batch)) = fetches.try_next().await? {
+        let fetched = batch.column(0).as_fixed_size_list().values().as_primitive::<Float32Type>().values();
+        for ((_, to), vector) in chunk.iter().zip(fetched.chunks_exact(dim)) {
+            values[to * dim..(to + 1) * dim].copy_from_slice(vector);
+        }
+    }
+    Ok(values)
+}
+
 /// Rows of the library in random order, under cosine of length 1.
 pub(super) struct Sample {
     vectors: FixedSizeListArray,
@@ -66,27 +96,7 @@ impl Sample {
         wanted: usize,
         metric: MetricType,
     ) -> lance::Result<Self> {
-        let mut rng = ChaCha8Rng::seed_from_u64(SEED);
-        // Where each row goes; they are fetched in the order they have in the files.
-        let drawn = rand::seq::index::sample(&mut rng, rows, wanted.min(rows));
-        let mut drawn: Vec<(u64, usize)> = drawn.into_iter().map(|row| row as u64).zip(0..).collect();
-        drawn.sort_unstable();
-        let projection = || ProjectionRequest::from_columns([EMBEDDING], dataset.schema());
-        let mut fetches = stream::iter(drawn.chunks(FETCH_ROWS).map(<[_]>::to_vec))
-            .map(|chunk| async move {
-                let rows: Vec<u64> = chunk.iter().map(|(row, _)| *row).collect();
-                Ok::<_, lance::Error>((chunk, dataset.take(&rows, projection()).await?))
-            })
-            .buffered(FETCHES);
-        let mut values = vec![0.0; drawn.len() * dim];
-        while let Some((chunk, batch)) = fetches.try_next().await? {
-            let fetched = batch.column(0).as_fixed_size_list().values().as_primitive::<Float32Type>().values();
-            for ((_, to), vector) in chunk.iter().zip(fetched.chunks_exact(dim)) {
-                values[to * dim..(to + 1) * dim].copy_from_slice(vector);
-            }
-        }
-        drop(fetches);
-        let vectors = list(values, dim);
+        let vectors = list(draw(dataset, rows, dim, wanted, SEED).await?, dim);
         if metric != MetricType::Cosine {
             return Ok(Sample { vectors, metric });
         }

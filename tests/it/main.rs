@@ -26,6 +26,7 @@ mod pinned;
 mod printing;
 mod python;
 mod readers;
+mod recall;
 mod remove;
 mod reuse;
 mod runs;
