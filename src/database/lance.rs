@@ -36,6 +36,10 @@ use crate::untrusted::caught;
 /// The recall that searches aim at, unless told.
 pub(crate) const RECALL: f64 = 0.99;
 
+/// Where no more items match a prefilter they are held in memory and looked at, all of them: an index would have to be
+/// asked for ever more until so few are found in it.
+const FEW: usize = 20_000;
+
 /// A Lance dataset with an embedding column, opened at one version.
 ///
 /// Searches through the index if there is one that fits (`nprobes` partitions of it,
@@ -156,7 +160,8 @@ impl LanceDatabase {
         self
     }
 
-    /// Only items that match this SQL expression (DataFusion's SQL) can be found.
+    /// Only items that match this SQL expression (DataFusion's SQL) can be found. Where they are 20,000 at most, all of
+    /// them are looked at, and held in memory.
     pub fn prefilter(mut self, sql: impl Into<String>) -> Self {
         self.prefilter = Some(sql.into());
         self.matching = Arc::default();
@@ -225,15 +230,16 @@ impl LanceDatabase {
     fn index_search(&self) -> Option<IndexSearch<'_>> {
         let index =
             self.identity.index.as_ref().filter(|_| !self.exact && (self.recall < 1.0 || self.nprobes.is_some()))?;
-        let (exact, rows) = (self.exact_search(), self.identity.rows as usize);
+        let (exact, all) = (self.exact_search(), self.identity.rows as usize);
+        let rows = self.matching.get().map_or(all, Vec::len);
         let measured = self.measured.as_ref().as_ref();
         let (nprobes, recall) = (self.nprobes, self.recall);
-        Some(IndexSearch { exact, index, uncovered: &self.uncovered, rows, nprobes, recall, measured })
+        Some(IndexSearch { exact, index, uncovered: &self.uncovered, all, rows, nprobes, recall, measured })
     }
 
     /// The `k` nearest rows of each query, and how far they are, by a look at every row.
     pub(crate) fn nearest_of_all(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<(u64, f32)>>> {
-        let found = self.guarded(|| self.exact_search().neighbours(queries, k, None, None))?;
+        let found = self.guarded(|| self.exact_search().neighbours(queries, k, &|_| false, None))?;
         let pair = |neighbour: Neighbour| (neighbour.db_idx, neighbour.distance);
         Ok(found.into_iter().map(|neighbours| neighbours.into_iter().map(pair).collect()).collect())
     }
@@ -242,6 +248,15 @@ impl LanceDatabase {
     pub(crate) fn ask_index(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Candidates> {
         let Some(search) = self.index_search() else { return Ok(vec![Vec::new(); queries.nrows()]) };
         self.guarded(|| search.ask(queries, nprobes, fetch))
+    }
+
+    /// The ids of the items that match the prefilter, ascending.
+    fn matching(&self) -> Result<&[u64]> {
+        if let Some(ids) = self.matching.get() {
+            return Ok(ids);
+        }
+        let ids = self.table.ids(self.prefilter.as_deref())?;
+        Ok(self.matching.get_or_init(|| ids))
     }
 
     /// What is asked of Lance: panics and errors name the dataset.
@@ -258,14 +273,23 @@ impl LanceDatabase {
         schema::check_queries(queries, self.identity.dim)?;
         let query_idx = schema::u32s(queries, QUERY_IDX)?;
         let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|component| component as f32);
-        let exclude = request.exclude.filter(|ids| !ids.is_empty()).map(|ids| self.table.ids.rows_of(ids));
+        let exclude = request.exclude.filter(|ids| !ids.is_empty());
+        let left_out = |row: u64| exclude.is_some_and(|ids| self.table.ids.holds(ids, row));
+        let few = self.prefilter.is_some() && self.uses_index() && self.matching()?.len() <= FEW;
         let candidates = match self.index_search() {
             _ if query_idx.is_empty() => {
                 self.table.check_prefilter(self.prefilter.as_deref())?;
                 Vec::new()
             }
-            Some(index) => index.nearest(vectors.view(), k, exclude.as_ref())?,
-            None => self.exact_search().nearest(vectors.view(), k, exclude.as_ref(), None)?,
+            Some(_) if few => {
+                let exact = ExactSearch { held: Some(&self.held), ..self.exact_search() };
+                exact.nearest(vectors.view(), k, &left_out, None)?
+            }
+            Some(index) => {
+                let wanted = if exclude.is_some() { k.saturating_mul(2) } else { k };
+                index.nearest(vectors.view(), k, wanted, &left_out)?
+            }
+            None => self.exact_search().nearest(vectors.view(), k, &left_out, None)?,
         };
         self.rank(&query_idx, vectors.view(), &candidates, k)
     }
@@ -351,13 +375,7 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
-        let all = match self.matching.get() {
-            Some(all) => all,
-            None => {
-                let all = self.guarded(|| self.table.ids(self.prefilter.as_deref()))?;
-                self.matching.get_or_init(|| all)
-            }
-        };
+        let all = self.guarded(|| self.matching())?;
         let picked = rand::seq::index::sample(rng, all.len(), n.min(all.len()));
         let mut picked: Vec<u64> = picked.into_iter().map(|position| all[position]).collect();
         picked.sort_unstable();

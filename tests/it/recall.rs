@@ -47,8 +47,9 @@ fn recall(database: &LanceDatabase, queries: &Array2<f32>, nearest: &[Vec<u64>],
     let found = database.query(&frame, Request { k: Some(k), ..Default::default() }).expect("results");
     let mut hits = vec![0.0; queries.nrows()];
     for (query, id) in u32s(&found, "query_idx").into_iter().zip(u64s(&found, "db_idx")) {
-        hits[query as usize] += if nearest[query as usize][..k].contains(&id) { 1.0 / k as f64 } else { 0.0 };
+        hits[query as usize] += f64::from(u8::from(nearest[query as usize][..k].contains(&id)));
     }
+    hits.iter_mut().for_each(|hits| *hits /= k as f64);
     let n = hits.len() as f64;
     let mean = hits.iter().sum::<f64>() / n;
     let variance = hits.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / (n - 1.0);

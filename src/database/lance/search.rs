@@ -2,8 +2,6 @@
 //!
 //! Both give candidates as row ids; their distances are measured by the caller.
 
-use std::collections::HashSet;
-
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, UInt64Type};
 use lance::dataset::scanner::Scanner;
@@ -14,7 +12,7 @@ use super::held::Held;
 use super::identity::IndexInfo;
 use super::recall::{Effort, RecallTable};
 use super::table::Table;
-use crate::database::exact::{Neighbour, Search};
+use crate::database::exact::{LeftOut, Neighbour, Search};
 use crate::database::runtime::on_runtime;
 use crate::database::{Metric, Visit};
 use crate::error::{Doing, Error, Result};
@@ -25,6 +23,9 @@ const QUERIES_PER_CALL: usize = 1024;
 /// Candidates taken from an index of codes for each neighbour asked for, where nothing was measured. Codes order them
 /// only roughly; all of them are then measured from their embeddings.
 const OVERFETCH: usize = 4;
+
+/// How many times as much is asked for where too much of it was left out.
+const MORE: usize = 4;
 
 /// Candidates of each query, as row ids.
 pub(crate) type Candidates = Vec<Vec<u64>>;
@@ -44,10 +45,10 @@ impl ExactSearch<'_> {
         &self,
         queries: ArrayView2<'_, f32>,
         k: usize,
-        exclude: Option<&HashSet<u64>>,
+        left_out: &LeftOut<'_>,
         fragments: Option<&[u64]>,
     ) -> Result<Candidates> {
-        let found = self.neighbours(queries, k, exclude, fragments)?;
+        let found = self.neighbours(queries, k, left_out, fragments)?;
         Ok(found.into_iter().map(|nearest| nearest.into_iter().map(|neighbour| neighbour.db_idx).collect()).collect())
     }
 
@@ -56,10 +57,10 @@ impl ExactSearch<'_> {
         &self,
         queries: ArrayView2<'_, f32>,
         k: usize,
-        exclude: Option<&HashSet<u64>>,
+        left_out: &LeftOut<'_>,
         fragments: Option<&[u64]>,
     ) -> Result<Vec<Vec<Neighbour>>> {
-        let mut search = Search::new(queries, self.metric, k, exclude);
+        let mut search = Search::new(queries, self.metric, k, left_out);
         let mut look = |rows: &[u64], items: ArrayView2<'_, f32>| {
             search.block(rows, items);
             Ok(())
@@ -88,6 +89,8 @@ pub(super) struct IndexSearch<'a> {
     /// Fragments that the index does not cover.
     pub(super) uncovered: &'a [u64],
     /// Rows of the library.
+    pub(super) all: usize,
+    /// Those that match the prefilter.
     pub(super) rows: usize,
     pub(super) nprobes: Option<usize>,
     /// What is aimed at where `nprobes` is not set.
@@ -96,45 +99,42 @@ pub(super) struct IndexSearch<'a> {
 }
 
 impl IndexSearch<'_> {
-    /// Candidates for the `k` rows nearest to each query, those to leave out left out: asks for
-    /// more until each query has `k`, which ends at the latest with a look at every row.
+    /// Candidates for the `k` rows nearest to each query, those to leave out left out: asks as for `wanted`, then for
+    /// more until each query has enough, which ends at the latest with a look at every row.
     pub(super) fn nearest(
         &self,
         queries: ArrayView2<'_, f32>,
         k: usize,
-        exclude: Option<&HashSet<u64>>,
+        mut wanted: usize,
+        left_out: &LeftOut<'_>,
     ) -> Result<Candidates> {
         let mut found: Candidates = vec![Vec::new(); queries.nrows()];
         let mut open: Vec<usize> = (0..queries.nrows()).collect();
-        let is_left_out = |row: &u64| exclude.is_some_and(|exclude| exclude.contains(row));
-        // Even where nothing is left out the partitions looked into may hold too few.
-        let mut wanted = if exclude.is_some() { k.saturating_mul(2) } else { k };
         while !open.is_empty() {
-            let candidates = self.candidates(queries.select(Axis(0), &open).view(), wanted)?;
+            let of_open = queries.select(Axis(0), &open);
+            let (nprobes, fetch) = self.effort(wanted);
+            if fetch >= self.rows {
+                let nearest = self.exact.nearest(of_open.view(), k, left_out, None)?;
+                open.drain(..).zip(nearest).for_each(|(query, nearest)| found[query] = nearest);
+                break;
+            }
+            let mut candidates = self.ask(of_open.view(), nprobes, fetch)?;
+            if !self.uncovered.is_empty() {
+                let extra = self.exact.nearest(of_open.view(), k, left_out, Some(self.uncovered))?;
+                candidates.iter_mut().zip(extra).for_each(|(rows, extra)| rows.extend(extra));
+            }
             let mut still = Vec::new();
-            for (query, candidates) in open.into_iter().zip(candidates) {
-                found[query] = candidates.into_iter().filter(|row| !is_left_out(row)).collect();
-                if found[query].len() < k && wanted < self.rows {
+            for (query, mut candidates) in open.into_iter().zip(candidates) {
+                candidates.retain(|row| !left_out(*row));
+                // Even where nothing is left out the partitions looked into may hold too few.
+                if candidates.len() < k {
                     still.push(query);
                 }
+                found[query] = candidates;
             }
-            (open, wanted) = (still, wanted.saturating_mul(4));
+            (open, wanted) = (still, wanted.saturating_mul(MORE));
         }
         Ok(found)
-    }
-
-    /// At least `k` rows near each query, if there are as many.
-    fn candidates(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Candidates> {
-        let (nprobes, fetch) = self.effort(k);
-        if fetch >= self.rows {
-            return self.exact.nearest(queries, k, None, None);
-        }
-        let mut rows = self.ask(queries, nprobes, fetch)?;
-        if !self.uncovered.is_empty() {
-            let extra = self.exact.nearest(queries, k, None, Some(self.uncovered))?;
-            rows.iter_mut().zip(extra).for_each(|(rows, extra)| rows.extend(extra));
-        }
-        Ok(rows)
     }
 
     /// The rows that so many partitions hold for each query, nearest first.
@@ -158,7 +158,13 @@ impl IndexSearch<'_> {
     /// for the recall, or as were asked for; and enough to hold about twice what is fetched.
     fn effort(&self, k: usize) -> (usize, usize) {
         let partitions = self.index.partitions.max(1);
-        let measured = self.measured.filter(|_| self.nprobes.is_none()).and_then(|table| table.effort(self.recall, k));
+        // The k nearest that match a prefilter are as far as more are of all.
+        let of_all = k.saturating_mul(self.all) / self.rows.max(1);
+        let measured = self.measured.filter(|_| self.nprobes.is_none());
+        let measured = measured.and_then(|table| {
+            let Effort { nprobes, .. } = table.effort(self.recall, of_all)?;
+            Some(Effort { nprobes, ..table.effort(self.recall, k)? })
+        });
         let effort = measured.unwrap_or_else(|| Effort {
             nprobes: self.nprobes.unwrap_or_else(|| (partitions / 16).max(16)),
             overfetch: if self.index.has_codes() { OVERFETCH } else { 1 },
