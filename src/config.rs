@@ -73,7 +73,9 @@ pub struct DatabaseConfig {
     /// Neighbours per query.
     #[serde(default = "ten")]
     pub k: usize,
-    /// Index partitions to look into per query.
+    /// The share of its nearest items that a query is to find in the mean (0.99, if nothing is said); 1 looks at all.
+    pub recall: Option<f64>,
+    /// Index partitions to look into per query, whatever recall that gives.
     pub nprobes: Option<usize>,
     /// Looks at every item, whatever the index.
     #[serde(default)]
@@ -261,6 +263,13 @@ impl Config {
         let mut database = LanceDatabase::open_with(&config.path, &options)?.k(config.k).exact(config.exact);
         if let Some(columns) = &config.columns {
             database = database.columns(columns)?;
+        }
+        if let Some(recall) = config.recall {
+            if !(recall > 0.0 && recall <= 1.0) {
+                let expected = "expected a share above 0, and 1 at most";
+                return Err(Error::Config(format!("database.recall: {expected}, found {recall}")));
+            }
+            database = database.recall(recall);
         }
         if let Some(nprobes) = config.nprobes {
             database = database.nprobes(nprobes);

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
 pub(crate) use self::lance::library_state;
-pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions};
-pub(crate) use self::runtime::on_runtime;
+pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions, RecallLevel, RecallTable};
+pub(crate) use self::runtime::{on_one_thread, on_runtime};
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::schema::DB_IDX;
@@ -24,6 +24,7 @@ use crate::schema::DB_IDX;
 pub(crate) const META_METRIC: &str = "uphill.metric";
 pub(crate) const META_LIBRARY: &str = "uphill.library_id";
 pub(crate) const META_STATE: &str = "uphill.library_state";
+pub(crate) const META_RECALL: &str = "uphill.recall";
 
 /// How near two embeddings are. Smaller is nearer under every metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,12 @@
 //! Parquet ⇒ Lance dataset + ANN index: streamed, validated, all or nothing.
 
 mod ann;
+mod build;
+mod calibrate;
 mod columns;
 mod content;
 mod files;
+mod learn;
 mod options;
 mod rows;
 mod vectors;
@@ -16,11 +19,14 @@ use lance::dataset::{WriteMode, WriteParams};
 use lance::session::Session;
 
 pub use self::ann::{EXACT_BELOW, IndexKind, RQ_FROM};
+use self::calibrate::calibrate;
 pub(crate) use self::files::find_files;
 pub use self::options::{IndexOptions, Progress};
 use self::rows::Rows;
 pub use self::vectors::Invalid;
-use crate::database::{LanceDatabase, META_LIBRARY, META_METRIC, META_STATE, Metric, library_state, on_runtime};
+use crate::database::{
+    LanceDatabase, META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, library_state, on_runtime,
+};
 use crate::error::{Doing, Error, Result};
 use crate::folder;
 use crate::untrusted::caught;
@@ -39,6 +45,8 @@ pub struct IndexReport {
     pub index: IndexKind,
     /// IVF partitions, if an index was built.
     pub partitions: Option<usize>,
+    /// What the index finds for how much looking, if one was built.
+    pub recall: Option<RecallTable>,
     /// Rows that were left out.
     pub invalid: Invalid,
 }
@@ -93,17 +101,19 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
     if let (Some(partitions), Some(progress)) = (partitions, &options.progress) {
         progress(Progress::Building(partitions));
     }
-    on_runtime(async move {
-        let (library_id, state) = (outcome.library_id, library_state(&dataset));
-        let metadata = [(META_METRIC, metric.to_string()), (META_LIBRARY, library_id), (META_STATE, state)];
+    let (library_id, state) = (outcome.library_id, library_state(&dataset));
+    let metadata = [(META_METRIC, metric.to_string()), (META_LIBRARY, library_id), (META_STATE, state)];
+    let dataset = on_runtime(async move {
         dataset.update_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str()))).await?;
-        match index {
-            Some(index) => index.build(&mut dataset, metric, dim).await,
-            None => Ok(()),
-        }
+        Ok::<_, lance::Error>(dataset)
     })?
     .doing(target.display())?;
+    let mut recall = None;
+    if let Some(index) = index {
+        index.build(dataset, target, metric, outcome.kept, dim)?;
+        recall = calibrate(target)?;
+    }
     LanceDatabase::open(target.to_string_lossy())?.make_features()?;
     let index = index.map_or(IndexKind::None, |index| index.kind);
-    Ok(IndexReport { rows: outcome.kept, dim, index, partitions, invalid: outcome.invalid })
+    Ok(IndexReport { rows: outcome.kept, dim, index, partitions, recall, invalid: outcome.invalid })
 }

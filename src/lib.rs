@@ -96,8 +96,8 @@ pub use config::{
     RestartConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
 };
 pub use database::{
-    Gradient, GradientColumn, GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, Request,
-    VectorDatabase, Visit, with_gradients,
+    Gradient, GradientColumn, GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, RecallLevel,
+    RecallTable, Request, VectorDatabase, Visit, with_gradients,
 };
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Truth, evaluate};

@@ -243,6 +243,10 @@ fn fail(error: &anyhow::Error, interrupted: ExitCode) -> ExitCode {
 }
 
 fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
+    if arguments.index == IndexKind::IvfHnswSq {
+        // What its graphs are depends on which thread comes first.
+        rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
+    }
     let bar = output::progress_bar();
     let shown = bar.clone();
     let options = IndexOptions {
@@ -275,6 +279,10 @@ fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
         Some(partitions) => format!("{} with {partitions} partitions", built.index),
     };
     say(format_args!("{}: {} items of {} dimensions, {kind}", arguments.dataset.display(), built.rows, built.dim));
+    for line in built.recall.iter().flat_map(|table| table.to_string().lines().map(str::to_string).collect::<Vec<_>>())
+    {
+        say(line);
+    }
     Ok(())
 }
 
@@ -430,6 +438,11 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
         let identity = database.identity().cloned();
         let Some(identity) = identity else { return Ok(()) };
         let index = identity.index.as_ref();
+        let recall = match (database.recall_table(), json) {
+            (Some(table), true) => serde_json::to_value(table)?,
+            (Some(table), false) => table.to_string().lines().collect::<Vec<_>>().join("; ").into(),
+            (None, _) => serde_json::Value::Null,
+        };
         json!({
             "dataset": path,
             "rows": identity.rows,
@@ -439,6 +452,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "index": index.map_or("none: searches are exact".into(), |index| index.kind.clone()),
             "partitions": index.map(|index| index.partitions),
             "unindexed rows": index.map(|index| index.unindexed_rows),
+            "recall": recall,
             "version": identity.version,
             "ids": identity.ids,
             "library id": identity.library_id,

@@ -7,7 +7,7 @@
 //! same as that of measuring everything: ordered by (distance, db_idx), with
 //! duplicates and near-zero distances right, whatever the block size or thread count.
 
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::BinaryHeap;
 
 use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
@@ -41,26 +41,24 @@ impl PartialOrd for Neighbour {
     }
 }
 
+/// Whether an item may not be among the nearest.
+pub(super) type LeftOut<'a> = dyn Fn(u64) -> bool + Sync + 'a;
+
 /// The nearest `k` items of each query, over all blocks shown to [`Search::block`].
 pub(super) struct Search<'a> {
     queries: ArrayView2<'a, f32>,
     norms: Vec<f32>,
     metric: Metric,
     k: usize,
-    exclude: Option<&'a HashSet<u64>>,
+    left_out: &'a LeftOut<'a>,
     nearest: Vec<BinaryHeap<Neighbour>>,
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(
-        queries: ArrayView2<'a, f32>,
-        metric: Metric,
-        k: usize,
-        exclude: Option<&'a HashSet<u64>>,
-    ) -> Self {
+    pub(super) fn new(queries: ArrayView2<'a, f32>, metric: Metric, k: usize, left_out: &'a LeftOut<'a>) -> Self {
         let norms = squared_norms(queries);
         let nearest = vec![BinaryHeap::new(); queries.nrows()];
-        Search { queries, norms, metric, k, exclude, nearest }
+        Search { queries, norms, metric, k, left_out, nearest }
     }
 
     /// Shows a block of the library. Items with NaN or infinite components, and zero
@@ -71,7 +69,7 @@ impl<'a> Search<'a> {
             sizes.iter_mut().for_each(|size| *size = size.sqrt());
         }
         let rounding = (items.ncols() as f64 + 8.0) * f64::from(f32::EPSILON);
-        let (metric, k, exclude) = (self.metric, self.k, self.exclude);
+        let (metric, k, left_out) = (self.metric, self.k, self.left_out);
         let (all_queries, all_norms) = (self.queries, &self.norms);
         self.nearest.par_chunks_mut(QUERY_BLOCK).enumerate().for_each(|(block, nearest)| {
             let range = block * QUERY_BLOCK..block * QUERY_BLOCK + nearest.len();
@@ -93,9 +91,7 @@ impl<'a> Search<'a> {
                         continue;
                     }
                     for row in rows {
-                        if !sieve.passes(products[row], sizes[row])
-                            || exclude.is_some_and(|exclude| exclude.contains(&db_idx[row]))
-                        {
+                        if !sieve.passes(products[row], sizes[row]) || left_out(db_idx[row]) {
                             continue;
                         }
                         let item = items.row(row);
@@ -118,12 +114,9 @@ impl<'a> Search<'a> {
         });
     }
 
-    /// The ids of the nearest items of each query, nearest first.
-    pub(super) fn finish(self) -> Vec<Vec<u64>> {
-        self.nearest
-            .into_iter()
-            .map(|heap| heap.into_sorted_vec().into_iter().map(|neighbour| neighbour.db_idx).collect())
-            .collect()
+    /// The nearest items of each query, nearest first.
+    pub(super) fn finish(self) -> Vec<Vec<Neighbour>> {
+        self.nearest.into_iter().map(BinaryHeap::into_sorted_vec).collect()
     }
 }
 

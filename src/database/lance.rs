@@ -8,6 +8,7 @@ mod identity;
 mod ids;
 mod library;
 mod open;
+mod recall;
 mod search;
 mod table;
 mod version;
@@ -23,6 +24,7 @@ use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
 pub(crate) use self::library::state as library_state;
 pub use self::open::OpenOptions;
+pub use self::recall::{RecallLevel, RecallTable};
 use self::search::{Candidates, ExactSearch, IndexSearch};
 use self::table::Table;
 use super::exact::Neighbour;
@@ -32,6 +34,13 @@ use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 use crate::untrusted::caught;
+
+/// The recall that searches aim at, unless told.
+pub(crate) const RECALL: f64 = 0.99;
+
+/// Where no more items match a prefilter they are held in memory and looked at, all of them: an index would have to be
+/// asked for ever more until so few are found in it.
+const FEW: usize = 20_000;
 
 /// A Lance dataset with an embedding column, opened at one version.
 ///
@@ -45,6 +54,7 @@ pub struct LanceDatabase {
     table: Arc<Table>,
     identity: Arc<Identity>,
     uncovered: Arc<Vec<u64>>,
+    measured: Arc<Option<RecallTable>>,
     /// The ids of the items that match the prefilter, once they were asked for.
     matching: Arc<OnceLock<Vec<u64>>>,
     carried: Arc<Carried>,
@@ -53,6 +63,7 @@ pub struct LanceDatabase {
     fits: bool,
     columns: Vec<String>,
     k: usize,
+    recall: f64,
     nprobes: Option<usize>,
     exact: bool,
     prefilter: Option<String>,
@@ -80,12 +91,14 @@ impl LanceDatabase {
             table: Arc::new(opened.table),
             identity: Arc::new(opened.identity),
             uncovered: Arc::new(opened.uncovered),
+            measured: Arc::new(opened.recall),
             matching: Arc::default(),
             carried: Arc::default(),
             held: Arc::default(),
             fits: bytes <= options.index_cache_bytes,
             columns: opened.attributes,
             k: 10,
+            recall: RECALL,
             nprobes: None,
             exact: false,
             prefilter: None,
@@ -117,8 +130,22 @@ impl LanceDatabase {
         self
     }
 
-    /// Index partitions to look into per query. More is slower and misses less; the
-    /// default is a sixteenth of them, and at least 16. A query that asks for many neighbours
+    /// The share of its nearest items that a query is to find in the mean (default 0.99); 1 looks at every item.
+    ///
+    /// How much of the index that takes is what `uphill index` measured ([`LanceDatabase::recall_table`]), with queries
+    /// like those of a search. Where it did not, see [`LanceDatabase::nprobes`].
+    pub fn recall(mut self, recall: f64) -> Self {
+        self.recall = recall;
+        self
+    }
+
+    /// What `uphill index` measured of the index that is open, if it did.
+    pub fn recall_table(&self) -> Option<&RecallTable> {
+        self.measured.as_ref().as_ref()
+    }
+
+    /// Index partitions to look into per query, whatever recall that gives. More is slower and misses less; where no
+    /// recall was measured, the default is a sixteenth of them, and at least 16. A query that asks for many neighbours
     /// looks into as many partitions as hold about twice as many items.
     ///
     /// Measured with the 20,000 molecules of this repository (`cargo bench --bench index -- nprobes`):
@@ -143,7 +170,8 @@ impl LanceDatabase {
         self
     }
 
-    /// Only items that match this SQL expression (DataFusion's SQL) can be found.
+    /// Only items that match this SQL expression (DataFusion's SQL) can be found. Where they are 20,000 at most, all of
+    /// them are looked at, and held in memory.
     pub fn prefilter(mut self, sql: impl Into<String>) -> Self {
         self.prefilter = Some(sql.into());
         self.matching = Arc::default();
@@ -202,7 +230,7 @@ impl LanceDatabase {
 
     fn exact_search(&self) -> ExactSearch<'_> {
         // Beside an index that is in memory, looking at every row is the exception.
-        let is_exact = self.exact || self.identity.index.is_none();
+        let is_exact = self.exact || self.recall >= 1.0 || self.identity.index.is_none();
         let held = (is_exact && self.fits).then_some(&*self.held);
         let prefilter = self.prefilter.as_deref();
         ExactSearch { table: &self.table, held, metric: self.identity.metric, prefilter }
@@ -210,18 +238,35 @@ impl LanceDatabase {
 
     /// The search through the index, where there is one and it is to be used.
     fn index_search(&self) -> Option<IndexSearch<'_>> {
-        let index = self.identity.index.as_ref().filter(|_| !self.exact)?;
-        let (exact, rows) = (self.exact_search(), self.identity.rows as usize);
-        Some(IndexSearch { exact, index, uncovered: &self.uncovered, rows, nprobes: self.nprobes })
+        let index =
+            self.identity.index.as_ref().filter(|_| !self.exact && (self.recall < 1.0 || self.nprobes.is_some()))?;
+        let (exact, all) = (self.exact_search(), self.identity.rows as usize);
+        let rows = self.matching.get().map_or(all, Vec::len);
+        let measured = self.measured.as_ref().as_ref();
+        let (nprobes, recall) = (self.nprobes, self.recall);
+        Some(IndexSearch { exact, index, uncovered: &self.uncovered, all, rows, nprobes, recall, measured })
+    }
+
+    /// The `k` nearest rows of each query, and how far they are, by a look at every row.
+    pub(crate) fn nearest_of_all(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<(u64, f32)>>> {
+        let found = self.guarded(|| self.exact_search().neighbours(queries, k, &|_| false, None))?;
+        let pair = |neighbour: Neighbour| (neighbour.db_idx, neighbour.distance);
+        Ok(found.into_iter().map(|neighbours| neighbours.into_iter().map(pair).collect()).collect())
+    }
+
+    /// The rows that the index holds for the nearest of so many of its partitions, nearest first; none without one.
+    pub(crate) fn ask_index(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Candidates> {
+        let Some(search) = self.index_search() else { return Ok(vec![Vec::new(); queries.nrows()]) };
+        self.guarded(|| search.ask(queries, nprobes, fetch))
     }
 
     /// The ids of the items that match the prefilter, ascending.
     fn matching(&self) -> Result<&[u64]> {
-        if let Some(all) = self.matching.get() {
-            return Ok(all);
+        if let Some(ids) = self.matching.get() {
+            return Ok(ids);
         }
-        let all = self.guarded(|| self.table.ids(self.prefilter.as_deref()))?;
-        Ok(self.matching.get_or_init(|| all))
+        let ids = self.table.ids(self.prefilter.as_deref())?;
+        Ok(self.matching.get_or_init(|| ids))
     }
 
     /// What is asked of Lance: panics and errors name the dataset.
@@ -238,14 +283,23 @@ impl LanceDatabase {
         schema::check_queries(queries, self.identity.dim)?;
         let query_idx = schema::u32s(queries, QUERY_IDX)?;
         let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|component| component as f32);
-        let exclude = request.exclude.filter(|ids| !ids.is_empty()).map(|ids| self.table.ids.rows_of(ids));
+        let exclude = request.exclude.filter(|ids| !ids.is_empty());
+        let left_out = |row: u64| exclude.is_some_and(|ids| self.table.ids.holds(ids, row));
+        let few = self.prefilter.is_some() && self.uses_index() && self.matching()?.len() <= FEW;
         let candidates = match self.index_search() {
             _ if query_idx.is_empty() || k == 0 => {
                 self.table.check_prefilter(self.prefilter.as_deref())?;
                 Vec::new()
             }
-            Some(index) => index.nearest(vectors.view(), k, exclude.as_ref())?,
-            None => self.exact_search().nearest(vectors.view(), k, exclude.as_ref(), None)?,
+            Some(_) if few => {
+                let exact = ExactSearch { held: Some(&self.held), ..self.exact_search() };
+                exact.nearest(vectors.view(), k, &left_out, None)?
+            }
+            Some(index) => {
+                let wanted = if exclude.is_some() { k.saturating_mul(2) } else { k };
+                index.nearest(vectors.view(), k, wanted, &left_out)?
+            }
+            None => self.exact_search().nearest(vectors.view(), k, &left_out, None)?,
         };
         self.rank(&query_idx, vectors.view(), &candidates, k)
     }
@@ -336,7 +390,7 @@ impl VectorDatabase for LanceDatabase {
             // Listed in order, each id would stand at the position that it is.
             draw(rng, self.identity.rows as usize).map(|position| position as u64).collect()
         } else {
-            let all = self.matching()?;
+            let all = self.guarded(|| self.matching())?;
             draw(rng, all.len()).map(|position| all[position]).collect()
         };
         picked.sort_unstable();
@@ -350,7 +404,7 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn visit_columns(&self, columns: &[String], visit: &mut dyn FnMut(DataFrame) -> Result<()>) -> Result<()> {
-        let found = if self.prefilter.is_some() { Some(self.matching()?) } else { None };
+        let found = if self.prefilter.is_some() { Some(self.guarded(|| self.matching())?) } else { None };
         self.guarded(|| {
             self.table.scan_columns(columns, &mut |items| {
                 let Some(found) = found else { return visit(items) };
@@ -363,7 +417,7 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn features(&self, wanted: &Features, hidden: &[String]) -> Result<ItemFeatures> {
-        let found = if self.prefilter.is_some() { Some(self.matching()?) } else { None };
+        let found = if self.prefilter.is_some() { Some(self.guarded(|| self.matching())?) } else { None };
         self.guarded(|| features::of(&self.table, &self.columns, wanted, hidden, found))
     }
 }

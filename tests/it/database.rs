@@ -345,6 +345,32 @@ fn excluded_items_make_room_for_the_next_nearest() {
 }
 
 #[test]
+fn what_few_items_match_is_found_whole_and_left_out_items_do_not_hide_it() {
+    let library = clustered(24_000, 8, 40, &mut rng(51));
+    let queries = library.slice(ndarray::s![..8, ..]).to_owned();
+    let frame = queries_of(&queries);
+    for index in [IndexKind::IvfFlat, IndexKind::IvfRq] {
+        let folder = folder();
+        let options = IndexOptions { index, partitions: Some(150), ..Default::default() };
+        // An item in a hundred, a few of them far from a query; then all that match are asked for, and more than do.
+        let few = open(&dataset(&folder, &library, &options)).prefilter("weight < 0.01");
+        let matching: Vec<usize> = (0..24_000).filter(|row| row * 37 % 100 == 0).collect();
+        let of_few = library.select(Axis(0), &matching);
+        for (k, left_out) in [(20, 0), (20, 100), (240, 0), (500, 0), (500, 239)] {
+            let exclude = matching[..left_out].iter().map(|row| *row as u64).collect();
+            let request = Request { k: Some(k), exclude: Some(&exclude) };
+            let results = few.query(&frame, request).expect("results");
+            for (number, query) in (0..).zip(queries.rows()) {
+                let truth = brute_force(&of_few, query, 240, Metric::L2).into_iter();
+                let truth = truth.map(|(distance, at)| (distance, matching[at as usize] as u64));
+                let truth: Vec<_> = truth.filter(|(_, id)| !exclude.contains(id)).take(k).collect();
+                assert_eq!(found(&results, number), truth, "{index}, k {k}, {left_out} left out");
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_that_the_index_lacks_are_found_all_the_same() {
     let mut rng = rng(9);
     let library = clustered(6000, 16, 30, &mut rng);

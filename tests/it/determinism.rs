@@ -1,11 +1,12 @@
 //! The same answer everywhere: threads, time zones, languages and settings of the libraries underneath do not change a
 //! run's frames. Compared as values after reading, floats by their bits.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use polars::prelude::*;
-use uphill::{GradientQuery, LanceDatabase, RlUpdate, Runner, SearchLog, SqlScore};
+use uphill::{GradientQuery, LanceDatabase, Request, RlUpdate, Runner, SearchLog, SqlScore, VectorDatabase};
 
 use crate::common::*;
 
@@ -199,4 +200,60 @@ fn gradient_queries_do_not_depend_on_threads() {
     for (at, environment) in environments().iter().enumerate() {
         assert_same_frames(&run(&at.to_string(), environment), &expected, &format!("{environment:?}"));
     }
+}
+
+#[test]
+fn an_index_does_not_depend_on_threads_and_is_the_same_each_time() {
+    let one_thread = [("RAYON_NUM_THREADS", "1"), ("LANCE_CPU_THREADS", "1"), ("TOKIO_WORKER_THREADS", "1")];
+    for (rows, dim, arguments) in [
+        // More rows than codes are learnt from, and more partitions than are learnt at once.
+        (70_000, 16, ["ivf-flat", "l2", "auto"]),
+        (70_000, 16, ["ivf-sq", "cosine", "auto"]),
+        (70_000, 4, ["ivf-pq", "cosine", "auto"]),
+        (70_000, 4, ["ivf-pq", "dot", "auto"]),
+        (70_000, 16, ["ivf-rq", "l2", "auto"]),
+        (3_000, 16, ["ivf-hnsw-sq", "l2", "2"]),
+        // Centroids of more than a million components, which Lance puts into a graph.
+        (1_000, 4096, ["ivf-flat", "l2", "250"]),
+        (1_000, 4096, ["ivf-flat", "l2", "300"]),
+    ] {
+        let folder = folder();
+        write(&folder.path().join("items.parquet"), &items(&clustered(rows, dim, 40, &mut rng(31))));
+        let queries = uphill::queries(clustered(50, dim, 40, &mut rng(32)).mapv(f64::from).view()).expect("queries");
+        let dataset = folder.path().join("items.lance");
+        let [kind, metric, partitions] = arguments;
+        let built: Vec<_> = [&one_thread[..], &[], &[]]
+            .iter()
+            .map(|environment| {
+                let mut index = command(environment);
+                index.args(["index", "items.parquet", "items.lance", "--overwrite", "--index", kind]);
+                index.args(["--metric", metric, "--partitions", partitions]).current_dir(folder.path());
+                let output = index.output().expect("runs");
+                assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+                let found = open(&dataset).k(20).nprobes(1).query(&queries, Request::default()).expect("found");
+                (found, index_files(&dataset))
+            })
+            .collect();
+        for (found, files) in &built[1..] {
+            let (expected, expected_files) = &built[0];
+            assert!(found == expected, "{arguments:?}: other neighbours:\n{found}\nare not\n{expected}");
+            assert!(files == expected_files, "{arguments:?}: the files of the index differ");
+        }
+    }
+}
+
+/// Names and bytes of the files of the one index. The bytes are sorted, as Lance writes metadata in any order.
+fn index_files(dataset: &Path) -> Vec<(OsString, Vec<u8>)> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect()
+    };
+    let folders = entries(&dataset.join("_indices"));
+    let [folder] = folders.as_slice() else { panic!("one index, found {folders:?}") };
+    let mut files: Vec<(OsString, Vec<u8>)> = entries(folder)
+        .iter()
+        .map(|file| (file.file_name().expect("a name").into(), std::fs::read(file).expect("bytes")))
+        .collect();
+    files.sort();
+    files.iter_mut().for_each(|(_, bytes)| bytes.sort_unstable());
+    files
 }

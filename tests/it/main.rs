@@ -27,6 +27,7 @@ mod pinned;
 mod printing;
 mod python;
 mod readers;
+mod recall;
 mod remove;
 mod resuming;
 mod reuse;

@@ -272,7 +272,7 @@ fn another_dataset_under_the_same_path_is_told_by_what_differs() {
     assert_refused(&folder, &["index was IVF_FLAT embedding_idx (", "), is IVF_SQ embedding_idx ("]);
     // Without an index there is one version less.
     index(&folder, &clustered(600, 8, 9, &mut rng(1)), &["--index", "none"]);
-    assert_refused(&folder, &["items.lance: version 3 is not there (the latest is 2)"]);
+    assert_refused(&folder, &["items.lance: version 4 is not there (the latest is 2)"]);
 }
 
 /// Of the same shape, without an index, and not by `uphill index`: only when it was written tells them apart.

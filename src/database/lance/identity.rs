@@ -85,6 +85,13 @@ pub struct IndexInfo {
     pub uuids: Vec<String>,
 }
 
+impl IndexInfo {
+    /// Whether it keeps codes instead of vectors.
+    pub(crate) fn has_codes(&self) -> bool {
+        !self.kind.ends_with("FLAT")
+    }
+}
+
 /// What an index covers.
 #[derive(Default)]
 pub(super) struct Coverage {

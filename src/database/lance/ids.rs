@@ -62,8 +62,12 @@ impl Ids {
         }
     }
 
-    pub(super) fn rows_of(&self, ids: &HashSet<u64>) -> HashSet<u64> {
-        ids.iter().filter_map(|id| self.row_of(*id)).collect()
+    /// Whether the item of a row is in a set of ids.
+    pub(super) fn holds(&self, ids: &HashSet<u64>, row: u64) -> bool {
+        match self {
+            Ids::RowId => ids.contains(&row),
+            Ids::Column { id_of, .. } => id_of.get(&row).is_some_and(|id| ids.contains(id)),
+        }
     }
 
     /// The ids of rows that the dataset gave.

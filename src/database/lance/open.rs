@@ -10,6 +10,7 @@ use lance::session::Session;
 use super::identity::{Coverage, Identity, index_info};
 use super::ids::Ids;
 use super::library::{is_as_built, library_id};
+use super::recall::RecallTable;
 use super::table::Table;
 use crate::database::runtime::on_runtime;
 use crate::database::{META_METRIC, Metric};
@@ -55,6 +56,8 @@ pub(super) struct Opened {
     pub(super) identity: Identity,
     /// Fragments that the index does not cover.
     pub(super) uncovered: Vec<u64>,
+    /// What was measured of the index.
+    pub(super) recall: Option<RecallTable>,
     /// Attribute columns that are not nested.
     pub(super) attributes: Vec<String>,
 }
@@ -80,6 +83,7 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
         Some(column) => Ids::from_column(&dataset, uri, column, items_only.as_deref())?,
         None => Ids::RowId,
     };
+    let recall = index.as_ref().and_then(|index| RecallTable::read(&dataset, index));
     let identity = Identity {
         uri: uri.to_string(),
         version: dataset.version_id(),
@@ -101,6 +105,7 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
         table: Table { dataset, uri: uri.to_string(), embedding_column, items_only, ids },
         identity,
         uncovered: coverage.uncovered,
+        recall,
         attributes,
     })
 }

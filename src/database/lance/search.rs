@@ -2,8 +2,6 @@
 //!
 //! Both give candidates as row ids; their distances are measured by the caller.
 
-use std::collections::HashSet;
-
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, UInt64Type};
 use lance::dataset::scanner::Scanner;
@@ -12,8 +10,9 @@ use ndarray::{ArrayView2, Axis};
 use super::batch::{ROW_ID, column, fixed_size_list};
 use super::held::Held;
 use super::identity::IndexInfo;
+use super::recall::{Effort, RecallTable};
 use super::table::Table;
-use crate::database::exact::Search;
+use crate::database::exact::{LeftOut, Neighbour, Search};
 use crate::database::runtime::on_runtime;
 use crate::database::{Metric, Visit};
 use crate::error::{Doing, Error, Result};
@@ -21,12 +20,15 @@ use crate::error::{Doing, Error, Result};
 /// Queries in one call of Lance: bounds the size of its plan and of its result.
 const QUERIES_PER_CALL: usize = 1024;
 
-/// Candidates taken from an index of codes for each neighbour asked for. Codes order them only
-/// roughly; all of them are then measured from their embeddings.
+/// Candidates taken from an index of codes for each neighbour asked for, where nothing was measured. Codes order them
+/// only roughly; all of them are then measured from their embeddings.
 const OVERFETCH: usize = 4;
 
+/// How many times as much is asked for where too much of it was left out.
+const MORE: usize = 4;
+
 /// Candidates of each query, as row ids.
-pub(super) type Candidates = Vec<Vec<u64>>;
+pub(crate) type Candidates = Vec<Vec<u64>>;
 
 /// Looks at every row that matches the prefilter.
 pub(super) struct ExactSearch<'a> {
@@ -43,10 +45,22 @@ impl ExactSearch<'_> {
         &self,
         queries: ArrayView2<'_, f32>,
         k: usize,
-        exclude: Option<&HashSet<u64>>,
+        left_out: &LeftOut<'_>,
         fragments: Option<&[u64]>,
     ) -> Result<Candidates> {
-        let mut search = Search::new(queries, self.metric, k, exclude);
+        let found = self.neighbours(queries, k, left_out, fragments)?;
+        Ok(found.into_iter().map(|nearest| nearest.into_iter().map(|neighbour| neighbour.db_idx).collect()).collect())
+    }
+
+    /// As [`ExactSearch::nearest`], with distances.
+    pub(super) fn neighbours(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        k: usize,
+        left_out: &LeftOut<'_>,
+        fragments: Option<&[u64]>,
+    ) -> Result<Vec<Vec<Neighbour>>> {
+        let mut search = Search::new(queries, self.metric, k, left_out);
         let mut look = |rows: &[u64], items: ArrayView2<'_, f32>| {
             search.block(rows, items);
             Ok(())
@@ -75,47 +89,59 @@ pub(super) struct IndexSearch<'a> {
     /// Fragments that the index does not cover.
     pub(super) uncovered: &'a [u64],
     /// Rows of the library.
+    pub(super) all: usize,
+    /// Those that match the prefilter.
     pub(super) rows: usize,
     pub(super) nprobes: Option<usize>,
+    /// What is aimed at where `nprobes` is not set.
+    pub(super) recall: f64,
+    pub(super) measured: Option<&'a RecallTable>,
 }
 
 impl IndexSearch<'_> {
-    /// Candidates for the `k` rows nearest to each query, those to leave out left out: asks for
-    /// more until each query has `k`, which ends at the latest with a look at every row.
+    /// Candidates for the `k` rows nearest to each query, those to leave out left out: asks as for `wanted`, then for
+    /// more until each query has enough, which ends at the latest with a look at every row.
     pub(super) fn nearest(
         &self,
         queries: ArrayView2<'_, f32>,
         k: usize,
-        exclude: Option<&HashSet<u64>>,
+        mut wanted: usize,
+        left_out: &LeftOut<'_>,
     ) -> Result<Candidates> {
         let mut found: Candidates = vec![Vec::new(); queries.nrows()];
         let mut open: Vec<usize> = (0..queries.nrows()).collect();
-        let is_left_out = |row: &u64| exclude.is_some_and(|exclude| exclude.contains(row));
-        // Even where nothing is left out the partitions looked into may hold too few.
-        let mut wanted = if exclude.is_some() { k.saturating_mul(2) } else { k };
         while !open.is_empty() {
-            let candidates = self.candidates(queries.select(Axis(0), &open).view(), wanted)?;
+            let of_open = queries.select(Axis(0), &open);
+            let (nprobes, fetch) = self.effort(wanted);
+            if fetch >= self.rows {
+                let nearest = self.exact.nearest(of_open.view(), k, left_out, None)?;
+                open.drain(..).zip(nearest).for_each(|(query, nearest)| found[query] = nearest);
+                break;
+            }
+            let mut candidates = self.ask(of_open.view(), nprobes, fetch)?;
+            if !self.uncovered.is_empty() {
+                let extra = self.exact.nearest(of_open.view(), k, left_out, Some(self.uncovered))?;
+                candidates.iter_mut().zip(extra).for_each(|(rows, extra)| rows.extend(extra));
+            }
             let mut still = Vec::new();
-            for (query, candidates) in open.into_iter().zip(candidates) {
-                found[query] = candidates.into_iter().filter(|row| !is_left_out(row)).collect();
-                if found[query].len() < k && wanted < self.rows {
+            for (query, mut candidates) in open.into_iter().zip(candidates) {
+                candidates.retain(|row| !left_out(*row));
+                // Even where nothing is left out the partitions looked into may hold too few.
+                if candidates.len() < k {
                     still.push(query);
                 }
+                found[query] = candidates;
             }
-            (open, wanted) = (still, wanted.saturating_mul(4));
+            (open, wanted) = (still, wanted.saturating_mul(MORE));
         }
         Ok(found)
     }
 
-    /// At least `k` rows near each query, if there are as many.
-    fn candidates(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Candidates> {
-        let fetch = self.fetch(k);
-        if fetch >= self.rows {
-            return self.exact.nearest(queries, k, None, None);
-        }
+    /// The rows that so many partitions hold for each query, nearest first.
+    pub(super) fn ask(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Candidates> {
         let mut rows: Candidates = Vec::with_capacity(queries.nrows());
         for chunk in queries.axis_chunks_iter(Axis(0), QUERIES_PER_CALL) {
-            let scanner = self.scanner(chunk, fetch)?;
+            let scanner = self.scanner(chunk, nprobes, fetch)?;
             let batch = on_runtime(async move { scanner.try_into_batch().await })?.doing("asking the index")?;
             let start = rows.len();
             rows.resize(start + chunk.nrows(), Vec::new());
@@ -125,35 +151,37 @@ impl IndexSearch<'_> {
                 rows[start + *query as usize].push(*row);
             }
         }
-        if !self.uncovered.is_empty() {
-            let extra = self.exact.nearest(queries, k, None, Some(self.uncovered))?;
-            rows.iter_mut().zip(extra).for_each(|(rows, extra)| rows.extend(extra));
-        }
         Ok(rows)
     }
 
-    /// Candidates to ask the index for.
-    fn fetch(&self, k: usize) -> usize {
-        let codes = !self.index.kind.ends_with("FLAT");
-        if codes { k.saturating_mul(OVERFETCH) } else { k }
-    }
-
-    /// The partitions that a query looks into: as many as asked for, and enough to hold about
-    /// twice what is fetched.
-    fn probes(&self, fetch: usize) -> usize {
+    /// The partitions that a query for `k` looks into, and the candidates it asks for: as many partitions as it takes
+    /// for the recall, or as were asked for; and enough to hold about twice what is fetched.
+    fn effort(&self, k: usize) -> (usize, usize) {
         let partitions = self.index.partitions.max(1);
-        let wanted = self.nprobes.unwrap_or_else(|| (partitions / 16).max(16));
+        // The k nearest that match a prefilter are as far as more are of all.
+        let of_all = k.saturating_mul(self.all) / self.rows.max(1);
+        let measured = self.measured.filter(|_| self.nprobes.is_none());
+        let measured = measured.and_then(|table| {
+            let Effort { nprobes, .. } = table.effort(self.recall, of_all)?;
+            Some(Effort { nprobes, ..table.effort(self.recall, k)? })
+        });
+        let effort = measured.unwrap_or_else(|| Effort {
+            nprobes: self.nprobes.unwrap_or_else(|| (partitions / 16).max(16)),
+            overfetch: if self.index.has_codes() { OVERFETCH } else { 1 },
+        });
+        let fetch = k.saturating_mul(effort.overfetch);
         let enough = fetch.saturating_mul(2 * partitions) / self.rows.max(1);
-        wanted.max(enough).clamp(1, partitions)
+        (effort.nprobes.max(enough).clamp(1, partitions), fetch)
     }
 
     /// Lance's plan for a query.
     pub(super) fn explain(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<String> {
-        let scanner = self.scanner(queries, self.fetch(k))?;
+        let (nprobes, fetch) = self.effort(k);
+        let scanner = self.scanner(queries, nprobes, fetch)?;
         on_runtime(async move { scanner.explain_plan(true).await })?.doing("explaining a query")
     }
 
-    fn scanner(&self, queries: ArrayView2<'_, f32>, fetch: usize) -> Result<Scanner> {
+    fn scanner(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Scanner> {
         let (index, metric, table) = (self.index, self.exact.metric, self.exact.table);
         if index.metric != metric {
             return Err(Error::Config(format!(
@@ -163,7 +191,7 @@ impl IndexSearch<'_> {
         }
         let mut scanner = table.dataset.scan();
         scanner.nearest(&table.embedding_column, &fixed_size_list(queries), fetch).doing("asking for neighbours")?;
-        scanner.nprobes(self.probes(fetch));
+        scanner.nprobes(nprobes.clamp(1, index.partitions.max(1)));
         // Rows that the index does not cover are ours to search: Lance would leave its
         // shared path for them.
         scanner.fast_search();
