@@ -14,7 +14,7 @@ use super::niche::Niche;
 use super::ridge::Ridge;
 use super::seen::{Seen, noise, targets};
 use super::shares::Shares;
-use super::shortlist::shortlist;
+use super::shortlist::Shortlist;
 use super::views::Views;
 use super::{QueryUpdate, Start};
 use crate::bridge::{self, Matrix};
@@ -60,7 +60,7 @@ const SPREAD: usize = 2000;
 ///   tens of thousands of items): the 300 of the highest posterior mean and 64 others. Of a larger one what the queries
 ///   meet: the neighbours of the 30 best items (where fewer are better than half of the first 32, of random ones in their
 ///   place) and of 8 random items, and the items farthest along 4 directions in which a linear model sees the score grow
-///   (its posterior mean and three draws); and, where columns say something, a shortlist by one pass over them: the 50
+///   (its posterior mean and three draws); and, where columns say something, a shortlist by one pass over them: the 100
 ///   nearest of each of the 20 best, and the 100 farthest along each of 4 such directions. Booked items are left out.
 /// - *Distance* of two items: a sum over views, the embedding and each column, of squared distances of mean 1, each times a
 ///   share. The shares are learned from what was scored, anew when half as much again is known: they make what is left out
@@ -102,6 +102,7 @@ pub struct SurrogateUpdate {
     /// All items, where they are few enough; else some that tell of the others.
     library: Option<Library>,
     spread: Array2<f32>,
+    shortlist: Shortlist,
     seen: Seen,
     shares: Shares,
     measure: Option<Measure>,
@@ -130,6 +131,7 @@ impl Default for SurrogateUpdate {
             views: None,
             library: None,
             spread: Array2::default((0, 0)),
+            shortlist: Shortlist::default(),
             seen: Seen::default(),
             shares: Shares::new(1),
             measure: None,
@@ -219,6 +221,7 @@ impl SurrogateUpdate {
             if let Some(library) = &mut self.library {
                 library.measure(&measure);
             }
+            self.shortlist = Shortlist::default();
             self.measure = Some(measure);
             self.name_giveaways(vectors.view(), &chosen);
             self.next_fit = self.seen.asked() + self.seen.asked().div_ceil(2);
@@ -379,7 +382,10 @@ impl QueryUpdate for SurrogateUpdate {
         let model = Model::fit(&self.seen, &chosen, views.width(), &measure, &self.niche)?;
         self.candidates = match &self.library {
             Some(_) => self.front(&model, step),
-            None => shortlist(&views, &measure, &self.seen, &chosen, &mut step.rng("surrogate shortlist", 0))?,
+            None => {
+                let rng = &mut step.rng("surrogate shortlist", 0);
+                self.shortlist.ids(&views, &measure, &self.seen, &chosen, rng)?
+            }
         };
         self.model = Some(model);
         if self.library.is_none() || self.candidates.is_empty() {
