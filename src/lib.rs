@@ -101,7 +101,7 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Truth, evaluate};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index};
-pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, remove};
+pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, Times, collect, remove};
 pub use outcome::Outcome;
 pub use plain::{number, to_plain};
 pub use report::{ReportOptions, plot, report};

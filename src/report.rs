@@ -11,6 +11,7 @@ mod map;
 mod page;
 mod plane;
 mod recipe;
+mod tables;
 mod told;
 
 use std::path::Path;

@@ -9,7 +9,8 @@ use super::chart::{Drawn, HEIGHT, ReadOff, WIDTH};
 use super::curves::{Group, Legend};
 use super::items::Items;
 use super::map::Map;
-use super::recipe::{NOT_ENDED, Recipe, Table, comparison, differences, versions};
+use super::recipe::Recipe;
+use super::tables::{self, NOT_ENDED, Table};
 use crate::error::{Doing, Result};
 use crate::plain::number;
 
@@ -137,8 +138,8 @@ pub(super) fn report(told: Told<'_>) -> Result<String> {
         minimize: runs.iter().any(|run| run.minimize),
         without_map: told.map.as_ref().and_then(|map| map.as_ref().err()).map(String::as_str),
         items: &told.items,
-        comparisons: shown(comparisons(runs, told.top))?,
-        tables: shown(tables(runs))?,
+        comparisons: shown(tables::comparing(runs, told.top))?,
+        tables: shown(tables::telling(runs))?,
         recipes: told.groups.iter().map(|group| Recipe::of(&group.runs)).collect(),
         data: Value::from_safe_string(data),
         score: &told.score,
@@ -284,33 +285,4 @@ fn duration(seconds: u64) -> String {
 /// Tables as they are shown.
 fn shown(tables: Vec<Table>) -> Result<Vec<Value>> {
     tables.iter().map(|table| Ok(Value::from_safe_string(fill("table.html", TABLE, table)?))).collect()
-}
-
-fn comparisons(runs: &[super::Told], top: usize) -> Vec<Table> {
-    if runs.len() < 2 {
-        return Vec::new();
-    }
-    [comparison(runs, top)].into_iter().chain(differences(runs)).collect()
-}
-
-fn tables(runs: &[super::Told]) -> Vec<Table> {
-    reasons(runs).into_iter().chain([versions(runs)]).collect()
-}
-
-/// Why items have no score; `None` if all have.
-fn reasons(runs: &[super::Told]) -> Option<Table> {
-    const ROWS: usize = 20;
-    const TEXT: usize = 300;
-    let [run] = runs else { return None };
-    let reasons = &run.counts.reasons;
-    let rows = reasons.iter().take(ROWS).map(|(outcome, reason, items)| {
-        vec![outcome.to_string(), reason.chars().take(TEXT).collect(), items.to_string()]
-    });
-    let rows: Vec<Vec<String>> = rows.collect();
-    let caption = match reasons.len().saturating_sub(ROWS) {
-        0 => "Why items have no score.".to_string(),
-        more => format!("Why items have no score; {more} rarer reasons are left out."),
-    };
-    let columns = ["outcome", "reason", "items"].map(String::from).to_vec();
-    (!rows.is_empty()).then_some(Table { id: "reasons", title: "Items without a score", caption, columns, rows })
 }

@@ -27,6 +27,7 @@ mod printing;
 mod python;
 mod readers;
 mod remove;
+mod report;
 mod reuse;
 mod runs;
 mod runs_again;
