@@ -38,6 +38,8 @@ pub(crate) struct Reached {
     pub(crate) found: usize,
     pub(crate) best: Option<f64>,
     pub(crate) top_sum: Option<f64>,
+    /// The items in the sum.
+    pub(crate) summed: usize,
 }
 
 /// Judges a run by the true scores: which of the true `top` items it found, after how many it had paid for.
@@ -110,10 +112,12 @@ fn states(
             state.best = best.last().copied();
             // Added anew: a running sum would keep the rounding of what has left it.
             state.top_sum = Some(best.iter().sum());
+            state.summed = best.len();
         }
         let sign = if minimize { -1.0 } else { 1.0 };
         let scorers_own = |value: Option<f64>| value.map(|value| sign * value);
-        (cost, Reached { found: hits.min(top), best: scorers_own(state.best), top_sum: scorers_own(state.top_sum) })
+        let (best, top_sum) = (scorers_own(state.best), scorers_own(state.top_sum));
+        (cost, Reached { found: hits.min(top), best, top_sum, summed: state.summed })
     });
     states.collect()
 }

@@ -101,7 +101,7 @@ impl Drawn {
 
 pub(super) const WIDTH: f64 = 440.0;
 pub(super) const HEIGHT: f64 = 300.0;
-const PLOT: Frame = Frame { left: 62.0, top: 14.0, right: 416.0, bottom: 252.0 };
+const PLOT: Frame = Frame { left: 70.0, top: 14.0, right: 416.0, bottom: 252.0 };
 
 impl Chart {
     /// Lays it out. Numbers that cannot be drawn (a sum that overflows) are left out.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::chart::{Band, Chart, Line};
 use super::told::Told;
 use crate::error::{Doing, Result};
-use crate::evaluate::Reached;
+use crate::evaluate::Evaluation;
 use crate::log::collect;
 use crate::schema::{ITERATION, SCORE};
 
@@ -65,10 +65,9 @@ impl Group<'_> {
 
     /// The line and, of several runs, the band of what `value` says was reached at each cost. A run that has ended stays
     /// where it ended.
-    fn line(&self, last: u64, value: impl Fn(&Told, u64) -> Option<f64>) -> (Line, Option<Band>) {
-        let (mut points, mut band) = (Vec::new(), Vec::new());
+    fn line(&self, value: &dyn Fn(&Told, u64) -> Option<f64>) -> (Line, Option<Band>) {
+        let (last, mut points, mut band) = (self.last(), Vec::new(), Vec::new());
         let places = last.min(PLACES).max(1);
-        // The last ones that differ.
         let mut costs: Vec<u64> =
             (0..=places).map(|place| (last as u128 * place as u128 / places as u128) as u64).collect();
         costs.dedup();
@@ -101,51 +100,43 @@ fn median(ascending: &[f64]) -> f64 {
 /// The best score, the sum of the best, and the share found where the truth is known, against items scored.
 pub(super) fn charts(groups: &[Group<'_>], top: usize, score: &str) -> Vec<Chart> {
     let chart = |title, y_label: String, caption: String, value: &dyn Fn(&Told, u64) -> Option<f64>| {
-        let (mut lines, mut bands) = (Vec::new(), Vec::new());
-        for group in groups {
-            let (line, band) = group.line(group.last(), value);
-            lines.push(line);
-            bands.extend(band);
-        }
-        if !bands.is_empty() {
-            bands.reverse();
-        }
+        let drawn = groups.iter().map(|group| group.line(value));
+        let (lines, bands): (Vec<_>, Vec<_>) = drawn.unzip();
+        let bands = bands.into_iter().flatten().collect();
         Chart { title, caption, x_label: "items scored", y_label, bands, lines, steps: true, at_least: None }
     };
     let seeds = match groups.iter().any(|group| group.runs.len() > 1) {
         true => " The line is the median of the seeds, the band goes from the least to the most of them.",
         false => "",
     };
-    let of = |run: &Told, cost: u64| run.progress.reached(cost);
-    let best =
-        chart("Best score", score.into(), format!("The best {score} so far.{seeds}"), &|run, cost| of(run, cost).best);
-    let sum_caption = format!(
-        "The sum of the best {top} so far: it rises steeply until {top} are scored, then as better ones are found.{seeds}"
-    );
-    let sum =
-        chart("Sum of the best", format!("sum of the best {top}"), sum_caption, &|run, cost| of(run, cost).top_sum);
-    let mut charts = vec![best, sum];
-    if groups.iter().any(|group| group.runs.iter().any(|run| run.found.is_some())) {
-        let caption =
-            format!("The share of the library's true best {top} that was found.{seeds} Dashed: scoring at random.");
-        let share = |run: &Told, cost: u64| {
-            let Reached { found, .. } = run.found.as_ref()?.reached(cost);
-            Some(found as f64 / top as f64)
-        };
-        let mut found = chart("Share of the true best", format!("share of the true best {top}"), caption, &share);
-        found.at_least = Some((0.0, 1.0));
-        let last = groups.iter().map(Group::last).max().unwrap_or(0) as f64;
-        let rows = groups
-            .iter()
-            .flat_map(|group| &group.runs)
-            .find_map(|run| run.found.as_ref())
-            .map_or(1, |found| found.rows());
-        let at_random = vec![(0.0, 0.0), (last, last / rows.max(1) as f64)];
-        found.lines.push(Line { class: "chance".into(), label: "at random".into(), points: at_random });
-        // What holds until the next would be stairs for chance; there are points enough to see no difference.
-        found.steps = false;
-        charts.push(found);
-    }
+    let best = |run: &Told, cost| run.progress.reached(cost).best;
+    // Of fewer items the sum says how many there are, unless there are never more.
+    let sum = |run: &Told, cost| {
+        let reached = run.progress.reached(cost);
+        reached.top_sum.filter(|_| reached.summed == run.progress.reached(u64::MAX).summed)
+    };
+    let mut charts = vec![
+        chart("Best score", score.into(), format!("The best {score} so far.{seeds}"), &best),
+        chart(
+            "Sum of the best",
+            format!("sum of the best {top}"),
+            format!("The sum of the best {top} so far, once there are so many.{seeds}"),
+            &sum,
+        ),
+    ];
+    let mut runs = groups.iter().flat_map(|group| &group.runs);
+    let Some(rows) = runs.find_map(|run| run.found.as_ref()).map(Evaluation::rows) else { return charts };
+    let share = |run: &Told, cost| Some(run.found.as_ref()?.reached(cost).found as f64 / top as f64);
+    let caption =
+        format!("The share of the library's true best {top} that was found.{seeds} Dashed: scoring at random.");
+    let mut found = chart("Share of the true best", format!("share of the true best {top}"), caption, &share);
+    found.at_least = Some((0.0, 1.0));
+    let last = groups.iter().map(Group::last).max().unwrap_or(0) as f64;
+    let at_random = vec![(0.0, 0.0), (last, last / rows.max(1) as f64)];
+    found.lines.push(Line { class: "chance".into(), label: "at random".into(), points: at_random });
+    // Chance is no stairs, and there are points enough to see no difference for the others.
+    found.steps = false;
+    charts.push(found);
     charts
 }
 

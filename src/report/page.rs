@@ -264,7 +264,7 @@ fn figures(runs: &[super::Told], top: usize) -> Result<Vec<Figure>> {
     figure("Failed", run.counts.failed.to_string(), String::new());
     if let Some(ended) = &run.log.manifest().ended {
         let seconds = ended.at.saturating_sub(run.log.manifest().started);
-        figure("From start to end", duration(seconds), String::new());
+        figure("Start to end", duration(seconds), String::new());
         for (items, label) in [(ended.retries, "Retried"), (ended.asked_again, "Asked again after a stop")] {
             if items > 0 {
                 figure(label, items.to_string(), String::new());

@@ -42,6 +42,15 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
     text.split(start).skip(1).filter_map(|rest| rest.split_once(end)).map(|(found, _)| found).collect()
 }
 
+/// The points of a chart's first line, as they are read off: across and up.
+fn data_of(page: &str, chart: usize) -> (Vec<String>, Vec<String>) {
+    let data = between(page, "<script type=\"application/json\" id=\"data\">", "</script>")[0];
+    let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
+    let points = data["charts"][chart]["lines"][0]["places"].as_array().expect("points");
+    let told = |at: usize| points.iter().map(|point| point[at].as_str().expect("text").to_string()).collect();
+    (told(2), told(3))
+}
+
 /// The page as it is without scripts.
 fn without_scripts(page: &str) -> String {
     let mut shown = String::new();
@@ -112,14 +121,15 @@ fn the_curves_end_where_a_count_by_hand_ends() {
         assert!(page.contains(&says), "`{says}` is not in {:?}", between(&page, "aria-label=\"", "\""));
         assert!(plot(&folder, &[&["run"][..], &truth].concat()).contains(&says));
     }
+    // The sum is that of 20 from where there are so many.
+    let (_, sums) = data_of(&page, 1);
+    assert_eq!((sums.len(), &*sums[0]), (at - 19, &*number(scores[..20].iter().sum())));
     // Each of the points, too.
-    let data = between(&page, "<script type=\"application/json\" id=\"data\">", "</script>")[0];
-    let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
-    let points = data["charts"][0]["lines"][0]["places"].as_array().expect("points");
-    assert_eq!(points.len(), scores.len());
-    for (paid, point) in points.iter().enumerate() {
-        let best = scores[..=paid].iter().copied().fold(f64::MIN, f64::max);
-        assert_eq!((point[2].as_str(), point[3].as_str()), (Some(&*number(paid as f64 + 1.0)), Some(&*number(best))));
+    let (costs, bests) = data_of(&page, 0);
+    assert_eq!(bests.len(), at);
+    for (paid, (cost, best)) in costs.iter().zip(&bests).enumerate() {
+        assert_eq!(*cost, number(paid as f64 + 1.0));
+        assert_eq!(*best, number(scores[..=paid].iter().copied().fold(f64::MIN, f64::max)));
     }
     // And the best items, in order.
     let rows = between(&page, "<table id=\"items\">", "</table>")[0].matches("<tr>\n<td").count();
@@ -339,16 +349,13 @@ fn runs_of_one_recipe_are_one_line_with_a_band_and_other_recipes_are_others() {
     let chart = between(&page, "<svg class=\"chart\"", "</svg>")[0];
     assert_eq!(chart.matches("class=\"band ").count(), 1, "{chart}");
     assert_eq!(chart.matches("class=\"line ").count(), 2, "{chart}");
-    let data = between(&page, "id=\"data\">", "</script>")[0];
-    let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
     // In the end, the median of the three.
     let runs: Vec<Vec<f64>> = ["a", "b", "c"].iter().map(|run| paid(&folder.path().join(run))).collect();
     let mut best: Vec<f64> = runs.iter().map(|scores| scores.iter().copied().fold(f64::MIN, f64::max)).collect();
     best.sort_by(f64::total_cmp);
-    let points = data["charts"][0]["lines"][0]["places"].as_array().expect("points");
-    let last = points.last().expect("a point");
-    assert_eq!(last[2], uphill::number(runs.iter().map(Vec::len).max().expect("a run") as f64));
-    assert_eq!(last[3], uphill::number(best[1]));
+    let (costs, bests) = data_of(&page, 0);
+    assert_eq!(costs.last(), Some(&uphill::number(runs.iter().map(Vec::len).max().expect("a run") as f64)));
+    assert_eq!(bests.last(), Some(&uphill::number(best[1])));
     let differences = between(&page, "<h2 id=\"differences\">", "</table>")[0];
     let learning_rates = "<th scope=\"row\">update.lr</th><td>0.5</td><td>0.5</td><td>0.5</td><td>3.0</td>";
     assert!(differences.contains(learning_rates), "{differences}");
