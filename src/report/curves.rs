@@ -67,7 +67,7 @@ impl Group<'_> {
     /// where it ended.
     fn line(&self, value: &dyn Fn(&Told, u64) -> Option<f64>) -> (Line, Option<Band>) {
         let (last, mut points, mut band) = (self.last(), Vec::new(), Vec::new());
-        let places = last.min(PLACES).max(1);
+        let places = last.clamp(1, PLACES);
         let mut costs: Vec<u64> =
             (0..=places).map(|place| (last as u128 * place as u128 / places as u128) as u64).collect();
         costs.dedup();

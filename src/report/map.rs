@@ -1,18 +1,19 @@
 //! The library in two dimensions: a sample of it in grey, the items scored by their score, the queries' paths.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 
 use ndarray::Array2;
 use serde::Serialize;
 
-use super::chart::{path, tenth};
+use super::chart::tenth;
 use super::plane::Plane;
 use super::told::Told;
+use super::walks::{Drawn, Walks};
 use crate::bridge;
 use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
 use crate::error::{Error, Result};
 use crate::plain::number;
-use crate::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, ITERATION, PARENT_IDX, QUERY_IDX};
+use crate::schema::{self, DB_IDX, EMBEDDING, ITERATION};
 use crate::step::stream;
 
 /// Items of the sample, at most.
@@ -23,8 +24,6 @@ const NUMBERS: usize = 16 << 20;
 const MARKS: usize = 2000;
 /// Of these, the best.
 const BEST: usize = 500;
-/// Steps of queries that are drawn, at most.
-const STEPS: usize = 2000;
 /// Colours.
 const COLOURS: usize = 8;
 
@@ -43,20 +42,10 @@ pub(super) struct Map {
     colours: Vec<String>,
     /// The scores at which colours change, as text.
     pub scale: Vec<String>,
-    paths: Vec<Walk>,
-    /// Where queries began, and where they were given up.
-    starts: Vec<(f64, f64)>,
-    ends: Vec<(f64, f64)>,
+    walks: Drawn,
     /// `(x, y, db_idx, score, iteration)`, the best first.
     pub marks: Vec<(f64, f64, u64, String, u32)>,
     pub says: String,
-}
-
-/// The steps of the queries that descend from one.
-#[derive(Serialize)]
-struct Walk {
-    label: String,
-    d: String,
 }
 
 /// Draws the map of a run; what it needs the dataset for.
@@ -65,15 +54,12 @@ struct Walk {
 /// The dataset is gone, or is another one now.
 pub(super) fn map(run: &Told) -> Result<Map> {
     let database = open(run)?;
-    let unit = database.metric() == Metric::Cosine;
     let vectors = |ids: &[u64]| -> Result<Array2<f64>> {
-        let items = database.take(ids)?;
-        let vectors = bridge::matrix::<f32>(&items, EMBEDDING)?.view().mapv(f64::from);
-        Ok(if unit { of_length_one(vectors) } else { vectors })
+        Ok(bridge::matrix::<f32>(&database.take(ids)?, EMBEDDING)?.view().mapv(f64::from))
     };
     let most = SAMPLE.min((NUMBERS / database.dim().max(1)).max(100));
     let sample = vectors(&database.sample(most, &mut stream(0, "report", 0, 0))?)?;
-    let plane = Plane::of(sample.clone(), &mut stream(0, "report", 0, 1));
+    let plane = Plane::of(sample.view(), database.metric() == Metric::Cosine, &mut stream(0, "report", 0, 1));
     let background = plane.places(sample.view());
     drop(sample);
 
@@ -84,8 +70,11 @@ pub(super) fn map(run: &Told) -> Result<Map> {
         places.extend(plane.places(vectors(&some.iter().map(|mark| mark.item).collect::<Vec<_>>())?.view()));
     }
     let view = View::of(background.iter().chain(&places));
-    let walks = if run.rule() == "surrogate" { None } else { Some(Walks::read(run, &plane, unit, &view)?) };
-    let (paths, starts, ends, left_out) = walks.map_or_else(Default::default, Walks::drawn);
+    // Its queries have no path: each iteration's are new places.
+    let walks = match run.rule().as_str() {
+        "surrogate" => Drawn::default(),
+        _ => Walks::read(run, &plane, &view)?.drawn(),
+    };
 
     let scores: Vec<f64> = chosen.iter().map(|mark| mark.score).collect();
     let cuts = cuts(&scores);
@@ -97,28 +86,7 @@ pub(super) fn map(run: &Told) -> Result<Map> {
         let (x, y) = view.place(*place);
         (x, y, mark.item, number(run.raw(mark.score)), mark.iteration)
     });
-    let percent = plane.explained.map(|share| format!("{} %", number((1000.0 * share).round() / 10.0)));
-    let walked = if paths.is_empty() {
-        ""
-    } else {
-        " Lines are the paths of the queries: a ring where one began, a cross where one was given up."
-    };
-    let left_out =
-        if left_out > 0 { format!(" {left_out} of the starting queries' paths are left out.") } else { String::new() };
-    let shown = match (run.counts.scored as usize).saturating_sub(chosen.len()) {
-        0 => format!("all {} items that have a score", chosen.len()),
-        more => format!(
-            "the best {BEST} items and {} of the others that have a score ({more} are left out)",
-            chosen.len() - BEST
-        ),
-    };
-    let caption = format!(
-        "Grey: {} of the library's {} items, at random; coloured: {shown}. The plane is that of the sample's first two principal components, which explain {} and {} of its variance.{walked}{left_out}",
-        background.len(),
-        database.len(),
-        percent[0],
-        percent[1],
-    );
+    let caption = caption(run, &database, &plane, background.len(), chosen.len(), &walks);
     let says = format!(
         "Map of {} items of the library and of {} items that were scored, by score.",
         background.len(),
@@ -132,11 +100,42 @@ pub(super) fn map(run: &Told) -> Result<Map> {
         colours,
         scale: cuts.iter().map(|cut| number(run.raw(*cut))).collect(),
         marks: marks.collect(),
-        paths,
-        starts,
-        ends,
+        walks,
         says,
     })
+}
+
+/// What is to be known to read it.
+fn caption(
+    run: &Told,
+    database: &LanceDatabase,
+    plane: &Plane,
+    sampled: usize,
+    marked: usize,
+    walks: &Drawn,
+) -> String {
+    let shown = match (run.counts.scored as usize).saturating_sub(marked) {
+        0 => format!("all {marked} items that have a score"),
+        more => {
+            format!("the best {BEST} items and {} of the others that have a score ({more} are left out)", marked - BEST)
+        }
+    };
+    let percent = plane.explained.map(|share| format!("{} %", number((1000.0 * share).round() / 10.0)));
+    let mut caption = format!(
+        "Grey: {sampled} of the library's {} items, at random; coloured: {shown}. The plane is that of the sample's first \
+         two principal components, which explain {} and {} of its variance.",
+        database.len(),
+        percent[0],
+        percent[1],
+    );
+    if !walks.paths.is_empty() {
+        caption
+            .push_str(" Lines are the paths of the queries: a ring where one began, a cross where one was given up.");
+    }
+    if walks.left_out > 0 {
+        caption.push_str(&format!(" Those of {} starting queries are left out.", walks.left_out));
+    }
+    caption
 }
 
 /// The dataset, at the version that the run reads, without attributes.
@@ -153,16 +152,6 @@ fn open(run: &Told) -> Result<LanceDatabase> {
     };
     run.log.check_dataset(database.identity())?;
     database.columns::<&str>(&[])
-}
-
-fn of_length_one(mut vectors: Array2<f64>) -> Array2<f64> {
-    for mut vector in vectors.rows_mut() {
-        let length = vector.dot(&vector).sqrt();
-        if length > 0.0 {
-            vector /= length;
-        }
-    }
-    vectors
 }
 
 /// An item to be marked.
@@ -196,7 +185,7 @@ fn cuts(descending: &[f64]) -> Vec<f64> {
 }
 
 /// From places in the plane to places in the drawing, alike in both directions.
-struct View {
+pub(super) struct View {
     centre: (f64, f64),
     scale: f64,
 }
@@ -217,7 +206,7 @@ impl View {
     }
 
     /// What is far outside stays a little outside.
-    fn place(&self, (x, y): (f64, f64)) -> (f64, f64) {
+    pub fn place(&self, (x, y): (f64, f64)) -> (f64, f64) {
         let across = WIDTH / 2.0 + (x - self.centre.0) * self.scale;
         let down = HEIGHT / 2.0 - (y - self.centre.1) * self.scale;
         (tenth(across.clamp(-WIDTH, 2.0 * WIDTH)), tenth(down.clamp(-HEIGHT, 2.0 * HEIGHT)))
@@ -226,83 +215,4 @@ impl View {
 
 fn dot((x, y): (f64, f64)) -> String {
     format!("M{x} {y}h0")
-}
-
-/// Steps of queries by the starting query that they descend from.
-#[derive(Default)]
-struct Walks {
-    steps: BTreeMap<u32, Vec<[(f64, f64); 2]>>,
-    /// Where it began, and where its queries began again.
-    starts: BTreeMap<u32, Vec<(f64, f64)>>,
-    /// The last places of queries that no other came of, though the search went on.
-    ends: BTreeMap<u32, Vec<(f64, f64)>>,
-}
-
-impl Walks {
-    fn read(run: &Told, plane: &Plane, unit: bool, view: &View) -> Result<Self> {
-        let mut walks = Walks::default();
-        // By query, of the iteration before: its place, and where it came from.
-        let mut before: HashMap<u32, ((f64, f64), u32)> = HashMap::new();
-        let last = run.log.iterations().last().map_or(0, |last| last + 1);
-        for iteration in run.log.iterations().iter().copied().chain(run.log.has_queries(last).then_some(last)) {
-            let queries = run.log.queries(iteration)?;
-            let vectors = bridge::matrix::<f64>(&queries, EMBEDDING)?.view().to_owned();
-            let dim = plane.dim();
-            if vectors.ncols() != dim {
-                let reason = format!("queries of {} components, a library of {dim}", vectors.ncols());
-                return Err(Error::input(run.log.path(), reason));
-            }
-            let mut now = HashMap::new();
-            let mut parents = HashSet::new();
-            let vectors = if unit { of_length_one(vectors) } else { vectors };
-            let names = schema::u32s(&queries, QUERY_IDX)?.into_iter().zip(schema::u32s(&queries, COLLECTION_IDX)?);
-            let of = names.zip(schema::nullable_u32s(&queries, PARENT_IDX)?).zip(plane.places(vectors.view()));
-            for (((query, collection), parent), place) in of {
-                let place = view.place(place);
-                now.insert(query, (place, collection));
-                match parent.and_then(|parent| Some((parent, before.get(&parent)?.0))) {
-                    Some((parent, from)) => {
-                        parents.insert(parent);
-                        walks.steps.entry(collection).or_default().push([from, place]);
-                    }
-                    None => walks.starts.entry(collection).or_default().push(place),
-                }
-            }
-            for (query, (place, collection)) in before {
-                if !parents.contains(&query) {
-                    walks.ends.entry(collection).or_default().push(place);
-                }
-            }
-            before = now;
-        }
-        for ends in walks.ends.values_mut() {
-            ends.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        }
-        Ok(walks)
-    }
-
-    /// The paths, where they begin and end, and how many starting queries are left out, so that there are not too many.
-    fn drawn(self) -> (Vec<Walk>, Vec<(f64, f64)>, Vec<(f64, f64)>, usize) {
-        let (mut paths, mut starts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        let (all, mut room) = (self.starts.len(), STEPS);
-        for (collection, began) in self.starts {
-            let steps = self.steps.get(&collection).map_or(&[][..], Vec::as_slice);
-            if steps.len() > room {
-                continue;
-            }
-            room -= steps.len();
-            let mut d = String::new();
-            let mut at = None;
-            for [from, to] in steps {
-                // On from where the last step ended, if it did there.
-                d.push_str(&if at == Some(*from) { format!("L{} {}", to.0, to.1) } else { path(&[*from, *to]) });
-                at = Some(*to);
-            }
-            paths.push(Walk { label: format!("query {collection}"), d });
-            starts.extend(began);
-            ends.extend(self.ends.get(&collection).into_iter().flatten());
-        }
-        let left_out = all - paths.len();
-        (paths, starts, ends, left_out)
-    }
 }

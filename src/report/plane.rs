@@ -6,6 +6,8 @@ use rand_distr::{Distribution, StandardNormal};
 
 /// Principal axes of embeddings of `dim` components.
 pub(super) struct Plane {
+    /// Whether vectors count by their direction only.
+    unit: bool,
     mean: Array1<f64>,
     /// Orthonormal columns, `(dim, 2)`; the second is zero where the embeddings lie on a line.
     axes: Array2<f64>,
@@ -20,9 +22,10 @@ impl Plane {
     /// With `C` the covariance, `Q ← orthonormal(C Q)` until the variance in the plane, `tr(Q' C Q)`, no longer
     /// grows; then `Q` is turned in its plane such that `Q' C Q` is diagonal, the larger first. The sign is the one
     /// that makes an axis's largest component positive.
-    pub fn of(mut sample: Array2<f64>, rng: &mut ChaCha8Rng) -> Self {
+    pub fn of(sample: ArrayView2<'_, f64>, unit: bool, rng: &mut ChaCha8Rng) -> Self {
         const ROUNDS: usize = 200;
         let dim = sample.ncols();
+        let mut sample = as_counted(sample, unit);
         let mean = sample.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(dim));
         sample -= &mean;
         let total: f64 = sample.iter().map(|value| value * value).sum();
@@ -52,7 +55,7 @@ impl Plane {
             share if share.is_finite() => share,
             _ => 0.0,
         };
-        Plane { mean, explained: [share(0), share(1)], axes }
+        Plane { unit, mean, explained: [share(0), share(1)], axes }
     }
 
     /// Components of the embeddings.
@@ -62,9 +65,21 @@ impl Plane {
 
     /// Where vectors `(rows, dim)` are in the plane.
     pub fn places(&self, vectors: ArrayView2<'_, f64>) -> Vec<(f64, f64)> {
-        let places = (&vectors - &self.mean).dot(&self.axes);
+        let places = (as_counted(vectors, self.unit) - &self.mean).dot(&self.axes);
         places.rows().into_iter().map(|place| (place[0], place[1])).collect()
     }
+}
+
+/// The vectors, of length one if they count by their direction only.
+fn as_counted(vectors: ArrayView2<'_, f64>, unit: bool) -> Array2<f64> {
+    let mut vectors = vectors.to_owned();
+    for mut vector in vectors.rows_mut() {
+        let length = vector.dot(&vector).sqrt();
+        if unit && length > 0.0 {
+            vector /= length;
+        }
+    }
+    vectors
 }
 
 /// Gram and Schmidt's, of two columns. What has no length stays zero.
@@ -112,7 +127,7 @@ mod tests {
     fn the_plane_is_the_one_that_the_vectors_were_spread_in() {
         for dim in [2, 3, 64, 768] {
             let (vectors, axes) = spread(2000, dim, &[5.0, 2.0]);
-            let plane = Plane::of(vectors.clone(), &mut stream(0, "test", 0, 1));
+            let plane = Plane::of(vectors.view(), false, &mut stream(0, "test", 0, 1));
             for axis in 0..2 {
                 let cosine = plane.axes.column(axis).dot(&axes.column(axis)).abs();
                 assert!(cosine > 0.999, "{dim}: {cosine}");
@@ -131,10 +146,18 @@ mod tests {
     }
 
     #[test]
+    fn vectors_that_count_by_their_direction_are_in_one_place_whatever_their_length() {
+        let (vectors, _) = spread(100, 5, &[2.0, 1.0]);
+        let plane = Plane::of(vectors.view(), true, &mut stream(0, "test", 0, 1));
+        let longer = plane.places((&vectors * 7.0).view());
+        assert!(plane.places(vectors.view()).iter().zip(longer).all(|(a, b)| (a.0 - b.0).hypot(a.1 - b.1) < 1e-9));
+    }
+
+    #[test]
     fn vectors_of_one_component_on_a_line_or_all_alike_have_a_plane_too() {
         let (line, _) = spread(50, 1, &[]);
         for vectors in [line, Array2::ones((9, 4)), Array2::zeros((1, 3)), Array2::zeros((0, 3))] {
-            let plane = Plane::of(vectors.clone(), &mut stream(0, "test", 0, 1));
+            let plane = Plane::of(vectors.view(), false, &mut stream(0, "test", 0, 1));
             assert!(plane.places(vectors.view()).iter().all(|place| place.0.is_finite() && place.1.is_finite()));
             assert!(plane.explained.iter().all(|share| (0.0..=1.0 + 1e-9).contains(share)), "{:?}", plane.explained);
         }
