@@ -28,15 +28,18 @@ pub struct Truth {
 pub struct Evaluation {
     rows: u64,
     top: usize,
-    /// By the number of items paid for, from 0.
-    states: Vec<State>,
+    /// By the number of items paid for, ascending; from 0.
+    states: Vec<(u64, Reached)>,
 }
 
+/// What was found so far; scores in the scorer's own terms.
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
-    found: usize,
-    best: Option<f64>,
-    top_sum: Option<f64>,
+pub(crate) struct Reached {
+    pub(crate) found: usize,
+    pub(crate) best: Option<f64>,
+    pub(crate) top_sum: Option<f64>,
+    /// The items in the sum.
+    pub(crate) summed: usize,
 }
 
 /// Judges a run by the true scores: which of the true `top` items it found, after how many it had paid for.
@@ -52,26 +55,52 @@ struct State {
 /// a missing column; a key that is not unique or that the file lacks; fewer than `top` true scores.
 pub fn evaluate(log: &SearchLog, truth: &Truth, top: usize) -> Result<Evaluation> {
     let met = collect(log.compile_results()?)?;
-    let minimize = log.manifest().config["score"]["direction"] == "minimize" || met.column(RAW_SCORE).is_ok();
+    let minimize = minimizes(log, &met);
     let known = truth.read(&met)?;
     let rows = truth.rows_of(log, &met, &known)?;
     let scores = truth.scores(&known, minimize)?;
     let cut = kth_best(&scores, top)
         .ok_or_else(|| truth.refuse(format!("top: expected 1 to {}, the scores there, found {top}", count(&scores))))?;
 
-    let run_scores = schema::scores(&met, SCORE)?;
-    let mut events: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    let costs = costs(&met)?;
-    for ((cost, row), run_score) in costs.iter().zip(&rows).zip(run_scores) {
-        let score = run_score.and(scores[*row as usize]);
+    let scored = schema::scores(&met, SCORE)?;
+    let scores = scored.into_iter().zip(&rows).map(|(score, row)| score.and(scores[*row as usize]));
+    let states = states(&costs(&met)?, scores, cut, top, minimize);
+    // Rows without an embedding are no items of the library.
+    let dataset = log.manifest().dataset.as_ref().filter(|_| truth.key.is_none());
+    let without = dataset.map_or(0, |dataset| dataset.without_embedding);
+    Ok(Evaluation { rows: known.height() as u64 - without, top, states })
+}
+
+/// What a run had found after each item that it paid for by its own scores, where nobody knows the true ones: nothing
+/// counts as found. `met` has `evaluation`, `iteration` and `score` of each item.
+pub(crate) fn progress(met: &DataFrame, top: usize, minimize: bool) -> Result<Evaluation> {
+    let scores = schema::scores(met, SCORE)?;
+    let states = states(&costs(met)?, scores.into_iter(), f64::INFINITY, top, minimize);
+    Ok(Evaluation { rows: 0, top, states })
+}
+
+/// Whether smaller scores are the better ones in the scorer's own terms.
+pub(crate) fn minimizes(log: &SearchLog, met: &DataFrame) -> bool {
+    log.manifest().config["score"]["direction"] == "minimize" || met.column(RAW_SCORE).is_ok()
+}
+
+/// By the number of items paid for, where something came of it; from 0. An item is found if its score reaches the `cut`.
+fn states(
+    costs: &[u64],
+    scores: impl Iterator<Item = Option<f64>>,
+    cut: f64,
+    top: usize,
+    minimize: bool,
+) -> Vec<(u64, Reached)> {
+    let mut events: BTreeMap<u64, Vec<f64>> = BTreeMap::from([(0, Vec::new())]);
+    for (cost, score) in costs.iter().zip(scores) {
         events.entry(*cost).or_default().extend(score);
     }
-    let scored = costs.iter().copied().max().unwrap_or(0);
-    let (mut hits, mut state) = (0, State::default());
+    let (mut hits, mut state) = (0, Reached::default());
     // Ascending, at most `top` of them.
     let mut best: Vec<f64> = Vec::new();
-    let states = (0..=scored).map(|cost| {
-        for score in events.get(&cost).into_iter().flatten().copied() {
+    let states = events.into_iter().map(|(cost, scores)| {
+        for score in scores {
             hits += usize::from(score >= cut);
             if best.len() == top {
                 if score <= best[0] {
@@ -83,25 +112,40 @@ pub fn evaluate(log: &SearchLog, truth: &Truth, top: usize) -> Result<Evaluation
             state.best = best.last().copied();
             // Added anew: a running sum would keep the rounding of what has left it.
             state.top_sum = Some(best.iter().sum());
+            state.summed = best.len();
         }
         let sign = if minimize { -1.0 } else { 1.0 };
         let scorers_own = |value: Option<f64>| value.map(|value| sign * value);
-        State { found: hits.min(top), best: scorers_own(state.best), top_sum: scorers_own(state.top_sum) }
+        let (best, top_sum) = (scorers_own(state.best), scorers_own(state.top_sum));
+        (cost, Reached { found: hits.min(top), best, top_sum, summed: state.summed })
     });
-    // Rows without an embedding are no items of the library.
-    let dataset = log.manifest().dataset.as_ref().filter(|_| truth.key.is_none());
-    let without = dataset.map_or(0, |dataset| dataset.without_embedding);
-    Ok(Evaluation { rows: known.height() as u64 - without, top, states: states.collect() })
+    states.collect()
 }
 
 impl Evaluation {
+    /// Items of the library, where that is known.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Items paid for.
+    pub(crate) fn cost(&self) -> u64 {
+        self.states.last().map_or(0, |(cost, _)| *cost)
+    }
+
+    /// What was found for so much, or with all that was paid if that is less.
+    pub(crate) fn reached(&self, cost: u64) -> Reached {
+        let after = self.states.partition_point(|(paid, _)| *paid <= cost);
+        self.states[..after].last().map_or(Reached::default(), |(_, reached)| *reached)
+    }
+
     /// One row for each number of items paid for, from 0: `scored` u64, `found` u64, `recall` (the share of the true
     /// top found), `best` (true score, so far; null if none), `top_sum` (of the best `top` so far), in f64.
     ///
     /// # Errors
     /// No memory for it.
     pub fn curve(&self) -> Result<DataFrame> {
-        self.frame((0..self.states.len() as u64).collect(), Vec::new())
+        self.frame((0..=self.cost()).collect(), Vec::new())
     }
 
     /// What was found within budgets, given as shares of the library (rounded to whole items), and with all that the
@@ -111,7 +155,7 @@ impl Evaluation {
     /// # Errors
     /// No memory for it.
     pub fn at(&self, shares: &[f64]) -> Result<DataFrame> {
-        let all = self.states.len() as u64 - 1;
+        let all = self.cost();
         let budgets: Vec<u64> = shares.iter().map(|share| (share * self.rows as f64).round() as u64).collect();
         let budgets: Vec<u64> = budgets.into_iter().chain([all]).collect();
         let shares: Vec<f64> = shares.iter().copied().chain([all as f64 / self.rows as f64]).collect();
@@ -120,7 +164,7 @@ impl Evaluation {
     }
 
     fn frame(&self, scored: Vec<u64>, mut columns: Vec<Column>) -> Result<DataFrame> {
-        let states: Vec<State> = scored.iter().map(|scored| self.states[*scored as usize]).collect();
+        let states: Vec<Reached> = scored.iter().map(|scored| self.reached(*scored)).collect();
         let found: Vec<u64> = states.iter().map(|state| state.found as u64).collect();
         let recall: Vec<f64> = states.iter().map(|state| state.found as f64 / self.top as f64).collect();
         columns.push(Column::new("scored".into(), scored));

@@ -174,6 +174,12 @@ pub(crate) fn note(path: &Path, text: &str) -> Result<()> {
     operate("note", &[path], || fs::write(path, text))
 }
 
+/// Adds a line to a file that nothing depends on: if it cannot be written, it is left out.
+pub(crate) fn jot(path: &Path, line: &str) {
+    let file = File::options().create(true).append(true).open(path);
+    let _ = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+}
+
 /// Removes a file.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
     operate("remove", &[path], || fs::remove_file(path))

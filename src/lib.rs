@@ -60,7 +60,7 @@
 //! [`Prune`] ([`TopKPrune`], in a [`Pruned`] rule) says which queries go on; [`QueryUpdate`] ([`RlUpdate`],
 //! [`TopKUpdate`], [`TopKDiscreteUpdate`]) moves them; [`Runner`] is the loop. [`Config`] builds all of them
 //! from a TOML file, as the command line does. [`evaluate`](evaluate()) says how much of the best a run found,
-//! where the scores of all items are known.
+//! where the scores of all items are known; [`report`](report()) makes a page of it that one can see.
 //! Everything is synchronous, and safe to call from inside an async runtime.
 
 #![deny(unsafe_code)]
@@ -81,6 +81,7 @@ mod linalg;
 mod log;
 mod outcome;
 mod plain;
+mod report;
 mod runner;
 mod schema;
 mod score;
@@ -104,9 +105,10 @@ pub use evaluate::{Evaluation, Truth, evaluate};
 pub use features::{Feature, Features, ItemFeatures, Role, View};
 pub use filter::{Filter, PassThroughFilter, SqlFilter};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index};
-pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, collect, remove};
+pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, Times, collect, remove};
 pub use outcome::Outcome;
-pub use plain::to_plain;
+pub use plain::{number, to_plain};
+pub use report::{ReportOptions, plot, report};
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
 pub use score::{

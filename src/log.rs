@@ -6,6 +6,7 @@
 //!   queries/iteration=000000/part-0000.parquet    the queries frame
 //!   results/iteration=000000/part-0000.parquet    the scored frame, without embeddings
 //!   ledger/batch-000000.parquet                   what was paid for, some hundred answers a file
+//!   times.jsonl                                   seconds that the stages of each iteration took
 //!   lock  tmp/
 //! ```
 //!
@@ -16,6 +17,7 @@ mod compile;
 mod manifest;
 mod paths;
 mod remove;
+mod times;
 mod trajectories;
 
 use std::fs;
@@ -33,6 +35,7 @@ pub use self::manifest::{Ended, FORMAT_VERSION, Manifest, StopReason};
 pub(crate) use self::manifest::{TAG, now};
 use self::manifest::{is_unused, read_manifest};
 pub use self::remove::remove;
+pub use self::times::Times;
 use crate::bridge;
 use crate::database::Identity;
 use crate::error::{AtPath, Doing, Error, Result};

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod output;
+mod pictures;
 mod signals;
 
 use std::io::IsTerminal;
@@ -18,7 +19,7 @@ use uphill::{
     Truth, VectorDatabase,
 };
 
-use crate::output::{Output, Rows, Unwritten, ended, ending, progress_lines, say};
+use crate::output::{Output, Rows, Unwritten, ended, progress_lines, say};
 use crate::signals::Signals;
 
 /// Finds the best-scoring items of an embedded library while scoring only a small share of it.
@@ -61,6 +62,10 @@ enum Command {
     },
     /// How much of the best a run found, and at what cost, where the scores of all items are known.
     Evaluate(Evaluate),
+    /// A page that shows a run, or compares several: curves, map, best items, recipe. One file, without a network.
+    Report(pictures::Report),
+    /// The curves of a run, or of several, as SVG for a paper.
+    Plot(pictures::Plot),
     /// Remove a run folder, and the tag that keeps the dataset version it reads.
     Remove {
         /// The run folder.
@@ -226,6 +231,8 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
         Command::Trajectories { paths: false, show: arguments } => trajectories(arguments),
         Command::Trajectories { paths: true, show: arguments } => show(arguments, |log| log.compile_paths()).map(drop),
         Command::Evaluate(arguments) => evaluate(arguments),
+        Command::Report(arguments) => pictures::report(arguments),
+        Command::Plot(arguments) => pictures::plot(arguments),
         Command::Remove { run } => remove(run),
         Command::Inspect { path, json } => inspect(path, json),
     }
@@ -422,7 +429,7 @@ fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "dataset tag": manifest.version_tag,
             "seed": manifest.seed,
             "iterations": log.iterations().len(),
-            "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed", |ended| ending(ended.reason)),
+            "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed".into(), |ended| ended.reason.to_string()),
             "items reused": manifest.ended.as_ref().map(|ended| ended.reused),
             "items rejected": manifest.ended.as_ref().map(|ended| ended.rejected),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),

@@ -18,8 +18,8 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polars::prelude::*;
 
-pub use self::run::{ended, ending, progress_lines};
-pub use self::screen::{inert, number};
+pub use self::run::{ended, progress_lines};
+pub use self::screen::inert;
 
 /// Where a frame goes, and as what.
 #[derive(clap::Args)]
@@ -58,29 +58,10 @@ impl Output {
     /// Writes rows; Parquet and CSV as they come.
     pub fn write<'a>(&self, rows: impl Into<Rows<'a>>) -> Result<(), Unwritten> {
         let (rows, format) = (rows.into(), self.format.unwrap_or_else(|| self.guess()));
-        let Some(path) = &self.output else { return to_stdout(|out, terminal| write(rows, format, out, terminal)) };
-        let named = || path.display().to_string();
-        let opened = |file: io::Result<File>| file.with_context(named).map_err(Unwritten::Output);
-        let to = |file: File| match noting(Box::new(file), |out| write(rows, format, out, false)) {
-            (Err(error), Some(_)) => Err(Unwritten::Output(error.context(named()))),
-            (done, _) => done.map_err(Unwritten::Rows),
-        };
-        // Devices, and what a link points to, are written in place.
-        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-            return to(opened(File::create(path))?);
+        match &self.output {
+            Some(path) => to_file(path, |out| write(rows, format, out, false)),
+            None => to_stdout(|out, terminal| write(rows, format, out, terminal)),
         }
-        // Beside the file until it is whole.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut options = tempfile::Builder::new();
-        let file = options.prefix(".uphill-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
-        let file = file.with_context(named).map_err(Unwritten::Output)?;
-        if let Ok(found) = path.metadata() {
-            let kept = file.as_file().set_permissions(found.permissions());
-            kept.with_context(named).map_err(Unwritten::Output)?;
-        }
-        to(opened(file.as_file().try_clone())?)?;
-        file.persist(path).with_context(named).map_err(Unwritten::Output)?;
-        Ok(())
     }
 
     fn guess(&self) -> Format {
@@ -104,6 +85,32 @@ fn to_stdout(work: impl FnOnce(Out, bool) -> anyhow::Result<()>) -> Result<(), U
         (Err(error), Some(_)) => Err(Unwritten::Output(error.context("standard output"))),
         (done, _) => done.map_err(Unwritten::Rows),
     }
+}
+
+/// Writes a file, which appears when it is whole.
+pub fn to_file(path: &Path, work: impl FnOnce(Out) -> anyhow::Result<()>) -> Result<(), Unwritten> {
+    let named = || path.display().to_string();
+    let opened = |file: io::Result<File>| file.with_context(named).map_err(Unwritten::Output);
+    let to = |file: File| match noting(Box::new(file), work) {
+        (Err(error), Some(_)) => Err(Unwritten::Output(error.context(named()))),
+        (done, _) => done.map_err(Unwritten::Rows),
+    };
+    // Devices, and what a link points to, are written in place.
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        return to(opened(File::create(path))?);
+    }
+    // Beside the file until it is whole.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut options = tempfile::Builder::new();
+    let file = options.prefix(".uphill-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
+    let file = file.with_context(named).map_err(Unwritten::Output)?;
+    if let Ok(found) = path.metadata() {
+        let kept = file.as_file().set_permissions(found.permissions());
+        kept.with_context(named).map_err(Unwritten::Output)?;
+    }
+    to(opened(file.as_file().try_clone())?)?;
+    file.persist(path).with_context(named).map_err(Unwritten::Output)?;
+    Ok(())
 }
 
 /// Does what writes; says how, and what the operating system said, as the libraries in between may hide it.

@@ -49,7 +49,35 @@ fn plain(series: &Series) -> PolarsResult<Series> {
     })
 }
 
+/// A number as a person reads it: six significant digits, whole numbers whole, the very large and the very small as
+/// powers of ten. What is not zero is not shown as zero.
+pub fn number(value: f64) -> String {
+    const DIGITS: i32 = 6;
+    if value == 0.0 {
+        return "0".into();
+    }
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        return format!("{value:.0}");
+    }
+    // Rounded first: 999999.7 is 1e6.
+    let rounded = format!("{value:.*e}", DIGITS as usize - 1);
+    let Some((digits, exponent)) = rounded.split_once('e') else { return value.to_string() };
+    let trim = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
+        false => text.to_string(),
+    };
+    match exponent.parse() {
+        Ok(exponent @ -4..DIGITS) => trim(&format!("{value:.*}", (DIGITS - 1 - exponent) as usize)),
+        _ => format!("{}e{exponent}", trim(digits)),
+    }
+}
+
 const DAY: i64 = 86_400;
+
+/// Seconds since 1970 as an instant in ISO 8601.
+pub(crate) fn instant(seconds: u64) -> String {
+    iso(&DataType::Datetime(TimeUnit::Milliseconds, Some(TimeZone::UTC)), (seconds as i64).saturating_mul(1000))
+}
 
 /// A date, time, instant or duration in ISO 8601, of any size. (Polars' own texts end at the years that chrono has.)
 fn iso(dtype: &DataType, ticks: i64) -> String {

@@ -5,6 +5,7 @@ mod options;
 mod resume;
 mod search;
 mod stop;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,12 +14,13 @@ use polars::prelude::DataFrame;
 
 pub use self::by_hand::Asked;
 pub use self::stop::{Stop, Summary};
+use self::watch::Watch;
 use crate::candidates;
 use crate::database::{Request, VectorDatabase};
 use crate::error::Result;
 use crate::filter::{Filter, PassThroughFilter, check_subset};
 use crate::ledger::Ledger;
-use crate::log::SearchLog;
+use crate::log::{SearchLog, Times};
 use crate::schema;
 use crate::score::Score;
 use crate::select::Select;
@@ -90,18 +92,22 @@ impl Runner {
         mut log: Option<&mut SearchLog>,
     ) -> Result<(Summary, DataFrame)> {
         let (database, seed) = (&*self.database, self.seed);
+        let (mut times, mut watch) = (Times::default(), Watch::start());
         schema::check_queries(queries, database.dim())?;
         if let Some(log) = log.as_deref_mut() {
             log.append_queries(iteration, queries)?;
         }
+        watch.lap(&mut times.log);
         let exclude = (!self.update.revisits()).then(|| self.ledger.booked());
         let met = database.query(queries, Request { k: self.update.k(queries.height()), exclude })?;
         let results = candidates::joined(met, self.update.candidates(), queries, exclude, database)?;
         schema::check_results("database", &results, database.dim())?;
+        watch.lap(&mut times.query);
 
         let kept = self.filter.filter(results.clone())?;
         check_subset("filter", &results, &kept)?;
         let (met, passed) = (results.height(), kept.height());
+        watch.lap(&mut times.filter);
 
         let worth = match self.select.as_deref().or_else(|| self.update.selector()) {
             Some(selector) => {
@@ -111,20 +117,25 @@ impl Runner {
             }
             None => kept,
         };
+        watch.lap(&mut times.select);
 
         let (scored, new) = self.ledger.score(&*self.score, worth, self.stop.evaluations)?;
+        watch.lap(&mut times.score);
 
         if let Some(log) = log.as_deref_mut() {
             log.append(iteration, &scored)?;
         }
+        watch.lap(&mut times.log);
         let step = Step { iteration, queries, results: &scored, database, seed };
         self.update.observe(&step)?;
         let next = self.update.update(&step)?;
         schema::check_queries(&next, database.dim())?;
+        watch.lap(&mut times.update);
         if let Some(log) = log {
             log.append_queries(iteration + 1, &next)?;
         }
+        watch.lap(&mut times.log);
         let summary = Summary::of(iteration, &scored, new, self.ledger.evaluations())?;
-        Ok((Summary { met, passed, ..summary }, next))
+        Ok((Summary { met, passed, times, ..summary }, next))
     }
 }

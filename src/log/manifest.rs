@@ -1,7 +1,7 @@
 //! `run.json`: what was asked of a run, and how it ended.
 
-use std::fs;
 use std::path::Path;
+use std::{fmt, fs};
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,21 @@ pub enum StopReason {
     Score,
     /// A signal.
     Interrupted,
+}
+
+/// In words.
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            StopReason::Iterations => "as many iterations as asked",
+            StopReason::Evaluations => "the budget is spent",
+            StopReason::NothingNew => "nothing new was met",
+            StopReason::NothingPasses => "nothing that was met passes the filter",
+            StopReason::Seconds => "the time is over",
+            StopReason::Score => "the score is good enough",
+            StopReason::Interrupted => "interrupted",
+        })
+    }
 }
 
 /// How the tags begin that keep the versions of runs.

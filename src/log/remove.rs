@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::manifest::{Manifest, REMOVED, TAG, read_manifest, read_manifest_at};
+use super::times;
 use crate::database::LanceDatabase;
 use crate::error::{AtPath, Result};
 use crate::folder;
@@ -34,6 +35,7 @@ pub fn remove(run: impl AsRef<Path>) -> Result<()> {
     for name in ["results", "queries", "ledger", "stderr", "tmp"] {
         folder::remove(&run.join(name))?;
     }
+    times::remove(run)?;
     folder::remove_file(&run.join("lock"))?;
     drop(lock);
     folder::remove_file(&mark)?;

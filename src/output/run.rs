@@ -1,8 +1,8 @@
 //! What is said of a run, on standard error: how far it is, how it ended.
 
-use uphill::{SearchLog, StopReason, Summary};
+use uphill::{SearchLog, Summary, number};
 
-use super::{number, say};
+use super::say;
 
 /// How a run ended, on standard error: what was asked, and what it cost beside that.
 pub fn ended(log: &SearchLog) {
@@ -19,21 +19,8 @@ pub fn ended(log: &SearchLog) {
     ];
     let beside: String =
         beside.iter().filter(|(items, _)| *items > 0).map(|(items, what)| format!(", {items} {what}")).collect();
-    let (iterations, evaluations, reason) = (ended.iterations, ended.evaluations, ending(ended.reason));
+    let (iterations, evaluations, reason) = (ended.iterations, ended.evaluations, ended.reason);
     say(format_args!("{iterations} iterations, {evaluations} items scored{beside} ({reason}): {run}"));
-}
-
-/// Why a run ended, in words.
-pub fn ending(reason: StopReason) -> &'static str {
-    match reason {
-        StopReason::Iterations => "as many iterations as asked",
-        StopReason::Evaluations => "the budget is spent",
-        StopReason::NothingNew => "nothing new was met",
-        StopReason::NothingPasses => "nothing that was met passes the filter",
-        StopReason::Seconds => "the time is over",
-        StopReason::Score => "the score is good enough",
-        StopReason::Interrupted => "interrupted",
-    }
 }
 
 /// A line per iteration; with the time left where a budget of evaluations says so.

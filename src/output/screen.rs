@@ -2,6 +2,7 @@
 
 use comfy_table::{Table, presets};
 use polars::prelude::*;
+use uphill::number;
 
 use super::text::flat;
 
@@ -42,29 +43,6 @@ pub fn inert_frame(frame: DataFrame) -> PolarsResult<DataFrame> {
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// A number as a person reads it: six significant digits, whole numbers whole, the very large and the very small as
-/// powers of ten. What is not zero is not shown as zero.
-pub fn number(value: f64) -> String {
-    const DIGITS: i32 = 6;
-    if value == 0.0 {
-        return "0".into();
-    }
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        return format!("{value:.0}");
-    }
-    // Rounded first: 999999.7 is 1e6.
-    let rounded = format!("{value:.*e}", DIGITS as usize - 1);
-    let Some((digits, exponent)) = rounded.split_once('e') else { return value.to_string() };
-    let trim = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
-        false => text.to_string(),
-    };
-    match exponent.parse() {
-        Ok(exponent @ -4..DIGITS) => trim(&format!("{value:.*}", (DIGITS - 1 - exponent) as usize)),
-        _ => format!("{}e{exponent}", trim(digits)),
-    }
 }
 
 /// A frame as text, at most 50 rows of it.

@@ -77,6 +77,7 @@ impl Runner {
                 Ok((summary, next)) => {
                     queries = next;
                     progress.add(&summary);
+                    log.note_times(&summary.times);
                     self.stop.refuse_many_failures(&self.ledger).map_err(|error| error.at(iteration))?;
                     if let Some(observer) = &mut self.observer {
                         observer(&summary);

@@ -6,7 +6,7 @@ use polars::prelude::DataFrame;
 
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
-use crate::log::StopReason;
+use crate::log::{StopReason, Times};
 use crate::outcome::Outcome;
 use crate::schema::{self, OUTCOME, SCORE};
 
@@ -123,6 +123,8 @@ pub struct Summary {
     pub best: Option<f64>,
     /// The mean score of the iteration's rows.
     pub mean: Option<f64>,
+    /// How long its stages took.
+    pub times: Times,
 }
 
 impl Summary {
@@ -144,6 +146,7 @@ impl Summary {
             evaluations,
             best: known.iter().copied().max_by(f64::total_cmp),
             mean: (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64),
+            times: Times::default(),
         })
     }
 }

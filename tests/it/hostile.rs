@@ -213,7 +213,7 @@ fn a_run_folder_whose_footers_lie_is_refused_and_takes_no_memory() {
     for (rows, values) in [(1 << 40, 1 << 40), (i64::MAX, i64::MAX), (3, 3), (1 << 34, 1 << 34)] {
         let lie = lying(&part, &good, rows, Some(values), None);
         std::fs::write(&part, lie).expect("written");
-        for arguments in [&["results", "run"][..], &["trajectories", "run"], &["inspect", "run"]] {
+        for arguments in [&["results", "run"][..], &["trajectories", "run"], &["inspect", "run"], &["report", "run"]] {
             assert_refused(
                 &confined(arguments, folder.path()),
                 1,
@@ -329,6 +329,7 @@ fn a_damaged_run_folder_is_refused_in_one_line() {
                 &["results", "bad"][..],
                 &["trajectories", "bad"],
                 &["inspect", "bad"],
+                &["report", "bad"],
                 &["ask", "run.toml", "--out", "bad", "--set", "stop.iterations=4"],
             ] {
                 copy_tree(&good, &bad);

@@ -29,6 +29,7 @@ mod python;
 mod readers;
 mod recall;
 mod remove;
+mod report;
 mod resuming;
 mod reuse;
 mod runs;

@@ -1,0 +1,60 @@
+//! How long the stages of each iteration took: beside the frames, which are the same run by run.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::SearchLog;
+use crate::error::Result;
+use crate::folder;
+
+const FILE: &str = "times.jsonl";
+
+/// Seconds that each stage of an iteration took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Times {
+    /// The vector search.
+    pub query: f64,
+    /// The filter.
+    pub filter: f64,
+    /// The choice of what is worth a score.
+    pub select: f64,
+    /// The scorer, and keeping what it says.
+    pub score: f64,
+    /// Writing the log.
+    pub log: f64,
+    /// The rule.
+    pub update: f64,
+}
+
+impl SearchLog {
+    /// Notes how long an iteration took. Nothing depends on it: it is not synced, and may be missing.
+    pub(crate) fn note_times(&self, times: &Times) {
+        if let Ok(line) = serde_json::to_string(times) {
+            folder::jot(&self.path.join(FILE), &line);
+        }
+    }
+
+    /// How long the stages took in all iterations, those that were made again included, as far as that was noted;
+    /// `None` if nothing was. Runs of earlier versions have not noted it.
+    pub fn times(&self) -> Option<Times> {
+        let text = std::fs::read_to_string(self.path.join(FILE)).ok()?;
+        // A line may be cut where a process was killed.
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        lines.reduce(|a: Times, b: Times| Times {
+            query: a.query + b.query,
+            filter: a.filter + b.filter,
+            select: a.select + b.select,
+            score: a.score + b.score,
+            log: a.log + b.log,
+            update: a.update + b.update,
+        })
+    }
+}
+
+/// Removes what was noted, if it was.
+pub(super) fn remove(run: &Path) -> Result<()> {
+    let file = run.join(FILE);
+    if file.exists() { folder::remove_file(&file) } else { Ok(()) }
+}

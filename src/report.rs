@@ -1,0 +1,118 @@
+//! A run as a page that one can see, explain and hand on: one file of HTML without a network, or the curves alone as SVG.
+//!
+//! What is told is gathered into plain structs (`told`, `curves`, `map`, `items`, `recipe`), which templates show
+//! (`page`). Everything is there without scripts; the script adds reading values off, sorting, filtering, structures.
+//! However large a run is, its page is not: at most so many points, marks and rows of it are shown.
+
+mod chart;
+mod curves;
+mod items;
+mod map;
+mod page;
+mod plane;
+mod recipe;
+mod tables;
+mod told;
+mod walks;
+
+use std::path::Path;
+
+use self::chart::Chart;
+use self::told::Told;
+use crate::error::{Error, Result};
+use crate::evaluate::Truth;
+
+/// What a report shows beside the runs themselves.
+#[derive(Clone, Debug)]
+pub struct ReportOptions {
+    /// Where the true scores of all items are: the share of the best that was found is shown then.
+    pub truth: Option<Truth>,
+    /// How many items are the best.
+    pub top: usize,
+    /// The column whose SMILES are drawn; one that is named so, where nothing is said.
+    pub smiles: Option<String>,
+    /// A column of SVG, each shown as an image: what scripts it has do not run, what it refers to is not fetched.
+    pub picture: Option<String>,
+}
+
+impl Default for ReportOptions {
+    fn default() -> Self {
+        ReportOptions { truth: None, top: 100, smiles: None, picture: None }
+    }
+}
+
+/// Makes a page of HTML of a run, or of several to compare them: runs of one recipe that differ in their seeds are one
+/// line with a band. The same runs give the same page.
+///
+/// A run may go on meanwhile, may have been killed, may be empty; where its dataset is gone the page says so, in place
+/// of the map.
+///
+/// # Errors
+/// What is not a run folder, or is damaged; a truth or a column that does not fit; runs of which some maximise and some
+/// minimise.
+pub fn report<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<String> {
+    let runs = read(runs, options)?;
+    let groups = curves::groups(&runs);
+    let score = score_of(&runs);
+    let mut charts = if is_any_scored(&runs) { curves::charts(&groups, options.top, &score) } else { Vec::new() };
+    let mut map = None;
+    if let [run] = runs.as_slice() {
+        charts.extend(curves::iterations(run, &score)?);
+        map = Some(map::map(run).map_err(|error| error.to_string()));
+    }
+    page::report(page::Told {
+        charts: charts.into_iter().map(Chart::draw).collect(),
+        groups: &groups,
+        map,
+        items: items::items(&runs, options)?,
+        score,
+        top: options.top,
+        runs: &runs,
+    })
+}
+
+/// Draws the curves of a run, or of several, as SVG for a paper: as in [`report`], the best score and the sum of the
+/// best against items scored, and the share found where the truth is known.
+///
+/// # Errors
+/// As [`report`]; no run with a score.
+pub fn plot<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<String> {
+    let runs = read(runs, options)?;
+    if let Some(run) = runs.first().filter(|_| !is_any_scored(&runs)) {
+        return Err(Error::input(run.log.path(), "nothing to draw: no item has a score"));
+    }
+    let groups = curves::groups(&runs);
+    let charts = curves::charts(&groups, options.top, &score_of(&runs));
+    page::plot(charts.into_iter().map(Chart::draw).collect(), groups.iter().map(curves::Group::legend).collect())
+}
+
+fn read<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<Vec<Told>> {
+    if options.top == 0 {
+        return Err(Error::Config("top: expected at least 1, found 0".into()));
+    }
+    let runs = runs.iter().map(|run| Told::read(run.as_ref(), options)).collect::<Result<Vec<_>>>()?;
+    let Some(first) = runs.first() else {
+        return Err(Error::Config("expected at least one run, found none".into()));
+    };
+    if let Some(other) = runs.iter().find(|run| run.minimize != first.minimize) {
+        let does = |run: &Told| if run.minimize { "minimises" } else { "maximises" };
+        let (first, other) = ((first, does(first)), (other, does(other)));
+        let reason = format!("{}, but {} {}: they cannot be compared", other.1, first.0.log.path().display(), first.1);
+        return Err(Error::input(other.0.log.path(), reason));
+    }
+    Ok(runs)
+}
+
+fn is_any_scored(runs: &[Told]) -> bool {
+    runs.iter().any(|run| run.counts.scored > 0)
+}
+
+/// What the vertical axes are of.
+fn score_of(runs: &[Told]) -> String {
+    const MOST: usize = 40;
+    let first = runs.first().map(Told::score).unwrap_or_default();
+    match runs.iter().all(|run| run.score() == first) && first.chars().count() <= MOST {
+        true => first,
+        false => "score".into(),
+    }
+}

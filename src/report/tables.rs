@@ -1,0 +1,182 @@
+//! Tables of what made runs, what they took, and how they compare.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::told::Told;
+use crate::database::Identity;
+use crate::evaluate::Evaluation;
+use crate::log::Times;
+use crate::plain::{instant, number};
+
+/// Names, and a value of each for each run.
+#[derive(Serialize)]
+pub(super) struct Table {
+    pub id: &'static str,
+    pub title: &'static str,
+    pub caption: String,
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+/// How several runs compare.
+pub(super) fn comparing(runs: &[Told], top: usize) -> Vec<Table> {
+    if runs.len() < 2 {
+        return Vec::new();
+    }
+    [comparison(runs, top)].into_iter().chain(differences(runs)).collect()
+}
+
+/// What made the runs, and what it took.
+pub(super) fn telling(runs: &[Told]) -> Vec<Table> {
+    reasons(runs).into_iter().chain(times(runs)).chain([versions(runs)]).collect()
+}
+
+/// A row: its name, and its value of a run.
+type Row<'a> = (String, Box<dyn Fn(&Told) -> String + 'a>);
+
+fn row<'a>(name: impl Into<String>, value: impl Fn(&Told) -> String + 'a) -> Row<'a> {
+    (name.into(), Box::new(value))
+}
+
+/// A table with a column for each run.
+fn by_run(id: &'static str, title: &'static str, caption: &str, runs: &[Told], rows: Vec<Row<'_>>) -> Table {
+    let rows = rows.iter().map(|(name, value)| [name.clone()].into_iter().chain(runs.iter().map(value)).collect());
+    let columns = [String::new()].into_iter().chain(runs.iter().map(|run| run.name.clone())).collect();
+    Table { id, title, caption: caption.into(), columns, rows: rows.collect() }
+}
+
+/// What was found in each run.
+fn comparison(runs: &[Told], top: usize) -> Table {
+    let or_none = |value: Option<f64>| value.map_or_else(none, number);
+    let last = |run: &Told| run.progress.reached(u64::MAX);
+    let mut rows = vec![
+        row("rule", Told::rule),
+        row("items scored", |run| run.counts.paid.to_string()),
+        row("best score", |run| or_none(last(run).best)),
+        row(format!("sum of the best {top}"), |run| or_none(last(run).top_sum)),
+    ];
+    if runs.iter().any(|run| run.found.is_some()) {
+        let share = |found: &Evaluation| found.reached(u64::MAX).found as f64 / top as f64;
+        rows.push(row(format!("share of the true best {top}"), move |run| or_none(run.found.as_ref().map(share))));
+    }
+    rows.extend([
+        row("iterations", |run| run.log.iterations().len().to_string()),
+        row("reused", |run| run.counts.reused.to_string()),
+        row("rejected", |run| run.counts.rejected.to_string()),
+        row("failed", |run| run.counts.failed.to_string()),
+    ]);
+    by_run("compared", "The runs", "What each run found, and what it cost.", runs, rows)
+}
+
+/// The settings in which runs differ; `None` if they do not.
+fn differences(runs: &[Told]) -> Option<Table> {
+    let settings: Vec<_> = runs.iter().map(|run| settings(&run.log.manifest().config)).collect();
+    let names: BTreeSet<&String> = settings.iter().flat_map(BTreeMap::keys).collect();
+    let differs = |name: &&String| settings.iter().any(|of_run| of_run.get(*name) != settings[0].get(*name));
+    let rows: Vec<Row<'_>> = names
+        .into_iter()
+        .filter(differs)
+        .map(|name| {
+            let value = |run: &Told| self::settings(&run.log.manifest().config).remove(name);
+            row(name.as_str(), move |run| value(run).unwrap_or_else(|| "not set".into()))
+        })
+        .collect();
+    let caption = "Settings that are not the same in all runs.";
+    (!rows.is_empty()).then(|| by_run("differences", "What differs", caption, runs, rows))
+}
+
+/// The values of a configuration that are set, by their path.
+fn settings(config: &Value) -> BTreeMap<String, String> {
+    fn collect(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+        match value {
+            Value::Null => {}
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    collect(&if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, value, found);
+                }
+            }
+            value => drop(found.insert(path.into(), value.to_string())),
+        }
+    }
+    let mut found = BTreeMap::new();
+    collect("", config, &mut found);
+    found
+}
+
+/// Why items have no score; `None` if all have.
+fn reasons(runs: &[Told]) -> Option<Table> {
+    const ROWS: usize = 20;
+    const TEXT: usize = 300;
+    let [run] = runs else { return None };
+    let reasons = &run.counts.reasons;
+    let rows = reasons.iter().take(ROWS).map(|(outcome, reason, items)| {
+        vec![outcome.to_string(), reason.chars().take(TEXT).collect(), items.to_string()]
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    let caption = match reasons.len().saturating_sub(ROWS) {
+        0 => "Why items have no score.".to_string(),
+        more => format!("Why items have no score; {more} rarer reasons are left out."),
+    };
+    let columns = ["outcome", "reason", "items"].map(String::from).to_vec();
+    (!rows.is_empty()).then_some(Table { id: "reasons", title: "Items without a score", caption, columns, rows })
+}
+
+/// How long each stage took; `None` if no run has noted it.
+fn times(runs: &[Told]) -> Option<Table> {
+    type Stage = (&'static str, fn(&Times) -> f64);
+    const STAGES: [Stage; 6] = [
+        ("vector search", |times| times.query),
+        ("filter", |times| times.filter),
+        ("choice", |times| times.select),
+        ("score", |times| times.score),
+        ("log", |times| times.log),
+        ("rule", |times| times.update),
+    ];
+    runs.iter().find_map(|run| run.log.times())?;
+    let rounded = |value: f64, parts: f64| number((value * parts).round() / parts);
+    let rows = STAGES.map(|(name, of)| {
+        row(name, move |run| {
+            let Some(times) = run.log.times() else { return "not noted".into() };
+            let all: f64 = STAGES.iter().map(|(_, of)| of(&times)).sum();
+            format!("{} s ({} %)", rounded(of(&times), 1000.0), rounded(100.0 * of(&times) / all.max(1e-9), 10.0))
+        })
+    });
+    let caption = "What each stage took, in all iterations.";
+    Some(by_run("times", "Time per stage", caption, runs, rows.into()))
+}
+
+/// What made each run: programs, dataset, times.
+fn versions(runs: &[Told]) -> Table {
+    let rows = vec![
+        row("uphill", |run| run.log.manifest().uphill_version.clone()),
+        row("format of the run folder", |run| run.log.manifest().format_version.to_string()),
+        row("seed", |run| run.log.manifest().seed.to_string()),
+        of_dataset("dataset", |dataset| dataset.uri.clone()),
+        of_dataset("version of it", |dataset| dataset.version.to_string()),
+        row("kept under the tag", |run| run.log.manifest().version_tag.clone().unwrap_or_else(none)),
+        of_dataset("items", |dataset| dataset.rows.to_string()),
+        of_dataset("dimensions", |dataset| dataset.dim.to_string()),
+        of_dataset("metric", |dataset| dataset.metric.to_string()),
+        of_dataset("index", |dataset| dataset.index.as_ref().map_or_else(none, |index| index.kind.clone())),
+        of_dataset("library id", |dataset| dataset.library_id.clone().unwrap_or_else(none)),
+        row("started", |run| instant(run.log.manifest().started)),
+        row("ended", |run| match &run.log.manifest().ended {
+            Some(ended) => format!("{}: {}", instant(ended.at), ended.reason),
+            None => NOT_ENDED.into(),
+        }),
+    ];
+    by_run("versions", "Versions", "What made it.", runs, rows)
+}
+
+pub(super) const NOT_ENDED: &str = "not ended: it goes on, or was killed";
+
+fn none() -> String {
+    "none".into()
+}
+
+fn of_dataset(name: &str, value: impl Fn(&Identity) -> String + 'static) -> Row<'_> {
+    row(name, move |run| run.log.manifest().dataset.as_ref().map_or_else(none, &value))
+}
