@@ -8,18 +8,20 @@ mod subspace;
 mod text;
 
 use std::collections::HashMap;
+use std::fmt::Formatter;
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2};
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(crate) use self::encoder::Encoder;
 pub(crate) use self::store::{Reader, Writer};
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// Which columns of the items a model reads beside their embeddings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Features {
     /// The first 64 columns that ride along, but those that the score or the filter reads. Of them, those that can be read:
     /// numbers, dates and text, more than one value.
@@ -30,8 +32,7 @@ pub enum Features {
 }
 
 /// A column that a model reads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "WrittenFeature")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Feature {
     /// Its name.
     pub column: String,
@@ -69,50 +70,70 @@ impl std::fmt::Display for Role {
 }
 
 /// As a run file has it: `"auto"`, or a list.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected \"auto\" or a list of columns")]
-enum Written {
-    Word(String),
-    Columns(Vec<Feature>),
-}
-
-impl From<Written> for Features {
-    fn from(written: Written) -> Self {
-        match written {
-            Written::Word(word) if word == "auto" => Features::Auto,
-            Written::Word(column) => Features::Columns(vec![Feature { column, role: None }]),
-            Written::Columns(columns) => Features::Columns(columns),
+impl Serialize for Features {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Features::Auto => serializer.serialize_str("auto"),
+            Features::Columns(columns) => columns.serialize(serializer),
         }
     }
 }
 
-impl From<Features> for Written {
-    fn from(features: Features) -> Self {
-        match features {
-            Features::Auto => Written::Word("auto".into()),
-            Features::Columns(columns) => Written::Columns(columns),
+impl<'de> Deserialize<'de> for Features {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+
+        impl<'de> Visitor<'de> for Written {
+            type Value = Features;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"auto\" or a list of columns")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Features, E> {
+                match word {
+                    "auto" => Ok(Features::Auto),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, columns: A) -> Result<Features, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(columns)).map(Features::Columns)
+            }
         }
+        deserializer.deserialize_any(Written)
     }
 }
 
 /// As a run file has it: a name, or `{ column = "…", role = "…" }`.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected the name of a column, or { column = \"…\", role = \"…\" }")]
-enum WrittenFeature {
-    Name(String),
-    Full {
-        column: String,
-        #[serde(default)]
-        role: Option<Role>,
-    },
-}
-
-impl From<WrittenFeature> for Feature {
-    fn from(written: WrittenFeature) -> Self {
-        match written {
-            WrittenFeature::Name(column) => Feature { column, role: None },
-            WrittenFeature::Full { column, role } => Feature { column, role },
+impl<'de> Deserialize<'de> for Feature {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Full {
+            column: String,
+            role: Option<Role>,
         }
+
+        struct Written;
+
+        impl<'de> Visitor<'de> for Written {
+            type Value = Feature;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the name of a column, or { column = \"…\", role = \"…\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, column: &str) -> Result<Feature, E> {
+                Ok(Feature { column: column.into(), role: None })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, fields: A) -> Result<Feature, A::Error> {
+                let Full { column, role } = Full::deserialize(MapAccessDeserializer::new(fields))?;
+                Ok(Feature { column, role })
+            }
+        }
+        deserializer.deserialize_any(Written)
     }
 }
 
@@ -155,7 +176,7 @@ impl ItemFeatures {
     ///
     /// # Errors
     /// An id that is there twice, values that are not finite, views that do not fit the shape.
-    pub fn new(ids: &[u64], views: Vec<View>, values: Array2<f32>) -> Result<Self> {
+    pub fn new(ids: &[u64], views: Vec<View>, values: Array2<f32>) -> crate::error::Result<Self> {
         let wrong =
             |column: &str, expected: &str, found: String| Err(Error::contract("features", column, expected, found));
         if ids.len() != values.nrows() {

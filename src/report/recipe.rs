@@ -15,6 +15,8 @@ pub(super) struct Recipe {
     file: Option<String>,
     file_name: &'static str,
     command: &'static str,
+    /// What the rule learned of how much each column says about the score: names and percentages, the largest first.
+    learned: Vec<(String, String)>,
 }
 
 impl Recipe {
@@ -31,9 +33,11 @@ impl Recipe {
                 None => (serde_json::to_string_pretty(config).ok(), "run.json"),
             },
         };
+        let learned = run.log.manifest().ended.iter().flat_map(|ended| &ended.learned);
+        let learned = learned.map(|(column, share)| (column.clone(), format!("{:.1} %", 100.0 * share))).collect();
         let by_hand = config["score"]["by_hand"] == true;
         let command = if by_hand { "uphill ask run.toml --out again" } else { "uphill search run.toml --out again" };
-        Recipe { name: run.name.clone(), seeds: seeds.join(", "), file, file_name, command }
+        Recipe { name: run.name.clone(), seeds: seeds.join(", "), file, file_name, command, learned }
     }
 }
 

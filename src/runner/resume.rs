@@ -25,7 +25,7 @@ impl Runner {
         let mut log = SearchLog::resume(path)?;
         self.check_same(&log)?;
         self.keep_version(&log);
-        self.check(queries)?;
+        self.check(queries, log.manifest().planned)?;
         self.begin(&log)?;
         self.ledger.retries_before = log.manifest().ended.as_ref().map_or(0, |ended| ended.retries);
         if self.retry_failed {

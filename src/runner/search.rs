@@ -20,7 +20,7 @@ impl Runner {
     /// # Errors
     /// As [`Runner::step`].
     pub fn search(&mut self, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
-        self.check(queries)?;
+        self.check(queries, self.stop.evaluations)?;
         let log = SearchLog::temporary(self.manifest())?;
         self.begin(&log)?;
         self.run(log, queries.clone(), Progress::new(iterations))
@@ -31,7 +31,7 @@ impl Runner {
     /// # Errors
     /// As [`Runner::step`]; a folder that is not empty.
     pub fn search_into(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
-        self.check(queries)?;
+        self.check(queries, self.stop.evaluations)?;
         let manifest = Manifest { version_tag: self.database.identity().map(|_| new_tag()), ..self.manifest() };
         let log = SearchLog::create(path, manifest)?;
         self.keep_version(&log);
@@ -39,12 +39,8 @@ impl Runner {
         self.run(log, queries.clone(), Progress::new(iterations))
     }
 
-    /// Forgets every other run, and tells the ledger and the score of this one.
+    /// Forgets every other run, and tells the ledger and the score of this one; the rule was told by `check`.
     pub(super) fn begin(&mut self, log: &SearchLog) -> Result<()> {
-        let read: Vec<String> = self.filter.reads().into_iter().chain(self.score.reads()).collect();
-        let (database, planned) = (&*self.database, log.manifest().planned);
-        let known = self.ledger.known(database)?;
-        self.update.begin(&Start { database, read: &read, known: &known, planned })?;
         self.ledger.clear();
         self.ledger.interrupt = self.interrupt.clone();
         let answered = self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;
@@ -103,13 +99,17 @@ impl Runner {
         Ok(log)
     }
 
-    /// Shows the stages an empty frame, so that mistakes cost nothing.
-    pub(super) fn check(&self, queries: &DataFrame) -> Result<()> {
+    /// Shows the stages an empty frame and the rule the library, so that mistakes cost nothing.
+    pub(super) fn check(&mut self, queries: &DataFrame, planned: Option<u64>) -> Result<()> {
         schema::check_queries(queries, self.database.dim())?;
         self.update.check()?;
         let nothing = self.database.query(&queries.head(Some(0)), Request::default())?;
         self.filter.check(&nothing)?;
-        self.score.check(&nothing.drop_many([schema::QUERY_IDX, schema::DISTANCE]))
+        self.score.check(&nothing.drop_many([schema::QUERY_IDX, schema::DISTANCE]))?;
+
+        let read: Vec<String> = self.filter.reads().into_iter().chain(self.score.reads()).collect();
+        let known = self.ledger.known(&*self.database)?;
+        self.update.begin(&Start { database: &*self.database, read: &read, known: &known, planned })
     }
 
     /// Keeps the version that a run reads from being cleaned away. run.json names the tag before it is there: if the

@@ -180,8 +180,9 @@ fn columns_that_cannot_be_read_as_asked_are_refused_before_anything_is_paid_for(
             "update.features: column `smiles` is str; it cannot be read as numeric",
         ),
         ("[{ column = 'size', role = 'text' }]", "update.features: column `size` is f64; it cannot be read as text"),
-        ("[{ column = 'size', role = 'number' }]", "features"),
+        ("[{ column = 'size', role = 'number' }]", "unknown"),
         ("3", "expected \"auto\" or a list of columns"),
+        ("'smiles'", "expected \"auto\" or a list of columns"),
     ] {
         run_file(&folder, &format!("[score]\nsql = 'worth'\n[update]\nrule = 'surrogate'\nfeatures = {features}\n"));
         let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());

@@ -177,7 +177,7 @@ fn failed_items_are_asked_again_under_every_rule_and_their_answers_stand_where_t
         succeeded(&place.search("run", "run", &[]));
         let before = place.results("run");
         let [scored, _, failed] = counts(&before);
-        assert!(failed > 5 && scored + failed == 50, "{rule}: {scored} {failed}");
+        assert!(failed > 2 && scored + failed == 50, "{rule}: {scored} {failed}");
         assert_eq!(place.ended("run")["failed"], failed as u64);
         let iterations = SearchLog::open(place.path("run")).expect("a run").iterations().to_vec();
 
@@ -309,7 +309,7 @@ fn a_service_that_stays_away_or_refuses_stops_the_run_with_nothing_lost_and_noth
             assert_eq!(said.lines().count(), 1, "at the first batch: {said}");
         }
         let results = place.results(status);
-        assert_eq!(counts(&results), [10, 0, 0]);
+        assert_eq!(counts(&results), [16, 0, 0]);
         std::fs::remove_file(server.counter.file("counter.status")).expect("removed");
         succeeded(&place.search("run", status, &["--resume"]));
         place.assert_same(status, "calm");
@@ -365,10 +365,11 @@ fn fields_whose_names_are_taken_are_left_out_once_and_cost_nothing() {
 fn what_was_answered_before_a_stop_is_kept_and_only_the_rest_is_asked_again() {
     for how in [Signal::INT, Signal::TERM, Signal::KILL] {
         let place = Place::new();
-        // The surrogate's first batch: sixteen items.
+        // A first batch of sixteen items.
         let score = Place::command("retries = 20");
-        place.run_file("run", &format!("[score]\n{score}[stop]\nevaluations = 16\n"));
-        place.run_file("calm", "[score]\nsql = 'weight'\n[stop]\nevaluations = 16\n");
+        let sixteen = "[stop]\nevaluations = 16\n[update]\nrule = 'surrogate'\nbatch = 16\n";
+        place.run_file("run", &format!("[score]\n{score}{sixteen}"));
+        place.run_file("calm", &format!("[score]\nsql = 'weight'\n{sixteen}"));
         succeeded(&place.search("calm", "calm", &[]));
         // What is asked last.
         let last = {
@@ -509,7 +510,8 @@ fn a_cut_iteration_that_is_stopped_again_while_it_is_made_whole_is_made_whole_la
         [(Signal::INT, false), (Signal::INT, true), (Signal::KILL, false), (Signal::KILL, true)]
     {
         let place = Place::new();
-        place.run_file("run", &format!("[score]\n{}[stop]\nevaluations = 24\n", Place::command("batch_size = 1")));
+        let sixteen = "[stop]\nevaluations = 24\n[update]\nrule = 'surrogate'\nbatch = 16\n";
+        place.run_file("run", &format!("[score]\n{}{sixteen}", Place::command("batch_size = 1")));
         succeeded(&place.search("run", "whole", &[]));
         let first = read(&place.path("whole/results/iteration=000000/part-0000.parquet"));
         let fifteenth = u64s(&first, "db_idx")[14];
