@@ -1,5 +1,6 @@
 //! How query vectors move: the `QueryUpdate` rules, in f64. Each rule has a room of its own.
 
+mod batch;
 mod giveaway;
 mod gp;
 mod library;
@@ -8,6 +9,7 @@ mod measure;
 mod met;
 mod model;
 mod niche;
+mod places;
 mod prune;
 mod restart;
 mod ridge;

@@ -36,8 +36,8 @@ const HNSW_ROWS_PER_PARTITION: u64 = 1 << 20;
 ///
 /// Measured (`cargo bench --bench index -- kinds`): CPU seconds to build, recall@10, CPU
 /// milliseconds of 100 queries, those without an index from disk. (With a sixteenth of the partitions and four candidates,
-/// as datasets without a [`RecallTable`](crate::RecallTable) are asked; a recall of 0.99 takes half of that or less of
-/// clustered vectors, and about as much of the molecules.)
+/// as datasets without a [`RecallTable`](crate::RecallTable) are asked; a recall of 0.99 takes less of large clustered
+/// libraries, and about as much of the molecules.)
 ///
 /// | | molecules 20,000 x 64 | clustered 20,000 x 64 |
 /// |---|---|---|

@@ -1,44 +1,31 @@
 //! A model of the scores chooses what to pay for: the `SurrogateUpdate` rule.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use ndarray::{Array2, ArrayView2, Axis};
-use polars::prelude::{Column, DataFrame};
+use polars::prelude::DataFrame;
 use rand::seq::SliceRandom;
 
+use super::batch::batch;
 use super::giveaway::giveaway;
 use super::library::Library;
 use super::measure::Measure;
 use super::model::{FRONT, FRONT_ELSEWHERE, Model, OTHERS};
 use super::niche::Niche;
-use super::ridge::Ridge;
+use super::places::{BEST, finite, first_of_each, in_turn, places, slots};
 use super::seen::{Seen, noise, targets};
 use super::shares::Shares;
 use super::shortlist::Shortlist;
 use super::views::Views;
 use super::{QueryUpdate, Start};
-use crate::bridge::{self, Matrix};
+use crate::bridge;
 use crate::database::VectorDatabase;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 use crate::features::{Features, ItemFeatures};
-use crate::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX, SCORE};
+use crate::schema::{self, DB_IDX, QUERY_IDX, SCORE};
 use crate::select::Select;
 use crate::step::{Step, stream};
 
-/// Random items scored before the model has a say: one in so many of the library, within these bounds.
-const START: (u64, u64, u64) = (2000, 16, 64);
-/// The same where there is a budget: one in so many of it, at least so many.
-const START_OF_BUDGET: (u64, u64) = (6, 4);
-/// One in so many of the items asked so far is a batch, within these bounds.
-const BATCH: (usize, usize, usize) = (20, 5, 32);
-/// Where there is a budget, one in so many of it is enough for a batch.
-const BATCH_OF_BUDGET: u64 = 40;
-/// Best items whose neighbourhoods are candidates.
-const BEST: usize = 30;
-/// Directions of a linear model along which the farthest items are candidates.
-const DIRECTIONS: usize = 4;
-/// Random items whose neighbourhoods are candidates.
-const RANDOM: usize = 8;
 /// Neighbours that each query meets, at first.
 const REACH: usize = 100;
 /// Rows of candidates in one search, at most: of each the embedding (4 bytes a component) and the attributes are in
@@ -181,21 +168,8 @@ impl SurrogateUpdate {
 
     /// Items of the next batch, and whether the model has no say in it.
     fn next_batch(&self, queries: usize, database: &dyn VectorDatabase) -> (usize, bool) {
-        let (asked, (share, least, most)) = (self.seen.asked(), START);
-        let of_budget = |share: u64, least: u64, most: usize| {
-            self.planned.map_or(most, |budget| (budget / share).clamp(least.min(most as u64), most as u64) as usize)
-        };
-        let (share_of_budget, least_of_budget) = START_OF_BUDGET;
-        let start = (database.len() / share).clamp(least, most) as usize;
-        let start = of_budget(share_of_budget, least_of_budget, start);
-        let (share, smallest, largest) = BATCH;
-        let smallest = of_budget(BATCH_OF_BUDGET, 1, smallest);
-        let batch = self.batch.unwrap_or(match asked {
-            0 => of_budget(share_of_budget, least_of_budget, queries.max(least as usize)),
-            asked if asked < start => (start - asked).max(smallest),
-            asked => (asked / share).clamp(smallest, largest),
-        });
-        (batch, asked < start || self.seen.scored() == 0)
+        let (start, next) = batch(self.seen.asked(), queries, database.len(), self.planned);
+        (self.batch.unwrap_or(next), self.seen.asked() < start || self.seen.scored() == 0)
     }
 
     /// Neighbours that each of so many queries meets.
@@ -374,11 +348,11 @@ impl QueryUpdate for SurrogateUpdate {
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         let (_, blind) = self.next_batch(step.queries.height(), step.database);
+        let chosen = self.seen.chosen(self.points, step.seed);
         (self.model, self.candidates) = (None, Vec::new());
         let Some((views, measure)) = self.views.clone().zip(self.measure.clone()).filter(|_| !blind) else {
-            return self.places(step, Vec::new());
+            return places(step, Vec::new(), &self.seen, &chosen, self.views.as_ref());
         };
-        let chosen = self.seen.chosen(self.points, step.seed);
         let model = Model::fit(&self.seen, &chosen, views.width(), &measure, &self.niche)?;
         self.candidates = match &self.library {
             Some(_) => self.front(&model, step),
@@ -390,38 +364,11 @@ impl QueryUpdate for SurrogateUpdate {
         self.model = Some(model);
         if self.library.is_none() || self.candidates.is_empty() {
             let best = if self.barren { Vec::new() } else { self.seen.best(BEST) };
-            return self.places(step, best);
+            return places(step, best, &self.seen, &chosen, Some(&views));
         }
         // Where the search stands.
         let best = step.database.take(&self.seen.top())?;
         slots(step.queries, finite(&best)?.view().mapv(f64::from).view())
-    }
-}
-
-impl SurrogateUpdate {
-    /// Queries at items, at random ones, and far along the directions in which a linear model sees the score grow.
-    fn places(&self, step: &Step<'_>, mut items: Vec<u64>) -> Result<DataFrame> {
-        let random = BEST + RANDOM - items.len();
-        items.extend(step.database.sample(random, &mut step.rng("surrogate places", 0))?);
-        // A library smaller than that is gone round again, so that slots neither come nor go.
-        let items: Vec<u64> = items.iter().copied().cycle().take(BEST + RANDOM).collect();
-        let items = step.database.take(&items)?;
-        let mut places = finite(&items)?.view().mapv(f64::from);
-        let chosen = self.seen.chosen(self.points, step.seed);
-        let dim = places.ncols();
-        let Some(views) = &self.views else { return slots(step.queries, places.view()) };
-        let vectors = self.seen.vectors(&chosen, views.width());
-        let ridge = Ridge::new(
-            vectors.slice(ndarray::s![.., ..dim]).mapv(f64::from).view(),
-            &targets(self.seen.scores()).select(Axis(0), &chosen),
-        )?;
-        let rng = &mut step.rng("surrogate directions", 0);
-        for number in 0..DIRECTIONS {
-            let direction = if number == 0 { ridge.weights() } else { ridge.sample(rng) };
-            let far = views.embedding(ridge.far_along(&direction).view());
-            places.push_row(far.view()).doing("queries")?;
-        }
-        slots(step.queries, places.view())
     }
 }
 
@@ -452,58 +399,4 @@ impl Select for SurrogateUpdate {
         };
         bridge::gather(step.results, &chosen)
     }
-}
-
-/// The embeddings of items `(items, dim)`.
-///
-/// # Errors
-/// One that is not finite: no model could be fitted to it. Those that `uphill index` builds have none.
-fn finite(items: &DataFrame) -> Result<Matrix<f32>> {
-    let embeddings = bridge::matrix::<f32>(items, EMBEDDING)?;
-    let wrong = embeddings.view().indexed_iter().find(|(_, value)| !value.is_finite()).map(|(at, value)| (at, *value));
-    match wrong {
-        None => Ok(embeddings),
-        Some(((row, component), value)) => {
-            let item = schema::u64s(items, DB_IDX)?[row];
-            let found = format!("{value} in component {component} of item {item}");
-            Err(Error::contract("database", EMBEDDING, "finite numbers", found))
-        }
-    }
-}
-
-/// Row numbers with the nearest item of each query first, then the second nearest of each, and so on.
-fn in_turn(queries: &[u32]) -> Vec<u32> {
-    let mut turn_of: HashMap<u32, u32> = HashMap::new();
-    let mut turns: Vec<(u32, u32)> = Vec::with_capacity(queries.len());
-    for (row, query) in (0..).zip(queries) {
-        let turn = turn_of.entry(*query).or_default();
-        turns.push((*turn, row));
-        *turn += 1;
-    }
-    turns.sort_unstable();
-    turns.into_iter().map(|(_, row)| row).collect()
-}
-
-/// Of rows in an order, those of an item that did not come before.
-fn first_of_each(db_idx: &[u64], rows: &[u32]) -> Vec<u32> {
-    let mut taken = HashSet::new();
-    rows.iter().copied().filter(|row| taken.insert(db_idx[*row as usize])).collect()
-}
-
-/// Queries at new places `(places, dim)`, under the names of those before; where there are more, under new names.
-fn slots(queries: &DataFrame, vectors: ArrayView2<'_, f64>) -> Result<DataFrame> {
-    let (was, collections) = (schema::u32s(queries, QUERY_IDX)?, schema::u32s(queries, COLLECTION_IDX)?);
-    let unused = was.last().map_or(0, |last| last + 1);
-    let new = unused..;
-    let names: Vec<u32> = was.iter().copied().chain(new.clone()).take(vectors.nrows()).collect();
-    let parents: Vec<Option<u32>> =
-        was.iter().copied().map(Some).chain(std::iter::repeat(None)).take(vectors.nrows()).collect();
-    let collections: Vec<u32> = collections.into_iter().chain(new).take(vectors.nrows()).collect();
-    let columns = vec![
-        Column::new(QUERY_IDX.into(), names),
-        Column::new(PARENT_IDX.into(), parents),
-        Column::new(COLLECTION_IDX.into(), collections),
-        bridge::embedding_column(vectors)?,
-    ];
-    DataFrame::new(vectors.nrows(), columns).doing("queries")
 }

@@ -1,0 +1,105 @@
+//! Where the queries of the surrogate ask an index, and how what they meet is read.
+
+use std::collections::{HashMap, HashSet};
+
+use ndarray::{ArrayView2, Axis};
+use polars::prelude::{Column, DataFrame};
+
+use super::ridge::Ridge;
+use super::seen::{Seen, targets};
+use super::views::Views;
+use crate::bridge::{self, Matrix};
+use crate::error::{Doing, Error, Result};
+use crate::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
+use crate::step::Step;
+
+/// Best items whose neighbourhoods are candidates.
+pub(super) const BEST: usize = 30;
+/// Directions of a linear model along which the farthest items are candidates.
+const DIRECTIONS: usize = 4;
+/// Random items whose neighbourhoods are candidates.
+const RANDOM: usize = 8;
+
+/// Queries at items, at random ones, and far along the directions in which a linear model sees the score grow.
+pub(super) fn places(
+    step: &Step<'_>,
+    mut items: Vec<u64>,
+    seen: &Seen,
+    chosen: &[usize],
+    views: Option<&Views>,
+) -> Result<DataFrame> {
+    let random = BEST + RANDOM - items.len();
+    items.extend(step.database.sample(random, &mut step.rng("surrogate places", 0))?);
+    // A library smaller than that is gone round again, so that slots neither come nor go.
+    let items: Vec<u64> = items.iter().copied().cycle().take(BEST + RANDOM).collect();
+    let items = step.database.take(&items)?;
+    let mut places = finite(&items)?.view().mapv(f64::from);
+    let dim = places.ncols();
+    let Some(views) = views else { return slots(step.queries, places.view()) };
+    let vectors = seen.vectors(chosen, views.width());
+    let ridge = Ridge::new(
+        vectors.slice(ndarray::s![.., ..dim]).mapv(f64::from).view(),
+        &targets(seen.scores()).select(Axis(0), chosen),
+    )?;
+    let rng = &mut step.rng("surrogate directions", 0);
+    for number in 0..DIRECTIONS {
+        let direction = if number == 0 { ridge.weights() } else { ridge.sample(rng) };
+        let far = views.embedding(ridge.far_along(&direction).view());
+        places.push_row(far.view()).doing("queries")?;
+    }
+    slots(step.queries, places.view())
+}
+
+/// The embeddings of items `(items, dim)`.
+///
+/// # Errors
+/// One that is not finite: no model could be fitted to it. Those that `uphill index` builds have none.
+pub(super) fn finite(items: &DataFrame) -> Result<Matrix<f32>> {
+    let embeddings = bridge::matrix::<f32>(items, EMBEDDING)?;
+    let wrong = embeddings.view().indexed_iter().find(|(_, value)| !value.is_finite()).map(|(at, value)| (at, *value));
+    match wrong {
+        None => Ok(embeddings),
+        Some(((row, component), value)) => {
+            let item = schema::u64s(items, DB_IDX)?[row];
+            let found = format!("{value} in component {component} of item {item}");
+            Err(Error::contract("database", EMBEDDING, "finite numbers", found))
+        }
+    }
+}
+
+/// Row numbers with the nearest item of each query first, then the second nearest of each, and so on.
+pub(super) fn in_turn(queries: &[u32]) -> Vec<u32> {
+    let mut turn_of: HashMap<u32, u32> = HashMap::new();
+    let mut turns: Vec<(u32, u32)> = Vec::with_capacity(queries.len());
+    for (row, query) in (0..).zip(queries) {
+        let turn = turn_of.entry(*query).or_default();
+        turns.push((*turn, row));
+        *turn += 1;
+    }
+    turns.sort_unstable();
+    turns.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Of rows in an order, those of an item that did not come before.
+pub(super) fn first_of_each(db_idx: &[u64], rows: &[u32]) -> Vec<u32> {
+    let mut taken = HashSet::new();
+    rows.iter().copied().filter(|row| taken.insert(db_idx[*row as usize])).collect()
+}
+
+/// Queries at new places `(places, dim)`, under the names of those before; where there are more, under new names.
+pub(super) fn slots(queries: &DataFrame, vectors: ArrayView2<'_, f64>) -> Result<DataFrame> {
+    let (was, collections) = (schema::u32s(queries, QUERY_IDX)?, schema::u32s(queries, COLLECTION_IDX)?);
+    let unused = was.last().map_or(0, |last| last + 1);
+    let new = unused..;
+    let names: Vec<u32> = was.iter().copied().chain(new.clone()).take(vectors.nrows()).collect();
+    let parents: Vec<Option<u32>> =
+        was.iter().copied().map(Some).chain(std::iter::repeat(None)).take(vectors.nrows()).collect();
+    let collections: Vec<u32> = collections.into_iter().chain(new).take(vectors.nrows()).collect();
+    let columns = vec![
+        Column::new(QUERY_IDX.into(), names),
+        Column::new(PARENT_IDX.into(), parents),
+        Column::new(COLLECTION_IDX.into(), collections),
+        bridge::embedding_column(vectors)?,
+    ];
+    DataFrame::new(vectors.nrows(), columns).doing("queries")
+}
