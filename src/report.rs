@@ -13,6 +13,7 @@ mod plane;
 mod recipe;
 mod tables;
 mod told;
+mod view;
 mod walks;
 
 use std::path::Path;

@@ -10,7 +10,7 @@ use polars::prelude::*;
 use rayon::prelude::*;
 
 use super::SearchLog;
-use super::trajectories::below_each_other;
+use super::trajectories::{below_each_other, empty};
 use crate::bridge;
 use crate::error::{AtPath, Doing, Result};
 use crate::schema::{DB_IDX, DISTANCE, ITERATION, QUERY_IDX, SCORE};
@@ -144,18 +144,6 @@ pub fn collect(query: LazyFrame) -> Result<DataFrame> {
     caught("running the query", || {
         query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).doing("running the query")
     })
-}
-
-pub(super) fn empty(names: &[&str]) -> DataFrame {
-    let columns = names.iter().map(|name| {
-        let dtype = match *name {
-            DB_IDX => DataType::UInt64,
-            SCORE => DataType::Float64,
-            _ => DataType::UInt32,
-        };
-        Column::new_empty((*name).into(), &dtype)
-    });
-    DataFrame::new(0, columns.collect()).unwrap_or_default()
 }
 
 /// The columns of a Parquet file.

@@ -8,11 +8,10 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
 use arrow::error::ArrowError;
-use polars::prelude::{DataFrame, IntoLazy, LazyFrame};
+use polars::prelude::{Column, DataFrame, DataType as PolarsType, IntoLazy, LazyFrame};
 use rayon::prelude::*;
 
 use super::SearchLog;
-use super::compile::empty;
 use crate::bridge;
 use crate::error::{AtPath, Doing, Result};
 use crate::schema::{DB_IDX, ITERATION, QUERY_IDX, SCORE};
@@ -162,4 +161,17 @@ pub(super) fn below_each_other(schema: SchemaRef, batches: Vec<RecordBatch>) -> 
 fn numbers(batch: &RecordBatch) -> Result<&UInt32Array> {
     let column = batch.column_by_name(QUERY_IDX).and_then(|column| column.as_primitive_opt::<UInt32Type>());
     column.filter(|column| column.null_count() == 0).ok_or("is not u32 without nulls").doing(QUERY_IDX)
+}
+
+/// No rows of columns of those names.
+pub(super) fn empty(names: &[&str]) -> DataFrame {
+    let columns = names.iter().map(|name| {
+        let dtype = match *name {
+            DB_IDX => PolarsType::UInt64,
+            SCORE => PolarsType::Float64,
+            _ => PolarsType::UInt32,
+        };
+        Column::new_empty((*name).into(), &dtype)
+    });
+    DataFrame::new(0, columns.collect()).unwrap_or_default()
 }

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use ndarray::Array2;
 use serde::Serialize;
 
-use super::chart::tenth;
 use super::plane::Plane;
 use super::told::Told;
+use super::view::{HEIGHT, View, WIDTH};
 use super::walks::{Drawn, Walks};
 use crate::bridge;
 use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
@@ -26,10 +26,6 @@ const MARKS: usize = 2000;
 const BEST: usize = 500;
 /// Colours.
 const COLOURS: usize = 8;
-
-const WIDTH: f64 = 900.0;
-const HEIGHT: f64 = 560.0;
-const MARGIN: f64 = 16.0;
 
 /// The map as the template draws it and the script reads it.
 #[derive(Serialize)]
@@ -182,35 +178,6 @@ fn cuts(descending: &[f64]) -> Vec<f64> {
     let (high, low) = (quantile(0.05), quantile(0.95));
     let at = |share: f64| low * (1.0 - share) + high * share;
     (1..COLOURS).map(|cut| at((cut as f64 - 0.5) / (COLOURS - 1) as f64)).collect()
-}
-
-/// From places in the plane to places in the drawing, alike in both directions.
-pub(super) struct View {
-    centre: (f64, f64),
-    scale: f64,
-}
-
-impl View {
-    fn of<'a>(places: impl Iterator<Item = &'a (f64, f64)>) -> Self {
-        let (mut low, mut high) = ((f64::INFINITY, f64::INFINITY), (f64::NEG_INFINITY, f64::NEG_INFINITY));
-        for (x, y) in places {
-            (low, high) = ((low.0.min(*x), low.1.min(*y)), (high.0.max(*x), high.1.max(*y)));
-        }
-        let room = |low: f64, high: f64, size: f64| (size - 2.0 * MARGIN) / (high - low);
-        let scale = room(low.0, high.0, WIDTH).min(room(low.1, high.1, HEIGHT));
-        let centre = ((low.0 + high.0) / 2.0, (low.1 + high.1) / 2.0);
-        match scale.is_finite() && centre.0.is_finite() && centre.1.is_finite() {
-            true => View { centre, scale },
-            false => View { centre: (0.0, 0.0), scale: 1.0 },
-        }
-    }
-
-    /// What is far outside stays a little outside.
-    pub fn place(&self, (x, y): (f64, f64)) -> (f64, f64) {
-        let across = WIDTH / 2.0 + (x - self.centre.0) * self.scale;
-        let down = HEIGHT / 2.0 - (y - self.centre.1) * self.scale;
-        (tenth(across.clamp(-WIDTH, 2.0 * WIDTH)), tenth(down.clamp(-HEIGHT, 2.0 * HEIGHT)))
-    }
 }
 
 fn dot((x, y): (f64, f64)) -> String {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::Serialize;
 
 use super::chart::path;
-use super::map::View;
 use super::plane::Plane;
 use super::told::Told;
+use super::view::View;
 use crate::bridge;
 use crate::error::{Error, Result};
 use crate::schema::{self, COLLECTION_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
