@@ -31,8 +31,6 @@ const REACH: usize = 100;
 /// Rows of candidates in one search, at most: of each the embedding (4 bytes a component) and the attributes are in
 /// memory at once. 768 components are 150 MB.
 const CANDIDATES: usize = 50_000;
-/// Items asked, where only embeddings are read, before a library is ranked as a whole.
-const RANKED_FROM: usize = 300;
 /// Items that the shares of the views are learned from, at most.
 const LEARNED: usize = 300;
 /// Items of which the spread of the library is told, where it is too large to be ranked as a whole.
@@ -46,8 +44,8 @@ const SPREAD: usize = 2000;
 /// anew for every batch.
 ///
 /// - *Candidates*: the whole library, where its items as vectors and their kernels with all points fit into 400 MB (some
-///   tens of thousands of items): the 300 of the highest posterior mean and 64 others. Of a larger one, and of any before
-///   300 items were asked if nothing but embeddings is read, what the queries meet: the neighbours of the 30 best items (where fewer are better than half of the first 32, of random ones in their
+///   tens of thousands of items): the 300 of the highest posterior mean and 64 others. Of a larger one what the queries
+///   meet: the neighbours of the 30 best items (where fewer are better than half of the first 32, of random ones in their
 ///   place) and of 8 random items, and the items farthest along 4 directions in which a linear model sees the score grow
 ///   (its posterior mean and three draws); and, where columns say something, a shortlist by one pass over them: the 100
 ///   nearest of each of the 20 best, and the 100 farthest along each of 4 such directions. Booked items are left out.
@@ -337,10 +335,9 @@ impl QueryUpdate for SurrogateUpdate {
         for ((vector, score), item) in vectors.rows().into_iter().zip(&scores).zip(&db_idx) {
             self.seen.add(*item, *score, vector);
         }
-        if let Some(measure) = &self.measure {
-            // Before there is a hill, all that the model chose is of it.
-            let elsewhere = self.niche.elsewhere(measure.of(vectors.view()).view());
-            let elsewhere = elsewhere.unwrap_or_else(|| vec![false; db_idx.len()]);
+        let elsewhere =
+            self.measure.as_ref().and_then(|measure| self.niche.elsewhere(measure.of(vectors.view()).view()));
+        if let Some(elsewhere) = elsewhere {
             let batch = scores.iter().map(|score| score.unwrap_or(f64::NEG_INFINITY)).zip(elsewhere);
             self.niche.count(batch, &self.seen.best_scores());
         }
@@ -358,8 +355,6 @@ impl QueryUpdate for SurrogateUpdate {
         };
         let model = Model::fit(&self.seen, &chosen, views.width(), &measure, &self.niche)?;
         self.candidates = match &self.library {
-            // Few scores and nothing but an embedding make a model that is best trusted near what is known.
-            Some(_) if views.groups().len() == 1 && self.seen.asked() < RANKED_FROM => Vec::new(),
             Some(_) => self.front(&model, step),
             None => {
                 let rng = &mut step.rng("surrogate shortlist", 0);
