@@ -10,10 +10,13 @@
 //! items as Lance does. What is measured is the loop, the ledger and the log. Prints Markdown tables; an exponent is that
 //! between a size and the one before.
 
+mod measured;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use self::measured::{cpu_seconds, peak_mb};
 use ndarray::Array2;
 use polars::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -219,19 +222,6 @@ fn size(folder: &Path) -> (u64, u64) {
         }
         found => (files + 1, bytes + found.len()),
     })
-}
-
-fn cpu_seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec that lives through the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
-fn peak_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default().to_string();
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
 }
 
 fn rounded(figure: f64) -> String {

@@ -4,11 +4,14 @@
 //! wall seconds of the whole search and of its stages, and peak memory. The score is a cheap expression over two attributes `a`
 //! and `b`. `benches/compare` makes the data and runs this beside other programs.
 
+mod measured;
+
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use self::measured::{cpu_seconds, peak_mb};
 use polars::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -39,19 +42,6 @@ impl Clock {
         entry.2 += wall.elapsed().as_secs_f64();
         done
     }
-}
-
-fn cpu_seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec that lives through the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
-fn peak_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default().to_string();
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
 }
 
 struct TimedDatabase(LanceDatabase, Clock);

@@ -11,11 +11,14 @@
 //! The default rule runs twice: it sees the embeddings only, or the other columns of the file too. Scores are never
 //! among them, neither the one searched for nor others (of `--score`): they would give it away.
 
+mod measured;
+
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::measured::cpu_seconds;
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use ndarray::{Array1, Array2, ArrayView1, Axis};
@@ -295,13 +298,6 @@ fn row(found: &[Found], embedding_only: Option<&[Found]>, seconds: f64) -> Strin
     let ratios: Option<Vec<String>> = (0..SHARES.len()).map(ratio).collect();
     let time = 1000.0 * seconds / found.iter().map(|(_, scored)| *scored as f64).sum::<f64>();
     format!("{} | {} | {} | {time:.1}", cells.join(" | "), ratios.unwrap_or_default().join(" / "), found.len())
-}
-
-fn cpu_seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec that lives through the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -42,12 +42,11 @@ pub struct Feature {
 }
 
 /// How a column is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Numbers, dates, times, true and false: `(x - median) / (interquartile range / 1.349)`, cut at 4 on both sides. Nulls are the
     /// median, and stand in a column of their own.
-    #[default]
     Numeric,
     /// A column for each of the 64 most frequent values.
     Category,

@@ -61,7 +61,6 @@ impl Ledger {
         self.asked.len() as u64
     }
 
-    /// Items booked whose score was paid for before.
     /// Items of which there is an earlier score, the best first.
     pub(crate) fn known(&self, database: &dyn VectorDatabase) -> Result<Vec<u64>> {
         self.reusable.known(database, self.minimize)

@@ -286,9 +286,8 @@ fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
         Some(partitions) => format!("{} with {partitions} partitions", built.index),
     };
     say(format_args!("{}: {} items of {} dimensions, {kind}", arguments.dataset.display(), built.rows, built.dim));
-    for line in built.recall.iter().flat_map(|table| table.to_string().lines().map(str::to_string).collect::<Vec<_>>())
-    {
-        say(line);
+    if let Some(table) = built.recall {
+        table.to_string().lines().for_each(say);
     }
     Ok(())
 }

@@ -111,7 +111,7 @@ impl LanceDatabase {
     /// # Errors
     /// A dataset that cannot be read.
     pub(crate) fn make_features(&self) -> Result<()> {
-        self.guarded(|| features::make(&self.table, &self.columns))
+        self.guarded(|| features::make(&self.table, &self.columns, self.identity.rows as usize))
     }
 
     /// Takes away the tag under which [`VectorDatabase::keep_version`] kept a version of the dataset at a path or URI;

@@ -46,11 +46,6 @@ impl Category {
     }
 }
 
-/// How many different values there are.
-pub(super) fn distinct(column: &Column) -> Result<usize> {
-    column.n_unique().doing(format!("column `{}`", column.name()))
-}
-
 fn texts(column: &Column) -> Result<Column> {
     column.cast(&DataType::String).doing(format!("column `{}` as categories", column.name()))
 }

@@ -3,7 +3,7 @@
 use ndarray::{Array2, Axis};
 use polars::prelude::*;
 
-use super::category::{self, Category};
+use super::category::Category;
 use super::numeric::Numeric;
 use super::subspace::{DIRECTIONS, Dense, Subspace};
 use super::text::Text;
@@ -46,7 +46,7 @@ impl Encoder {
         let kind = match role {
             Role::Numeric => Numeric::fit(sample)?.map(Kind::Numeric),
             Role::Category => Category::fit(sample)?.map(Kind::Category),
-            Role::Text if category::distinct(sample)? < 2 => None,
+            Role::Text if distinct(sample)? < 2 => None,
             Role::Text => Some(Kind::Text(Text::fit(sample)?)),
             Role::Embedding => {
                 let vectors = vectors(sample)?;
@@ -122,7 +122,12 @@ fn suggested(sample: &Column) -> Result<Option<Role>> {
     if *dtype != DataType::String {
         return Ok(None);
     }
-    Ok(Some(if category::distinct(sample)? <= CATEGORIES { Role::Category } else { Role::Text }))
+    Ok(Some(if distinct(sample)? <= CATEGORIES { Role::Category } else { Role::Text }))
+}
+
+/// How many different values there are.
+fn distinct(column: &Column) -> Result<usize> {
+    column.n_unique().doing(format!("column `{}`", column.name()))
 }
 
 /// Whether columns of a type can be read so.

@@ -69,10 +69,8 @@ impl Library {
     /// Items in a measure from now on.
     pub fn measure(&mut self, measure: &Measure) {
         self.points = measure.of(self.vectors.view());
-        self.squares = {
-            let squared = |point: ArrayView1<'_, f32>| point.to_slice().map_or(0.0, |point| dot(point, point));
-            self.points.rows().into_iter().map(squared).collect()
-        };
+        let squared = |point: ArrayView1<'_, f32>| point.to_slice().map_or(0.0, |point| dot(point, point));
+        self.squares = self.points.rows().into_iter().map(squared).collect();
         self.kernels.clear();
     }
 
@@ -96,7 +94,7 @@ impl Library {
 
     /// For each item the sum of its kernels with the items of those ids, each times its weight: the mean of a Gaussian
     /// process.
-    pub fn means(&mut self, ids: &[u64], weights: &[f64]) -> Vec<f32> {
+    pub fn means(&mut self, ids: &[u64], weights: ArrayView1<'_, f64>) -> Vec<f32> {
         let rows: Vec<Option<usize>> = ids.iter().map(|id| self.row_of.get(id).copied()).collect();
         let missing: Vec<usize> =
             rows.iter().flatten().copied().filter(|row| !self.kernels.contains_key(row)).collect();

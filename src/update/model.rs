@@ -1,6 +1,6 @@
 //! The models of one batch: of all that was asked, and of what was asked beside the hill; which items they would pay for.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rand::RngExt;
 use rand::seq::{SliceRandom, index};
 use rand_chacha::ChaCha8Rng;
@@ -47,7 +47,6 @@ impl Model {
     pub fn fit(seen: &Seen, items: &[usize], width: usize, measure: &Measure, niche: &Niche) -> Result<Self> {
         let measured = measure.of(seen.vectors(items, width).view());
         let points = measured.mapv(f64::from);
-        let all: Vec<f64> = targets(seen.scores()).select(Axis(0), items).to_vec();
         let elsewhere = match niche.elsewhere(measured.view()).filter(|_| niche.share() > 0.0) {
             None => None,
             Some(elsewhere) => {
@@ -56,22 +55,23 @@ impl Model {
                     left = (0..items.len()).collect();
                 }
                 let those: Vec<usize> = left.iter().map(|at| items[*at]).collect();
-                let targets = targets(&seen.scores_of(&those)).to_vec();
+                let targets = targets(&seen.scores_of(&those));
                 Some(Part::fit(points.select(Axis(0), &left), targets, seen.ids(&those), left.len())?)
             }
         };
-        let all = Part::fit(points, all, seen.ids(items), seen.scored())?;
+        let targets = targets(seen.scores()).select(Axis(0), items);
+        let all = Part::fit(points, targets, seen.ids(items), seen.scored())?;
         Ok(Model { measure: measure.clone(), all, niche: niche.clone(), elsewhere })
     }
 
-    /// The ids of the points of a model and the weights of their kernels in its mean: of all, and of what is beside the hill.
-    pub fn means(&self) -> impl Iterator<Item = (&[u64], ArrayView1<'_, f64>)> {
-        [Some(&self.all), self.elsewhere.as_ref()].into_iter().flatten().map(|part| (&*part.ids, part.gp.weights()))
+    /// The ids of the points of the model of all, and the weights of their kernels in its mean.
+    pub fn of_all(&self) -> (&[u64], ArrayView1<'_, f64>) {
+        self.all.mean()
     }
 
-    /// The ids of all points.
-    pub fn ids(&self) -> &[u64] {
-        &self.all.ids
+    /// The same of the model of what is beside the hill, if there is one.
+    pub fn of_elsewhere(&self) -> Option<(&[u64], ArrayView1<'_, f64>)> {
+        self.elsewhere.as_ref().map(Part::mean)
     }
 
     /// The candidates to be scored, the most promising first, of vectors `(candidates, width)`.
@@ -102,12 +102,15 @@ impl Model {
 
 impl Part {
     /// `known` items shrink how far samples stray.
-    fn fit(points: Array2<f64>, targets: Vec<f64>, ids: Vec<u64>, known: usize) -> Result<Self> {
-        let targets = targets.into();
+    fn fit(points: Array2<f64>, targets: Array1<f64>, ids: Vec<u64>, known: usize) -> Result<Self> {
         let noise = noise(&targets);
         // Half of the deviation from the posterior mean at first, less as more is known.
         let daring = 0.5 * (64.0 / known.max(1) as f64).sqrt().min(1.0);
         Ok(Part { gp: Gp::new(points, targets, 1.0, &noise)?, ids, daring })
+    }
+
+    fn mean(&self) -> (&[u64], ArrayView1<'_, f64>) {
+        (&self.ids, self.gp.weights())
     }
 
     /// Adds so many of some rows that are not chosen yet: each is the best of a posterior sample of its own (Thompson sampling).

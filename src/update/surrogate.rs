@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use polars::prelude::DataFrame;
 use rand::seq::SliceRandom;
 
@@ -230,28 +230,26 @@ impl SurrogateUpdate {
     /// The items of the whole library that a model finds most promising, and some others.
     fn front(&mut self, model: &Model, step: &Step<'_>) -> Vec<u64> {
         let Some(library) = &mut self.library else { return Vec::new() };
-        library.keep(model.ids());
-        let rng = &mut step.rng("surrogate front", 0);
+        library.keep(model.of_all().0);
         let mut open: Vec<usize> = (0..library.ids().len()).filter(|row| !self.seen.has(library.ids()[*row])).collect();
         // So that among equals chance decides.
-        open.shuffle(rng);
-        let mut front: Vec<u64> =
-            open.iter().take(OTHERS.saturating_mul(self.wide)).map(|row| library.ids()[*row]).collect();
-        for ((ids, weights), most) in model.means().zip([FRONT, FRONT_ELSEWHERE]) {
-            let means = library.means(ids, &weights.to_vec());
-            let elsewhere = match most {
-                FRONT_ELSEWHERE => self.niche.elsewhere(library.points()),
-                _ => None,
-            };
-            let is_there = |row: &usize| elsewhere.as_ref().is_none_or(|elsewhere| elsewhere[*row]);
-            let mut best: Vec<usize> = open.iter().copied().filter(is_there).collect();
-            let most = most.saturating_mul(self.wide);
+        open.shuffle(&mut step.rng("surrogate front", 0));
+        let others = open.iter().take(OTHERS.saturating_mul(self.wide)).copied();
+        let mut rows: Vec<usize> = others.collect();
+        let elsewhere = self.niche.elsewhere(library.points());
+        let mut add = |(ids, weights): (&[u64], ArrayView1<'_, f64>), mut best: Vec<usize>, most: usize| {
+            let (means, most) = (library.means(ids, weights), most.saturating_mul(self.wide));
             if most < best.len() {
                 best.select_nth_unstable_by(most, |a, b| means[*b].total_cmp(&means[*a]));
                 best.truncate(most);
             }
-            front.extend(best.into_iter().map(|row| library.ids()[row]));
+            rows.extend(best);
+        };
+        add(model.of_all(), open.clone(), FRONT);
+        if let (Some(mean), Some(elsewhere)) = (model.of_elsewhere(), elsewhere) {
+            add(mean, open.into_iter().filter(|row| elsewhere[*row]).collect(), FRONT_ELSEWHERE);
         }
+        let mut front: Vec<u64> = rows.into_iter().map(|row| library.ids()[row]).collect();
         front.sort_unstable();
         front.dedup();
         front

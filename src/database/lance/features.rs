@@ -11,7 +11,7 @@ use super::library;
 use super::table::Table;
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::features::{Encoder, Feature, Features, ItemFeatures, Reader, View, Writer, file_name};
+use crate::features::{Encoder, Feature, Features, ItemFeatures, Reader, Role, View, Writer, file_name};
 use crate::schema::{self, DB_IDX, SOURCE_ROW};
 
 /// Items that encoders are fitted to, at most: evenly spread ones.
@@ -43,30 +43,43 @@ pub(super) fn of(
         ids.extend(schema::u64s(&items, DB_IDX)?);
         Ok(())
     })?;
-    let folder = Folder::of(table)?;
-    let (views, values) = match folder.read(&features, ids.len())? {
-        Some(read) => read,
-        None => {
-            folder.make(table, &features, ids.len())?;
-            let missing = || Error::input(&folder.path, "features that were just written cannot be read");
-            folder.read(&features, ids.len())?.ok_or_else(missing)?
-        }
-    };
+    let (views, values) = read_or_made(table, &features, ids.len())?;
     let Some(found) = found else { return ItemFeatures::new(&ids, views, values) };
     let rows: Vec<usize> = (0..ids.len()).filter(|row| found.binary_search(&ids[*row]).is_ok()).collect();
     let ids: Vec<u64> = rows.iter().map(|row| ids[*row]).collect();
     ItemFeatures::new(&ids, views, values.select(Axis(0), &rows))
 }
 
-/// Makes and keeps the features of all columns that can be read, for whoever searches.
-pub(super) fn make(table: &Table, riding: &[String]) -> Result<()> {
+/// Makes and keeps the features of all columns that can be read, of so many items, for whoever searches.
+pub(super) fn make(table: &Table, riding: &[String], items: usize) -> Result<()> {
     let features = columns(table, riding, &Features::Auto, &[])?;
-    let mut rows = 0;
-    table.scan_columns(&[], &mut |items| {
-        rows += items.height();
-        Ok(())
-    })?;
-    Folder::of(table)?.make(table, &features, rows)
+    match inside(table).filter(|folder| may_be_written_to(folder)) {
+        Some(folder) => Files::of(table, &folder).make(table, &features, items),
+        None => Ok(()),
+    }
+}
+
+/// From the dataset's own files where they are there and whole; else made, and kept if the dataset may be written to.
+fn read_or_made(table: &Table, features: &[Feature], items: usize) -> Result<(Vec<View>, Array2<f32>)> {
+    let inside = inside(table);
+    if let Some(read) = inside.iter().find_map(|folder| Files::of(table, folder).read(features, items).transpose()) {
+        return read;
+    }
+    let temporary = tempfile::tempdir().doing("a folder for features")?;
+    let folder = inside.filter(|folder| may_be_written_to(folder)).unwrap_or_else(|| temporary.path().into());
+    let files = Files::of(table, &folder);
+    files.make(table, features, items)?;
+    files.read(features, items)?.ok_or_else(|| Error::input(&folder, "features that were just written cannot be read"))
+}
+
+/// Where a dataset keeps its features; `None` if it is not on this machine's disks.
+fn inside(table: &Table) -> Option<PathBuf> {
+    let path = table.uri.strip_prefix("file://").unwrap_or(&table.uri);
+    (!path.contains("://")).then(|| Path::new(path).join(FOLDER))
+}
+
+fn may_be_written_to(folder: &Path) -> bool {
+    std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder)).is_ok()
 }
 
 /// Which columns are read.
@@ -93,32 +106,19 @@ fn columns(table: &Table, riding: &[String], wanted: &Features, hidden: &[String
     }
 }
 
-/// Where the files are: in the dataset, or, where that cannot be written to, in a folder of their own for as long as they
-/// are needed.
-struct Folder {
-    path: PathBuf,
+/// The files of a library's features, in a folder.
+struct Files<'a> {
+    folder: &'a Path,
     state: String,
-    _temporary: Option<tempfile::TempDir>,
 }
 
-impl Folder {
-    fn of(table: &Table) -> Result<Self> {
-        let state = library::state(&table.dataset);
-        let inside = Path::new(table.uri.strip_prefix("file://").unwrap_or(&table.uri)).join(FOLDER);
-        let is_local = !table.uri.contains("://") || table.uri.starts_with("file://");
-        if is_local && std::fs::create_dir_all(&inside).and_then(|()| tempfile::tempfile_in(&inside)).is_ok() {
-            return Ok(Folder { path: inside, state, _temporary: None });
-        }
-        // What is there can be read all the same.
-        if is_local && inside.is_dir() {
-            return Ok(Folder { path: inside, state, _temporary: None });
-        }
-        let temporary = tempfile::tempdir().doing("a folder for features")?;
-        Ok(Folder { path: temporary.path().into(), state, _temporary: Some(temporary) })
+impl<'a> Files<'a> {
+    fn of(table: &Table, folder: &'a Path) -> Self {
+        Files { folder, state: library::state(&table.dataset) }
     }
 
     fn file(&self, feature: &Feature) -> PathBuf {
-        self.path.join(file_name(&self.state, feature))
+        self.folder.join(file_name(&self.state, feature))
     }
 
     /// Reads the features of so many items; `None` if a file is missing or damaged.
@@ -152,7 +152,7 @@ impl Folder {
                 Err(_) => None,
             };
             let (role, width) =
-                encoder.as_ref().map_or((Default::default(), 0), |encoder| (encoder.role(), encoder.width()));
+                encoder.as_ref().map_or((Role::Numeric, 0), |encoder| (encoder.role(), encoder.width()));
             made.push((encoder, Writer::create(&self.file(feature), &feature.column, role, width)?));
         }
         drop(sample);

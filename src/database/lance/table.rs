@@ -7,6 +7,7 @@ use arrow::datatypes::{Field, Schema, UInt64Type};
 use futures::TryStreamExt;
 use lance::Dataset;
 use lance::dataset::ProjectionRequest;
+use lance::dataset::scanner::Scanner;
 use polars::prelude::{Column, DataFrame};
 
 use super::batch::{ROW_ID, as_f32, column, matrix};
@@ -45,18 +46,11 @@ impl Table {
             let wanted = self.dataset.fragments().iter().filter(|fragment| fragments.contains(&fragment.id));
             scanner.with_fragments(wanted.cloned().collect());
         }
-        let mut stream = on_runtime(async move { scanner.try_into_stream().await })?.doing("scanning the library")?;
-        loop {
-            let (batch, rest) = on_runtime(async move {
-                let batch = stream.try_next().await;
-                (batch, stream)
-            })?;
-            stream = rest;
-            let Some(batch) = batch.doing("scanning the library")? else { return Ok(()) };
+        each_batch(scanner, |batch| {
             let (batch, vectors) = self.present(batch)?;
             let rows = column(&batch, ROW_ID)?.as_primitive::<UInt64Type>();
-            visit(rows.values(), matrix(&vectors)?)?;
-        }
+            visit(rows.values(), matrix(&vectors)?)
+        })
     }
 
     /// Shows columns of all items in blocks, in the order of the dataset: `db_idx`, and those.
@@ -71,14 +65,7 @@ impl Table {
         if let Some(sql) = &self.items_only {
             scanner.filter(sql).doing("reading items")?;
         }
-        let mut stream = on_runtime(async move { scanner.try_into_stream().await })?.doing("reading items")?;
-        loop {
-            let (batch, rest) = on_runtime(async move {
-                let batch = stream.try_next().await;
-                (batch, stream)
-            })?;
-            stream = rest;
-            let Some(batch) = batch.doing("reading items")? else { return Ok(()) };
+        each_batch(scanner, |batch| {
             let ids = self.ids.of_rows(column(&batch, ROW_ID)?.as_primitive::<UInt64Type>().values())?;
             let wanted: Vec<usize> = columns
                 .iter()
@@ -86,8 +73,8 @@ impl Table {
                 .collect::<Result<_>>()?;
             let mut items = bridge::to_polars(&batch.project(&wanted).doing("reading items")?)?.into_columns();
             items.insert(0, Column::new(DB_IDX.into(), ids));
-            visit(DataFrame::new(batch.num_rows(), items).doing("reading items")?)?;
-        }
+            visit(DataFrame::new(batch.num_rows(), items).doing("reading items")?)
+        })
     }
 
     /// The rows whose embedding is not null, and their embeddings as f32.
@@ -175,5 +162,19 @@ impl Table {
         let mut columns = vec![Column::new(DB_IDX.into(), self.ids.of_rows(row_ids)?)];
         columns.extend(bridge::to_polars(&batch)?.into_columns());
         DataFrame::new(row_ids.len(), columns).doing("fetching items")
+    }
+}
+
+/// Shows the batches of a scan one after the other.
+fn each_batch(scanner: Scanner, mut visit: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+    let mut stream = on_runtime(async move { scanner.try_into_stream().await })?.doing("scanning the library")?;
+    loop {
+        let (batch, rest) = on_runtime(async move {
+            let batch = stream.try_next().await;
+            (batch, stream)
+        })?;
+        stream = rest;
+        let Some(batch) = batch.doing("scanning the library")? else { return Ok(()) };
+        visit(batch)?;
     }
 }
