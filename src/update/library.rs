@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::gp::correlation_f32;
 use super::measure::Measure;
+use super::places::finite_rows;
 use super::views::Views;
 use crate::database::VectorDatabase;
 use crate::error::Result;
@@ -41,8 +42,11 @@ impl Library {
     pub fn read(database: &dyn VectorDatabase, features: ItemFeatures) -> Result<(Self, Views)> {
         let (mut ids, mut embeddings): (Vec<u64>, Vec<f32>) = Default::default();
         database.scan(&mut |rows, items| {
-            ids.extend(rows);
-            embeddings.extend(items);
+            // Others are no neighbours of anything: searches pass over them too.
+            for row in finite_rows(items) {
+                ids.push(rows[row]);
+                embeddings.extend(items.row(row));
+            }
             Ok(())
         })?;
         let mut order: Vec<usize> = (0..ids.len()).collect();

@@ -67,6 +67,12 @@ pub(super) fn finite(items: &DataFrame) -> Result<Matrix<f32>> {
     }
 }
 
+/// The rows of embeddings `(items, dim)` that are finite.
+pub(super) fn finite_rows(embeddings: ArrayView2<'_, f32>) -> Vec<usize> {
+    let is_finite = |row: &usize| embeddings.row(*row).iter().all(|value| value.is_finite());
+    (0..embeddings.nrows()).filter(is_finite).collect()
+}
+
 /// Row numbers with the nearest item of each query first, then the second nearest of each, and so on.
 pub(super) fn in_turn(queries: &[u32]) -> Vec<u32> {
     let mut turn_of: HashMap<u32, u32> = HashMap::new();

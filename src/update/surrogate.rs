@@ -12,7 +12,7 @@ use super::library::Library;
 use super::measure::Measure;
 use super::model::{FRONT, FRONT_ELSEWHERE, Model, OTHERS};
 use super::niche::Niche;
-use super::places::{BEST, finite, first_of_each, in_turn, places, slots};
+use super::places::{BEST, finite, finite_rows, first_of_each, in_turn, places, slots};
 use super::seen::{Seen, noise, targets};
 use super::shares::Shares;
 use super::shortlist::Shortlist;
@@ -22,7 +22,7 @@ use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Error, Result};
 use crate::features::{Features, ItemFeatures};
-use crate::schema::{self, DB_IDX, QUERY_IDX, SCORE};
+use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX, SCORE};
 use crate::select::Select;
 use crate::step::{Step, stream};
 
@@ -297,7 +297,10 @@ impl QueryUpdate for SurrogateUpdate {
         } else {
             let sample = start.database.sample(SPREAD, &mut stream(0, "spread", 0, 0))?;
             let items = start.database.take(&sample)?;
-            let embeddings = finite(&items)?;
+            let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
+            let rows = finite_rows(embeddings.view());
+            let (sample, embeddings): (Vec<u64>, _) =
+                (rows.iter().map(|row| sample[*row]).collect(), embeddings.view().select(Axis(0), &rows));
             let views = Views::new(features, embeddings.view());
             self.spread = views.vectors(&sample, embeddings.view());
             self.views = Some(views);

@@ -364,3 +364,47 @@ fn it_places_its_queries_itself_and_takes_neither_prune_nor_gradient() {
         assert!(!folder.path().join("run").exists(), "refused before anything is written");
     }
 }
+
+/// A library of which one row has no finite embedding: searches pass over it, and it is never drawn.
+struct WithOneOff(LanceDatabase);
+
+impl VectorDatabase for WithOneOff {
+    fn len(&self) -> u64 {
+        self.0.len() + 1
+    }
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+    fn metric(&self) -> Metric {
+        self.0.metric()
+    }
+    fn query(&self, queries: &DataFrame, request: Request<'_>) -> uphill::Result<DataFrame> {
+        self.0.query(queries, request)
+    }
+    fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
+        self.0.take(db_idx)
+    }
+    fn sample(&self, n: usize, rng: &mut rand_chacha::ChaCha8Rng) -> uphill::Result<Vec<u64>> {
+        self.0.sample(n, rng)
+    }
+    fn scan(&self, visit: &mut Visit<'_>) -> uphill::Result<()> {
+        self.0.scan(visit)?;
+        visit(&[self.0.len()], Array2::from_elem((1, self.0.dim()), f32::NAN).view())
+    }
+}
+
+#[test]
+fn a_row_that_is_not_finite_and_that_no_search_meets_spoils_nothing() {
+    let folder = folder();
+    let library = clustered(500, 4, 8, &mut rng(15));
+    let database = exact_library(&folder, &library);
+    let queries = start(&database, 16, 3);
+    let search = |database: Box<dyn VectorDatabase>| {
+        let rule = Box::new(SurrogateUpdate::new());
+        let mut runner = Runner::from_parts(database, Box::new(hill(&library)), rule).seed(3).stop(budget(80));
+        asked(&runner.search(&queries, 100).expect("a search"))
+    };
+    // The columns are not the point: they are read by neither.
+    let bare = database.columns(&[] as &[&str]).expect("columns");
+    assert_eq!(search(Box::new(WithOneOff(bare.clone()))), search(Box::new(bare)));
+}
