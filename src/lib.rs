@@ -68,6 +68,7 @@
 #[allow(unsafe_code)]
 mod bridge;
 mod candidates;
+mod command;
 mod config;
 mod database;
 mod error;
@@ -92,6 +93,7 @@ mod untrusted;
 mod update;
 
 pub use bridge::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
+pub use command::command;
 pub use config::{
     Config, DatabaseConfig, Direction, FilterConfig, GradientConfig, LearningRates, PruneConfig, QueriesConfig,
     RestartConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,

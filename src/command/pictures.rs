@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use uphill::{ReportOptions, Truth};
+use crate::{ReportOptions, Truth};
 
-use crate::output::{say, to_file};
+use super::output::{say, to_file};
 
 #[derive(clap::Args)]
 pub struct Report {
@@ -67,7 +67,7 @@ impl Known {
 
 pub fn report(arguments: Report) -> anyhow::Result<()> {
     let options = ReportOptions { smiles: arguments.smiles, picture: arguments.picture, ..arguments.known.options() };
-    write(&arguments.output, uphill::report(&arguments.runs, &options)?)?;
+    write(&arguments.output, crate::report(&arguments.runs, &options)?)?;
     if arguments.open {
         open(&arguments.output);
     }
@@ -75,7 +75,7 @@ pub fn report(arguments: Report) -> anyhow::Result<()> {
 }
 
 pub fn plot(arguments: Plot) -> anyhow::Result<()> {
-    write(&arguments.output, uphill::plot(&arguments.runs, &arguments.known.options())?)
+    write(&arguments.output, crate::plot(&arguments.runs, &arguments.known.options())?)
 }
 
 fn write(path: &Path, text: String) -> anyhow::Result<()> {

@@ -1,9 +1,7 @@
 //! Ctrl-C and SIGTERM: the first asks the run to stop, the second stops at once. A file that grows
 //! beyond a limit is an error like a full disk, not the end of the process.
-//! A limit on the size of files is an error like that of a full disk, not a death by signal.
 
 use std::io;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -35,7 +33,7 @@ impl Signals {
     }
 
     /// 0, or 128 + the signal.
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.code.load(Ordering::Relaxed) as u8)
+    pub fn exit_code(&self) -> u8 {
+        self.code.load(Ordering::Relaxed) as u8
     }
 }

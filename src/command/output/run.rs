@@ -1,6 +1,6 @@
 //! What is said of a run, on standard error: how far it is, how it ended.
 
-use uphill::{SearchLog, Summary, number};
+use crate::{SearchLog, Summary, number};
 
 use super::say;
 

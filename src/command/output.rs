@@ -155,7 +155,7 @@ pub enum Rows<'a> {
     /// What a query gives.
     Query(Box<LazyFrame>),
     /// Frames of the same columns, at least one, one below the other.
-    Frames(Box<dyn Iterator<Item = uphill::Result<DataFrame>> + 'a>),
+    Frames(Box<dyn Iterator<Item = crate::Result<DataFrame>> + 'a>),
 }
 
 impl From<LazyFrame> for Rows<'_> {
@@ -173,7 +173,7 @@ fn write(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> anyhow::Re
         Format::Table | Format::Json => BufWriter::new(out),
     };
     let frame = match rows {
-        Rows::Query(query) => uphill::collect(*query)?,
+        Rows::Query(query) => crate::collect(*query)?,
         Rows::Frames(frames) => {
             let mut whole = DataFrame::empty();
             for frame in frames {
@@ -184,7 +184,7 @@ fn write(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> anyhow::Re
     };
     match format {
         Format::Json => {
-            let mut frame = uphill::to_plain(&frame)?;
+            let mut frame = crate::to_plain(&frame)?;
             if terminal {
                 let mut text = Vec::new();
                 JsonWriter::new(&mut text).with_json_format(JsonFormat::Json).finish(&mut frame)?;
@@ -207,7 +207,7 @@ fn write_batches(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> an
             let lock = |sink: &Arc<Mutex<Sink>>, batch| sink.lock().unwrap_or_else(PoisonError::into_inner)(batch);
             let shared = sink.clone();
             let take = PlanCallback::new(move |batch| lock(&shared, Some(batch)).map(|()| false));
-            uphill::collect(query.sink_batches(take, true, Some(rows_at_once(&schema)))?)?;
+            crate::collect(query.sink_batches(take, true, Some(rows_at_once(&schema)))?)?;
             Ok(lock(&sink, None)?)
         }
         Rows::Frames(mut frames) => {

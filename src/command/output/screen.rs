@@ -1,8 +1,8 @@
 //! What a terminal is shown: tables, numbers of a length that can be read, and text that does nothing to the terminal.
 
+use crate::number;
 use comfy_table::{Table, presets};
 use polars::prelude::*;
-use uphill::number;
 
 use super::text::flat;
 

@@ -1,0 +1,67 @@
+//! `uphill inspect`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::output;
+use crate::{LanceDatabase, SearchLog, VectorDatabase};
+
+pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
+    let facts = if path.join("run.json").exists() {
+        let log = SearchLog::open(&path)?;
+        let best = log.compile_results()?.limit(1).collect()?;
+        let manifest = log.manifest();
+        json!({
+            "run": path,
+            "format": manifest.format_version,
+            "uphill": manifest.uphill_version,
+            "dataset": manifest.dataset.as_ref().map(|dataset| &dataset.uri),
+            "dataset version": manifest.dataset.as_ref().map(|dataset| dataset.version),
+            "dataset tag": manifest.version_tag,
+            "seed": manifest.seed,
+            "iterations": log.iterations().len(),
+            "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed".into(), |ended| ended.reason.to_string()),
+            "items reused": manifest.ended.as_ref().map(|ended| ended.reused),
+            "items rejected": manifest.ended.as_ref().map(|ended| ended.rejected),
+            "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
+            "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
+            "items asked again after a stop": manifest.ended.as_ref().map(|ended| ended.asked_again),
+            "items scored": manifest.ended.as_ref().map(|ended| ended.evaluations),
+            "columns that say about the score": manifest.ended.as_ref().map(|ended| shares(&ended.learned)),
+            "best score": best.column("score").ok().and_then(|score| score.f64().ok()?.get(0)),
+            "best item": best.column("db_idx").ok().and_then(|item| item.u64().ok()?.get(0)),
+        })
+    } else {
+        let database = LanceDatabase::open(path.to_string_lossy())?;
+        let identity = database.identity().cloned();
+        let Some(identity) = identity else { return Ok(()) };
+        let index = identity.index.as_ref();
+        let recall = match (database.recall_table(), json) {
+            (Some(table), true) => serde_json::to_value(table)?,
+            (Some(table), false) => table.to_string().lines().collect::<Vec<_>>().join("; ").into(),
+            (None, _) => serde_json::Value::Null,
+        };
+        json!({
+            "dataset": path,
+            "rows": identity.rows,
+            "rows without an embedding": identity.without_embedding,
+            "dim": identity.dim,
+            "metric": identity.metric,
+            "index": index.map_or("none: searches are exact".into(), |index| index.kind.clone()),
+            "partitions": index.map(|index| index.partitions),
+            "unindexed rows": index.map(|index| index.unindexed_rows),
+            "recall": recall,
+            "version": identity.version,
+            "ids": identity.ids,
+            "library id": identity.library_id,
+            "columns": database.column_names(),
+        })
+    };
+    Ok(output::facts(&facts, json)?)
+}
+
+/// Names and shares as JSON, in their order.
+fn shares(learned: &[(String, f32)]) -> serde_json::Value {
+    learned.iter().map(|(column, share)| (column.clone(), json!(share))).collect::<serde_json::Map<_, _>>().into()
+}

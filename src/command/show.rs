@@ -1,0 +1,87 @@
+//! The commands that show what a run found.
+
+use std::path::PathBuf;
+
+use polars::prelude::*;
+
+use super::output::{Output, Rows, ended};
+use crate::{SearchLog, Truth};
+
+#[derive(clap::Args)]
+pub struct Show {
+    /// The run folder.
+    run: PathBuf,
+    /// Only the first so many rows.
+    #[arg(long, short = 'n')]
+    limit: Option<u32>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(clap::Args)]
+pub struct Evaluate {
+    /// The run folder.
+    run: PathBuf,
+    /// The items that were indexed, with their true scores: a Parquet file, a glob, or a folder of .parquet files.
+    #[arg(long, value_name = "ITEMS.parquet")]
+    truth: PathBuf,
+    /// The column of the true score.
+    #[arg(long)]
+    score_column: String,
+    /// How many items are the best.
+    #[arg(long, default_value_t = 100)]
+    top: usize,
+    /// Match items by this column, which both have, instead of by row number.
+    #[arg(long, value_name = "COLUMN")]
+    key: Option<String>,
+    /// A row for each number of items scored, instead of 1, 2, 5 % of the library and all.
+    #[arg(long)]
+    curve: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub fn results(arguments: Show) -> anyhow::Result<()> {
+    show(arguments, |log| log.compile_results()).map(|log| ended(&log))
+}
+
+pub fn queries(arguments: Show) -> anyhow::Result<()> {
+    show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())).map(drop)
+}
+
+pub fn paths(arguments: Show) -> anyhow::Result<()> {
+    show(arguments, |log| log.compile_paths()).map(drop)
+}
+
+fn show(arguments: Show, query: impl Fn(&SearchLog) -> crate::Result<LazyFrame>) -> anyhow::Result<SearchLog> {
+    let log = SearchLog::open(&arguments.run)?;
+    let mut frame = query(&log)?;
+    if let Some(limit) = arguments.limit {
+        frame = frame.limit(limit);
+    }
+    arguments.output.write(frame)?;
+    Ok(log)
+}
+
+pub fn trajectories(arguments: Show) -> anyhow::Result<()> {
+    /// Of the log, turned at once.
+    const BYTES: u64 = 64 << 20;
+    let log = SearchLog::open(&arguments.run)?;
+    let mut parts = log.trajectories(BYTES)?;
+    let mut left = Some(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
+    let parts = std::iter::from_fn(|| {
+        let most = left?;
+        let part = parts.next()?.map(|part| part.head(Some(most)));
+        left = Some(most - part.as_ref().map_or(0, DataFrame::height)).filter(|left| *left > 0);
+        Some(part)
+    });
+    Ok(arguments.output.write(Rows::Frames(Box::new(parts)))?)
+}
+
+pub fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
+    let log = SearchLog::open(&arguments.run)?;
+    let truth = Truth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
+    let evaluation = crate::evaluate(&log, &truth, arguments.top)?;
+    let frame = if arguments.curve { evaluation.curve()? } else { evaluation.at(&[0.01, 0.02, 0.05])? };
+    Ok(arguments.output.write(frame.lazy())?)
+}
