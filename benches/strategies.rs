@@ -220,7 +220,7 @@ fn main() -> Result<()> {
                 print!("{row}");
                 table += &row;
                 if let Some(out) = &arguments.out {
-                    write(out, &table)?;
+                    write(out, &before, &table)?;
                 }
             }
         }
@@ -365,12 +365,15 @@ fn make(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write(out: &Path, table: &str) -> Result<()> {
-    let text = format!(
-        "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error over the \
-         seeds.\nWritten by `cargo bench --bench strategies`; `benches/strategies.rs` says how it is counted and what the rules are. The index is ivf-flat. Walks that met nothing \
-         new for 100 iterations ended there.\nThe time is CPU time of everything: search, rule, log.\n\n\
-         | data, score | rule | columns seen | 1 % | 2 % | 5 % | of the embedding only | seeds | CPU ms per scored item |\n|---|---|---|---|---|---|---|---|---|\n{table}"
-    );
-    std::fs::write(out, text).with_context(|| out.display().to_string())
+/// Writes the table below what stands above it in the file, or below what is said here where there is none yet.
+fn write(out: &Path, before: &str, table: &str) -> Result<()> {
+    const HEAD: &str = "| data, score | rule | columns seen | 1 % | 2 % | 5 % | of the embedding only | seeds | CPU ms per scored item |";
+    let said = before.split_once(HEAD).map(|(said, _)| said.to_string()).unwrap_or_else(|| {
+        format!(
+            "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error over \
+             the seeds.\n`benches/strategies.rs` says how it is counted and what the rules are. The time is CPU time of everything.\n\n"
+        )
+    });
+    std::fs::write(out, format!("{said}{HEAD}\n|---|---|---|---|---|---|---|---|---|\n{table}"))
+        .with_context(|| out.display().to_string())
 }
