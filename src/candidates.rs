@@ -1,11 +1,11 @@
-//! Items that a rule names, as candidates beside what its queries met.
+//! Items that a rule names, as candidates beside what its queries met; and what is fetched only of those that are chosen.
 
 use std::collections::HashSet;
 
 use polars::prelude::{Column, DataFrame};
 
 use crate::bridge;
-use crate::database::VectorDatabase;
+use crate::database::{Request, VectorDatabase};
 use crate::error::{Doing, Result};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 
@@ -18,16 +18,19 @@ pub(crate) fn joined(
     met: DataFrame,
     named: &[u64],
     queries: &DataFrame,
-    exclude: Option<&HashSet<u64>>,
+    request: Request<'_>,
     database: &dyn VectorDatabase,
 ) -> Result<DataFrame> {
     let mut passed: HashSet<u64> = schema::u64s(&met, DB_IDX)?.into_iter().collect();
-    let left_out = |id: &u64| exclude.is_some_and(|exclude| exclude.contains(id));
+    let left_out = |id: &u64| request.exclude.is_some_and(|exclude| exclude.contains(id));
     let named: Vec<u64> = named.iter().copied().filter(|id| !left_out(id) && passed.insert(*id)).collect();
     if named.is_empty() {
         return Ok(met);
     }
-    let mut items = database.take(&named)?;
+    let mut items = match request.columns {
+        Some(columns) => database.take_columns(&named, columns)?,
+        None => database.take(&named)?,
+    };
     let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|value| value as f32);
     let query_idx = schema::u32s(queries, QUERY_IDX)?;
     let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
@@ -56,4 +59,21 @@ pub(crate) fn joined(
         queries[a].cmp(&queries[b]).then(distances[a].total_cmp(&distances[b])).then(ids[a].cmp(&ids[b]))
     });
     bridge::gather(&all, &order)
+}
+
+/// Chosen rows with all attributes, in the order of the library: of candidates only those were fetched that decide.
+///
+/// # Errors
+/// A library that cannot be read.
+pub(crate) fn completed(chosen: &DataFrame, queries: &DataFrame, database: &dyn VectorDatabase) -> Result<DataFrame> {
+    let ids = schema::u64s(chosen, DB_IDX)?;
+    let items = match ids.is_empty() {
+        true => database.query(&queries.head(Some(0)), Request::default())?,
+        false => database.take(&ids)?,
+    };
+    let met = [QUERY_IDX, DB_IDX, DISTANCE, EMBEDDING];
+    let attributes = items.columns().iter().filter(|column| !met.contains(&column.name().as_str()));
+    let found =
+        met.iter().map(|name| chosen.column(name).cloned()).collect::<Result<Vec<_>, _>>().doing("candidates")?;
+    DataFrame::new(chosen.height(), found.into_iter().chain(attributes.cloned()).collect()).doing("candidates")
 }

@@ -95,6 +95,8 @@ pub struct Request<'a> {
     pub k: Option<usize>,
     /// Items to leave out: each query gets its k nearest among the others.
     pub exclude: Option<&'a HashSet<u64>>,
+    /// The attributes that are looked at, of those that ride along; all of them where `None`. A database may give more.
+    pub columns: Option<&'a [String]>,
 }
 
 /// Is shown ids and their embeddings `(rows, dim)`, a block at a time.
@@ -145,6 +147,14 @@ pub trait VectorDatabase: Send + Sync {
     /// # Errors
     /// An id that the library does not have.
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame>;
+
+    /// As [`VectorDatabase::take`], with these attributes only, of those that ride along; by default with all of them.
+    ///
+    /// # Errors
+    /// As [`VectorDatabase::take`].
+    fn take_columns(&self, db_idx: &[u64], _columns: &[String]) -> Result<DataFrame> {
+        self.take(db_idx)
+    }
 
     /// `n` distinct items at random (all, if there are not more), in ascending order.
     ///
@@ -200,6 +210,9 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     }
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         (**self).take(db_idx)
+    }
+    fn take_columns(&self, db_idx: &[u64], columns: &[String]) -> Result<DataFrame> {
+        (**self).take_columns(db_idx, columns)
     }
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
         (**self).sample(n, rng)

@@ -18,9 +18,9 @@ pub trait Filter: Send + Sync {
     /// Whatever keeps the filter from deciding.
     fn filter(&self, results: DataFrame) -> Result<DataFrame>;
 
-    /// The columns that it decides by, as far as it can say.
-    fn reads(&self) -> Vec<String> {
-        Vec::new()
+    /// The attributes that it decides by: it may be given no others. `None` (default) if it cannot say: it is given all.
+    fn reads(&self) -> Option<Vec<String>> {
+        None
     }
 
     /// Called once before a search, with a frame of no rows, so that mistakes show early.
@@ -39,6 +39,10 @@ pub struct PassThroughFilter;
 impl Filter for PassThroughFilter {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
         Ok(results)
+    }
+
+    fn reads(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
     }
 }
 
@@ -77,7 +81,7 @@ impl Filter for SqlFilter {
         if rows.len() == results.height() { Ok(results) } else { bridge::gather(&results, &rows) }
     }
 
-    fn reads(&self) -> Vec<String> {
+    fn reads(&self) -> Option<Vec<String>> {
         columns_of(&self.sql)
     }
 
@@ -117,18 +121,21 @@ pub(crate) fn evaluate(
     value.and_then(|value| value).map_err(wrong)
 }
 
-/// The columns that an expression names; none of one that cannot be read, which is refused elsewhere.
-pub(crate) fn columns_of(sql: &str) -> Vec<String> {
+/// The columns that an expression names; `None` where it names them by a pattern, or cannot be read.
+pub(crate) fn columns_of(sql: &str) -> Option<Vec<String>> {
     let columns = on_a_deep_stack(|| {
-        let expression = polars::sql::sql_expr(sql).ok();
-        let parts = expression.iter().flat_map(|expression| expression.into_iter());
-        let names = parts.filter_map(|part| match part {
-            Expr::Column(name) => Some(name.to_string()),
-            _ => None,
-        });
-        names.collect()
+        let expression = polars::sql::sql_expr(sql).ok()?;
+        let mut names = Vec::new();
+        for part in &expression {
+            match part {
+                Expr::Column(name) => names.push(name.to_string()),
+                Expr::Selector(_) => return None,
+                _ => {}
+            }
+        }
+        Some(names)
     });
-    columns.unwrap_or_default()
+    columns.ok().flatten()
 }
 
 /// Checks that a stage only took rows away: what it gave must be rows of what it got, unchanged,

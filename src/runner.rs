@@ -99,8 +99,12 @@ impl Runner {
         }
         watch.lap(&mut times.log);
         let exclude = (!self.update.revisits()).then(|| self.ledger.booked());
-        let met = database.query(queries, Request { k: self.update.k(queries.height()), exclude })?;
-        let results = candidates::joined(met, self.update.candidates(), queries, exclude, database)?;
+        let selector = self.select.as_deref().or_else(|| self.update.selector());
+        // Where only some of the candidates will be scored, the others need no more attributes than decide that.
+        let columns = selector.and_then(|selector| Some([self.filter.reads()?, selector.reads()?].concat()));
+        let request = Request { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
+        let met = database.query(queries, request)?;
+        let results = candidates::joined(met, self.update.candidates(), queries, request, database)?;
         schema::check_results("database", &results, database.dim())?;
         watch.lap(&mut times.query);
 
@@ -109,11 +113,11 @@ impl Runner {
         let (met, passed) = (results.height(), kept.height());
         watch.lap(&mut times.filter);
 
-        let worth = match self.select.as_deref().or_else(|| self.update.selector()) {
+        let worth = match selector {
             Some(selector) => {
                 let chosen = selector.select(&Step { iteration, queries, results: &kept, database, seed })?;
                 check_subset("select", &kept, &chosen)?;
-                chosen
+                if columns.is_some() { candidates::completed(&chosen, queries, database)? } else { chosen }
             }
             None => kept,
         };

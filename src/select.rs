@@ -16,6 +16,11 @@ pub trait Select: Send {
     /// # Errors
     /// Whatever should stop the run.
     fn select(&self, step: &Step<'_>) -> Result<DataFrame>;
+
+    /// The attributes that it chooses by: it may be given no others. `None` (default) if it cannot say: it is given all.
+    fn reads(&self) -> Option<Vec<String>> {
+        None
+    }
 }
 
 impl<F> Select for F

@@ -147,6 +147,10 @@ where
         self.database.take(db_idx)
     }
 
+    fn take_columns(&self, db_idx: &[u64], columns: &[String]) -> Result<DataFrame> {
+        self.database.take_columns(db_idx, columns)
+    }
+
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
         self.database.sample(n, rng)
     }

@@ -205,7 +205,6 @@ impl LanceDatabase {
             }
         }
         self.columns = columns.iter().map(|column| column.as_ref().to_string()).collect();
-        self.carried = Arc::default();
         Ok(self)
     }
 
@@ -301,15 +300,21 @@ impl LanceDatabase {
             }
             None => self.exact_search().nearest(vectors.view(), k, &left_out, None)?,
         };
-        self.rank(&query_idx, vectors.view(), &candidates, k)
+        self.rank(&query_idx, vectors.view(), &candidates, k, &self.wanted(request.columns))
     }
 
-    fn items(&self, db_idx: &[u64]) -> Result<DataFrame> {
+    /// Of the attributes that ride along those that are wanted, in their order.
+    fn wanted(&self, columns: Option<&[String]>) -> Vec<String> {
+        let is_wanted = |column: &&String| columns.is_none_or(|columns| columns.contains(column));
+        self.columns.iter().filter(is_wanted).cloned().collect()
+    }
+
+    fn items(&self, db_idx: &[u64], columns: &[String]) -> Result<DataFrame> {
         let rows = db_idx.iter().map(|id| self.table.ids.row_of(*id)).collect::<Option<Vec<u64>>>();
         let rows = rows.ok_or_else(|| Error::input(&self.identity.uri, "an asked item is not there"))?;
         // Lance wants distinct ids: fetch each once, then put them in the order asked.
         let distinct = sorted_distinct(rows.clone());
-        let items = self.table.take(&distinct, &self.columns)?;
+        let items = self.table.take(&distinct, columns)?;
         let order: Vec<u32> =
             rows.iter().filter_map(|row| distinct.binary_search(row).ok()).map(|at| at as u32).collect();
         bridge::gather(&items, &order)
@@ -322,9 +327,10 @@ impl LanceDatabase {
         vectors: ArrayView2<'_, f32>,
         candidates: &Candidates,
         k: usize,
+        columns: &[String],
     ) -> Result<DataFrame> {
         let distinct = sorted_distinct(candidates.iter().flatten().copied().collect());
-        let items = self.carried.take(&distinct, |rows| self.table.take(rows, &self.columns))?;
+        let items = self.carried.take(&distinct, columns, |rows| self.table.take(rows, columns))?;
         let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
         let embeddings = embeddings.view();
         let ids = schema::u64s(&items, DB_IDX)?;
@@ -381,7 +387,11 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
-        self.guarded(|| self.items(db_idx))
+        self.guarded(|| self.items(db_idx, &self.columns))
+    }
+
+    fn take_columns(&self, db_idx: &[u64], columns: &[String]) -> Result<DataFrame> {
+        self.guarded(|| self.items(db_idx, &self.wanted(Some(columns))))
     }
 
     fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {

@@ -115,7 +115,7 @@ impl Runner {
     fn add_embeddings(&self, iterations: &mut [Committed]) -> Result<()> {
         let ids = |iteration: &Committed| schema::u64s(&iteration.results, DB_IDX);
         let items = iterations.iter().map(ids).collect::<Result<Vec<_>>>()?.concat();
-        let items = self.database.take(&items)?;
+        let items = self.database.take_columns(&items, &[])?;
         let mut from = 0;
         for iteration in iterations {
             let rows = iteration.results.height();

@@ -107,7 +107,7 @@ impl Runner {
         self.filter.check(&nothing)?;
         self.score.check(&nothing.drop_many([schema::QUERY_IDX, schema::DISTANCE]))?;
 
-        let read: Vec<String> = self.filter.reads().into_iter().chain(self.score.reads()).collect();
+        let read: Vec<String> = self.filter.reads().unwrap_or_default().into_iter().chain(self.score.reads()).collect();
         let known = self.ledger.known(&*self.database)?;
         self.update.begin(&Start { database: &*self.database, read: &read, known: &known, planned })
     }

@@ -49,7 +49,7 @@ impl Score for SqlScore {
     }
 
     fn reads(&self) -> Vec<String> {
-        columns_of(&self.sql)
+        columns_of(&self.sql).unwrap_or_default()
     }
 
     fn is_paid(&self) -> bool {

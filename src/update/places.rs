@@ -32,7 +32,7 @@ pub(super) fn places(
     items.extend(step.database.sample(random, &mut step.rng("surrogate places", 0))?);
     // A library smaller than that is gone round again, so that slots neither come nor go.
     let items: Vec<u64> = items.iter().copied().cycle().take(BEST + RANDOM).collect();
-    let items = step.database.take(&items)?;
+    let items = step.database.take_columns(&items, &[])?;
     let mut places = finite(&items)?.view().mapv(f64::from);
     let dim = places.ncols();
     let Some(views) = views else { return slots(step.queries, places.view()) };

@@ -80,7 +80,7 @@ impl QueryUpdate for Restarting {
             return Ok(next);
         }
         let items = step.database.sample(stuck.len(), &mut step.rng("restart", 0))?;
-        let items = step.database.take(&items)?;
+        let items = step.database.take_columns(&items, &[])?;
         let places = bridge::matrix::<f32>(&items, EMBEDDING)?;
         let mut vectors = bridge::matrix::<f64>(&next, EMBEDDING)?.view().to_owned();
         // Of a library smaller than that, some stay.

@@ -296,7 +296,7 @@ impl QueryUpdate for SurrogateUpdate {
             (self.library, self.views) = (Some(library), Some(views));
         } else {
             let sample = start.database.sample(SPREAD, &mut stream(0, "spread", 0, 0))?;
-            let items = start.database.take(&sample)?;
+            let items = start.database.take_columns(&sample, &[])?;
             let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
             let rows = finite_rows(embeddings.view());
             let (sample, embeddings): (Vec<u64>, _) =
@@ -368,7 +368,7 @@ impl QueryUpdate for SurrogateUpdate {
             return places(step, best, &self.seen, &chosen, Some(&views));
         }
         // Where the search stands.
-        let best = step.database.take(&self.seen.top())?;
+        let best = step.database.take_columns(&self.seen.top(), &[])?;
         slots(step.queries, finite(&best)?.view().mapv(f64::from).view())
     }
 }
@@ -399,5 +399,9 @@ impl Select for SurrogateUpdate {
             }
         };
         bridge::gather(step.results, &chosen)
+    }
+
+    fn reads(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
     }
 }

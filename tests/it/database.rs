@@ -358,7 +358,7 @@ fn what_few_items_match_is_found_whole_and_left_out_items_do_not_hide_it() {
         let of_few = library.select(Axis(0), &matching);
         for (k, left_out) in [(20, 0), (20, 100), (240, 0), (500, 0), (500, 239)] {
             let exclude = matching[..left_out].iter().map(|row| *row as u64).collect();
-            let request = Request { k: Some(k), exclude: Some(&exclude) };
+            let request = Request { k: Some(k), exclude: Some(&exclude), ..Default::default() };
             let results = few.query(&frame, request).expect("results");
             for (number, query) in (0..).zip(queries.rows()) {
                 let truth = brute_force(&of_few, query, 240, Metric::L2).into_iter();

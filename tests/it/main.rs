@@ -1,5 +1,6 @@
 //! Behaviour through the public surface: the library and the `uphill` binary.
 
+mod attributes;
 mod bridge;
 mod by_hand;
 mod cli;

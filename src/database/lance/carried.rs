@@ -13,17 +13,27 @@ pub(super) struct Carried {
     last: Mutex<Last>,
 }
 
-/// Row ids, ascending, and their items, a row each.
+/// Row ids, ascending, and their items, a row each, with these attributes.
 #[derive(Clone, Default)]
 struct Last {
+    columns: Vec<String>,
     rows: Vec<u64>,
     items: DataFrame,
 }
 
 impl Carried {
-    /// The items of rows, distinct and ascending, in their order; `fetch` gets those that the last search did not have.
-    pub(super) fn take(&self, rows: &[u64], fetch: impl FnOnce(&[u64]) -> Result<DataFrame>) -> Result<DataFrame> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    /// The items of rows, distinct and ascending, in their order, with some attributes; `fetch` gets those that the last
+    /// search did not have.
+    pub(super) fn take(
+        &self,
+        rows: &[u64],
+        columns: &[String],
+        fetch: impl FnOnce(&[u64]) -> Result<DataFrame>,
+    ) -> Result<DataFrame> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if last.columns != columns {
+            last = Last::default();
+        }
         let mut fetched = Vec::new();
         let order: Vec<u32> = rows
             .iter()
@@ -40,7 +50,8 @@ impl Carried {
             _ if fetched.is_empty() => bridge::gather(&last.items, &order)?,
             _ => bridge::gather(&last.items.vstack(&fetch(&fetched)?).doing("fetching items")?, &order)?,
         };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Last { rows: rows.to_vec(), items: items.clone() };
+        let now = Last { columns: columns.to_vec(), rows: rows.to_vec(), items: items.clone() };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(items)
     }
 }

@@ -1,0 +1,143 @@
+//! Attributes are fetched for what decides, and for what is scored: candidates that nobody wants cost no text.
+
+use std::sync::{Arc, Mutex};
+
+use polars::prelude::*;
+use uphill::{
+    Features, Filter, Identity, IndexKind, IndexOptions, LanceDatabase, Metric, Request, Result, Runner, SearchLog,
+    SqlFilter, SqlScore, Stop, SurrogateUpdate, TopKUpdate, VectorDatabase, Visit,
+};
+
+use crate::common::*;
+
+/// What was asked of a library: attributes that a search or a take wanted (all where `None`), and rows taken with all.
+#[derive(Default)]
+struct Asked {
+    searches: Vec<Option<Vec<String>>>,
+    some: Vec<Vec<String>>,
+    whole: usize,
+}
+
+/// A library that notes what it is asked for.
+struct Watched {
+    library: LanceDatabase,
+    asked: Arc<Mutex<Asked>>,
+}
+
+impl VectorDatabase for Watched {
+    fn len(&self) -> u64 {
+        self.library.len()
+    }
+    fn dim(&self) -> usize {
+        self.library.dim()
+    }
+    fn metric(&self) -> Metric {
+        self.library.metric()
+    }
+    fn identity(&self) -> Option<&Identity> {
+        self.library.identity()
+    }
+    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+        if queries.height() > 0 {
+            self.asked.lock().expect("no panic").searches.push(request.columns.map(<[String]>::to_vec));
+        }
+        self.library.query(queries, request)
+    }
+    fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
+        self.asked.lock().expect("no panic").whole += db_idx.len();
+        self.library.take(db_idx)
+    }
+    fn take_columns(&self, db_idx: &[u64], columns: &[String]) -> Result<DataFrame> {
+        self.asked.lock().expect("no panic").some.push(columns.to_vec());
+        self.library.take_columns(db_idx, columns)
+    }
+    fn sample(&self, n: usize, rng: &mut rand_chacha::ChaCha8Rng) -> Result<Vec<u64>> {
+        self.library.sample(n, rng)
+    }
+    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+        self.library.scan(visit)
+    }
+    fn features(&self, wanted: &Features, hidden: &[String]) -> Result<uphill::ItemFeatures> {
+        self.library.features(wanted, hidden)
+    }
+}
+
+/// 120 items asked of 1500 by the default rule, which reads embeddings only; what it asked of the library.
+fn search(library: &LanceDatabase, filter: impl Filter + 'static) -> (SearchLog, Asked) {
+    let asked = Arc::default();
+    let watched = Watched { library: library.clone(), asked: Arc::clone(&asked) };
+    let start = library.sample(16, &mut uphill::stream(5, "queries", 0, 0)).expect("a sample");
+    let queries = uphill::queries_at(library, &start).expect("queries");
+    let rule = SurrogateUpdate::new().features(Features::columns([] as [&str; 0]));
+    let stop = Stop { evaluations: Some(120), nothing_new: Some(20), ..Stop::default() };
+    let log = Runner::new(watched, SqlScore::new("weight"), rule)
+        .filter(filter)
+        .seed(5)
+        .stop(stop)
+        .search(&queries, 1000)
+        .expect("a search");
+    let asked = std::mem::take(&mut *asked.lock().expect("no panic"));
+    (log, asked)
+}
+
+fn results(log: &SearchLog) -> DataFrame {
+    uphill::collect(log.compile_results().expect("a query")).expect("rows")
+}
+
+#[test]
+fn only_what_is_scored_is_fetched_with_all_its_attributes_and_it_has_them_all() {
+    let folder = folder();
+    let library = exact_library(&folder, &clustered(1500, 6, 12, &mut rng(41)));
+    let (log, asked) = search(&library, SqlFilter::new("name NOT LIKE '%7'"));
+    assert!(!asked.searches.is_empty());
+    for wanted in
+        asked.searches.iter().map(|wanted| wanted.as_deref()).chain(asked.some.iter().map(|some| Some(&some[..])))
+    {
+        assert!(wanted.is_some_and(|wanted| wanted.iter().all(|column| column == "name")), "{wanted:?}");
+    }
+    // The last batch was cut to the budget.
+    assert!((120..130).contains(&asked.whole), "{} rows fetched whole", asked.whole);
+
+    let found = results(&log);
+    assert_eq!(found.height(), 120);
+    let rows = library.take(&u64s(&found, "db_idx")).expect("items");
+    for column in library.column_names() {
+        let (found, rows) = (found.column(column).expect("an attribute"), rows.column(column).expect("an attribute"));
+        assert_eq!(found.as_materialized_series(), rows.as_materialized_series(), "{column}");
+    }
+    let names = found.column("name").expect("names").str().expect("text").clone();
+    assert!(names.iter().flatten().all(|name| !name.ends_with('7')), "the filter decides by what it is given");
+}
+
+#[test]
+fn a_filter_that_cannot_say_what_it_reads_is_given_all_and_the_run_is_the_same() {
+    let folder = folder();
+    let library = exact_library(&folder, &clustered(1500, 6, 12, &mut rng(42)));
+    let attributes = library.column_names().len();
+    let (by_name, _) = search(&library, SqlFilter::new("weight < 0.5"));
+    let (opaque, asked) = search(&library, move |results: DataFrame| {
+        assert_eq!(results.width(), 4 + attributes, "a filter that was not given all");
+        let keep = results.column("weight")?.f64()?.lt(0.5);
+        Ok(results.filter(&keep)?)
+    });
+    assert!(asked.searches.iter().all(Option::is_none), "{:?}", asked.searches);
+    assert!(results(&by_name).equals_missing(&results(&opaque)), "two runs that differ");
+}
+
+#[test]
+fn a_rule_that_scores_all_it_meets_is_given_all_attributes_at_once() {
+    let folder = folder();
+    let embeddings = clustered(1500, 6, 12, &mut rng(43));
+    let options = IndexOptions { index: IndexKind::IvfFlat, ..Default::default() };
+    let library = open(&dataset(&folder, &embeddings, &options));
+    let asked: Arc<Mutex<Asked>> = Arc::default();
+    let watched = Watched { library: library.clone(), asked: Arc::clone(&asked) };
+    let queries = uphill::queries_at(&library, &[3, 300, 900]).expect("queries");
+    let mut runner =
+        Runner::new(watched, SqlScore::new("weight"), TopKUpdate::new(2)).filter(SqlFilter::new("weight > 0"));
+    let log = runner.search(&queries, 5).expect("a search");
+    let asked = asked.lock().expect("no panic");
+    assert!(asked.searches.len() == 5 && asked.searches.iter().all(Option::is_none), "{:?}", asked.searches);
+    assert_eq!(asked.whole, 0, "nothing is fetched a second time");
+    assert!(results(&log).height() > 0);
+}
