@@ -18,6 +18,8 @@ pub(crate) struct Cholesky {
     lower: Array2<f64>,
     /// The inverse of each diagonal block of `lower`.
     inverses: Vec<Array2<f64>>,
+    /// Whether the diagonal was raised.
+    raised: bool,
 }
 
 impl Cholesky {
@@ -37,8 +39,8 @@ impl Cholesky {
         let (mut raised, mut jitter) = (matrix.clone(), 1e-6 * mean.max(f64::MIN_POSITIVE));
         loop {
             // Ends: a diagonal that outweighs its rows makes any finite matrix positive definite, as does an infinite one.
-            if let Some(factor) = Self::try_new(raised) {
-                return Ok(factor);
+            if let Some(factor) = Self::try_new(raised, Vec::new()) {
+                return Ok(Cholesky { raised: jitter > 1e-6 * mean.max(f64::MIN_POSITIVE), ..factor });
             }
             raised = matrix.clone();
             raised.diag_mut().mapv_inplace(|value| value + jitter);
@@ -46,11 +48,36 @@ impl Cholesky {
         }
     }
 
-    fn try_new(mut a: Array2<f64>) -> Option<Self> {
+    /// How many of the first so many rows a larger matrix's factor can take over: those of whole blocks.
+    pub fn reusable(&self, rows: usize) -> usize {
+        if self.raised { 0 } else { rows.min(self.lower.nrows()) / BLOCK * BLOCK }
+    }
+
+    /// The factor of a larger matrix of which the first rows and columns, as many as are [`reusable`](Self::reusable), are
+    /// those of this one's: `rows` are the others, of shape `(n - reusable, n)`; their upper triangle is not read. The same to
+    /// the last bit as of the whole matrix. `None` if that is not positive definite.
+    pub fn extended(&self, rows: ArrayView2<'_, f64>) -> Option<Self> {
+        let (n, kept) = (rows.ncols(), rows.ncols() - rows.nrows());
+        let mut a = Array2::zeros((n, n));
+        a.slice_mut(s![..kept, ..kept]).assign(&self.lower.slice(s![..kept, ..kept]));
+        a.slice_mut(s![kept.., ..]).assign(&rows);
+        Self::try_new(a, self.inverses[..kept / BLOCK].to_vec())
+    }
+
+    /// Of a matrix of which as many first blocks as there are inverses are factored.
+    fn try_new(mut a: Array2<f64>, mut inverses: Vec<Array2<f64>>) -> Option<Self> {
         let n = a.nrows();
-        let mut inverses = Vec::with_capacity(n.div_ceil(BLOCK));
+        let factored = inverses.len() * BLOCK;
         for start in (0..n).step_by(BLOCK) {
             let end = (start + BLOCK).min(n);
+            if start < factored {
+                let (above, mut rows) = a.view_mut().split_at(ndarray::Axis(0), factored);
+                let (left, mut block) = rows.multi_slice_mut((s![.., ..start], s![.., start..end]));
+                general_mat_mul(-1.0, &left, &above.slice(s![start..end, ..start]).t(), 1.0, &mut block);
+                let solved = block.dot(&inverses[start / BLOCK].t());
+                block.assign(&solved);
+                continue;
+            }
             // What the columns to the left explain of this block of columns.
             let (left, mut block) = a.multi_slice_mut((s![start.., ..start], s![start.., start..end]));
             general_mat_mul(-1.0, &left, &left.slice(s![..end - start, ..]).t(), 1.0, &mut block);
@@ -64,7 +91,7 @@ impl Cholesky {
         for row in 0..n {
             a.slice_mut(s![row, row + 1..]).fill(0.0);
         }
-        Some(Cholesky { lower: a, inverses })
+        Some(Cholesky { lower: a, inverses, raised: false })
     }
 
     /// `L`.
@@ -221,6 +248,28 @@ mod tests {
             assert!(close(&a.dot(&x), &b), "n = {n}");
             assert!((a.dot(&factor.solve(b.column(1))) - b.column(1)).iter().all(|rest| rest.abs() < 1e-9));
         }
+    }
+
+    #[test]
+    fn a_factor_that_is_extended_is_that_of_the_whole_to_the_last_bit() {
+        let bits = |factor: &Cholesky| factor.lower().iter().map(|value| value.to_bits()).collect::<Vec<u64>>();
+        let half = matrix(333, 340);
+        let a = half.dot(&half.t()) + Array2::<f64>::eye(333);
+        for (from, to) in [(64, 65), (70, 131), (128, 129), (200, 333), (332, 333), (130, 130), (300, 310)] {
+            let part = |n: usize| a.slice(s![..n, ..n]).to_owned();
+            let before = Cholesky::new(&part(from), "matrix").expect("a factor");
+            let kept = before.reusable(from);
+            assert_eq!(kept, from / 64 * 64);
+            let mut rows = part(to).slice_move(s![kept.., ..]);
+            // Nobody reads these.
+            rows.indexed_iter_mut()
+                .filter(|((row, column), _)| *column > kept + row)
+                .for_each(|(_, value)| *value = 1e9);
+            let (grown, whole) = (before.extended(rows.view()), Cholesky::new(&part(to), "matrix").expect("a factor"));
+            assert_eq!(bits(&grown.expect("a factor")), bits(&whole), "{from} to {to}");
+        }
+        let not_definite = Cholesky::new(&Array2::ones((70, 70)), "matrix").expect("a factor");
+        assert_eq!(not_definite.reusable(70), 0, "its diagonal is not that of the matrix");
     }
 
     #[test]

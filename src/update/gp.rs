@@ -24,6 +24,7 @@ const JITTER: f64 = 1e-6;
 #[derive(Clone)]
 pub(super) struct Gp {
     points: Array2<f64>,
+    noise: Array1<f64>,
     squared_length: f64,
     factor: Cholesky,
     weights: Array1<f64>,
@@ -34,12 +35,46 @@ impl Gp {
     ///
     /// # Errors
     /// Points that are not finite.
+    #[cfg(test)]
     pub fn new(points: Array2<f64>, targets: Array1<f64>, squared_length: f64, noise: &Array1<f64>) -> Result<Self> {
-        let mut covariance = kernel(points.view(), points.view(), squared_length);
-        covariance.diag_mut().zip_mut_with(noise, |value, noise| *value += noise);
-        let factor = Cholesky::new(&covariance, "covariance of the items asked")?;
+        Self::after(None, points, targets, squared_length, noise)
+    }
+
+    /// The same; a process before it, if its first points and their noise were the same, spares most of the work.
+    ///
+    /// # Errors
+    /// Points that are not finite.
+    pub fn after(
+        before: Option<&Gp>,
+        points: Array2<f64>,
+        targets: Array1<f64>,
+        squared_length: f64,
+        noise: &Array1<f64>,
+    ) -> Result<Self> {
+        let before = before.filter(|before| before.squared_length == squared_length);
+        let same = before.map_or(0, |before| before.same(points.view(), noise));
+        let kept = before.map_or(0, |before| before.factor.reusable(same));
+        let mut rows = kernel(points.slice(s![kept.., ..]), points.view(), squared_length);
+        rows.slice_mut(s![.., kept..])
+            .diag_mut()
+            .zip_mut_with(&noise.slice(s![kept..]), |value, noise| *value += noise);
+        let grown = before.filter(|_| kept > 0).and_then(|before| before.factor.extended(rows.view()));
+        let factor = match grown {
+            Some(factor) => factor,
+            None if kept == 0 => Cholesky::new(&rows, "covariance of the items asked")?,
+            None => return Self::after(None, points, targets, squared_length, noise),
+        };
         let weights = factor.solve(targets.view());
-        Ok(Gp { points, squared_length, factor, weights })
+        Ok(Gp { points, noise: noise.clone(), squared_length, factor, weights })
+    }
+
+    /// How many of the first points and of their noise are these.
+    fn same(&self, points: ArrayView2<'_, f64>, noise: &Array1<f64>) -> usize {
+        if self.points.ncols() != points.ncols() {
+            return 0;
+        }
+        let pairs = self.points.rows().into_iter().zip(points.rows()).zip(self.noise.iter().zip(noise));
+        pairs.take_while(|((a, b), (noise_a, noise_b))| noise_a == noise_b && a == b).count()
     }
 
     /// `(K + diag N)^-1 z`: the mean is the sum of the kernels with the points, each times its weight.
@@ -154,6 +189,23 @@ mod tests {
         assert!(close(mean.clone(), fixture::vector("mean")), "{mean}");
         assert!(close(gp.mean(at.view()), fixture::vector("mean")));
         assert!(close(covariance.clone(), fixture::matrix("covariance").into_iter().collect()), "{covariance}");
+    }
+
+    #[test]
+    fn a_process_that_grew_from_another_is_the_same_to_the_last_bit() {
+        let points = Array2::from_shape_fn((150, 3), |(row, column)| ((row * 37 + column * 101) % 211) as f64 / 50.0);
+        let noise = Array1::from_shape_fn(150, |row| if row % 3 == 0 { 0.1 } else { 0.03 });
+        let fit = |before: Option<&Gp>, n: usize| {
+            let targets = Array1::from_shape_fn(n, |row| (row as f64 / 7.0).sin());
+            let noise = noise.slice(s![..n]).to_owned();
+            Gp::after(before, points.slice(s![..n, ..]).to_owned(), targets, 1.0, &noise).expect("a model")
+        };
+        let bits = |gp: &Gp| gp.weights().iter().map(|weight| weight.to_bits()).collect::<Vec<u64>>();
+        let mut gp = fit(None, 60);
+        for n in [66, 70, 129, 150] {
+            gp = fit(Some(&gp), n);
+            assert_eq!(bits(&gp), bits(&fit(None, n)), "{n} points");
+        }
     }
 
     #[test]

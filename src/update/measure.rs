@@ -6,6 +6,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use super::gp::median_squared_distance;
+use super::seen::noise;
 use super::shares::Shares;
 use crate::error::Result;
 use crate::linalg::squared_distances;
@@ -23,11 +24,12 @@ const NEAREST: f64 = 0.1;
 pub(super) struct Measure {
     /// Components that count, and what they are multiplied by.
     components: Vec<(usize, f64)>,
+    threshold: f64,
 }
 
 impl Measure {
-    /// Learns the shares of the groups from points `(n, width)`, their targets and noise; those at `learned` are enough
-    /// for it.
+    /// Learns the shares of the groups from points `(n, width)`, their targets and scores; those at `learned` are enough
+    /// for it. Scores above the `threshold` have less noise, as long as the measure stands.
     ///
     /// # Errors
     /// Points that are not finite.
@@ -37,7 +39,7 @@ impl Measure {
         points: ArrayView2<'_, f32>,
         learned: &[usize],
         targets: &Array1<f64>,
-        noise: &Array1<f64>,
+        (scores, threshold): (&[f64], f64),
     ) -> Result<Self> {
         let few = points.select(Axis(0), learned).mapv(f64::from);
         // A row for each group: the squared distances of all pairs.
@@ -53,7 +55,11 @@ impl Measure {
             means.push(mean);
             row.assign(&(distances / mean).into_flat());
         }
-        shares.fit(squared.view(), &targets.select(Axis(0), learned), &noise.select(Axis(0), learned))?;
+        shares.fit(
+            squared.view(),
+            &targets.select(Axis(0), learned),
+            &noise(scores, threshold).select(Axis(0), learned),
+        )?;
 
         let mut components = Vec::new();
         for ((group, share), mean) in groups.iter().zip(&shares.of).zip(&means) {
@@ -61,10 +67,15 @@ impl Measure {
                 components.extend(group.clone().map(|component| (component, (share / mean).sqrt())));
             }
         }
-        let mut measure = Measure { components };
+        let mut measure = Measure { components, threshold };
         let length = median_squared_distance(measure.of(points).mapv(f64::from).view()).sqrt();
         measure.components.iter_mut().for_each(|(_, factor)| *factor /= length);
         Ok(measure)
+    }
+
+    /// What scores have less noise above.
+    pub fn threshold(&self) -> f64 {
+        self.threshold
     }
 
     /// What components are multiplied by; 0 if they do not count.

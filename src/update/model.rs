@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::gp::Gp;
 use super::measure::Measure;
 use super::niche::Niche;
-use super::seen::{Seen, descending, noise, targets};
+use super::seen::{Seen, descending, noise, targets, threshold};
 use crate::error::Result;
 
 /// Rows of candidates that a model looks at in one go.
@@ -40,11 +40,18 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// Fitted to items that were asked, by their position.
+    /// Fitted to items that were asked, by their position, `before` is the model of the batch before.
     ///
     /// # Errors
     /// Vectors that are not finite.
-    pub fn fit(seen: &Seen, items: &[usize], width: usize, measure: &Measure, niche: &Niche) -> Result<Self> {
+    pub fn fit(
+        before: Option<&Model>,
+        seen: &Seen,
+        items: &[usize],
+        width: usize,
+        measure: &Measure,
+        niche: &Niche,
+    ) -> Result<Self> {
         let measured = measure.of(seen.vectors(items, width).view());
         let points = measured.mapv(f64::from);
         let elsewhere = match niche.elsewhere(measured.view()).filter(|_| niche.share() > 0.0) {
@@ -55,12 +62,16 @@ impl Model {
                     left = (0..items.len()).collect();
                 }
                 let those: Vec<usize> = left.iter().map(|at| items[*at]).collect();
-                let targets = targets(&seen.scores_of(&those));
-                Some(Part::fit(points.select(Axis(0), &left), targets, seen.ids(&those), left.len())?)
+                let scores = seen.scores_of(&those);
+                let (targets, noise) = (targets(&scores), noise(&scores, threshold(&scores)));
+                let before = before.and_then(|before| before.elsewhere.as_ref());
+                Some(Part::fit(before, points.select(Axis(0), &left), (targets, noise), seen.ids(&those), left.len())?)
             }
         };
         let targets = targets(seen.scores()).select(Axis(0), items);
-        let all = Part::fit(points, targets, seen.ids(items), seen.scored())?;
+        let noise = noise(&seen.scores_of(items), measure.threshold());
+        let all =
+            Part::fit(before.map(|before| &before.all), points, (targets, noise), seen.ids(items), seen.scored())?;
         Ok(Model { measure: measure.clone(), all, niche: niche.clone(), elsewhere })
     }
 
@@ -102,11 +113,17 @@ impl Model {
 
 impl Part {
     /// `known` items shrink how far samples stray.
-    fn fit(points: Array2<f64>, targets: Array1<f64>, ids: Vec<u64>, known: usize) -> Result<Self> {
-        let noise = noise(&targets);
+    fn fit(
+        before: Option<&Part>,
+        points: Array2<f64>,
+        (targets, noise): (Array1<f64>, Array1<f64>),
+        ids: Vec<u64>,
+        known: usize,
+    ) -> Result<Self> {
         // Half of the deviation from the posterior mean at first, less as more is known.
         let daring = 0.5 * (64.0 / known.max(1) as f64).sqrt().min(1.0);
-        Ok(Part { gp: Gp::new(points, targets, 1.0, &noise)?, ids, daring })
+        let gp = Gp::after(before.map(|before| &before.gp), points, targets, 1.0, &noise)?;
+        Ok(Part { gp, ids, daring })
     }
 
     fn mean(&self) -> (&[u64], ArrayView1<'_, f64>) {

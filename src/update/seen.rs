@@ -54,14 +54,25 @@ impl Seen {
     /// The items to fit, in the order asked: all, or the best half, the latest quarter and some of the rest, drawn by `seed`.
     /// Items without a score are none of the best: however many there are, they do not crowd out the others.
     ///
-    /// Whether an item of the rest is drawn depends on the item first, so that from batch to batch few come and go.
+    /// A choice stands while an eighth of `most` is asked, which is added to it, so that what is known of the chosen serves
+    /// for some batches. Whether an item of the rest is drawn depends on the item first, so that few come and go.
     pub fn chosen(&self, most: usize, seed: u64) -> Vec<usize> {
         let n = self.asked();
         if n <= most {
             return (0..n).collect();
         }
+        let step = (most / 8).max(1);
+        let since = (n - most) % step;
+        let mut chosen = self.chosen_of(n - since, most - (step - 1), seed);
+        chosen.extend(n - since..n);
+        chosen
+    }
+
+    /// Of the first `n`, so many.
+    fn chosen_of(&self, n: usize, most: usize, seed: u64) -> Vec<usize> {
         let mut keep = vec![false; n];
-        let best = descending(&self.scores).into_iter().take(most / 2).filter(|item| self.scores[*item].is_finite());
+        let best = descending(&self.scores[..n]).into_iter();
+        let best = best.take(most / 2).filter(|item| self.scores[*item].is_finite());
         best.chain(n - most / 4..n).for_each(|item| keep[item] = true);
         let mut rest: Vec<usize> = (0..n).filter(|item| !keep[*item]).collect();
         let missing = (most - (n - rest.len())).min(rest.len());
@@ -134,10 +145,14 @@ pub(super) fn targets(scores: &[f64]) -> Array1<f64> {
     targets
 }
 
-/// The variance of each target's noise: less for those above the median, whose differences matter.
-pub(super) fn noise(targets: &Array1<f64>) -> Array1<f64> {
-    let middle = median(&targets.to_vec());
-    targets.mapv(|target| if target > middle { NOISE_ABOVE } else { NOISE })
+/// The median of scores; where the floor of their targets is higher, that.
+pub(super) fn threshold(scores: &[f64]) -> f64 {
+    median(scores).max(floor(scores))
+}
+
+/// The variance of the noise of each target of some scores: less for those above a threshold, whose differences matter.
+pub(super) fn noise(scores: &[f64], threshold: f64) -> Array1<f64> {
+    scores.iter().map(|score| if *score > threshold { NOISE_ABOVE } else { NOISE }).collect()
 }
 
 /// The score that is as good as any below it, and as none at all.

@@ -13,7 +13,7 @@ use super::measure::Measure;
 use super::model::{FRONT, FRONT_ELSEWHERE, Model, OTHERS};
 use super::niche::Niche;
 use super::places::{BEST, finite, finite_rows, first_of_each, in_turn, places, slots};
-use super::seen::{Seen, noise, targets};
+use super::seen::{Seen, targets, threshold};
 use super::shares::Shares;
 use super::shortlist::Shortlist;
 use super::views::Views;
@@ -191,7 +191,9 @@ impl SurrogateUpdate {
             let targets = targets(self.seen.scores()).select(Axis(0), &chosen);
             let learned = self.seen.chosen(LEARNED.min(self.points), seed);
             let learned: Vec<usize> = learned.iter().filter_map(|item| chosen.binary_search(item).ok()).collect();
-            let measure = Measure::fit(&mut self.shares, groups, vectors.view(), &learned, &targets, &noise(&targets))?;
+            let (scores, threshold) = (self.seen.scores_of(&chosen), threshold(self.seen.scores()));
+            let measure =
+                Measure::fit(&mut self.shares, groups, vectors.view(), &learned, &targets, (&scores, threshold))?;
             if let Some(library) = &mut self.library {
                 library.measure(&measure);
             }
@@ -350,11 +352,12 @@ impl QueryUpdate for SurrogateUpdate {
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         let (_, blind) = self.next_batch(step.queries.height(), step.database);
         let chosen = self.seen.chosen(self.points, step.seed);
-        (self.model, self.candidates) = (None, Vec::new());
+        let before = self.model.take();
+        self.candidates = Vec::new();
         let Some((views, measure)) = self.views.clone().zip(self.measure.clone()).filter(|_| !blind) else {
             return places(step, Vec::new(), &self.seen, &chosen, self.views.as_ref());
         };
-        let model = Model::fit(&self.seen, &chosen, views.width(), &measure, &self.niche)?;
+        let model = Model::fit(before.as_ref(), &self.seen, &chosen, views.width(), &measure, &self.niche)?;
         self.candidates = match &self.library {
             Some(_) => self.front(&model, step),
             None => {
