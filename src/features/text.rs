@@ -15,9 +15,10 @@ const LONGEST: usize = 4;
 const READ: usize = 500;
 /// Bits of the number that a run is known by; runs that share one are taken for the same.
 const BITS: u32 = 14;
-/// Texts of which the directions are learned, at most.
-const SAMPLE: usize = 20_000;
-/// Texts that are added up by one thread: a fixed number, so that the sums do not depend on the threads.
+/// Texts of which the directions are learned, at most, and the characters that are read of them: where texts are long, fewer
+/// tell as much.
+const SAMPLE: (usize, usize) = (20_000, 2_500_000);
+/// Texts that are counted at a time, and added up by one thread: a fixed number, so that the sums do not depend on the threads.
 const CHUNK: usize = 2048;
 
 /// `ln(1 + count)` of each run of one to four characters, in the directions in which a sample of texts varies most.
@@ -29,8 +30,11 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn fit(sample: &Column) -> Result<Self> {
-        let stride = sample.len().div_ceil(SAMPLE).max(1);
-        let sample = sample.gather_every(stride, 0).doing("texts")?;
+        let texts = sample.cast(&DataType::String).doing(format!("column `{}` as text", sample.name()))?;
+        let lengths = texts.str().doing("texts")?.iter().map(|text| text.map_or(0, str::len).clamp(1, READ));
+        let (most, characters) = SAMPLE;
+        let most = most.min(characters * texts.len() / lengths.sum::<usize>().max(1)).max(1);
+        let sample = texts.gather_every(texts.len().div_ceil(most).max(1), 0).doing("texts")?;
         Ok(Text { subspace: Subspace::fit(&Counts::of(&sample)?, &mut stream(0, "text features", 0, 0))? })
     }
 
@@ -40,8 +44,12 @@ impl Text {
 
     /// `(rows, width)`, row-major.
     pub(super) fn encode(&self, column: &Column) -> Result<Vec<f32>> {
-        let projected = self.subspace.project(&Counts::of(column)?);
-        Ok(projected.into_iter().collect())
+        let mut rows = Vec::with_capacity(column.len() * self.width());
+        // The counts of a text take more than the text.
+        for start in (0..column.len()).step_by(CHUNK) {
+            rows.extend(self.subspace.project(&Counts::of(&column.slice(start as i64, CHUNK))?));
+        }
+        Ok(rows)
     }
 }
 
