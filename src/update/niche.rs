@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use super::seen::descending;
 
-/// Items that have a score before a batch is shared.
-const FROM: usize = 100;
+/// Items that have a score before a batch is shared: one in so many of the library, within these bounds.
+const FROM: (u64, u64, u64) = (100, 100, 300);
 /// The share of the library that is taken for the hill.
 const HILL: f64 = 0.1;
 /// Items that the hill is around.
@@ -26,6 +26,7 @@ const MOST: f64 = 0.5;
 /// batch is chosen elsewhere with probability `r_else^2 / (r_hill^2 + r_else^2)`, at most a half.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Niche {
+    from: usize,
     hill: Option<Hill>,
     on_hill: Count,
     elsewhere: Count,
@@ -59,6 +60,12 @@ impl Count {
 }
 
 impl Niche {
+    /// Of a library of so many items.
+    pub fn of(library: u64) -> Self {
+        let (share, least, most) = FROM;
+        Niche { from: (library / share).clamp(least, most) as usize, ..Niche::default() }
+    }
+
     /// Whether items are elsewhere, `(items, components)`; `None` while there is no hill.
     pub fn elsewhere(&self, points: ArrayView2<'_, f32>) -> Option<Vec<bool>> {
         let hill = self.hill.as_ref()?;
@@ -80,7 +87,7 @@ impl Niche {
     pub fn find(&mut self, points: ArrayView2<'_, f32>, scores: &[f64], library: ArrayView2<'_, f32>) {
         self.hill = None;
         let scored = scores.iter().filter(|score| score.is_finite()).count();
-        if scored < FROM || library.is_empty() {
+        if scored < self.from || library.is_empty() {
             return;
         }
         let order = descending(scores);

@@ -57,8 +57,8 @@ const SPREAD: usize = 2000;
 ///   of the points; noise 0.1, and 0.03 for the better half of the points, whose differences matter.
 /// - *Batch*: 5 % of the items asked so far, at least 5 and at most 32, unless set; where there is a budget, a fortieth of
 ///   it is enough. Small batches find more.
-/// - *Elsewhere*: where there is more than one peak the best items crowd on the highest that was found. From 100 scores on
-///   a part of each batch, at most half, is chosen by a second process that knows nothing of the tenth of the library
+/// - *Elsewhere*: where there is more than one peak the best items crowd on the highest that was found. Once one in
+///   a hundred items has a score (at least 100, at most 300 are enough) a part of each batch, at most half, is chosen by a second process that knows nothing of the tenth of the library
 ///   around them; how large a part, is told by how often items there and elsewhere were among the best twentieth.
 /// - *Start*: the nearest item of each starting query, then random items, until one in 2000 of the library was asked
 ///   (at least 16, at most 64; where there is a budget, a sixth of it is enough, at least 4) and one has a score. The budget
@@ -123,7 +123,7 @@ impl Default for SurrogateUpdate {
             shares: Shares::new(1),
             measure: None,
             next_fit: 0,
-            niche: Niche::default(),
+            niche: Niche::of(0),
             model: None,
             known: HashSet::new(),
             candidates: Vec::new(),
@@ -287,7 +287,8 @@ impl QueryUpdate for SurrogateUpdate {
 
     fn begin(&mut self, start: &Start<'_>) -> Result<()> {
         let (batch, points, features) = (self.batch, self.points, self.features.clone());
-        *self = SurrogateUpdate { batch, points, features, planned: start.planned, ..Self::default() };
+        let niche = Niche::of(start.database.len());
+        *self = SurrogateUpdate { batch, points, features, planned: start.planned, niche, ..Self::default() };
         // What is known already costs nothing and makes a random start needless.
         self.candidates = start.known.iter().copied().take(CANDIDATES).collect();
         self.known = self.candidates.iter().copied().collect();
