@@ -9,7 +9,6 @@ use std::collections::HashSet;
 
 use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
@@ -19,6 +18,7 @@ pub(crate) use self::runtime::{on_one_thread, on_runtime};
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::schema::DB_IDX;
+use crate::stream::Stream;
 
 /// Keys in a dataset's table metadata that `uphill index` writes.
 pub(crate) const META_METRIC: &str = "uphill.metric";
@@ -90,11 +90,31 @@ impl std::str::FromStr for Metric {
 
 /// What one call of [`VectorDatabase::query`] asks beside the query vectors.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Request<'a> {
     /// Neighbours per query; the database's own setting where `None`, an empty frame where 0.
     pub k: Option<usize>,
     /// Items to leave out: each query gets its k nearest among the others.
     pub exclude: Option<&'a HashSet<u64>>,
+}
+
+impl<'a> Request<'a> {
+    /// The database's own settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Neighbours per query.
+    pub fn k(mut self, k: usize) -> Self {
+        self.k = Some(k);
+        self
+    }
+
+    /// Items to leave out.
+    pub fn exclude(mut self, items: &'a HashSet<u64>) -> Self {
+        self.exclude = Some(items);
+        self
+    }
 }
 
 /// Is shown ids and their embeddings `(rows, dim)`, a block at a time.
@@ -150,7 +170,7 @@ pub trait VectorDatabase: Send + Sync {
     ///
     /// # Errors
     /// A library that cannot be read.
-    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>>;
+    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>>;
 
     /// Shows every item to `visit`, in blocks of ids and embeddings `(rows, dim)`.
     ///
@@ -201,7 +221,7 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         (**self).take(db_idx)
     }
-    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>> {
         (**self).sample(n, rng)
     }
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {

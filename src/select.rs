@@ -18,6 +18,12 @@ pub trait Select: Send {
     fn select(&self, step: &Step<'_>) -> Result<DataFrame>;
 }
 
+impl Select for Box<dyn Select> {
+    fn select(&self, step: &Step<'_>) -> Result<DataFrame> {
+        (**self).select(step)
+    }
+}
+
 impl<F> Select for F
 where
     F: Fn(&Step<'_>) -> Result<DataFrame> + Send,
