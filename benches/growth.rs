@@ -19,7 +19,6 @@ use std::time::Instant;
 use self::measured::{cpu_seconds, peak_mb};
 use ndarray::Array2;
 use polars::prelude::*;
-use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use uphill::{
     IndexKind, IndexOptions, LanceDatabase, Metric, QueryUpdate, Request, Result, Runner, Score, SearchLog,
@@ -63,7 +62,7 @@ impl VectorDatabase for InOrder {
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         self.0.take(db_idx)
     }
-    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
         self.0.sample(n, rng)
     }
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
@@ -208,7 +207,7 @@ fn library(folder: &Path, items: usize) -> Result<()> {
         let file = std::fs::File::create(parts.join(format!("{part:04}.parquet"))).expect("a file");
         ParquetWriter::new(file).finish(&mut column.into_frame())?;
     }
-    let options = IndexOptions { index: IndexKind::None, ..Default::default() };
+    let options = IndexOptions::new().index(IndexKind::None);
     uphill::index(&parts, &dataset, &options).map(drop)
 }
 

@@ -151,7 +151,7 @@ fn compare(library: &Library, indexes: &[(IndexKind, Option<usize>)], nprobes: &
     let exact = [(IndexKind::None, None)];
     for (number, &(index, partitions)) in exact.iter().chain(indexes).enumerate() {
         let dataset = library.folder.path().join(format!("{number}.lance"));
-        let options = IndexOptions { index, partitions, ..Default::default() };
+        let options = partitions.into_iter().fold(IndexOptions::new().index(index), IndexOptions::partitions);
         let start = cpu();
         let built = uphill::index(&library.items, &dataset, &options)?;
         let build = cpu() - start;

@@ -13,7 +13,6 @@ use std::time::Instant;
 
 use self::measured::{cpu_seconds, peak_mb};
 use polars::prelude::*;
-use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use uphill::{
     Filter, LanceDatabase, Metric, QueryUpdate, Request, Result, RlUpdate, Runner, Score, SqlFilter, SqlScore,
@@ -62,7 +61,7 @@ impl VectorDatabase for TimedDatabase {
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         self.0.take(db_idx)
     }
-    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
         self.0.sample(n, rng)
     }
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {

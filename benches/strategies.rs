@@ -183,8 +183,8 @@ fn main() -> Result<()> {
         let scores: Vec<&String> = arguments.score.iter().filter(|score| items.column(score).is_ok()).collect();
         if !dataset.exists() {
             let rename = scores.iter().map(|score| (score.to_string(), attribute(score)));
-            let options =
-                IndexOptions { index: uphill::IndexKind::IvfFlat, rename: rename.collect(), ..Default::default() };
+            let options = IndexOptions::new().index(uphill::IndexKind::IvfFlat);
+            let options = rename.fold(options, |options, (from, to)| options.rename(from, to));
             uphill::index(data, &dataset, &options)?;
         }
         let hidden = |column: &str| arguments.score.iter().chain(&arguments.hide).any(|hidden| *hidden == column);
@@ -246,7 +246,7 @@ fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, 
         queries = uphill::with_gradients(&queries, Array2::zeros((queries.height(), database.dim())).view())?;
         searched = Box::new(GradientQuery::new(database.clone(), GradientColumn, SWEEP));
     }
-    let stop = Stop { evaluations: Some(budgets[SHARES.len() - 1]), nothing_new: Some(100), ..Stop::default() };
+    let stop = Stop::new().evaluations(budgets[SHARES.len() - 1]).nothing_new(100);
     let mut runner = Runner::from_parts(searched, Box::new(SqlScore::new(score)), rule()).seed(seed).stop(stop);
     let log = runner.search(&queries, u32::MAX)?;
     let found = uphill::collect(log.compile_results()?)?;

@@ -15,7 +15,7 @@ fn main() -> anyhow::Result<()> {
 
     // Parquet in: a column of embeddings, and whatever else is known about each molecule.
     let dataset = folder.join("molecules.lance");
-    uphill::index(&molecules, &dataset, &IndexOptions { index: IndexKind::IvfFlat, ..Default::default() })?;
+    uphill::index(&molecules, &dataset, &IndexOptions::new().index(IndexKind::IvfFlat))?;
     let database = LanceDatabase::open(dataset.to_string_lossy())?.k(10);
     let library_size = database.len();
 

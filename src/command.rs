@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use self::output::{Unwritten, say};
+use self::output::{Unwritten, say, told};
 use self::signals::Signals;
 use crate::error::Error;
 
@@ -122,7 +122,7 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
 }
 
 fn fail(error: &anyhow::Error, interrupted: u8) -> u8 {
-    say(format_args!("uphill: {error:#}"));
+    say(format_args!("uphill: {}", told(error)));
     match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => 2,
         Some(Error::Locked { .. }) => 4,

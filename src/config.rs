@@ -1,6 +1,7 @@
 //! The run file: TOML ⇒ the parts of a [`Runner`]. Unknown keys are errors.
 
 mod score;
+mod start;
 mod update;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use serde_json::Value;
 
 pub use self::score::ScoreConfig;
 use self::score::forget_how_asked;
+pub use self::start::Calls;
+use self::start::NoCalls;
 pub use self::update::{GradientConfig, LearningRates, PruneConfig, RestartConfig, UpdateConfig};
 use crate::bridge;
 use crate::database::{
@@ -22,12 +25,13 @@ use crate::filter::SqlFilter;
 use crate::log::SearchLog;
 use crate::runner::{Runner, Stop};
 use crate::schema::{self, EMBEDDING};
-use crate::step::stream;
+use crate::stream::stream;
 use crate::untrusted::{caught, read_parquet};
 
 /// A run file, resolved: what `run.json` keeps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Config {
     /// Of everything random.
     #[serde(default)]
@@ -59,6 +63,7 @@ pub struct Config {
 /// `[database]`: the library and how it is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct DatabaseConfig {
     /// Path or URI of the Lance dataset.
     pub path: String,
@@ -96,19 +101,26 @@ pub struct DatabaseConfig {
 /// `[queries]`: where the search starts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct QueriesConfig {
     /// So many random items (16, if nothing is said).
     pub sample: Option<usize>,
     /// A Parquet file with a column `embedding`.
     pub path: Option<PathBuf>,
+    /// As the file, in memory.
+    #[serde(skip)]
+    pub table: Option<DataFrame>,
 }
 
 /// `[filter]`: what may be scored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FilterConfig {
     /// A Polars SQL expression over the results frame.
     pub sql: Option<String>,
+    /// A function of the program that runs this, by its name ([`Calls`]).
+    pub call: Option<String>,
 }
 
 /// Whether a larger or a smaller score is better.
@@ -125,6 +137,7 @@ pub enum Direction {
 /// `[stop]`: when the search ends, whichever comes first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct StopConfig {
     /// Iterations in all. Where it is not set: 20, or as many as it takes if something else stops the search.
     pub iterations: Option<u32>,
@@ -215,6 +228,17 @@ impl Config {
         table.try_into().map_err(|error: toml::de::Error| Error::Config(suggest(error.message())))
     }
 
+    /// As [`Config::read`], of JSON, as a run.json keeps it; null means that nothing is said. Relative paths are relative to
+    /// the working directory.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn of_json(text: &str) -> Result<Self> {
+        // By way of a value, as places in the text say nothing to whoever made it by a program.
+        let value: Result<Value, _> = serde_json::from_str(text);
+        value.and_then(serde_json::from_value).map_err(|error| Error::Config(suggest(&error.to_string())))
+    }
+
     /// The run file of a run, as its run.json keeps it.
     ///
     /// # Errors
@@ -291,11 +315,16 @@ impl Config {
         if database.is_empty() {
             return Err(Error::input(&self.database.path, "has no row with an embedding; there is nothing to search"));
         }
-        let queries = match (&self.queries.path, self.queries.sample) {
-            (Some(_), Some(_)) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
-            (Some(path), None) => caught(path, || queries_from(path, database.dim()))?,
-            (None, Some(0)) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
-            (None, sample) => {
+        let QueriesConfig { sample, path, table } = &self.queries;
+        let queries = match (path, sample, table) {
+            (Some(_), Some(_), _) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
+            (Some(path), None, None) => caught(path, || queries_from(&read_parquet(path)?, database.dim(), path))?,
+            (None, None, Some(table)) => queries_from(table, database.dim(), Path::new("queries"))?,
+            (_, _, Some(_)) => {
+                return Err(Error::Config("queries: give a table, or where to find them, not both".into()));
+            }
+            (None, Some(0), None) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
+            (None, sample, None) => {
                 let mut rng = stream(self.seed, "queries", 0, 0);
                 let items = database.sample(sample.unwrap_or(16), &mut rng)?;
                 queries_at(database, &items)?
@@ -312,7 +341,15 @@ impl Config {
     /// # Errors
     /// A section that contradicts itself.
     pub fn runner(&self, database: LanceDatabase) -> Result<Runner> {
-        let score = self.score.scorer()?;
+        self.runner_calling(database, &NoCalls)
+    }
+
+    /// As [`Config::runner`], with the functions that it calls.
+    ///
+    /// # Errors
+    /// As [`Config::runner`], and those of `calls`.
+    pub fn runner_calling(&self, database: LanceDatabase, calls: &dyn Calls) -> Result<Runner> {
+        let score = self.score.scorer(calls)?;
         let sections = [
             ("prune", self.prune.is_some()),
             ("restart", self.restart.is_some()),
@@ -350,10 +387,12 @@ impl Config {
         if !self.score.reuse.is_empty() {
             runner = runner.reuse(&self.score.reuse(), |config| config.get("score").map(ScoreConfig::version_of))?;
         }
-        if let Some(sql) = &self.filter.sql {
-            runner = runner.filter(SqlFilter::new(sql));
-        }
-        Ok(runner)
+        Ok(match (&self.filter.sql, &self.filter.call) {
+            (None, None) => runner,
+            (Some(sql), None) => runner.filter(SqlFilter::new(sql)),
+            (None, Some(_)) => runner.filter(calls.filter(&self.filter)?),
+            (Some(_), Some(_)) => return Err(Error::Config("filter: give `sql` or `call`, not both".into())),
+        })
     }
 
     /// Says which settings differ from a run's that a resumed run must share.
@@ -412,15 +451,14 @@ fn compare(path: &str, then: &Value, now: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// Query vectors from a Parquet file: lists or arrays of floats in a column `embedding`.
-fn queries_from(path: &Path, dim: usize) -> Result<DataFrame> {
+/// Query vectors from a frame: lists or arrays of floats in a column `embedding`. Messages name where it is from.
+fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame> {
     use polars::prelude::DataType;
-    let frame = read_parquet(path)?;
     if frame.height() == 0 {
         return Err(Error::input(path, "no rows; a search starts at one query at least"));
     }
     let Ok(column) = frame.column(EMBEDDING) else {
-        let names = crate::schema::names(&frame).join(", ");
+        let names = crate::schema::names(frame).join(", ");
         return Err(Error::input(path, format!("no column `embedding` (there are: {names})")));
     };
     let wanted = DataType::Array(Box::new(DataType::Float64), dim);

@@ -9,7 +9,6 @@ use std::collections::HashSet;
 
 use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
@@ -19,6 +18,7 @@ pub(crate) use self::runtime::{on_one_thread, on_runtime};
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::schema::DB_IDX;
+use crate::stream::Stream;
 
 /// Keys in a dataset's table metadata that `uphill index` writes.
 pub(crate) const META_METRIC: &str = "uphill.metric";
@@ -90,6 +90,7 @@ impl std::str::FromStr for Metric {
 
 /// What one call of [`VectorDatabase::query`] asks beside the query vectors.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Request<'a> {
     /// Neighbours per query; the database's own setting where `None`, an empty frame where 0.
     pub k: Option<usize>,
@@ -97,6 +98,31 @@ pub struct Request<'a> {
     pub exclude: Option<&'a HashSet<u64>>,
     /// The attributes that are looked at, of those that ride along; all of them where `None`. A database may give more.
     pub columns: Option<&'a [String]>,
+}
+
+impl<'a> Request<'a> {
+    /// The database's own settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Neighbours per query.
+    pub fn k(mut self, k: usize) -> Self {
+        self.k = Some(k);
+        self
+    }
+
+    /// Items to leave out.
+    pub fn exclude(mut self, items: &'a HashSet<u64>) -> Self {
+        self.exclude = Some(items);
+        self
+    }
+
+    /// The attributes that are looked at.
+    pub fn columns(mut self, columns: &'a [String]) -> Self {
+        self.columns = Some(columns);
+        self
+    }
 }
 
 /// Is shown ids and their embeddings `(rows, dim)`, a block at a time.
@@ -160,7 +186,7 @@ pub trait VectorDatabase: Send + Sync {
     ///
     /// # Errors
     /// A library that cannot be read.
-    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>>;
+    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>>;
 
     /// Shows every item to `visit`, in blocks of ids and embeddings `(rows, dim)`.
     ///
@@ -214,7 +240,7 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     fn take_columns(&self, db_idx: &[u64], columns: &[String]) -> Result<DataFrame> {
         (**self).take_columns(db_idx, columns)
     }
-    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>> {
         (**self).sample(n, rng)
     }
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {

@@ -1,12 +1,24 @@
 //! The crate's one error type: what went wrong, where, both values, what to do.
 
+use std::error::Error as StdError;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. `Display` is the whole message, on one line.
+/// What can go wrong. `Display` is the whole message, on one line; what lies beneath it, where there is something, is its
+/// `source`, and said in the message too.
+///
+/// A stage of the caller's own makes an error of its own by [`Error::own`]:
+///
+/// ```
+/// use std::error::Error as _;
+/// let dock = |item: &str| -> uphill::Result<f64> { item.parse().map_err(uphill::Error::own) };
+/// let error = dock("no number").unwrap_err();
+/// assert_eq!(error.to_string(), "invalid float literal");
+/// assert!(error.source().is_some_and(|cause| cause.is::<std::num::ParseFloatError>()));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -47,6 +59,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// Why.
+        #[source]
         cause: std::io::Error,
     },
     /// The score could not be had, and the run is set to stop for that.
@@ -72,6 +85,15 @@ pub enum Error {
     /// A signal asked the run to stop; what was finished is kept.
     #[error("interrupted")]
     Interrupted,
+    /// What a stage of the caller's own says: made by [`Error::own`].
+    #[error("{}{cause}", iteration_first(.iteration))]
+    Own {
+        /// The iteration it happened in, when known.
+        iteration: Option<u32>,
+        /// What it says.
+        #[source]
+        cause: Box<dyn StdError + Send + Sync>,
+    },
     /// A library underneath failed.
     #[error("{context}: {message}")]
     Library {
@@ -79,6 +101,9 @@ pub enum Error {
         context: String,
         /// What the library said, on one line.
         message: String,
+        /// What it gave, where it gave something.
+        #[source]
+        cause: Option<Box<dyn StdError + Send + Sync>>,
     },
 }
 
@@ -86,10 +111,21 @@ fn in_iteration(iteration: &Option<u32>) -> String {
     iteration.map_or(String::new(), |iteration| format!(" in iteration {iteration}"))
 }
 
+fn iteration_first(iteration: &Option<u32>) -> String {
+    iteration.map_or(String::new(), |iteration| format!("iteration {iteration}: "))
+}
+
 impl Error {
+    /// An error of a stage of the caller's own, of any other error or of a text; it keeps its cause.
+    pub fn own(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Error::Own { iteration: None, cause: cause.into() }
+    }
+
     /// Adds the iteration to an error that has a place for it.
     pub(crate) fn at(mut self, now: u32) -> Self {
-        if let Error::Contract { iteration, .. } | Error::Score { iteration, .. } = &mut self {
+        if let Error::Contract { iteration, .. } | Error::Score { iteration, .. } | Error::Own { iteration, .. } =
+            &mut self
+        {
             iteration.get_or_insert(now);
         }
         self
@@ -98,13 +134,19 @@ impl Error {
     /// Names the file or the dataset that a library's error is about.
     pub(crate) fn of(self, path: impl AsRef<Path>) -> Self {
         match self {
-            Error::Library { context, message } => Error::input(path, format!("{context}: {message}")),
+            Error::Library { context, message, .. } => Error::input(path, format!("{context}: {message}")),
             other => other,
         }
     }
 
     pub(crate) fn input(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Error::Input { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+
+    /// Of what a library gave, or said.
+    pub(crate) fn library(context: impl Display, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let cause = cause.into();
+        Error::Library { context: context.to_string(), message: one_line(&cause.to_string()), cause: Some(cause) }
     }
 
     pub(crate) fn contract(
@@ -126,7 +168,7 @@ impl Error {
 /// So that stages of the caller's own can use `?` on Polars' results.
 impl From<polars::prelude::PolarsError> for Error {
     fn from(error: polars::prelude::PolarsError) -> Self {
-        Error::Library { context: "polars".into(), message: one_line(&error.to_string()) }
+        Error::library("polars", error)
     }
 }
 
@@ -136,9 +178,9 @@ pub(crate) trait Doing<T> {
     fn doing(self, what: impl Display) -> Result<T>;
 }
 
-impl<T, E: Display> Doing<T> for std::result::Result<T, E> {
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Doing<T> for std::result::Result<T, E> {
     fn doing(self, what: impl Display) -> Result<T> {
-        self.map_err(|error| Error::Library { context: what.to_string(), message: one_line(&error.to_string()) })
+        self.map_err(|error| Error::library(what, error))
     }
 }
 

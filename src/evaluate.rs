@@ -13,6 +13,7 @@ use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, SCORE, SOURC
 
 /// Where the true scores are, and how its rows are matched with items.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Truth {
     /// A Parquet file, a glob, or a folder of .parquet files: what was indexed, or with a key any other.
     pub items: PathBuf,
@@ -21,6 +22,19 @@ pub struct Truth {
     /// A column of unique values that both the file and the run have. Where `None`, items are matched by
     /// `source_row` if the run has it, else by row number: that is `db_idx`.
     pub key: Option<String>,
+}
+
+impl Truth {
+    /// A file, a glob or a folder of what was indexed, and the column of the true score.
+    pub fn new(items: impl Into<PathBuf>, score_column: impl Into<String>) -> Self {
+        Truth { items: items.into(), score_column: score_column.into(), key: None }
+    }
+
+    /// The column by which items are matched.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
 }
 
 /// What a run had found after each item that it paid for. Made by [`evaluate`].

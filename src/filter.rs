@@ -65,6 +65,25 @@ impl SqlFilter {
     }
 }
 
+/// The rows of a results frame for which the one column of another, of true and false, is true (not false, not null).
+///
+/// # Errors
+/// Another number of columns or of rows; a column of something else.
+pub fn keep(results: &DataFrame, told: &DataFrame) -> Result<DataFrame> {
+    let wrong = |found: String| Error::contract("filter", "rows", "true or false for each of its input", found);
+    let [column] = told.columns() else { return Err(wrong(format!("{} columns", told.width()))) };
+    let told = column.bool().map_err(|_| wrong(format!("a column of {}", column.dtype())))?;
+    match told.len() == results.height() {
+        true => rows_where(results.clone(), told),
+        false => Err(wrong(format!("{} rows for {}", told.len(), results.height()))),
+    }
+}
+
+fn rows_where(results: DataFrame, keep: &BooleanChunked) -> Result<DataFrame> {
+    let rows: Vec<u32> = (0..).zip(keep.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(row, _)| row).collect();
+    if rows.len() == results.height() { Ok(results) } else { bridge::gather(&results, &rows) }
+}
+
 /// The column in which an expression says whether a row stays.
 const KEEP: &str = "_keep";
 
@@ -76,9 +95,7 @@ impl Filter for SqlFilter {
             frame.with_columns([expression.alias(KEEP)]).select([col(KEEP)]).collect()
         })?;
         let keep = keep.column(KEEP).and_then(Column::bool).map_err(|_| self.not_a_condition(&keep))?;
-        let rows: Vec<u32> =
-            (0..).zip(keep.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(row, _)| row).collect();
-        if rows.len() == results.height() { Ok(results) } else { bridge::gather(&results, &rows) }
+        rows_where(results, keep)
     }
 
     fn reads(&self) -> Option<Vec<String>> {
@@ -101,6 +118,18 @@ where
 {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
         self(results)
+    }
+}
+
+impl Filter for Box<dyn Filter> {
+    fn filter(&self, results: DataFrame) -> Result<DataFrame> {
+        (**self).filter(results)
+    }
+    fn reads(&self) -> Option<Vec<String>> {
+        (**self).reads()
+    }
+    fn check(&self, results: &DataFrame) -> Result<()> {
+        (**self).check(results)
     }
 }
 

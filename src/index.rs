@@ -9,11 +9,13 @@ mod files;
 mod learn;
 mod options;
 mod rows;
+mod source;
 mod vectors;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::RecordBatchReader;
 use lance::Dataset;
 use lance::dataset::{WriteMode, WriteParams};
 use lance::session::Session;
@@ -23,6 +25,7 @@ use self::calibrate::calibrate;
 pub(crate) use self::files::find_files;
 pub use self::options::{IndexOptions, Progress};
 use self::rows::Rows;
+use self::source::Source;
 pub use self::vectors::Invalid;
 use crate::database::{
     LanceDatabase, META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, library_state, on_runtime,
@@ -36,6 +39,7 @@ const BUILD_CACHE_BYTES: usize = 64 << 20;
 
 /// What was built.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct IndexReport {
     /// Items in the dataset.
     pub rows: u64,
@@ -63,10 +67,28 @@ pub struct IndexReport {
 /// No such file, files of different columns, a reserved column name, invalid rows
 /// (unless `skip_invalid`), a dataset that is there already (unless `overwrite`).
 pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &IndexOptions) -> Result<IndexReport> {
-    let (items, dataset) = (items.as_ref(), dataset.as_ref());
+    let items = items.as_ref();
     let files = find_files(items)?;
+    publish(dataset.as_ref(), options, |metric| caught(items, || Rows::open(Source::files(files)?, metric, options)))
+}
+
+/// As [`index`], of a table, which is read once, in order, and not copied as a whole: of batches in memory, of what another
+/// library hands over as an Arrow stream.
+///
+/// # Errors
+/// As [`index`].
+pub fn index_table(
+    table: impl RecordBatchReader + Send + 'static,
+    dataset: impl AsRef<Path>,
+    options: &IndexOptions,
+) -> Result<IndexReport> {
+    publish(dataset.as_ref(), options, |metric| Rows::open(Source::table(Box::new(table))?, metric, options))
+}
+
+/// Builds a dataset of rows, under its name when it is complete.
+fn publish(dataset: &Path, options: &IndexOptions, rows: impl FnOnce(Metric) -> Result<Rows>) -> Result<IndexReport> {
     let metric = options.metric.unwrap_or(Metric::L2);
-    let rows = caught(items, || Rows::open(&files, metric, options))?;
+    let rows = rows(metric)?;
     options.index.check_dim(rows.dim)?;
 
     let partial = folder::Partial::beside(dataset)?;

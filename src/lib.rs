@@ -63,11 +63,23 @@
 //! where the scores of all items are known; [`report`](report()) makes a page of it that one can see.
 //! Everything is synchronous, and safe to call from inside an async runtime.
 
+//! # What it needs
+//!
+//! Linux or macOS: run folders rest on atomic renames and durable folders, scorers on groups of processes. Feature `cli`
+//! (default) is the command line, as [`command`](command()) too; `http` (default) is [`HttpScore`]; `aws`, `gcp` and `azure`
+//! add object stores.
+
 #![deny(unsafe_code)]
+
+#[cfg(not(unix))]
+compile_error!(
+    "uphill is for Linux and macOS: its run folders rest on atomic renames and durable folders, its scorers on groups of processes"
+);
 
 #[allow(unsafe_code)]
 mod bridge;
 mod candidates;
+#[cfg(feature = "cli")]
 mod command;
 mod config;
 mod database;
@@ -88,14 +100,16 @@ mod schema;
 mod score;
 mod select;
 mod step;
+mod stream;
 mod types;
 mod untrusted;
 mod update;
 
 pub use bridge::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
+#[cfg(feature = "cli")]
 pub use command::command;
 pub use config::{
-    Config, DatabaseConfig, Direction, FilterConfig, GradientConfig, LearningRates, PruneConfig, QueriesConfig,
+    Calls, Config, DatabaseConfig, Direction, FilterConfig, GradientConfig, LearningRates, PruneConfig, QueriesConfig,
     RestartConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
 };
 pub use database::{
@@ -105,25 +119,31 @@ pub use database::{
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Truth, evaluate};
 pub use features::{Feature, Features, ItemFeatures, Role, View};
-pub use filter::{Filter, PassThroughFilter, SqlFilter};
-pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index};
+pub use filter::{Filter, PassThroughFilter, SqlFilter, keep};
+pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index, index_table};
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, Times, collect, remove};
 pub use outcome::Outcome;
 pub use plain::{number, to_plain};
 pub use report::{ReportOptions, plot, report};
 pub use runner::{Asked, Runner, Stop, Summary};
 pub use schema::{check_queries, check_results, is_reserved, queries};
+#[cfg(feature = "http")]
+pub use score::HttpScore;
 pub use score::{
-    ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, HttpScore, IntoScores, Keep, OnError, Reuse,
-    Score, Session, SqlScore, SumScore,
+    ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, IntoScores, Keep, OnError, Reuse, Score, Session,
+    SqlScore, SumScore,
 };
 pub use select::Select;
-pub use step::{Step, stream};
+pub use step::Step;
+pub use stream::{Stream, stream};
 pub use untrusted::read_parquet;
 pub use update::{
     Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, Start, SurrogateUpdate,
     TopKDiscreteUpdate, TopKPrune, TopKUpdate, Worth, next_queries,
 };
+
+// What shows in this crate's signatures, so that nobody has to match versions.
+pub use {arrow, ndarray, polars};
 
 /// Column names of the frames.
 pub mod columns {

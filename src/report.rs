@@ -25,6 +25,7 @@ use crate::evaluate::Truth;
 
 /// What a report shows beside the runs themselves.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ReportOptions {
     /// Where the true scores of all items are: the share of the best that was found is shown then.
     pub truth: Option<Truth>,
@@ -34,6 +35,37 @@ pub struct ReportOptions {
     pub smiles: Option<String>,
     /// A column of SVG, each shown as an image: what scripts it has do not run, what it refers to is not fetched.
     pub picture: Option<String>,
+}
+
+impl ReportOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where the true scores of all items are.
+    pub fn truth(mut self, truth: Truth) -> Self {
+        self.truth = Some(truth);
+        self
+    }
+
+    /// How many items are the best.
+    pub fn top(mut self, top: usize) -> Self {
+        self.top = top;
+        self
+    }
+
+    /// The column whose SMILES are drawn.
+    pub fn smiles(mut self, smiles: impl Into<String>) -> Self {
+        self.smiles = Some(smiles.into());
+        self
+    }
+
+    /// A column of SVG, each shown as an image.
+    pub fn picture(mut self, picture: impl Into<String>) -> Self {
+        self.picture = Some(picture.into());
+        self
+    }
 }
 
 impl Default for ReportOptions {

@@ -47,7 +47,7 @@ pub struct Runner {
     interrupt: Option<Arc<AtomicBool>>,
 }
 
-type Observer = Box<dyn FnMut(&Summary)>;
+type Observer = Box<dyn FnMut(&Summary) + Send>;
 
 impl Runner {
     /// A search of a library by a score and a rule, without a filter.

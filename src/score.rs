@@ -6,11 +6,13 @@ mod command;
 mod contract;
 mod external;
 mod framing;
+#[cfg(feature = "http")]
 mod http;
 mod json;
 mod patience;
 mod process;
 mod reuse;
+#[cfg(feature = "http")]
 mod secrets;
 mod sql;
 mod sum;
@@ -30,6 +32,7 @@ pub(crate) use self::contract::{ask, is_part, items_told, without_failures};
 pub(crate) use self::external::Ask;
 pub use self::external::ExternalScore;
 pub use self::framing::CommandFormat;
+#[cfg(feature = "http")]
 pub use self::http::HttpScore;
 pub(crate) use self::reuse::Reusable;
 pub use self::reuse::Reuse;
@@ -132,6 +135,7 @@ pub type Keep<'a> = dyn FnMut(DataFrame) -> Result<()> + 'a;
 
 /// A run, as the score sees it that it is going to ask.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Session {
     /// Names the run, also when it goes on after a stop; another name where failed items are asked again.
     pub id: String,
@@ -153,6 +157,48 @@ pub enum OnError {
     Null,
     /// The run stops, with what was scored kept; the item is asked again when the run goes on.
     Stop,
+}
+
+impl Score for Box<dyn Score> {
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        (**self).score(batch)
+    }
+    fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
+        (**self).score_into(batch, keep)
+    }
+    fn screen(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
+        (**self).screen(items)
+    }
+    fn parts(&self) -> Vec<&str> {
+        (**self).parts()
+    }
+    fn reads(&self) -> Vec<String> {
+        (**self).reads()
+    }
+    fn check(&self, items: &DataFrame) -> Result<()> {
+        (**self).check(items)
+    }
+    fn batch_size(&self) -> usize {
+        (**self).batch_size()
+    }
+    fn workers(&self) -> usize {
+        (**self).workers()
+    }
+    fn is_paid(&self) -> bool {
+        (**self).is_paid()
+    }
+    fn waits(&self) -> bool {
+        (**self).waits()
+    }
+    fn retried(&self) -> u64 {
+        (**self).retried()
+    }
+    fn tell(&self, scores: &DataFrame) -> bool {
+        (**self).tell(scores)
+    }
+    fn begin(&mut self, session: &Session) {
+        (**self).begin(session);
+    }
 }
 
 /// What a scoring closure may return: a frame, a series, or plain numbers in order.

@@ -23,6 +23,15 @@ pub trait Select: Send {
     }
 }
 
+impl Select for Box<dyn Select> {
+    fn select(&self, step: &Step<'_>) -> Result<DataFrame> {
+        (**self).select(step)
+    }
+    fn reads(&self) -> Option<Vec<String>> {
+        (**self).reads()
+    }
+}
+
 impl<F> Select for F
 where
     F: Fn(&Step<'_>) -> Result<DataFrame> + Send,

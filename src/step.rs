@@ -1,13 +1,13 @@
 //! One iteration, as the stages that decide see it.
 
 use polars::prelude::DataFrame;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 
 use crate::database::VectorDatabase;
+use crate::stream::{Stream, stream};
 
 /// One iteration, as a [`Select`](crate::Select), a [`Prune`](crate::Prune) or a [`QueryUpdate`](crate::QueryUpdate)
 /// sees it.
+#[non_exhaustive]
 pub struct Step<'a> {
     /// Counts from 0.
     pub iteration: u32,
@@ -21,18 +21,15 @@ pub struct Step<'a> {
     pub seed: u64,
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
+    /// The same iteration as a stage sees it that is given other queries and results.
+    pub fn with(&self, queries: &'a DataFrame, results: &'a DataFrame) -> Self {
+        Step { queries, results, ..*self }
+    }
+
     /// A random stream of its own for each (seed, stage, iteration, query_idx), so that
     /// neither threads nor resuming change what is drawn.
-    pub fn rng(&self, stage: &str, query_idx: u32) -> ChaCha8Rng {
+    pub fn rng(&self, stage: &str, query_idx: u32) -> Stream {
         stream(self.seed, stage, self.iteration, query_idx)
     }
-}
-
-/// The random stream of one (seed, stage, iteration, query_idx).
-pub fn stream(seed: u64, stage: &str, iteration: u32, query_idx: u32) -> ChaCha8Rng {
-    let mut key = blake3::Hasher::new();
-    key.update(&seed.to_le_bytes()).update(stage.as_bytes()).update(&[0]);
-    key.update(&iteration.to_le_bytes()).update(&query_idx.to_le_bytes());
-    ChaCha8Rng::from_seed(*key.finalize().as_bytes())
 }

@@ -21,6 +21,7 @@ pub(crate) fn kept(column: &str, dtype: &DataType) -> Result<DataType> {
         message: format!(
             "there is no column of type {dtype} here; cast it (to text, if to nothing else), or leave it out"
         ),
+        cause: None,
     })
 }
 

@@ -41,6 +41,7 @@ use crate::select::Select;
 use crate::step::Step;
 
 /// What a rule is told before a search.
+#[non_exhaustive]
 pub struct Start<'a> {
     /// The library.
     pub database: &'a dyn VectorDatabase,

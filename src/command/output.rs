@@ -47,10 +47,10 @@ pub enum Unwritten {
     #[error("standard output is closed")]
     ReaderLeft,
     /// The file, or standard output, does not take them.
-    #[error("{0:#}")]
+    #[error("{}", told(.0))]
     Output(anyhow::Error),
     /// They cannot be had, or not in this format.
-    #[error("{0:#}")]
+    #[error("{}", told(.0))]
     Rows(anyhow::Error),
 }
 
@@ -300,6 +300,18 @@ pub fn progress_bar() -> ProgressBar {
 /// to tell that either.
 pub fn say(message: impl Display) {
     let _ = writeln!(io::stderr(), "{}", inert(&message.to_string()));
+}
+
+/// An error and what lies beneath it, as far as it does not say that itself.
+pub fn told(error: &anyhow::Error) -> String {
+    let mut said = Vec::new();
+    for cause in error.chain() {
+        said.push(cause.to_string());
+        if cause.is::<crate::Error>() || cause.is::<Unwritten>() {
+            break;
+        }
+    }
+    said.join(": ")
 }
 
 /// Says this crate's warnings.

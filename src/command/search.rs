@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use polars::prelude::*;
 
-use super::output::{Output, Unwritten, ended, progress_lines, say};
+use super::output::{Output, Unwritten, ended, progress_lines, say, told};
 use super::signals::Signals;
-use crate::{Asked, Config, Error, Runner, SearchLog, StopReason, VectorDatabase};
+use crate::{Asked, Config, Error, SearchLog, StopReason};
 
 #[derive(clap::Args)]
 pub struct Search {
@@ -49,7 +49,7 @@ pub struct Ask {
 pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
-    let (runner, queries) = prepare(&config, arguments.resume.then_some(&arguments.out))?;
+    let (runner, queries) = config.start(arguments.resume.then_some(&*arguments.out))?;
     let mut runner = runner.interrupt(signals.flag()).retry_failed(arguments.retry_failed);
     if std::io::stderr().is_terminal() {
         runner = runner.observe(progress_lines(config.stop.evaluations));
@@ -65,33 +65,11 @@ pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     let best = log.compile_results().map_err(|error| Unwritten::Rows(error.into()));
     match best.and_then(|best| arguments.output.write(best.limit(10))) {
         // The search is done, and paid for, all the same.
-        Err(Unwritten::Rows(error)) => say(format_args!("uphill: the best items cannot be shown: {error:#}")),
+        Err(Unwritten::Rows(error)) => say(format_args!("uphill: the best items cannot be shown: {}", told(&error))),
         done => done?,
     }
     ended(&log);
     Ok(())
-}
-
-/// The runner and the starting queries of a run file, for a new run or to go on with one.
-fn prepare(config: &Config, resume: Option<&PathBuf>) -> anyhow::Result<(Runner, DataFrame)> {
-    let log = resume.map(SearchLog::open).transpose()?;
-    if let Some(log) = &log {
-        let differences = config.differences(&log.manifest().config);
-        if !differences.is_empty() {
-            let reason = format!(
-                "--resume: only stop conditions and how scorers are asked may change, but {}",
-                differences.join("; ")
-            );
-            return Err(Error::Config(reason).into());
-        }
-    }
-    let pinned = log.as_ref().and_then(|log| log.manifest().dataset.as_ref());
-    let database = config.database(pinned.map(|dataset| dataset.version))?;
-    if let Some(log) = &log {
-        log.check_dataset(database.identity())?;
-    }
-    let queries = config.queries(&database)?;
-    Ok((config.runner(database)?, queries))
 }
 
 pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
@@ -99,8 +77,8 @@ pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
     if !config.score.by_hand {
         return Err(Error::Config("ask: this run's scores do not come by hand (score.by_hand = true)".into()).into());
     }
-    let started = arguments.out.join("run.json").exists().then_some(&arguments.out);
-    let (runner, queries) = prepare(&config, started)?;
+    let started = arguments.out.join("run.json").exists().then_some(&*arguments.out);
+    let (runner, queries) = config.start(started)?;
     let asked = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.most_iterations())?;
     match asked {
         Asked::Items(items) => {
@@ -115,7 +93,7 @@ pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
 
 pub fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> {
     let config = Config::of_run(&SearchLog::open(&run)?)?;
-    let (runner, queries) = prepare(&config, Some(&run))?;
+    let (runner, queries) = config.start(Some(&run))?;
     let told = crate::read_parquet(&scores)?;
     match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {
         Asked::Items(items) => say(format_args!("{} items wait for their scores: uphill ask", items.height())),

@@ -7,17 +7,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Direction;
+use super::{Calls, Direction};
 use crate::error::{Error, Result};
+#[cfg(feature = "http")]
+use crate::score::HttpScore;
 use crate::score::{
-    Ask, ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, HttpScore, OnError, Reuse, Score, SqlScore,
-    SumScore,
+    Ask, ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, OnError, Reuse, Score, SqlScore, SumScore,
 };
 
-/// `[score]`: what items are worth. One of `sql`, `command`, `url`, `by_hand` and `sum`; the rest says how
+/// `[score]`: what items are worth. One of `sql`, `command`, `url`, `call`, `by_hand` and `sum`; the rest says how
 /// it is asked, and which scores are the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ScoreConfig {
     /// A column, or a Polars SQL expression over the items.
     pub sql: Option<String>,
@@ -25,6 +27,8 @@ pub struct ScoreConfig {
     pub command: Option<Vec<String>>,
     /// A service: [`HttpScore`].
     pub url: Option<String>,
+    /// A function of the program that runs this, by its name ([`Calls`](super::Calls)).
+    pub call: Option<String>,
     /// Scores come from outside: [`ByHand`], by `uphill ask` and `uphill tell`.
     #[serde(default)]
     pub by_hand: bool,
@@ -56,7 +60,7 @@ pub struct ScoreConfig {
     pub format: Option<CommandFormat>,
     /// The most items asked for at once.
     pub batch_size: Option<usize>,
-    /// Of a command: processes at a time.
+    /// Of a command: processes at a time; of a function: calls.
     pub workers: Option<usize>,
     /// Of a service: requests at a time.
     pub concurrency: Option<usize>,
@@ -115,17 +119,26 @@ impl ScoreConfig {
     }
 
     /// The scorer that the section describes.
-    pub(super) fn scorer(&self) -> Result<Box<dyn Score>> {
-        self.build("score", false)
+    pub(super) fn scorer(&self, calls: &dyn Calls) -> Result<Box<dyn Score>> {
+        if self.call.is_some() && !self.reuse.is_empty() && self.version.is_none() {
+            let reason = "score.reuse: say by `version` which scores are the same; a function's name does not tell";
+            return Err(Error::Config(reason.into()));
+        }
+        self.build("score", false, calls)
     }
 
     /// The scorer of the section, or of a part of it, at a place that messages name.
-    fn build(&self, place: &str, is_part: bool) -> Result<Box<dyn Score>> {
+    fn build(&self, place: &str, is_part: bool, calls: &dyn Calls) -> Result<Box<dyn Score>> {
         let (kind, source) = self.source(place)?;
         self.refuse_what_means_nothing(place, kind, is_part)?;
         Ok(match source {
             Source::Sql(sql) => Box::new(SqlScore::new(sql)),
             Source::ByHand => Box::new(ByHand::new()),
+            Source::Call => {
+                at_least_one(place, "batch_size", self.batch_size)?;
+                at_least_one(place, "workers", self.workers)?;
+                calls.score(self)?
+            }
             Source::Command(arguments) => {
                 let mut score = CommandScore::new(arguments).mode(self.mode.unwrap_or_default());
                 score = score.format(self.format.unwrap_or_default());
@@ -134,6 +147,13 @@ impl ScoreConfig {
                 }
                 Box::new(self.asked(place, score)?)
             }
+            #[cfg(not(feature = "http"))]
+            Source::Service(_) => {
+                return Err(Error::Config(format!(
+                    "{place}.url: this build asks no services: its feature `http` is off"
+                )));
+            }
+            #[cfg(feature = "http")]
             Source::Service(url) => {
                 let headers = self.headers.iter().flatten();
                 let score = headers.fold(HttpScore::new(url), |score, (name, variable)| score.header(name, variable));
@@ -145,7 +165,7 @@ impl ScoreConfig {
                     let Some(name) = &part.name else {
                         return Err(Error::Config("score.sum: each part needs a `name`".into()));
                     };
-                    let score = part.build(&format!("score.sum[{name}]"), true)?;
+                    let score = part.build(&format!("score.sum[{name}]"), true, calls)?;
                     sum = sum.boxed(name.clone(), part.weight.unwrap_or(1.0), part.at_least, score);
                 }
                 Box::new(sum)
@@ -159,13 +179,16 @@ impl ScoreConfig {
             self.sql.as_deref().map(|sql| ("sql", Source::Sql(sql))),
             self.command.as_deref().map(|arguments| ("command", Source::Command(arguments))),
             self.url.as_deref().map(|url| ("url", Source::Service(url))),
+            self.call.as_ref().map(|_| ("call", Source::Call)),
             self.by_hand.then_some(("by_hand", Source::ByHand)),
             self.sum.as_deref().map(|parts| ("sum", Source::Sum(parts))),
         ];
         let mut given = sources.into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(source), None) => Ok(source),
-            (None, _) => Err(Error::Config(format!("{place}: give `sql`, `command`, `url`, `by_hand` or `sum`"))),
+            (None, _) => {
+                Err(Error::Config(format!("{place}: give `sql`, `command`, `url`, `call`, `by_hand` or `sum`")))
+            }
             (Some((one, _)), Some((other, _))) => {
                 Err(Error::Config(format!("{place}: give one of `{one}` and `{other}`, not both")))
             }
@@ -209,10 +232,10 @@ impl ScoreConfig {
             ("on_error", self.on_error != OnError::default(), Of::Whole),
             ("mode", self.mode.is_some(), Of::Kinds(&["command"])),
             ("format", self.format.is_some(), Of::Kinds(&["command"])),
-            ("workers", self.workers.is_some(), Of::Kinds(&["command"])),
+            ("workers", self.workers.is_some(), Of::Kinds(&["command", "call"])),
             ("concurrency", self.concurrency.is_some(), Of::Kinds(&["url"])),
             ("headers", self.headers.is_some(), Of::Kinds(&["url"])),
-            ("batch_size", self.batch_size.is_some(), outside),
+            ("batch_size", self.batch_size.is_some(), Of::Kinds(&["command", "url", "call"])),
             ("timeout", self.timeout.is_some(), outside),
             ("retries", self.retries.is_some(), outside),
             ("patience", self.patience.is_some(), outside),
@@ -254,7 +277,8 @@ impl ScoreConfig {
 enum Source<'a> {
     Sql(&'a str),
     Command(&'a [String]),
-    Service(&'a str),
+    Service(#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "no service is asked"))] &'a str),
+    Call,
     ByHand,
     Sum(&'a [ScoreConfig]),
 }

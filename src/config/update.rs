@@ -13,6 +13,7 @@ use crate::update::{
 /// `[update]`: how the queries move.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum UpdateConfig {
     /// [`RlUpdate`].
     Rl {
@@ -85,6 +86,7 @@ impl Default for LearningRates {
 /// `[prune]`: which queries go on ([`TopKPrune`]); all, without this section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct PruneConfig {
     /// Queries of each group.
     pub k: usize,
@@ -99,6 +101,7 @@ pub struct PruneConfig {
 /// `[restart]`: when a query begins again at a random item ([`Restarting`]); never, without this section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RestartConfig {
     /// Iterations in a row without a new item.
     #[serde(default = "three_times")]
@@ -113,6 +116,7 @@ fn three_times() -> u32 {
 /// themselves, without this section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GradientConfig {
     /// How far along it; 0 is the query itself.
     pub scales: Vec<f64>,

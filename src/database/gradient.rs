@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
-use rand_chacha::ChaCha8Rng;
 
 use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX, GRADIENT, QUERY_IDX};
+use crate::stream::Stream;
 
 /// Says where the score falls at each query. Closures from vectors `(n_queries, dim)` to gradients of the same
 /// shape are gradients.
@@ -151,7 +151,7 @@ where
         self.database.take_columns(db_idx, columns)
     }
 
-    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>> {
         self.database.sample(n, rng)
     }
 

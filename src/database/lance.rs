@@ -17,7 +17,6 @@ use std::sync::{Arc, OnceLock};
 
 use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
-use rand_chacha::ChaCha8Rng;
 
 use self::carried::Carried;
 use self::held::Held;
@@ -33,6 +32,7 @@ use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
+use crate::stream::Stream;
 use crate::untrusted::caught;
 
 /// The recall that searches aim at, unless told.
@@ -394,7 +394,7 @@ impl VectorDatabase for LanceDatabase {
         self.guarded(|| self.items(db_idx, &self.wanted(Some(columns))))
     }
 
-    fn sample(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>> {
         let draw = |rng, all: usize| rand::seq::index::sample(rng, all, n.min(all)).into_iter();
         let mut picked: Vec<u64> = if self.prefilter.is_none() && self.table.ids_count_up_to(self.identity.rows) {
             // Listed in order, each id would stand at the position that it is.

@@ -38,7 +38,7 @@ pub(crate) fn on_one_thread<T: Send>(future: impl Future<Output = T> + Send) -> 
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {
     let message = format!("damaged, or not supported: {}", untrusted::said(panic));
-    Error::Library { context: "Lance".into(), message }
+    Error::Library { context: "Lance".into(), message, cause: None }
 }
 
 fn runtime() -> Result<&'static Runtime> {

@@ -1,11 +1,11 @@
 //! The directions in which many vectors vary most.
 
 use ndarray::{Array1, Array2, ArrayView2};
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::Result;
 use crate::linalg::Cholesky;
+use crate::stream::Stream;
 
 /// Directions that are kept.
 pub(super) const DIRECTIONS: usize = 64;
@@ -35,7 +35,7 @@ pub(super) struct Subspace {
 }
 
 impl Subspace {
-    pub(super) fn fit(rows: &impl Rows, rng: &mut ChaCha8Rng) -> Result<Self> {
+    pub(super) fn fit(rows: &impl Rows, rng: &mut Stream) -> Result<Self> {
         let (dim, mean) = (rows.dim(), rows.mean());
         let random = Array2::from_shape_simple_fn((dim, DIRECTIONS.min(dim)), || {
             let normal: f64 = StandardNormal.sample(rng);

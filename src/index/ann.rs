@@ -63,6 +63,7 @@ const HNSW_ROWS_PER_PARTITION: u64 = 1 << 20;
 ///
 /// The same items and options give the same index, whatever the threads, on processors with the same instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IndexKind {
     /// `None` below [`EXACT_BELOW`] rows, `IvfRq` from [`RQ_FROM`] rows on if it can hold the embeddings, else `IvfFlat`;
     /// about sqrt(rows) partitions.

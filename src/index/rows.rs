@@ -1,7 +1,6 @@
 //! The valid rows of all files, streamed.
 
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,27 +10,24 @@ use arrow::array::{
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
-use super::columns::{embedding_position, output_schema, same_columns};
+use super::columns::{embedding_position, output_schema};
 use super::content::Content;
 use super::options::{IndexOptions, Progress};
+use super::source::{Source, Take};
 use super::vectors::{Invalid, Vectors};
 use crate::database::Metric;
-use crate::error::{Doing, Error, Result, one_line};
-use crate::untrusted::{caught, open_parquet};
+use crate::error::{Doing, Error, Result};
+use crate::untrusted::caught;
 
-/// The valid rows of all files as batches in the dataset's schema.
+/// The valid rows of files or of a table as batches in the dataset's schema.
 pub(super) struct Rows {
-    files: VecDeque<PathBuf>,
-    current: Option<(PathBuf, u64, ParquetRecordBatchReader)>,
-    input: SchemaRef,
+    source: Source,
     output: SchemaRef,
     embedding: usize,
     pub(super) dim: usize,
     metric: Metric,
     source_row: Option<u64>,
-    total: u64,
     seen: u64,
     progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
     stop: Option<Arc<AtomicBool>>,
@@ -50,48 +46,32 @@ pub(super) struct Outcome {
 }
 
 impl Rows {
-    /// Opens the files, whose columns must be the same.
-    pub(super) fn open(files: &[PathBuf], metric: Metric, options: &IndexOptions) -> Result<Self> {
-        let mut total = 0;
-        let mut input: Option<(SchemaRef, &PathBuf)> = None;
-        for path in files {
-            let builder = open_parquet(path)?;
-            total += builder.metadata().file_metadata().num_rows().max(0) as u64;
-            match &input {
-                None => input = Some((builder.schema().clone(), path)),
-                Some((first, first_path)) => same_columns(first, first_path, builder.schema(), path)?,
-            }
-        }
-        let Some((input, first_path)) = input else { return Err(Error::Config("no files".into())) };
-        if total == 0 {
-            return Err(Error::input(first_path, "no rows; an empty library cannot be searched"));
-        }
-        let embedding = embedding_position(&input, first_path, options.embedding_column.as_deref())?;
+    /// Looks at the columns, and at the first embedding.
+    pub(super) fn open(mut source: Source, metric: Metric, options: &IndexOptions) -> Result<Self> {
+        let (input, name) = (source.schema.clone(), source.name.clone());
+        let embedding = embedding_position(&input, &name, options.embedding_column.as_deref())?;
         let dim = match input.field(embedding).data_type() {
             DataType::FixedSizeList(_, dim) => *dim as usize,
-            _ => first_length(files, embedding)?,
+            _ => source.first_length(embedding)?,
         };
         if dim == 0 {
             return Err(Error::input(
-                first_path,
+                name,
                 format!("column `{}`: embeddings of no components", input.field(embedding).name()),
             ));
         }
         if (0..input.fields().len()).any(|at| at != embedding && input.field(at).name().is_empty()) {
-            return Err(Error::input(first_path, "a column without a name; give it one, or leave it out"));
+            return Err(Error::input(name, "a column without a name; give it one, or leave it out"));
         }
         let output = output_schema(&input, embedding, dim, options)?;
-        let content = Content::new(&output, embedding).map_err(|error| error.of(first_path))?;
+        let content = Content::new(&output, embedding).map_err(|error| error.of(name))?;
         Ok(Rows {
-            files: files.iter().cloned().collect(),
-            current: None,
-            input,
+            source,
             output,
             embedding,
             dim,
             metric,
             source_row: options.skip_invalid.then_some(0),
-            total,
             seen: 0,
             progress: options.progress.clone(),
             stop: options.stop.clone(),
@@ -106,27 +86,14 @@ impl Rows {
             if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                 return Err(Error::Interrupted);
             }
-            let Some((path, row, reader)) = &mut self.current else {
-                let Some(path) = self.files.pop_front() else { return self.end() };
-                let reader = open_parquet(&path)?.with_batch_size(8192).build().doing(path.display())?;
-                self.current = Some((path, 0, reader));
-                continue;
-            };
-            match reader.next() {
-                None => self.current = None,
-                Some(Err(error)) => return Err(Error::input(&*path, one_line(&error.to_string()))),
-                Some(Ok(batch)) => {
-                    let (path, first_row) = (path.clone(), *row);
-                    *row += batch.num_rows() as u64;
-                    let kept = self.convert(&batch, &path, first_row)?;
-                    self.seen += batch.num_rows() as u64;
-                    if let Some(progress) = &self.progress {
-                        progress(Progress::Rows(self.seen, self.total));
-                    }
-                    if kept.num_rows() > 0 {
-                        return Ok(Some(kept));
-                    }
-                }
+            let Some(Take { place, first_row, batch }) = self.source.next().transpose()? else { return self.end() };
+            let kept = caught(&*place, || self.convert(&batch, &place, first_row))?;
+            self.seen += batch.num_rows() as u64;
+            if let Some(progress) = &self.progress {
+                progress(Progress::Rows(self.seen, self.source.total.max(self.seen)));
+            }
+            if kept.num_rows() > 0 {
+                return Ok(Some(kept));
             }
         }
     }
@@ -138,10 +105,11 @@ impl Rows {
             return Err(Error::Library {
                 context: "items".into(),
                 message: format!("{}; mend them, or leave them out with --skip-invalid", outcome.invalid),
+                cause: None,
             });
         }
         if outcome.kept == 0 {
-            return Err(Error::Library { context: "items".into(), message: "no valid rows".into() });
+            return Err(Error::Library { context: "items".into(), message: "no valid rows".into(), cause: None });
         }
         outcome.library_id = self.content.id();
         Ok(None)
@@ -180,7 +148,7 @@ impl Rows {
                 columns.push(embedding.clone());
             } else {
                 let array = compute::cast(array, self.output.field(position).data_type())
-                    .doing(self.input.field(position).name())?;
+                    .doing(self.source.schema.field(position).name())?;
                 columns.push(filtered(array)?);
             }
         }
@@ -198,9 +166,7 @@ impl Rows {
 impl Iterator for Rows {
     type Item = Result<RecordBatch, ArrowError>;
     fn next(&mut self) -> Option<Self::Item> {
-        // Lance calls this on a thread of its own, where a panic would take the file's name with it.
-        let file = self.current.as_ref().map(|(path, ..)| path).or(self.files.front()).cloned().unwrap_or_default();
-        caught(file, || self.advance())
+        self.advance()
             .map_err(|error| {
                 let message = error.to_string();
                 let mut outcome = self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -215,17 +181,4 @@ impl RecordBatchReader for Rows {
     fn schema(&self) -> SchemaRef {
         self.output.clone()
     }
-}
-
-/// The length of the first embedding that is there.
-fn first_length(files: &[PathBuf], embedding: usize) -> Result<usize> {
-    for path in files {
-        for batch in open_parquet(path)?.with_batch_size(1024).build().doing(path.display())? {
-            let batch = batch.map_err(|error| Error::input(path, one_line(&error.to_string())))?;
-            if let Some(length) = Vectors::of(batch.column(embedding))?.first_length() {
-                return Ok(length);
-            }
-        }
-    }
-    Err(Error::input(&files[0], "every embedding is null"))
 }

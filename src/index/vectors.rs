@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
+use arrow::array::{Array, ArrayRef, AsArray, Float32Array, GenericListArray, OffsetSizeTrait};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute;
 use arrow::datatypes::{DataType, Float32Type};
@@ -57,15 +57,8 @@ impl Vectors {
     pub(super) fn of(column: &ArrayRef) -> Result<Self> {
         let (values, offsets, dim) = match column.data_type() {
             DataType::FixedSizeList(_, dim) => (column.as_fixed_size_list().values().clone(), None, *dim as usize),
-            DataType::List(_) => {
-                let list = column.as_list::<i32>();
-                let offsets = list.offsets().iter().map(|offset| i64::from(*offset)).collect::<Vec<_>>();
-                (list.values().clone(), Some(OffsetBuffer::new(offsets.into())), 0)
-            }
-            _ => {
-                let list = column.as_list::<i64>();
-                (list.values().clone(), Some(list.offsets().clone()), 0)
-            }
+            DataType::List(_) => of_lists(column.as_list::<i32>()),
+            _ => of_lists(column.as_list::<i64>()),
         };
         let values = compute::cast(&values, &DataType::Float32).doing("embeddings to f32")?;
         Ok(Vectors { values: values.as_primitive::<Float32Type>().clone(), column: column.clone(), offsets, dim })
@@ -110,4 +103,13 @@ impl Vectors {
         }
         Ok(vector)
     }
+}
+
+/// The values of some lists, and where each begins in them: a piece of a table shares the values of all of it.
+fn of_lists<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> (ArrayRef, Option<OffsetBuffer<i64>>, usize) {
+    let offsets: Vec<i64> = lists.offsets().iter().map(|offset| offset.as_usize() as i64).collect();
+    let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
+    let values = lists.values().slice(first as usize, (last - first) as usize);
+    let offsets = offsets.into_iter().map(|offset| offset - first).collect::<Vec<_>>();
+    (values, Some(OffsetBuffer::new(offsets.into())), 0)
 }

@@ -53,6 +53,7 @@ impl Manifest {
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Ended {
     /// Why.
     pub reason: StopReason,
@@ -86,6 +87,7 @@ pub struct Ended {
 /// Why a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum StopReason {
     /// As many iterations as asked.
     Iterations,

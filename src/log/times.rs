@@ -13,6 +13,7 @@ const FILE: &str = "times.jsonl";
 /// Seconds that each stage of an iteration took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Times {
     /// The vector search.
     pub query: f64,

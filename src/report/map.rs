@@ -14,7 +14,7 @@ use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
 use crate::error::{Error, Result};
 use crate::plain::number;
 use crate::schema::{self, DB_IDX, EMBEDDING, ITERATION};
-use crate::step::stream;
+use crate::stream::stream;
 
 /// Items of the sample, at most.
 const SAMPLE: usize = 5000;

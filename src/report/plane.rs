@@ -1,8 +1,9 @@
 //! The plane in which a library's embeddings spread the most: their first two principal components.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+
+use crate::stream::Stream;
 
 /// Principal axes of embeddings of `dim` components.
 pub(super) struct Plane {
@@ -22,7 +23,7 @@ impl Plane {
     /// With `C` the covariance, `Q ← orthonormal(C Q)` until the variance in the plane, `tr(Q' C Q)`, no longer
     /// grows; then `Q` is turned in its plane such that `Q' C Q` is diagonal, the larger first. The sign is the one
     /// that makes an axis's largest component positive.
-    pub fn of(sample: ArrayView2<'_, f64>, unit: bool, rng: &mut ChaCha8Rng) -> Self {
+    pub fn of(sample: ArrayView2<'_, f64>, unit: bool, rng: &mut Stream) -> Self {
         const ROUNDS: usize = 200;
         let dim = sample.ncols();
         let mut sample = as_counted(sample, unit);
@@ -107,7 +108,7 @@ fn orthonormal(mut columns: Array2<f64>) -> Array2<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::stream;
+    use crate::stream::stream;
 
     /// Vectors whose variance along known, turned axes is known.
     fn spread(rows: usize, dim: usize, deviations: &[f64]) -> (Array2<f64>, Array2<f64>) {

@@ -35,8 +35,16 @@ impl Recipe {
         };
         let learned = run.log.manifest().ended.iter().flat_map(|ended| &ended.learned);
         let learned = learned.map(|(column, share)| (column.clone(), format!("{:.1} %", 100.0 * share))).collect();
-        let by_hand = config["score"]["by_hand"] == true;
-        let command = if by_hand { "uphill ask run.toml --out again" } else { "uphill search run.toml --out again" };
+        let calls = |section: &Value| section["call"].is_string();
+        let parts = config["score"]["sum"].as_array();
+        let command =
+            if calls(&config["filter"]) || calls(&config["score"]) || parts.is_some_and(|sum| sum.iter().any(calls)) {
+                "by the program whose functions it calls"
+            } else if config["score"]["by_hand"] == true {
+                "uphill ask run.toml --out again"
+            } else {
+                "uphill search run.toml --out again"
+            };
         Recipe { name: run.name.clone(), seeds: seeds.join(", "), file, file_name, command, learned }
     }
 }

@@ -114,7 +114,8 @@ impl Told {
             Some(words.iter().filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" "))
         };
         let by_hand = || score["by_hand"].as_bool()?.then(|| "scores given by hand".to_string());
-        text("sql").or_else(|| text("url")).or_else(parts).or_else(command).or_else(by_hand).unwrap_or("score".into())
+        let called = || text("url").or_else(|| text("call"));
+        text("sql").or_else(called).or_else(parts).or_else(command).or_else(by_hand).unwrap_or("score".into())
     }
 }
 

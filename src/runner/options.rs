@@ -72,7 +72,7 @@ impl Runner {
     }
 
     /// Is told of each committed iteration.
-    pub fn observe(mut self, observer: impl FnMut(&Summary) + 'static) -> Self {
+    pub fn observe(mut self, observer: impl FnMut(&Summary) + Send + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
     }

@@ -12,6 +12,7 @@ use crate::schema::{self, OUTCOME, SCORE};
 
 /// When a search ends by itself. What is `None` does not count.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Stop {
     /// Items paid for, each counted once. Never exceeded: the last iteration is cut.
     pub evaluations: Option<u64>,
@@ -26,6 +27,41 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// By nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// After so many items paid for.
+    pub fn evaluations(mut self, evaluations: u64) -> Self {
+        self.evaluations = Some(evaluations);
+        self
+    }
+
+    /// After so many iterations in a row in which no new item was booked.
+    pub fn nothing_new(mut self, nothing_new: u32) -> Self {
+        self.nothing_new = Some(nothing_new);
+        self
+    }
+
+    /// After so much wall time.
+    pub fn seconds(mut self, seconds: f64) -> Self {
+        self.seconds = Some(seconds);
+        self
+    }
+
+    /// At a score that is good enough, in the scorer's own terms.
+    pub fn score(mut self, score: f64) -> Self {
+        self.score = Some(score);
+        self
+    }
+
+    /// With an error, beyond that share of items that failed.
+    pub fn failed_share(mut self, failed_share: f64) -> Self {
+        self.failed_share = Some(failed_share);
+        self
+    }
+
     /// The first reason to stop before the next iteration, if there is one.
     pub(super) fn reason(&self, progress: &Progress, ledger: &Ledger) -> Option<StopReason> {
         let target = self.score.map(|target| if ledger.minimize { -target } else { target });
@@ -102,6 +138,7 @@ fn better(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 
 /// One iteration in numbers.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Summary {
     /// Counts from 0.
     pub iteration: u32,

@@ -13,6 +13,7 @@ use crate::untrusted::{caught, read_parquet};
 
 /// Where to take earlier scores from, and what makes them the same.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Reuse {
     /// Run folders, and Parquet files with a `score` as the scorer gave it. Later ones win.
     pub sources: Vec<PathBuf>,
@@ -24,6 +25,26 @@ pub struct Reuse {
     pub version: String,
     /// Takes scores whatever their version.
     pub trust: bool,
+}
+
+impl Reuse {
+    /// Scores of that version, from run folders and Parquet files.
+    pub fn new(sources: impl IntoIterator<Item = impl Into<PathBuf>>, version: impl Into<String>) -> Self {
+        let sources = sources.into_iter().map(Into::into).collect();
+        Reuse { sources, version: version.into(), ..Default::default() }
+    }
+
+    /// The column that names items.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Takes scores whatever their version.
+    pub fn trust(mut self, trust: bool) -> Self {
+        self.trust = trust;
+        self
+    }
 }
 
 /// Earlier scores, as the scorer gave them, by item or by key. Failures are not taken, nor are parts.

@@ -32,6 +32,7 @@ impl Wait {
     }
 
     /// The time limit, from the beginning of the wait.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only services need it"))]
     pub(super) fn limit(&self) -> Option<Duration> {
         self.limit
     }
@@ -75,6 +76,7 @@ impl Wait {
     }
 
     /// Waits for work that cannot be told to stop. Once the wait is over (`None`), it is left to itself.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only services need it"))]
     pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<Option<T>> {
         let (done, results) = channel();
         start_thread(move || {

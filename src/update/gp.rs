@@ -1,12 +1,12 @@
 //! A Gaussian process of the scores over embedding space.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::linalg::{Cholesky, squared_distances};
+use crate::stream::Stream;
 
 /// Added to the diagonal of a posterior covariance before a sample is drawn: duplicates make it singular.
 const JITTER: f64 = 1e-6;
@@ -101,13 +101,7 @@ impl Gp {
     ///
     /// # Errors
     /// Points that are not finite.
-    pub fn samples(
-        &self,
-        at: ArrayView2<'_, f64>,
-        draws: usize,
-        scale: f64,
-        rng: &mut ChaCha8Rng,
-    ) -> Result<Array2<f64>> {
+    pub fn samples(&self, at: ArrayView2<'_, f64>, draws: usize, scale: f64, rng: &mut Stream) -> Result<Array2<f64>> {
         let (mean, mut covariance) = self.posterior(at);
         covariance.diag_mut().mapv_inplace(|value| value + JITTER);
         let normal = Array2::from_shape_simple_fn((draws, mean.len()), || StandardNormal.sample(rng));
@@ -164,7 +158,7 @@ mod tests {
     use ndarray::Axis;
 
     use super::*;
-    use crate::step::stream;
+    use crate::stream::stream;
     use crate::update::fixture;
 
     fn close(a: impl IntoIterator<Item = f64>, b: Vec<f64>) -> bool {

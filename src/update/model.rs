@@ -3,13 +3,13 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rand::RngExt;
 use rand::seq::{SliceRandom, index};
-use rand_chacha::ChaCha8Rng;
 
 use super::gp::Gp;
 use super::measure::Measure;
 use super::niche::Niche;
 use super::seen::{Seen, descending, noise, targets, threshold};
 use crate::error::Result;
+use crate::stream::Stream;
 
 /// Rows of candidates that a model looks at in one go.
 const BLOCK: usize = 8192;
@@ -89,7 +89,7 @@ impl Model {
     ///
     /// # Errors
     /// Vectors that are not finite.
-    pub fn choose(&self, vectors: ArrayView2<'_, f32>, batch: usize, rng: &mut ChaCha8Rng) -> Result<Vec<usize>> {
+    pub fn choose(&self, vectors: ArrayView2<'_, f32>, batch: usize, rng: &mut Stream) -> Result<Vec<usize>> {
         let measured = self.measure.of(vectors);
         let points = measured.mapv(f64::from);
         let batch = batch.min(points.nrows());
@@ -138,7 +138,7 @@ impl Part {
         (front, others): (usize, usize),
         items: usize,
         chosen: &mut Vec<usize>,
-        rng: &mut ChaCha8Rng,
+        rng: &mut Stream,
     ) -> Result<()> {
         let rows: Vec<usize> = rows.iter().copied().filter(|row| !chosen.contains(row)).collect();
         let items = items.min(rows.len());

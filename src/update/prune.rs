@@ -28,6 +28,15 @@ pub trait Prune: Send {
     }
 }
 
+impl Prune for Box<dyn Prune> {
+    fn prune(&self, step: &Step<'_>) -> Result<Vec<u32>> {
+        (**self).prune(step)
+    }
+    fn check(&self) -> Result<()> {
+        (**self).check()
+    }
+}
+
 impl<F> Prune for F
 where
     F: Fn(&Step<'_>) -> Result<Vec<u32>> + Send,

@@ -1,11 +1,11 @@
 //! A linear model of the scores: Bayesian ridge regression, its noise chosen by leave-one-out.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::Result;
 use crate::linalg::Cholesky;
+use crate::stream::Stream;
 
 /// Noise variances that are tried, where the prior variance of the score at a typical item is 1.
 const NOISES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
@@ -78,7 +78,7 @@ impl Ridge {
     }
 
     /// A draw from the posterior of `w`.
-    pub fn sample(&self, rng: &mut ChaCha8Rng) -> Array1<f64> {
+    pub fn sample(&self, rng: &mut Stream) -> Array1<f64> {
         let mut normal = Array2::from_shape_simple_fn((self.weights.len(), 1), || StandardNormal.sample(rng));
         self.precision.solve_upper(&mut normal);
         &self.weights + &normal.column(0)
@@ -97,7 +97,7 @@ impl Ridge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::stream;
+    use crate::stream::stream;
     use crate::update::fixture;
 
     fn fitted() -> Ridge {

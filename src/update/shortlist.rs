@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::measure::Measure;
@@ -11,6 +10,7 @@ use super::ridge::Ridge;
 use super::seen::{Seen, targets};
 use super::views::Views;
 use crate::error::Result;
+use crate::stream::Stream;
 
 /// Best items whose neighbours are candidates, and how many of each.
 const BEST: (usize, usize) = (20, 100);
@@ -41,7 +41,7 @@ impl Shortlist {
         measure: &Measure,
         seen: &Seen,
         chosen: &[usize],
-        rng: &mut ChaCha8Rng,
+        rng: &mut Stream,
     ) -> Result<Vec<u64>> {
         let features = views.features();
         let factors = measure.factors(views.dim()..views.width());

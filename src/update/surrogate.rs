@@ -24,7 +24,8 @@ use crate::error::{Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX, SCORE};
 use crate::select::Select;
-use crate::step::{Step, stream};
+use crate::step::Step;
+use crate::stream::stream;
 
 /// Neighbours that each query meets, at first.
 const REACH: usize = 100;

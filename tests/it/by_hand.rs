@@ -154,7 +154,7 @@ fn a_run_stops_at_a_good_enough_score_in_the_scorers_own_terms() {
     let database = exact_library(&folder, &clustered(300, 4, 5, &mut rng(4))).k(5);
     let queries = uphill::queries_at(&database, &[0, 50]).expect("queries");
     for (minimize, target) in [(false, 0.9), (true, 0.1)] {
-        let stop = uphill::Stop { score: Some(target), ..Default::default() };
+        let stop = uphill::Stop::new().score(target);
         let mut runner =
             Runner::new(database.clone(), SqlScore::new("weight"), RlUpdate::new(1.0)).stop(stop).minimize(minimize);
         let log = runner.search(&queries, 200).expect("a search");
@@ -177,7 +177,7 @@ fn a_run_in_which_too_many_items_fail_stops_by_itself_and_keeps_what_it_has() {
     let score = |items: &DataFrame| -> uphill::Result<Vec<Option<f64>>> {
         Ok(u64s(items, "db_idx").iter().map(|item| (item % 10 == 0).then_some(1.0)).collect())
     };
-    let stop = uphill::Stop { failed_share: Some(0.5), ..Default::default() };
+    let stop = uphill::Stop::new().failed_share(0.5);
     let path = folder.path().join("run");
     let mut runner = Runner::new(database, score, RlUpdate::new(1.0)).stop(stop);
     let message = runner.search_into(&path, &queries, 5).err().expect("refused").to_string();

@@ -74,7 +74,7 @@ pub fn dataset(folder: &TempDir, embeddings: &Array2<f32>, options: &IndexOption
 
 /// A library without an index, so that searches are exact.
 pub fn exact_library(folder: &TempDir, embeddings: &Array2<f32>) -> LanceDatabase {
-    let options = IndexOptions { index: IndexKind::None, ..Default::default() };
+    let options = IndexOptions::new().index(IndexKind::None);
     open(&dataset(folder, embeddings, &options))
 }
 

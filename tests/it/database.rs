@@ -63,7 +63,7 @@ fn exact_search_equals_brute_force_under_every_metric_over_two_fragments() {
             write(&folder.path().join("a.parquet"), &items(&library));
             write(&folder.path().join("b.parquet"), &items(&twice));
             let dataset = folder.path().join("library.lance");
-            let options = IndexOptions { metric: Some(metric), index: IndexKind::None, ..Default::default() };
+            let options = IndexOptions::new().metric(metric).index(IndexKind::None);
             uphill::index(folder.path().join("*.parquet"), &dataset, &options).expect("indexed");
             let all = concatenate(Axis(0), &[library.view(), twice.view()]).expect("stacked");
             let queries =
@@ -126,7 +126,7 @@ fn every_kind_of_index_finds_nearly_all_neighbours_with_exact_distances() {
     let picked: Vec<usize> = (0..200).map(|row| row * 29).collect();
     let queries = library.select(Axis(0), &picked) + normal(200, 32, &mut rng) * 0.3;
     for (index, name, batched) in KINDS {
-        let options = IndexOptions { index, overwrite: true, ..Default::default() };
+        let options = IndexOptions::new().index(index).overwrite(true);
         let path = dataset(&folder, &library, &options);
         let shown = uphill(&["inspect", "items.lance"], folder.path());
         assert!(String::from_utf8_lossy(&shown.stdout).lines().any(|line| line == format!("index             {name}")));
@@ -158,7 +158,7 @@ fn every_kind_of_index_gives_the_whole_library_where_k_is_beyond_it_and_nearly_a
     let library = clustered(1000, 16, 10, &mut rng(14));
     let queries = library.slice(ndarray::s![..3, ..]).to_owned();
     for (index, _, _) in KINDS {
-        let options = IndexOptions { index, overwrite: true, ..Default::default() };
+        let options = IndexOptions::new().index(index).overwrite(true);
         let database = open(&dataset(&folder, &library, &options)).nprobes(1);
         for k in [1000, 5000, usize::MAX] {
             let results = database.clone().k(k).query(&queries_of(&queries), Request::default()).expect("results");
@@ -181,7 +181,7 @@ fn every_kind_of_index_serves_cosine_and_dot() {
     let queries = library.slice(ndarray::s![..50, ..]).to_owned() + normal(50, 16, &mut rng) * 0.3;
     for metric in [Metric::Cosine, Metric::Dot] {
         for (index, _, _) in KINDS {
-            let options = IndexOptions { index, metric: Some(metric), overwrite: true, ..Default::default() };
+            let options = IndexOptions::new().index(index).metric(metric).overwrite(true);
             let database = open(&dataset(&folder, &library, &options)).k(10);
             let results = database.query(&queries_of(&queries), Request::default()).expect("results");
             let exact = database.exact(true).query(&queries_of(&queries), Request::default()).expect("results");
@@ -262,7 +262,7 @@ fn a_prefilter_and_a_distance_limit_keep_the_nearest_that_match() {
     let library = normal(2000, 8, &mut rng(7));
     let queries = library.slice(ndarray::s![..5, ..]).to_owned();
     for index in [IndexKind::None, IndexKind::IvfFlat] {
-        let options = IndexOptions { index, partitions: Some(8), overwrite: true, ..Default::default() };
+        let options = IndexOptions::new().index(index).partitions(8).overwrite(true);
         let database = open(&dataset(&folder, &library, &options)).k(20).nprobes(8);
         let results = database
             .clone()
@@ -285,7 +285,7 @@ fn exact_searches_find_the_same_whether_embeddings_are_held_in_memory_or_not() {
     let folder = folder();
     let library = normal(20_000, 8, &mut rng);
     let queries = queries_of(&normal(7, 8, &mut rng));
-    let options = IndexOptions { index: IndexKind::None, ..Default::default() };
+    let options = IndexOptions::new().index(IndexKind::None);
     let path = dataset(&folder, &library, &options);
     let ask = |database: &LanceDatabase| database.query(&queries, Request::default()).expect("results");
     let sees = |database: &LanceDatabase| {
@@ -302,7 +302,7 @@ fn exact_searches_find_the_same_whether_embeddings_are_held_in_memory_or_not() {
         (rows, sum)
     };
     let open = |index_cache_bytes| {
-        let options = OpenOptions { index_cache_bytes, ..Default::default() };
+        let options = OpenOptions::new().index_cache_bytes(index_cache_bytes);
         LanceDatabase::open_with(path.to_string_lossy(), &options).expect("a database")
     };
     let (held, read) = (open(20_000 * 8 * 4), open(20_000 * 8 * 4 - 1));
@@ -333,11 +333,11 @@ fn excluded_items_make_room_for_the_next_nearest() {
     let library = clustered(3000, 8, 5, &mut rng(8));
     let queries = library.slice(ndarray::s![..4, ..]).to_owned();
     for index in [IndexKind::None, IndexKind::IvfFlat] {
-        let options = IndexOptions { index, partitions: Some(10), overwrite: true, ..Default::default() };
+        let options = IndexOptions::new().index(index).partitions(10).overwrite(true);
         let database = open(&dataset(&folder, &library, &options)).k(10).nprobes(10);
         let truth = brute_force(&library, queries.row(0), 40, Metric::L2);
         let exclude = truth[..30].iter().map(|pair| pair.1).collect();
-        let request = Request { exclude: Some(&exclude), ..Default::default() };
+        let request = Request::new().exclude(&exclude);
         let results = database.query(&queries_of(&queries), request).expect("results");
         let ids: Vec<u64> = found(&results, 0).into_iter().map(|pair| pair.1).collect();
         assert_eq!(ids, truth[30..].iter().map(|pair| pair.1).collect::<Vec<_>>(), "{index:?}");
@@ -351,14 +351,14 @@ fn what_few_items_match_is_found_whole_and_left_out_items_do_not_hide_it() {
     let frame = queries_of(&queries);
     for index in [IndexKind::IvfFlat, IndexKind::IvfRq] {
         let folder = folder();
-        let options = IndexOptions { index, partitions: Some(150), ..Default::default() };
+        let options = IndexOptions::new().index(index).partitions(150);
         // An item in a hundred, a few of them far from a query; then all that match are asked for, and more than do.
         let few = open(&dataset(&folder, &library, &options)).prefilter("weight < 0.01");
         let matching: Vec<usize> = (0..24_000).filter(|row| row * 37 % 100 == 0).collect();
         let of_few = library.select(Axis(0), &matching);
         for (k, left_out) in [(20, 0), (20, 100), (240, 0), (500, 0), (500, 239)] {
             let exclude = matching[..left_out].iter().map(|row| *row as u64).collect();
-            let request = Request { k: Some(k), exclude: Some(&exclude), ..Default::default() };
+            let request = Request::new().k(k).exclude(&exclude);
             let results = few.query(&frame, request).expect("results");
             for (number, query) in (0..).zip(queries.rows()) {
                 let truth = brute_force(&of_few, query, 240, Metric::L2).into_iter();
@@ -379,7 +379,7 @@ fn rows_that_the_index_lacks_are_found_all_the_same() {
     let queries = more.slice(ndarray::s![..20, ..]).to_owned();
     for (kind, _, batched) in KINDS {
         let folder = folder();
-        let path = dataset(&folder, &library, &IndexOptions { index: kind, ..Default::default() });
+        let path = dataset(&folder, &library, &IndexOptions::new().index(kind));
         append(&path, &more);
         let database = open(&path).k(10).nprobes(77);
         let index = database.identity().and_then(|identity| identity.index.clone()).expect("an index");
@@ -434,7 +434,7 @@ fn a_sample_of_ids_without_gaps_is_the_one_that_is_drawn_of_their_list_and_other
                 assert_eq!(sample, expected, "{n} of {}", there.len());
             }
         }
-        assert_eq!(database.sample(900, &mut rng(1)).expect("all"), there);
+        assert_eq!(database.sample(900, &mut uphill::stream(1, "sample", 0, 0)).expect("all"), there);
     };
     assert_as_listed(&(0..500).collect::<Vec<_>>());
     let uri = path.to_string_lossy().into_owned();
@@ -453,8 +453,8 @@ fn a_sample_of_ids_without_gaps_is_the_one_that_is_drawn_of_their_list_and_other
 fn a_metric_other_than_the_indexs_is_refused_unless_the_search_is_exact() {
     let folder = folder();
     let library = normal(6000, 8, &mut rng(10));
-    let path = dataset(&folder, &library, &IndexOptions { index: IndexKind::IvfFlat, ..Default::default() });
-    let options = OpenOptions { metric: Some(Metric::Cosine), ..Default::default() };
+    let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
+    let options = OpenOptions::new().metric(Metric::Cosine);
     let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened");
     let queries = queries_of(&library.slice(ndarray::s![..2, ..]).to_owned());
     let message = database.query(&queries, Request::default()).expect_err("refused").to_string();
@@ -511,7 +511,7 @@ fn a_dataset_that_others_made_uses_its_id_column() {
         let reader = arrow::array::RecordBatchIterator::new([Ok(batch)], schema);
         lance::Dataset::write(reader, uri.as_str(), None).await.expect("written");
     });
-    let options = OpenOptions { id_column: Some("key".into()), ..Default::default() };
+    let options = OpenOptions::new().id_column("key");
     let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened").k(1);
     let results = database.query(&queries_of(&library), Request::default()).expect("results");
     assert_eq!(u64s(&results, "db_idx"), ids);

@@ -47,7 +47,7 @@ pub struct Scene {
 impl Scene {
     pub fn new(score: &str, iterations: u32) -> Self {
         let folder = folder();
-        let options = IndexOptions { index: IndexKind::None, ..Default::default() };
+        let options = IndexOptions::new().index(IndexKind::None);
         dataset(&folder, &clustered(300, 4, 6, &mut rng(5)), &options);
         let run = format!(
             "seed = 3\n[database]\npath = 'items.lance'\nk = 5\n[queries]\nsample = 3\n[score]\n{score}\n\
@@ -63,7 +63,7 @@ impl Scene {
     /// wants some more, in small batches.
     pub fn with_an_almost_full_ledger() -> Self {
         let scene = Scene::new(COMMAND, 1);
-        let options = IndexOptions { index: IndexKind::None, overwrite: true, ..Default::default() };
+        let options = IndexOptions::new().index(IndexKind::None).overwrite(true);
         dataset(&scene.folder, &normal(3000, 8, &mut rng(8)), &options);
         let run = |batch_size: usize, stop: &str| {
             let run = format!(

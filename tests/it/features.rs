@@ -38,7 +38,7 @@ fn attributed(seed: u64) -> DataFrame {
 fn library(folder: &TempDir, items: &DataFrame) -> LanceDatabase {
     write(&folder.path().join("items.parquet"), items);
     let dataset = folder.path().join("items.lance");
-    let options = IndexOptions { index: IndexKind::None, overwrite: true, ..Default::default() };
+    let options = IndexOptions::new().index(IndexKind::None).overwrite(true);
     uphill::index(folder.path().join("items.parquet"), &dataset, &options).expect("an index");
     open(&dataset)
 }
@@ -50,7 +50,7 @@ fn start(database: &dyn VectorDatabase) -> DataFrame {
 
 fn searched(database: LanceDatabase, rule: SurrogateUpdate, evaluations: u64) -> SearchLog {
     let queries = start(&database);
-    let stop = Stop { evaluations: Some(evaluations), ..Stop::default() };
+    let stop = Stop::new().evaluations(evaluations);
     let mut runner = Runner::new(database, uphill::SqlScore::new("worth"), rule).seed(3).stop(stop);
     runner.search(&queries, 1000).expect("a search")
 }
@@ -109,7 +109,7 @@ fn a_prefilter_and_a_filter_hold_for_what_the_model_names_by_itself() {
         let database = library(&folder, &items).prefilter("noise < 0");
         let queries = start(&database);
         let rule = SurrogateUpdate::new().points(points);
-        let stop = Stop { evaluations: Some(120), ..Stop::default() };
+        let stop = Stop::new().evaluations(120);
         let mut runner = Runner::new(database, uphill::SqlScore::new("worth"), rule).seed(3).stop(stop);
         runner = runner.filter(uphill::SqlFilter::new("kind <> 'kind 2'"));
         let log = runner.search(&queries, 1000).expect("a search");
@@ -357,7 +357,7 @@ fn another_list_of_numbers_is_a_view_where_it_is_named() {
     columns.push(items(&second).column("embedding").expect("embedding").clone().with_name("second".into()));
     write(&folder.path().join("items.parquet"), &DataFrame::new(300, columns).expect("items"));
     let dataset = folder.path().join("items.lance");
-    let options = IndexOptions { embedding_column: Some("embedding".into()), ..Default::default() };
+    let options = IndexOptions::new().embedding_column("embedding");
     uphill::index(folder.path().join("items.parquet"), &dataset, &options).expect("an index");
     let features = open(&dataset).features(&Features::columns(["second"]), &[]).expect("features");
     let between = |a: usize, b: usize| f64::from((&second.row(a) - &second.row(b)).mapv(|off| off * off).sum());
@@ -387,7 +387,7 @@ impl VectorDatabase for Described {
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
         self.inner.take(db_idx)
     }
-    fn sample(&self, n: usize, rng: &mut rand_chacha::ChaCha8Rng) -> uphill::Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> uphill::Result<Vec<u64>> {
         self.inner.sample(n, rng)
     }
     fn scan(&self, visit: &mut Visit<'_>) -> uphill::Result<()> {
@@ -409,7 +409,7 @@ fn a_database_of_ones_own_may_say_what_there_is_to_read() {
     let inner = library(&folder, &items);
     let queries = start(&inner);
     let database = Described { inner, worth: f64s(&items, "worth") };
-    let stop = Stop { evaluations: Some(80), ..Stop::default() };
+    let stop = Stop::new().evaluations(80);
     let mut runner = Runner::new(database, uphill::SqlScore::new("worth"), SurrogateUpdate::new()).seed(3).stop(stop);
     let log = runner.search(&queries, 1000).expect("a search");
     assert!(share(&log, "own") > 0.5, "{:?}", learned(&log));

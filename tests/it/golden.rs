@@ -36,11 +36,7 @@ fn folder_of(case: &Case) -> PathBuf {
 fn reproduce(case: Case, update: impl QueryUpdate + 'static) {
     let temporary = folder();
     let dataset = temporary.path().join("library.lance");
-    let options = IndexOptions {
-        index: IndexKind::None,
-        rename: vec![("db_idx".into(), "golden_idx".into())],
-        ..Default::default()
-    };
+    let options = IndexOptions::new().index(IndexKind::None).rename("db_idx", "golden_idx");
     uphill::index(root().join(format!("tests/golden/{}.parquet", case.library)), &dataset, &options).expect("indexed");
     let database = open(&dataset).k(case.k);
 

@@ -53,6 +53,42 @@ fn embeddings_of_every_list_type_and_width_become_f32() {
 }
 
 #[test]
+fn a_table_in_memory_makes_the_library_that_its_file_makes() {
+    let folder = folder();
+    let mut rows = vectors(20_000);
+    (rows[0], rows[9000]) = (None, Some(vec![Some(1.0)]));
+    let wide =
+        rows.iter().map(|row| row.as_ref().map(|row| row.iter().map(|value| value.map(f64::from)).collect::<Vec<_>>()));
+    let vectors: ArrayRef = Arc::new(LargeListArray::from_iter_primitive::<Float64Type, _, _>(wide));
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..20_000));
+    let parquet = folder.path().join("items.parquet");
+    write_arrow(&parquet, vec![("number", numbers.clone()), ("vector", vectors.clone())]);
+    let table = RecordBatch::try_from_iter([("number", numbers), ("vector", vectors)]).expect("a batch");
+    // Batches that are none, small, large, and begin within another.
+    let batches = [(0, 0), (0, 5), (5, 12_000), (12_005, 7995)].map(|(from, rows)| Ok(table.slice(from, rows)));
+
+    let options = IndexOptions::new().skip_invalid(true);
+    let (of_file, of_table) = (folder.path().join("file.lance"), folder.path().join("table.lance"));
+    let expected = uphill::index(&parquet, &of_file, &options).expect("indexed");
+    let batches = arrow::array::RecordBatchIterator::new(batches, table.schema());
+    let report = uphill::index_table(batches, &of_table, &options).expect("indexed");
+    assert_eq!((report.rows, report.invalid.counts), (expected.rows, expected.invalid.counts));
+    let (_, row, what) = report.invalid.first.expect("the first");
+    assert_eq!((row, what.as_str()), (0, "null"));
+    let (one, other) = (open(&of_file), open(&of_table));
+    assert_eq!(one.identity().map(|one| &one.library_id), other.identity().map(|other| &other.library_id));
+    let all: Vec<u64> = (0..19_998).collect();
+    assert!(one.take(&all).expect("items").equals_missing(&other.take(&all).expect("items")));
+
+    let broken = [Ok(table.slice(0, 10)), Err(arrow::error::ArrowError::ComputeError("no more".into()))];
+    let broken = arrow::array::RecordBatchIterator::new(broken, table.schema());
+    let message =
+        uphill::index_table(broken, folder.path().join("x.lance"), &options).expect_err("refused").to_string();
+    assert!(message.starts_with("table: ") && message.ends_with("no more"), "{message}");
+    assert!(!folder.path().join("x.lance").exists());
+}
+
+#[test]
 fn invalid_embeddings_are_refused_with_counts_and_the_first_place() {
     let folder = folder();
     let mut rows = vectors(30);
@@ -69,7 +105,7 @@ fn invalid_embeddings_are_refused_with_counts_and_the_first_place() {
     write_arrow(&b, vec![("vector", list(rows)), ("n", numbers(10, 40))]);
     let dataset = folder.path().join("items.lance");
 
-    let options = IndexOptions { metric: Some(uphill::Metric::Cosine), ..Default::default() };
+    let options = IndexOptions::new().metric(uphill::Metric::Cosine);
     let message = uphill::index(folder.path().join("*.parquet"), &dataset, &options).expect_err("refused").to_string();
     let counts = "6 invalid embeddings (2 null, 1 of another length, 1 NaN, 1 infinite, 1 zero)";
     let first = format!("the first is row 11 of {}: component 1 is NaN", b.display());
@@ -78,7 +114,7 @@ fn invalid_embeddings_are_refused_with_counts_and_the_first_place() {
         std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
     assert_eq!(left.len(), 2, "something was left behind: {left:?}");
 
-    let options = IndexOptions { skip_invalid: true, ..options };
+    let options = options.skip_invalid(true);
     let report = uphill::index(folder.path().join("*.parquet"), &dataset, &options).expect("indexed");
     assert_eq!((report.rows, report.invalid.total()), (34, 6));
     let database = open(&dataset);
@@ -199,7 +235,7 @@ fn a_library_is_told_by_the_names_types_values_and_order_of_all_columns_and_by_n
         assert!(!seen.contains(&other), "{what}");
         seen.push(other);
     }
-    let renamed = IndexOptions { rename: vec![("weight".into(), "mass".into())], ..Default::default() };
+    let renamed = IndexOptions::new().rename("weight", "mass");
     assert!(!seen.contains(&library_id(std::slice::from_ref(&frame), 1000, &renamed)), "a name");
 }
 
@@ -436,12 +472,8 @@ fn odd_attribute_types_come_through_unchanged() {
     frame.with_column(days).expect("a column");
     write(&folder.path().join("items.parquet"), &frame);
     let dataset = folder.path().join("items.lance");
-    uphill::index(
-        folder.path().join("items.parquet"),
-        &dataset,
-        &IndexOptions { index: IndexKind::None, ..Default::default() },
-    )
-    .expect("indexed");
+    uphill::index(folder.path().join("items.parquet"), &dataset, &IndexOptions::new().index(IndexKind::None))
+        .expect("indexed");
     let items = open(&dataset).take(&[0, 1, 2]).expect("items");
     for name in ["flag", "small", "text with spaces", "day"] {
         assert!(items.column(name).expect(name).equals_missing(frame.column(name).expect(name)), "{name}: {items}");

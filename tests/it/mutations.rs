@@ -219,11 +219,10 @@ fn mutated_parquet_is_read_or_refused_by_name_long() {
 fn indexing(cases: u32, seed: u64) {
     let folder = folder();
     let (path, dataset) = (folder.path().join("file.parquet"), folder.path().join("items.lance"));
-    let rename = ["score", "db_idx"].map(|name| (name.to_string(), format!("my_{name}"))).to_vec();
+    let options = IndexOptions::new().index(IndexKind::None).overwrite(true);
+    let options = options.rename("score", "my_score").rename("db_idx", "my_db_idx");
     for_mutations(cases, seed, &parquet_files(folder.path()), |bytes| {
         std::fs::write(&path, bytes).expect("written");
-        let options =
-            IndexOptions { index: IndexKind::None, overwrite: true, rename: rename.clone(), ..Default::default() };
         if let Err(error) = uphill::index(&path, &dataset, &options) {
             one_line(&error);
         }

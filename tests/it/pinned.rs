@@ -164,7 +164,7 @@ fn the_version_that_a_run_reads_outlives_a_clean_up_until_the_run_is_removed() {
     let lost = expected[0].1.to_string();
     change(&folder, async |mut dataset| clean_up(&mut dataset).await);
     let uri = folder.path().join("items.lance").to_string_lossy().into_owned();
-    let options = uphill::OpenOptions { version: Some(expected[0].1), ..Default::default() };
+    let options = uphill::OpenOptions::new().version(expected[0].1);
     let error = uphill::LanceDatabase::open_with(uri, &options).err().expect("cleaned up").to_string();
     assert!(error.contains(&format!("version {lost} is not there")), "{error}");
 }

@@ -44,7 +44,7 @@ fn nearest(library: &Array2<f32>, queries: &Array2<f32>) -> Vec<Vec<u64>> {
 /// The share of the k nearest that is found, in the mean; and its standard error.
 fn recall(database: &LanceDatabase, queries: &Array2<f32>, nearest: &[Vec<u64>], k: usize) -> (f64, f64) {
     let frame = uphill::queries(queries.mapv(f64::from).view()).expect("queries");
-    let found = database.query(&frame, Request { k: Some(k), ..Default::default() }).expect("results");
+    let found = database.query(&frame, Request::new().k(k)).expect("results");
     let mut hits = vec![0.0; queries.nrows()];
     for (query, id) in u32s(&found, "query_idx").into_iter().zip(u64s(&found, "db_idx")) {
         hits[query as usize] += f64::from(u8::from(nearest[query as usize][..k].contains(&id)));
@@ -65,7 +65,7 @@ fn queries_that_were_not_measured_with_find_the_share_that_is_asked_for() {
         let nearest = nearest(&library, &queries);
         for index in [IndexKind::IvfFlat, IndexKind::IvfRq, IndexKind::IvfSq] {
             let folder = folder();
-            let path = dataset(&folder, &library, &IndexOptions { index, ..Default::default() });
+            let path = dataset(&folder, &library, &IndexOptions::new().index(index));
             let mut few = 0.0;
             for asked in [0.9, 0.99, 0.999] {
                 for k in [1, 10, 40, 100, 300] {
@@ -85,7 +85,7 @@ fn queries_that_were_not_measured_with_find_the_share_that_is_asked_for() {
 fn a_recall_of_one_looks_at_every_item_and_nprobes_overrides_it() {
     let library = learned(3000, 16, 44);
     let folder = folder();
-    let path = dataset(&folder, &library, &IndexOptions { index: IndexKind::IvfFlat, ..Default::default() });
+    let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
     let queries = moved(&library, 50, 45);
     let nearest = nearest(&library, &queries);
     let all = open(&path).recall(1.0);
@@ -100,16 +100,14 @@ fn a_recall_of_one_looks_at_every_item_and_nprobes_overrides_it() {
 fn between_and_beyond_what_was_measured_as_much_is_looked_at_as_the_next_takes() {
     let library = learned(25_000, 16, 46);
     let folder = folder();
-    let path = dataset(&folder, &library, &IndexOptions { index: IndexKind::IvfFlat, ..Default::default() });
+    let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
     let database = open(&path).recall(0.95);
     let table = database.recall_table().expect("measured").clone();
     let level = |k| table.levels.iter().find(|level| level.k == k && level.recall == 0.95).expect("a level").nprobes;
     let (ten, hundred) = (level(10), level(100));
     assert!(ten < hundred, "{table}");
     let queries = uphill::queries(moved(&library, 50, 50).mapv(f64::from).view()).expect("queries");
-    let finds = |database: LanceDatabase, k| {
-        database.query(&queries, Request { k: Some(k), ..Default::default() }).expect("results")
-    };
+    let finds = |database: LanceDatabase, k| database.query(&queries, Request::new().k(k)).expect("results");
     for (k, nprobes) in [(1, ten), (10, ten), (11, hundred), (100, hundred)] {
         assert!(finds(database.clone(), k) == finds(open(&path).nprobes(nprobes), k), "k {k}, nprobes {nprobes}");
     }
@@ -178,7 +176,7 @@ fn change<F: Future<Output = lance::Result<()>>>(path: &Path, change: impl FnOnc
 fn a_table_of_another_index_or_none_that_can_be_read_leaves_the_defaults() {
     let library = learned(5000, 16, 48);
     let folder = folder();
-    let path = dataset(&folder, &library, &IndexOptions { index: IndexKind::IvfFlat, ..Default::default() });
+    let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
     let queries = moved(&library, 20, 49);
     let nearest = nearest(&library, &queries);
     let set = |text: String| {

@@ -108,7 +108,7 @@ pub fn run_file(score: &str) -> String {
 /// The molecules, without an index: searches are exact.
 pub fn molecules(folder: &TempDir) -> PathBuf {
     let dataset = folder.path().join("molecules.lance");
-    let options = IndexOptions { index: IndexKind::None, ..Default::default() };
+    let options = IndexOptions::new().index(IndexKind::None);
     uphill::index(root().join("data/molecules.parquet"), &dataset, &options).expect("an index");
     dataset
 }

@@ -356,7 +356,7 @@ fn keys_of_another_kind_of_scorer_are_refused() {
         let runner = uphill::Config::read(&file, &[]).and_then(|config| config.runner(config.database(None)?));
         runner.map(|_| ()).expect_err("refused").to_string()
     };
-    assert_eq!(refused(""), "score: give `sql`, `command`, `url`, `by_hand` or `sum`");
+    assert_eq!(refused(""), "score: give `sql`, `command`, `url`, `call`, `by_hand` or `sum`");
     assert_eq!(refused("sql = \"qed\"\nurl = \"http://a\""), "score: give one of `sql` and `url`, not both");
     assert_eq!(refused("sql = \"qed\"\nworkers = 4"), "score.workers: means nothing beside `sql`");
     assert_eq!(refused("command = [\"a\"]\nconcurrency = 4"), "score.concurrency: means nothing beside `command`");

@@ -28,7 +28,7 @@ fn start(database: &LanceDatabase, items: usize, seed: u64) -> DataFrame {
 }
 
 fn budget(evaluations: u64) -> Stop {
-    Stop { evaluations: Some(evaluations), nothing_new: Some(20), ..Stop::default() }
+    Stop::new().evaluations(evaluations).nothing_new(20)
 }
 
 /// Ids in the order they were asked.
@@ -243,7 +243,7 @@ impl VectorDatabase for Watched {
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
         self.broken(self.library.take(db_idx)?)
     }
-    fn sample(&self, n: usize, rng: &mut rand_chacha::ChaCha8Rng) -> uphill::Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> uphill::Result<Vec<u64>> {
         self.library.sample(n, rng)
     }
     fn scan(&self, visit: &mut Visit<'_>) -> uphill::Result<()> {
@@ -262,7 +262,7 @@ fn what_one_search_asks_for_is_bounded_however_few_pass_the_filter_and_all_that_
     {
         let most = Arc::new(AtomicUsize::new(0));
         let watched = Watched { library: database.clone(), most: most.clone(), broken: None };
-        let stop = Stop { evaluations: Some(3000), nothing_new: Some(20), ..Stop::default() };
+        let stop = Stop::new().evaluations(3000).nothing_new(20);
         let mut runner =
             Runner::new(watched, hill(&library), SurrogateUpdate::new()).filter(SqlFilter::new(filter)).stop(stop);
         let found = asked(&runner.search(&start(&database, queries, 4), 1000).expect("a search"));
@@ -384,7 +384,7 @@ impl VectorDatabase for WithOneOff {
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
         self.0.take(db_idx)
     }
-    fn sample(&self, n: usize, rng: &mut rand_chacha::ChaCha8Rng) -> uphill::Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> uphill::Result<Vec<u64>> {
         self.0.sample(n, rng)
     }
     fn scan(&self, visit: &mut Visit<'_>) -> uphill::Result<()> {

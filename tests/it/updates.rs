@@ -76,7 +76,7 @@ fn reproduce(case: Case, update: impl QueryUpdate + 'static) -> Reproduced {
     let items = folder.path().join("items.parquet");
     write(&items, &library(case.shape));
     let dataset = folder.path().join("items.lance");
-    uphill::index(&items, &dataset, &IndexOptions { index: IndexKind::None, ..Default::default() }).expect("indexed");
+    uphill::index(&items, &dataset, &IndexOptions::new().index(IndexKind::None)).expect("indexed");
     let database = open(&dataset).columns(&["rand"]).expect("a column").k(10);
 
     let start = RandomState::new(40).randn(case.queries, case.shape.1);
@@ -172,7 +172,7 @@ fn same_paths(log: &SearchLog, golden: &DataFrame, iterations: u32) {
 
 /// The share of the true top 1, 5, 10 and 50 that a run found.
 fn shares(reproduced: &Reproduced) -> [f64; 4] {
-    let truth = Truth { items: reproduced.items.clone(), score_column: "true_score".into(), key: None };
+    let truth = Truth::new(&reproduced.items, "true_score");
     [1, 5, 10, 50].map(|top| {
         let evaluation = uphill::evaluate(&reproduced.log, &truth, top).expect("an evaluation");
         f64s(&evaluation.at(&[]).expect("a frame"), "recall")[0]

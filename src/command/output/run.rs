@@ -24,7 +24,7 @@ pub fn ended(log: &SearchLog) {
 }
 
 /// A line per iteration; with the time left where a budget of evaluations says so.
-pub fn progress_lines(budget: Option<u64>) -> impl FnMut(&Summary) {
+pub fn progress_lines(budget: Option<u64>) -> impl FnMut(&Summary) + Send {
     let started = std::time::Instant::now();
     let mut scored = 0;
     move |summary| {

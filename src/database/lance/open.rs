@@ -19,6 +19,7 @@ use crate::schema::{self, EMBEDDING};
 
 /// How to open a dataset; the defaults suit one that `uphill index` built.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// The column of embeddings; found by itself where there is one fixed-size list of floats.
     pub embedding_column: Option<String>,
@@ -47,6 +48,49 @@ impl Default for OpenOptions {
             index_cache_bytes: 384 << 20,
             metadata_cache_bytes: 128 << 20,
         }
+    }
+}
+
+impl OpenOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The column of embeddings.
+    pub fn embedding_column(mut self, embedding_column: impl Into<String>) -> Self {
+        self.embedding_column = Some(embedding_column.into());
+        self
+    }
+
+    /// A unique column of integers to use as `db_idx`.
+    pub fn id_column(mut self, id_column: impl Into<String>) -> Self {
+        self.id_column = Some(id_column.into());
+        self
+    }
+
+    /// What `distance` means.
+    pub fn metric(mut self, metric: Metric) -> Self {
+        self.metric = Some(metric);
+        self
+    }
+
+    /// The dataset version.
+    pub fn version(mut self, version: u64) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// Bytes of index kept in memory.
+    pub fn index_cache_bytes(mut self, index_cache_bytes: usize) -> Self {
+        self.index_cache_bytes = index_cache_bytes;
+        self
+    }
+
+    /// Bytes of metadata kept in memory.
+    pub fn metadata_cache_bytes(mut self, metadata_cache_bytes: usize) -> Self {
+        self.metadata_cache_bytes = metadata_cache_bytes;
+        self
     }
 }
 

@@ -6,14 +6,14 @@ use lance::Dataset;
 use lance::dataset::builder::DatasetBuilder;
 
 use crate::database::runtime::on_runtime;
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result};
 
 /// Tags the version that is open, unless the tag is there.
 pub(super) fn keep(dataset: &Arc<Dataset>, tag: &str) -> Result<()> {
     let (dataset, name, version) = (dataset.clone(), tag.to_string(), dataset.version_id());
     match on_runtime(async move { dataset.tags().create(&name, version).await })? {
         Ok(()) | Err(lance::Error::RefConflict { .. }) => Ok(()),
-        Err(error) => Err(failed(format!("tagging version {version}"), &error)),
+        Err(error) => Err(Error::library(format!("tagging version {version}"), error)),
     }
 }
 
@@ -23,10 +23,6 @@ pub(super) fn release(uri: &str, tag: &str) -> Result<bool> {
     match on_runtime(async move { builder.load().await?.tags().delete(&name).await })? {
         Ok(()) => Ok(true),
         Err(lance::Error::RefNotFound { .. }) => Ok(false),
-        Err(error) => Err(failed(format!("taking the tag {tag} away"), &error)),
+        Err(error) => Err(Error::library(format!("taking the tag {tag} away"), error)),
     }
-}
-
-fn failed(context: String, error: &lance::Error) -> Error {
-    Error::Library { context, message: one_line(&error.to_string()) }
 }

@@ -1,0 +1,34 @@
+"""What the documentation says is so: docstrings, and the README's lines of Python."""
+
+import doctest
+import re
+import shutil
+
+from conftest import ROOT
+
+import uphill
+from uphill import _library, _run, _search
+
+
+def test_docstrings(molecules):
+    names = {"data": ROOT / "data", "uphill": uphill, "molecules": molecules.head(2000)}
+    # In this order: the first makes what the others open.
+    for module in (uphill, _library, _run, _search):
+        failed, tried = doctest.testmod(module, extraglobs=names)
+        assert tried > 0 and failed == 0, module.__name__
+
+
+def test_the_readmes_python():
+    blocks = re.findall(r"```python\n(import polars.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert blocks
+    shutil.copytree(ROOT / "data", "data")
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_help_names_what_there_is():
+    for name in uphill.__all__:
+        thing = getattr(uphill, name)
+        assert thing.__doc__, name
+
+

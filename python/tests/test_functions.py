@@ -1,0 +1,216 @@
+"""Functions as scores and filters: what they get, what they may give, what becomes of what they raise."""
+
+import threading
+import time
+import traceback
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+
+import uphill
+
+BUDGET = {"evaluations": 60}
+
+
+def qed(items: pl.DataFrame) -> pl.Series:
+    return items["qed"]
+
+
+@pytest.fixture
+def expected(dataset) -> pl.DataFrame:
+    return uphill.search(dataset, score="qed", filter="mw < 400", stop=BUDGET, seed=3, update=RULE).results()
+
+
+#: Without features: which columns a score reads is known of SQL, not of a function.
+RULE: uphill.UpdateOptions = {"rule": "surrogate", "features": []}
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        qed,
+        lambda items: items["qed"].to_numpy(),
+        lambda items: items["qed"].to_list(),
+        lambda items: items["qed"].to_arrow(),
+        lambda items: pa.chunked_array([items["qed"].to_arrow()]),
+        lambda items: pd.Series(items["qed"].to_list()),
+        lambda items: items.select(score="qed"),
+        lambda items: items.select("db_idx", score="qed").reverse(),
+        lambda items: pd.DataFrame({"score": items["qed"].to_list()}),
+        lambda items: items.select(score="qed").to_arrow(),
+    ],
+    ids=["Polars", "NumPy", "list", "pyarrow", "chunked", "pandas", "frame", "frame by id", "pandas frame", "table"],
+)
+def test_a_score_may_be_anybodys_column(dataset, expected, score):
+    mask = lambda results: results["mw"] < 400  # noqa: E731
+    run = uphill.search(dataset, score=score, filter=mask, stop=BUDGET, seed=3, update=RULE)
+    assert_frame_equal(run.results(), expected)
+
+
+@pytest.mark.parametrize("mask", [list, np.array, pa.array, pd.Series])
+def test_a_filter_may_be_anybodys_column(dataset, expected, mask):
+    run = uphill.search(
+        dataset, score="qed", filter=lambda rows: mask([mw < 400 for mw in rows["mw"]]), stop=BUDGET, seed=3, update=RULE
+    )
+    assert_frame_equal(run.results(), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (lambda rows: rows["mw"], "expected true or false for each of its input, found a column of f64"),
+        (lambda rows: [True], "expected true or false for each of its input, found 1 rows for"),
+        (lambda rows: rows, "expected true or false for each of its input, found .* columns"),
+    ],
+)
+def test_a_filter_that_is_none_is_refused(dataset, given, says):
+    with pytest.raises(uphill.Error, match=says):
+        uphill.search(dataset, score="qed", filter=given)
+
+
+def test_a_function_gets_whole_frames_of_distinct_items(dataset):
+    seen = []
+
+    def score(items: pl.DataFrame) -> pl.Series:
+        seen.append(items)
+        return items["qed"]
+
+    run = uphill.search(dataset, score={"call": score, "batch_size": 8}, update="rl", stop={"iterations": 3})
+    assert all(items.columns[:2] == ["db_idx", "embedding"] and items.height <= 8 for items in seen)
+    asked = pl.concat(seen)
+    assert asked["embedding"].dtype == pl.Array(pl.Float32, 64)
+    assert asked["db_idx"].is_unique().all() and asked.height == run.ended["evaluations"]
+
+
+def test_what_a_function_raises_is_the_reason_of_the_items_it_was_asked_for(dataset):
+    def score(items: pl.DataFrame) -> pl.Series:
+        if (items["mw"] > 350).any():
+            raise ValueError("too\nheavy")
+        return items["qed"]
+
+    run = uphill.search(dataset, score={"call": score, "batch_size": 1}, stop=BUDGET, update="rl")
+    results = run.results()
+    assert set(results.filter(pl.col("mw") > 350)["outcome"]) == {"failed"}
+    assert set(results.filter(pl.col("mw") > 350)["reason"]) == {"ValueError: too\nheavy"}
+    assert set(results.filter(pl.col("mw") <= 350)["outcome"]) == {"scored"}
+    assert run.ended["evaluations"] == 60
+
+
+def test_on_error_stop_ends_the_run_with_what_was_raised_and_its_traceback(dataset):
+    calls = []
+
+    def score(items: pl.DataFrame) -> pl.Series:
+        calls.append(items.height)
+        if len(calls) == 3:
+            raise LookupError("no licence left")
+        return items["qed"]
+
+    options = {"update": "rl", "stop": BUDGET, "out": "run", "seed": 1}
+    dear: uphill.ScoreOptions = {"call": score, "batch_size": 5, "on_error": "stop"}
+    with pytest.raises(LookupError, match="no licence left") as raised:
+        uphill.search(dataset, score=dear, **options)
+    assert "no licence left\")" in "".join(traceback.format_tb(raised.tb)), "the line that raised"
+    assert any("resume=True" in note for note in getattr(raised.value, "__notes__", ["resume=True"]))
+
+    run = uphill.search(dataset, score=dear, **options, resume=True)
+    assert run.ended["evaluations"] == 60 == sum(calls) - calls[2], "nothing was asked twice but what had no answer"
+    undisturbed = uphill.search(dataset, score="qed", update="rl", stop=BUDGET, seed=1)
+    assert_frame_equal(run.results(), undisturbed.results())
+
+
+def test_what_a_filter_raises_ends_the_run(dataset):
+    def filter(rows: pl.DataFrame) -> pl.Series:
+        raise ZeroDivisionError("here")
+
+    with pytest.raises(ZeroDivisionError, match="here"):
+        uphill.search(dataset, score="qed", filter=filter)
+
+
+def test_nan_none_and_infinite_are_failures(dataset):
+    odd = [float("nan"), None, float("inf"), 0.5]
+    run = uphill.search(
+        dataset, score={"call": lambda items: [odd[item % 4] for item in items["db_idx"]]}, update="rl", stop=BUDGET
+    )
+    results = run.results().with_columns(kind=pl.col("db_idx") % 4)
+    reasons = {kind: set(results.filter(kind=kind)["reason"]) for kind in range(4)}
+    assert reasons == {0: {"NaN"}, 1: {"no score"}, 2: {"infinite"}, 3: {None}}
+
+
+def test_reasons_outcomes_and_parts_of_a_function_are_kept(dataset):
+    def score(items: pl.DataFrame) -> pl.DataFrame:
+        heavy = pl.col("mw") > 350
+        return items.select(
+            "db_idx",
+            score=pl.when(~heavy).then("qed"),
+            outcome=pl.when(heavy).then(pl.lit("rejected")),
+            reason=pl.when(heavy).then(pl.lit("heavy")),
+            half=pl.col("qed") / 2,
+        )
+
+    results = uphill.search(dataset, score=score, update="rl", stop=BUDGET).results()
+    assert set(results.filter(pl.col("mw") > 350)["reason"]) == {"heavy"}
+    assert (results["half"] == results["qed"] / 2).all()
+
+
+def test_parts_of_a_sum_may_be_functions(dataset):
+    parts: list[uphill.ScoreOptions] = [
+        {"name": "likeness", "sql": "qed", "at_least": 0.4},
+        {"name": "weight", "call": lambda items: items["mw"] / 1000, "weight": -1.0},
+        {"name": "more", "call": lambda items: [1.0] * items.height},
+    ]
+    scored = uphill.search(dataset, score=parts, update="rl", stop=BUDGET).results().drop_nulls("score")
+    assert scored.height > 0
+    assert np.allclose(scored["score"], scored["qed"] - scored["mw"] / 1000 + 1)
+
+
+def test_a_function_may_be_minimised_and_is_reused_by_its_version_only(dataset):
+    light: uphill.ScoreOptions = {"call": lambda items: items["mw"], "direction": "minimize", "version": "mw-1"}
+    first = uphill.search(dataset, score=light, update="rl", stop=BUDGET, out="first")
+    assert first.results()["raw_score"].is_sorted()
+    again = uphill.search(dataset, score={**light, "reuse": ["first"]}, update="rl", stop=BUDGET)
+    assert again.ended["reused"] > 0
+    del light["version"]
+    with pytest.raises(uphill.ConfigError, match="say by `version`"):
+        uphill.search(dataset, score={**light, "reuse": ["first"]})
+
+
+def test_calls_run_side_by_side_where_they_may(dataset):
+    most, now, lock = 0, 0, threading.Lock()
+
+    def score(items: pl.DataFrame) -> pl.Series:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.2)
+        with lock:
+            now -= 1
+        return items["qed"]
+
+    options = {"update": "rl", "stop": {"iterations": 1}}
+    uphill.search(dataset, score={"call": score, "batch_size": 10, "workers": 4}, **options)
+    assert 2 <= most <= 4
+    most = 0
+    uphill.search(dataset, score={"call": score, "batch_size": 50}, **options)
+    assert most == 1
+
+
+def test_a_search_may_be_started_from_any_thread_and_from_within_a_function(dataset):
+    found = []
+
+    def score(items: pl.DataFrame) -> pl.Series:
+        inner = uphill.search(dataset, score="qed", stop={"evaluations": 5})
+        found.append(inner.ended["evaluations"])
+        return items["qed"]
+
+    def work() -> None:
+        uphill.search(dataset, score=score, update="rl", stop={"iterations": 2})
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [5, 5]

@@ -1,0 +1,171 @@
+"""Run folders: where they are, how they go on, by hand, and how they show."""
+
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import uphill
+
+SLOW = """
+import sys, time, uphill
+
+def score(items):
+    print("asked", flush=True)
+    time.sleep(float(sys.argv[2]))
+    return items["qed"]
+
+uphill.search(
+    sys.argv[1], score={"call": score, "batch_size": 4}, update="rl", seed=5,
+    stop={"evaluations": 40}, out="run", resume=len(sys.argv) > 3,
+)
+print("done", flush=True)
+"""
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    Path("slow.py").write_text(SLOW)
+    return subprocess.Popen(
+        [sys.executable, "slow.py", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def interrupt(process: "subprocess.Popen[str]", after: int) -> None:
+    assert process.stdout is not None
+    for _ in range(after):
+        assert process.stdout.readline() == "asked\n"
+    process.send_signal(signal.SIGINT)
+
+
+def test_ctrl_c_ends_resumably_once_the_call_is_back(dataset):
+    process = start(dataset, 0.3)
+    interrupt(process, after=4)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT, stderr
+    assert "KeyboardInterrupt" in stderr and "go on with that as `out` and `resume=True`" in stderr
+    assert "Fatal" not in stderr and "panicked" not in stderr, stderr
+    assert stdout == "", "nothing is asked after it"
+    assert uphill.Run("run").ended["reason"] == "interrupted"
+    paid = pl.read_parquet("run/ledger/*.parquet").height
+    assert paid == 16, "the call that was out is kept"
+
+    process = start(dataset, 0, "resume")
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert stdout.count("asked") == (40 - paid) / 4
+    undisturbed = uphill.search(dataset, score="qed", update="rl", seed=5, stop={"evaluations": 40})
+    assert_frame_equal(uphill.Run("run").results(), undisturbed.results())
+
+
+def test_a_second_ctrl_c_interrupts_the_call_itself(dataset):
+    Path("busy.py").write_text(SLOW.replace("time.sleep(float(sys.argv[2]))", "[time.sleep(0.01) for _ in range(10**6)]"))
+    process = subprocess.Popen(
+        [sys.executable, "busy.py", dataset, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    interrupt(process, after=1)
+    time.sleep(0.5)
+    assert process.poll() is None, "the call is waited for"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT, stderr
+    assert "Fatal" not in stderr and "panicked" not in stderr, stderr
+
+
+def test_another_handlers_exception_ends_the_search_too(dataset):
+    class Late(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(Late):
+            uphill.search(
+                dataset, score=lambda items: time.sleep(0.05) or items["qed"], update="rl", stop={"seconds": 30.0}
+            )
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_run_without_a_folder_goes_when_it_is_no_longer_used(dataset, tmp_path):
+    run = uphill.search(dataset, score="qed", stop={"evaluations": 20})
+    path, results = run.path, run.results()
+    tags = set(os.listdir(dataset / "_refs" / "tags"))
+    assert path.is_dir() and results.height == 20
+    kept = uphill.search(dataset, score="qed", stop={"evaluations": 20}).keep()
+    del run
+    gc.collect()
+    assert not path.exists() and kept.is_dir()
+    assert len(tags - set(os.listdir(dataset / "_refs" / "tags"))) == 1, "its tag is taken away"
+    uphill.Run(kept).remove()
+    assert not kept.exists()
+
+
+def test_what_was_paid_for_outlives_an_error_in_a_run_without_a_folder(dataset):
+    calls = []
+
+    def score(items: pl.DataFrame) -> pl.Series:
+        calls.append(items)
+        if len(calls) > 2:
+            raise ValueError
+        return items["qed"]
+
+    dear: uphill.ScoreOptions = {"call": score, "batch_size": 5, "on_error": "stop"}
+    with pytest.raises(ValueError) as raised:
+        uphill.search(dataset, score=dear, update="rl")
+    if sys.version_info >= (3, 11):
+        kept = re.search("in '(.*)': go on", raised.value.__notes__[0])
+        assert kept and pl.read_parquet(f"{kept[1]}/ledger/*.parquet").height == 10
+
+
+def test_by_hand_gives_what_a_search_gives(dataset):
+    asked = 0
+    options = {"update": "rl", "stop": {"evaluations": 60}, "seed": 2, "filter": lambda rows: rows["mw"] < 400}
+    while (items := uphill.ask(dataset, out="lab", **options)) is not None:
+        again = uphill.ask(dataset, out="lab", **options)
+        assert_frame_equal(items, again)
+        half = items.head(max(1, items.height // 2)).select("db_idx", score="qed")
+        asked += half.height
+        uphill.tell("lab", half.to_arrow(), filter=options["filter"])
+    assert asked == 60
+    searched = uphill.search(dataset, score="qed", **options)
+    assert_frame_equal(uphill.Run("lab").results(), searched.results())
+    with pytest.raises(uphill.Error, match="do not come by hand"):
+        uphill.tell(searched, pl.DataFrame({"db_idx": [1], "score": [1.0]}), filter=options["filter"])
+
+
+def test_a_run_shows_in_a_notebook_and_as_pictures(dataset, molecules):
+    one, other = (
+        uphill.search(dataset, score="qed", stop={"evaluations": 40}, seed=seed, out=f"run-{seed}") for seed in (1, 2)
+    )
+    shown = one._repr_html_()
+    assert shown.startswith("<iframe srcdoc=") and "<!doctype html>" not in shown.lower()
+    assert "&lt;!doctype html&gt;" in shown.lower()
+    page = uphill.report([one, "run-2"], "both.html", truth=molecules, score_column="qed", top=10)
+    assert Path("both.html").read_bytes() == page.encode() and "run-2" in page
+    assert uphill.plot(one, "curve.svg").lstrip().startswith("<svg")
+    assert repr(one) == "Run('run-1'): 40 items scored (evaluations)"
+    with pytest.raises(uphill.Error, match="is not a run folder"):
+        uphill.Run("nowhere")
+
+
+def test_one_run_folder_has_one_writer(dataset):
+    first = start(dataset, 30)
+    assert first.stdout is not None and first.stdout.readline() == "asked\n"
+    try:
+        _, stderr = start(dataset, 0, "resume").communicate(timeout=60)
+        assert "LockedError: run: in use by another process" in stderr, stderr
+    finally:
+        first.kill()
+        first.communicate()

@@ -1,0 +1,84 @@
+//! From a run file to a search that is about to start.
+
+use std::path::Path;
+
+use polars::prelude::DataFrame;
+
+use super::{Config, FilterConfig, ScoreConfig};
+use crate::database::VectorDatabase;
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::log::SearchLog;
+use crate::runner::Runner;
+use crate::score::Score;
+
+/// Brings the stages that a run file names by `call`: functions of the program that runs it.
+pub trait Calls {
+    /// The score that a section, or a part of a sum, calls; how it is asked stands beside its name.
+    ///
+    /// # Errors
+    /// No score of that name.
+    fn score(&self, section: &ScoreConfig) -> Result<Box<dyn Score>>;
+
+    /// The filter that a section calls.
+    ///
+    /// # Errors
+    /// No filter of that name.
+    fn filter(&self, section: &FilterConfig) -> Result<Box<dyn Filter>>;
+}
+
+/// Of a program that brings none.
+pub(super) struct NoCalls;
+
+impl Calls for NoCalls {
+    fn score(&self, section: &ScoreConfig) -> Result<Box<dyn Score>> {
+        Err(not_here("score", section.call.as_deref()))
+    }
+    fn filter(&self, section: &FilterConfig) -> Result<Box<dyn Filter>> {
+        Err(not_here("filter", section.call.as_deref()))
+    }
+}
+
+fn not_here(section: &str, name: Option<&str>) -> Error {
+    let name = name.unwrap_or_default();
+    Error::Config(format!(
+        "{section}.call: `{name}` is a function of a program, which is not this one; go on with the run in that program"
+    ))
+}
+
+impl Config {
+    /// The runner and the starting queries of this run file, for a new run or to go on with one, with the version of the
+    /// dataset that it reads.
+    ///
+    /// # Errors
+    /// As [`Config::database`], [`Config::queries`] and [`Config::runner`]; settings that a run which goes on must share and
+    /// does not: the message names them with both values.
+    pub fn start(&self, resume: Option<&Path>) -> Result<(Runner, DataFrame)> {
+        self.start_calling(resume, &NoCalls)
+    }
+
+    /// As [`Config::start`], with the functions that it calls.
+    ///
+    /// # Errors
+    /// As [`Config::start`], and those of `calls`.
+    pub fn start_calling(&self, resume: Option<&Path>, calls: &dyn Calls) -> Result<(Runner, DataFrame)> {
+        let log = resume.map(SearchLog::open).transpose()?;
+        if let Some(log) = &log {
+            let differences = self.differences(&log.manifest().config);
+            if !differences.is_empty() {
+                let reason = format!(
+                    "--resume: only stop conditions and how scorers are asked may change, but {}",
+                    differences.join("; ")
+                );
+                return Err(Error::Config(reason));
+            }
+        }
+        let pinned = log.as_ref().and_then(|log| log.manifest().dataset.as_ref());
+        let database = self.database(pinned.map(|dataset| dataset.version))?;
+        if let Some(log) = &log {
+            log.check_dataset(database.identity())?;
+        }
+        let queries = self.queries(&database)?;
+        Ok((self.runner_calling(database, calls)?, queries))
+    }
+}
