@@ -313,6 +313,7 @@ impl Config {
     /// A section that contradicts itself.
     pub fn runner(&self, database: LanceDatabase) -> Result<Runner> {
         let score = self.score.scorer()?;
+        self.update.note_idle(score.workers());
         let sections = [
             ("prune", self.prune.is_some()),
             ("restart", self.restart.is_some()),

@@ -278,8 +278,7 @@ impl Ledger {
         for part in self.answers.known_parts(&schema::u64s(&items, DB_IDX)?, &score.parts()) {
             items.with_column(part).doing("known parts of the score")?;
         }
-        let size = score.batch_size().clamp(1, items.height());
-        let batches = items.height().div_ceil(size);
+        let batches = batches(items.height(), score.batch_size(), score.workers());
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<Error>> = Mutex::new(None);
         let (interrupt, on_error) = (self.interrupt.clone(), self.on_error);
@@ -287,21 +286,18 @@ impl Ledger {
         let work = || {
             while failed.lock().is_ok_and(|failed| failed.is_none()) {
                 let batch = next.fetch_add(1, Ordering::Relaxed);
-                if batch >= batches {
-                    break;
-                }
+                let Some((first, rows)) = batches.get(batch).copied() else { break };
                 let outcome = if interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
                     Err(Error::Interrupted)
                 } else {
-                    let batch = items.slice((batch * size) as i64, size);
-                    ask_batch(score, &batch, on_error, &shared)
+                    ask_batch(score, &items.slice(first as i64, rows), on_error, &shared)
                 };
                 if let Err(error) = outcome {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
             }
         };
-        match score.workers().clamp(1, batches) {
+        match score.workers().clamp(1, batches.len()) {
             1 => work(),
             workers => std::thread::scope(|scope| {
                 for _ in 0..workers {
@@ -332,6 +328,15 @@ impl Ledger {
         scored.with_column(Column::new(EVALUATION.into(), ordinals)).doing("adding scores")?;
         Ok(scored)
     }
+}
+
+/// The batches that so many items are asked for in, as the first row and how many: of that size, but if there are fewer
+/// such batches than workers, all get as much.
+fn batches(items: usize, size: usize, workers: usize) -> Vec<(usize, usize)> {
+    let full = items.div_ceil(size.max(1));
+    let batches = full.max(workers.min(items));
+    let first = |batch: usize| if batch < full && batches == full { batch * size } else { batch * items / batches };
+    (0..batches).map(|batch| (first(batch), first(batch + 1) - first(batch))).collect()
 }
 
 /// Rows of a results frame as a score is asked for them.

@@ -126,6 +126,19 @@ pub struct GradientConfig {
 }
 
 impl UpdateConfig {
+    /// Names workers that will have nothing to do.
+    pub(super) fn note_idle(&self, workers: usize) {
+        let UpdateConfig::Surrogate { batch, .. } = self else { return };
+        let most = batch.unwrap_or(SurrogateUpdate::LARGEST_BATCH);
+        if most < workers {
+            log::warn!(
+                "update.batch: at most {most} items are scored at a time, but there are {workers} workers: {} have nothing to \
+                 do; set it to {workers}",
+                workers - most
+            );
+        }
+    }
+
     /// The rule of these sections.
     pub(super) fn rule(
         &self,

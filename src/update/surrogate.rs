@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use polars::prelude::DataFrame;
 use rand::seq::SliceRandom;
 
-use super::batch::batch;
+use super::batch::{LARGEST, batch};
 use super::giveaway::giveaway;
 use super::library::Library;
 use super::measure::Measure;
@@ -143,6 +143,9 @@ impl std::fmt::Debug for SurrogateUpdate {
 }
 
 impl SurrogateUpdate {
+    /// Items scored per iteration, at most, where nothing is said.
+    pub const LARGEST_BATCH: usize = LARGEST;
+
     /// The untuned rule.
     pub fn new() -> Self {
         Self::default()

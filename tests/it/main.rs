@@ -2,6 +2,7 @@
 
 mod attributes;
 mod bridge;
+mod busy;
 mod by_hand;
 mod cli;
 mod common;
