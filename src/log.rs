@@ -103,6 +103,16 @@ impl SearchLog {
         Ok(log)
     }
 
+    /// Whether a run would start in this folder: there is none, or no more in it than a process left that was killed
+    /// before it wrote run.json.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn is_to_start(path: impl AsRef<Path>) -> Result<bool> {
+        let path = path.as_ref();
+        Ok(!path.exists() || path.is_dir() && is_unused(path)?)
+    }
+
     /// Opens a run folder for reading; another process may be writing it.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ mod indexing;
 mod interop;
 mod interrupts;
 mod locks;
+mod many_jobs;
 mod mutations;
 mod nulls;
 mod numpy;
