@@ -314,6 +314,10 @@ impl Config {
     pub fn runner(&self, database: LanceDatabase) -> Result<Runner> {
         let score = self.score.scorer()?;
         self.update.note_idle(score.workers());
+        if self.update.behind() > 0 && score.waits() {
+            let reason = "update.behind: nothing is chosen ahead where scores come by hand; leave it out";
+            return Err(Error::Config(reason.into()));
+        }
         let sections = [
             ("prune", self.prune.is_some()),
             ("restart", self.restart.is_some()),

@@ -1,6 +1,7 @@
 //! Behaviour through the public surface: the library and the `uphill` binary.
 
 mod attributes;
+mod behind;
 mod bridge;
 mod busy;
 mod by_hand;
