@@ -65,6 +65,9 @@ struct Arguments {
     /// A folder that keeps the indexes, so that another table is made on the same.
     #[arg(long)]
     indexes: Option<PathBuf>,
+    /// The default rule in large batches, and with batches out while it chooses, instead of the rules of the table.
+    #[arg(long)]
+    behind: bool,
     /// Rules to run; all where none is named. The rows of the others stay as they are in the file `out`.
     #[arg(long)]
     rule: Vec<String>,
@@ -94,6 +97,25 @@ fn rules() -> Vec<(&'static str, Rule)> {
         ("best-first over neighbours (RAD)", || Box::new(BestFirst::default())),
         ("Rocchio, restart", || Box::new(Restarting::new(RESTART, rocchio))),
         ("random", || Box::new(random)),
+    ]
+}
+
+/// The default rule where so many items are scored at a time: those of a batch, or of several.
+fn behind() -> Vec<(&'static str, Rule)> {
+    fn rule(batch: usize, behind: usize) -> Box<dyn QueryUpdate> {
+        Box::new(SurrogateUpdate::new().features(Features::columns(NONE)).batch(batch).behind(behind))
+    }
+    vec![
+        (EMBEDDING_ONLY, || Box::new(SurrogateUpdate::new().features(Features::columns(NONE)))),
+        ("surrogate, 8 at a time: batch 8", || rule(8, 0)),
+        ("surrogate, 16 at a time: batch 16", || rule(16, 0)),
+        ("surrogate, 16 at a time: batch 8, behind 1", || rule(8, 1)),
+        ("surrogate, 32 at a time: batch 32", || rule(32, 0)),
+        ("surrogate, 32 at a time: batch 8, behind 3", || rule(8, 3)),
+        ("surrogate, 32 at a time: batch 16, behind 1", || rule(16, 1)),
+        ("surrogate, 64 at a time: batch 64", || rule(64, 0)),
+        ("surrogate, 64 at a time: batch 32, behind 1", || rule(32, 1)),
+        ("surrogate, 128 at a time: batch 64, behind 1", || rule(64, 1)),
     ]
 }
 
@@ -198,7 +220,7 @@ fn main() -> Result<()> {
             let whole = LanceDatabase::open(dataset.to_string_lossy())?.columns(&columns)?;
             let embedded = whole.clone().columns(&[attribute(score)])?;
             let mut embedding_only: Option<Vec<Found>> = None;
-            for (name, rule) in rules() {
+            for (name, rule) in if arguments.behind { behind() } else { rules() } {
                 let columns = if name.ends_with("the whole item") { seen.join(", ") } else { String::new() };
                 let head = format!("| {stem}, {score} | {name} | {columns} |");
                 if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| name.starts_with(wanted)) {

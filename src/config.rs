@@ -350,6 +350,11 @@ impl Config {
     /// As [`Config::runner`], and those of `calls`.
     pub fn runner_calling(&self, database: LanceDatabase, calls: &dyn Calls) -> Result<Runner> {
         let score = self.score.scorer(calls)?;
+        self.update.note_idle(score.workers());
+        if self.update.behind() > 0 && score.waits() {
+            let reason = "update.behind: nothing is chosen ahead where scores come by hand; leave it out";
+            return Err(Error::Config(reason.into()));
+        }
         let sections = [
             ("prune", self.prune.is_some()),
             ("restart", self.restart.is_some()),

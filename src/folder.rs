@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::error::{AtPath, Error, Result};
 
 #[cfg(debug_assertions)]
@@ -118,13 +120,30 @@ pub(crate) fn lock(folder: &Path) -> Result<Lock> {
         Ok(()) => Ok(true),
         Err(fs::TryLockError::WouldBlock) => Ok(false),
         Err(fs::TryLockError::Error(cause)) => Err(cause),
-    })?
+    })
+    .map_err(|error| without_locks(folder, error))?
     .then_some(())
     .ok_or_else(locked)?;
     // Its last holder may have removed it in between; a lock on a file that is gone keeps nobody out.
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let ours = file.metadata().map(identity).at_path(&path)?;
     if fs::metadata(&path).map(identity).is_ok_and(|there| there == ours) { Ok(Lock(file)) } else { Err(locked()) }
+}
+
+/// Says what to do where a file system has no locks.
+fn without_locks(folder: &Path, error: Error) -> Error {
+    const NONE: [Errno; 4] = [Errno::NOLCK, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS];
+    match &error {
+        Error::Io { cause, .. } if Errno::from_io_error(cause).is_some_and(|errno| NONE.contains(&errno)) => {
+            let reason = format!(
+                "this file system has no file locks ({cause}), by which a second process is kept out; use a folder on another \
+                 one, such as a local disk, and copy it when the run has ended, or have this one mounted with locks \
+                 (Lustre: `-o flock`; NFS: with its lock service)"
+            );
+            Error::input(folder, reason)
+        }
+        _ => error,
+    }
 }
 
 /// A file that is not in its place yet.

@@ -6,29 +6,31 @@
 
 mod answers;
 mod batches;
+mod desk;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use polars::prelude::*;
 
-use self::answers::{Answers, outcomes};
+use self::answers::outcomes;
 use self::batches::Batches;
+use self::desk::{Desk, Kept, Pool};
 use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
 use crate::outcome::Outcome;
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
-use crate::score::{OnError, Reusable, Score, ask, items_told, without_failures};
+use crate::score::{OnError, Reusable, Score, ask, items_told};
 
 /// Everything asked and answered in a run so far.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// The items that have an outcome in this run.
+    /// The items that have an outcome in this run, or are asked for.
     booked: HashSet<u64>,
-    /// Those of them that were paid for, and their ordinals in the strategy's order.
+    /// Those of them that are paid for, and their ordinals in the strategy's order.
     asked: PlHashMap<u64, u64>,
     /// How many of them have a score that was paid for before.
     reused: u64,
@@ -36,9 +38,9 @@ pub(crate) struct Ledger {
     failed: PlHashSet<u64>,
     /// How many of them were rejected.
     rejected: u64,
-    answers: Answers,
-    /// Where what comes back is kept.
-    batches: Option<Batches>,
+    kept: Arc<Mutex<Kept>>,
+    /// Workers that ask while the search goes on.
+    pool: Option<Pool>,
     /// Scores that were paid for before.
     pub(crate) reusable: Reusable,
     /// Whether a smaller raw score is better.
@@ -82,11 +84,16 @@ impl Ledger {
     }
 
     /// Why one of them failed.
-    pub(crate) fn a_failure(&self) -> Option<&str> {
-        self.failed.iter().filter_map(|item| self.answers.reason(*item)).min()
+    pub(crate) fn a_failure(&self) -> Option<String> {
+        let kept = self.kept();
+        self.failed.iter().filter_map(|item| kept.answers.reason(*item)).min().map(str::to_string)
     }
 
-    /// The items that have an outcome in this run.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        desk::lock(&self.kept)
+    }
+
+    /// The items that have an outcome in this run, or are asked for.
     pub(crate) fn booked(&self) -> &HashSet<u64> {
         &self.booked
     }
@@ -100,9 +107,11 @@ impl Ledger {
 
     /// From now on keeps what comes back in `path`, and takes what is there already. Says whether that is anything.
     pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<bool> {
-        let (batches, found) = Batches::open(path, tmp, |answers| self.answers.record(answers))?;
+        let mut kept = self.kept();
+        let (batches, found) = Batches::open(path, tmp, |answers| kept.answers.record(answers))?;
+        kept.batches = Some(batches);
+        drop(kept);
         self.asked_again += found.asked;
-        self.batches = Some(batches);
         Ok(found.answers)
     }
 
@@ -110,62 +119,54 @@ impl Ledger {
     /// is brought up to date where an item that failed in it was asked again since: says whether it was.
     pub(crate) fn replay(&mut self, scored: DataFrame) -> Result<(DataFrame, u64, bool)> {
         let items = schema::u64s(&scored, DB_IDX)?;
+        let mut kept = self.kept();
         let is_stale = |(item, was): (&u64, &Option<Outcome>)| {
-            let now = self.answers.outcome(*item);
+            let now = kept.answers.outcome(*item);
             *was == Some(Outcome::Failed) && now.is_some_and(|now| now != Outcome::Failed)
         };
         let was = outcomes(&scored)?;
         let stale: Vec<bool> = items.iter().zip(&was).map(is_stale).collect();
         let amended = stale.contains(&true);
         let valid: BooleanChunked = stale.iter().map(|stale| Some(!stale)).collect();
-        self.answers.record_logged(&if amended {
+        kept.answers.record_logged(&if amended {
             scored.filter(&valid).doing("replaying")?
         } else {
             scored.clone()
         })?;
+        drop(kept);
         let mut new = 0;
         for (item, ordinal) in items.into_iter().zip(schema::nullable_u64s(&scored, EVALUATION)?) {
             self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
-            new += u64::from(self.book(item));
+            if self.booked.insert(item) {
+                new += 1;
+                self.count(item);
+            }
         }
         if !amended {
             return Ok((scored, new, false));
         }
-        let columns = schema::names(&scored);
-        let first = columns.iter().position(|name| *name == SCORE).unwrap_or(columns.len());
-        let met = scored.select(columns[..first].iter().copied()).doing("replaying")?;
-        Ok((self.annotate(met)?, new, true))
+        Ok((self.annotate(unscored(&scored)?)?, new, true))
     }
 
-    /// Books an item whose answer is known. Says whether it is new.
-    fn book(&mut self, item: u64) -> bool {
-        let outcome = self.answers.outcome(item);
-        match outcome {
-            Some(Outcome::Failed) => self.failed.insert(item),
-            _ => self.failed.remove(&item),
-        };
-        let is_new = self.booked.insert(item);
-        if is_new {
-            self.rejected += u64::from(outcome == Some(Outcome::Rejected));
-            self.reused += u64::from(outcome == Some(Outcome::Scored) && !self.asked.contains_key(&item));
+    /// Counts a new item whose answer is known.
+    fn count(&mut self, item: u64) {
+        let outcome = self.kept().answers.outcome(item);
+        if outcome == Some(Outcome::Failed) {
+            self.failed.insert(item);
         }
-        is_new
+        self.rejected += u64::from(outcome == Some(Outcome::Rejected));
+        self.reused += u64::from(outcome == Some(Outcome::Scored) && !self.asked.contains_key(&item));
     }
 
-    /// Scores a results frame: each item asked once, however many queries meet it.
-    /// Gives the scored frame, without rows of items beyond the budget, and how many items were new.
-    pub(crate) fn score(
-        &mut self,
-        score: &dyn Score,
-        results: DataFrame,
-        budget: Option<u64>,
-    ) -> Result<(DataFrame, u64)> {
+    /// Orders the scores of a results frame: each item is asked for once, however many queries meet it. What is to be
+    /// asked for has its place in the budget from now on; rows of items beyond it are left out.
+    pub(crate) fn order(&mut self, score: &dyn Score, results: DataFrame, budget: Option<u64>) -> Result<Order> {
         let items = schema::u64s(&results, DB_IDX)?;
         let free = self.free(score, &items, &results)?;
         let mut left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
-        let (mut wanted, mut kept, mut fresh) = (Vec::new(), Vec::with_capacity(items.len()), HashSet::new());
+        let (mut wanted, mut rows, mut new) = (Vec::new(), Vec::with_capacity(items.len()), Vec::new());
         for (row, item) in (0u32..).zip(&items) {
-            if !self.booked.contains(item) && !fresh.contains(item) {
+            if !self.booked.contains(item) {
                 if !free.contains(item) {
                     if left == 0 {
                         continue;
@@ -173,24 +174,57 @@ impl Ledger {
                     left -= 1;
                     self.asked.insert(*item, self.evaluations() + 1);
                 }
-                fresh.insert(*item);
+                self.booked.insert(*item);
+                new.push(*item);
                 // A killed process may have paid for it.
-                if self.answers.outcome(*item).is_none() {
+                if self.kept().answers.outcome(*item).is_none() {
                     wanted.push(row);
                 }
             }
-            kept.push(row);
+            rows.push(row);
         }
-        if let Err(error) = self.ask(score, &items_of(&results, &wanted)?) {
-            // What was answered stays answered; the iteration never happened.
-            for item in &fresh {
-                self.asked.remove(item);
-            }
-            return Err(error);
+        let wanted = items_of(&results, &wanted)?;
+        let results = if rows.len() == items.len() { results } else { bridge::gather(&results, &rows)? };
+        Ok(Order { results, wanted, new })
+    }
+
+    /// Asks for what an order wants: waits for it or, where the search is to go on meanwhile, has workers of its own do so.
+    pub(crate) fn ask(&mut self, score: &Arc<dyn Score>, number: u32, order: &Order, goes_on: bool) -> Result<()> {
+        if !goes_on {
+            return self.ask_now(&**score, &order.wanted);
         }
-        let new = fresh.into_iter().filter(|item| self.book(*item)).count();
-        let results = if kept.len() == items.len() { results } else { bridge::gather(&results, &kept)? };
-        Ok((self.annotate(results)?, new as u64))
+        let items = self.with_what_is_known(&**score, &order.wanted)?;
+        let pool = match self.pool.take() {
+            Some(pool) => pool,
+            None => Pool::new(score, &self.kept, self.on_error, self.interrupt.clone())?,
+        };
+        pool.send(number, &items);
+        self.pool = Some(pool);
+        Ok(())
+    }
+
+    /// Gives the scored frame of an order when all of it is answered, and how many items were new.
+    pub(crate) fn settle(&mut self, number: u32, order: &Order) -> Result<(DataFrame, u64)> {
+        // If it does not come, what is in flight is waited for, and no more is asked.
+        if let Some(pool) = self.pool.take() {
+            pool.wait(number)?;
+            self.pool = Some(pool);
+        }
+        order.new.iter().for_each(|item| self.count(*item));
+        Ok((self.annotate(order.results.clone())?, order.new.len() as u64))
+    }
+
+    /// Takes an order back: its iteration never happened. What was answered stays answered.
+    pub(crate) fn take_back(&mut self, order: &Order) {
+        for item in &order.new {
+            self.booked.remove(item);
+            self.asked.remove(item);
+        }
+    }
+
+    /// Waits for what is in flight, and asks for no more.
+    pub(crate) fn close(&mut self) {
+        self.pool = None;
     }
 
     /// The items of a results frame that are new and cost nothing, whose answers are then known: those whose scores were
@@ -207,7 +241,7 @@ impl Ledger {
             }
             match earlier[row] {
                 Some(score) => {
-                    self.answers.take_score(*item, score);
+                    self.kept().answers.take_score(*item, score);
                     free.insert(*item);
                 }
                 None => others.push(row as u32),
@@ -216,7 +250,7 @@ impl Ledger {
         if !score.parts().is_empty()
             && let Some(rejected) = score.screen(&items_of(results, &others)?)?
         {
-            self.answers.record(&rejected)?;
+            self.kept().answers.record(&rejected)?;
             free.extend(schema::u64s(&rejected, DB_IDX)?);
         }
         Ok(free)
@@ -227,7 +261,7 @@ impl Ledger {
         let ordinals = schema::nullable_u64s(scored, EVALUATION)?;
         let items = schema::u64s(scored, DB_IDX)?.into_iter().zip(ordinals);
         for ((item, ordinal), outcome) in items.zip(outcomes(scored)?) {
-            let is_known = self.answers.outcome(item).is_some_and(|now| now != Outcome::Failed);
+            let is_known = self.kept().answers.outcome(item).is_some_and(|now| now != Outcome::Failed);
             if outcome == Some(Outcome::Failed) && !is_known {
                 failed.insert(item);
                 self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
@@ -238,8 +272,8 @@ impl Ledger {
 
     /// Asks for items that failed once more; each was counted once. `items` has `db_idx`, `embedding` and attributes.
     pub(crate) fn ask_again(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
-        schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.answers.reopen(item));
-        self.ask(score, items)
+        schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.kept().answers.reopen(item));
+        self.ask_now(score, items)
     }
 
     /// Takes what was told of the items; the others wait.
@@ -248,7 +282,7 @@ impl Ledger {
         let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
         let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
         // Told again what is known already: no harm.
-        let (ids, news) = items_told(&told, |item| self.answers.outcome(item).is_some())?;
+        let (ids, news) = items_told(&told, |item| self.kept().answers.outcome(item).is_some())?;
         let known: HashSet<u64> = ids.into_iter().collect();
         let (mut rows, mut open) = (Vec::new(), Vec::new());
         for (row, item) in (0u32..).zip(schema::u64s(items, DB_IDX)?) {
@@ -257,7 +291,9 @@ impl Ledger {
         if !news.is_empty() {
             let told = bridge::gather(&told, &news)?;
             let told = |_: &DataFrame| Ok(told.clone());
-            ask(&told, &bridge::gather(items, &rows)?, &mut |answers| self.keep(&answers, true))?;
+            let ordinal = |item: u64| (item, self.asked.get(&item).copied());
+            let ordinals = schema::u64s(items, DB_IDX)?.into_iter().map(ordinal).collect();
+            ask(&told, &bridge::gather(items, &rows)?, &mut |answers| self.kept().keep(&answers, &ordinals, true))?;
         }
         if open.is_empty() {
             return Ok(());
@@ -266,72 +302,47 @@ impl Ledger {
         Err(Error::Waiting { items: open.len() })
     }
 
-    /// Asks for items in batches, by as many workers as the score allows.
-    fn ask(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
+    /// Asks for items, and waits for them.
+    fn ask_now(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
         if items.height() == 0 {
             return Ok(());
         }
         if score.waits() {
             return self.take_told(score, items);
         }
-        let mut items = items.clone();
-        for part in self.answers.known_parts(&schema::u64s(&items, DB_IDX)?, &score.parts()) {
-            items.with_column(part).doing("known parts of the score")?;
-        }
-        let size = score.batch_size().clamp(1, items.height());
-        let batches = items.height().div_ceil(size);
-        let next = AtomicUsize::new(0);
-        let failed: Mutex<Option<Error>> = Mutex::new(None);
-        let (interrupt, on_error) = (self.interrupt.clone(), self.on_error);
-        let shared = Mutex::new(&mut *self);
-        let work = || {
-            while failed.lock().is_ok_and(|failed| failed.is_none()) {
-                let batch = next.fetch_add(1, Ordering::Relaxed);
-                if batch >= batches {
-                    break;
-                }
-                let outcome = if interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
-                    Err(Error::Interrupted)
-                } else {
-                    let batch = items.slice((batch * size) as i64, size);
-                    ask_batch(score, &batch, on_error, &shared)
-                };
-                if let Err(error) = outcome {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
-            }
-        };
-        match score.workers().clamp(1, batches) {
-            1 => work(),
-            workers => std::thread::scope(|scope| {
-                for _ in 0..workers {
-                    scope.spawn(work);
-                }
-            }),
-        }
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        let items = self.with_what_is_known(score, items)?;
+        Desk { score, kept: &self.kept, on_error: self.on_error, interrupt: self.interrupt.clone() }.ask(&items)
     }
 
-    /// Makes answers durable, then takes them.
-    fn keep(&mut self, answers: &DataFrame, durable: bool) -> Result<()> {
-        if let (true, Some(batches)) = (durable, &mut self.batches) {
-            let ordinals: Vec<Option<u64>> =
-                schema::u64s(answers, DB_IDX)?.iter().map(|item| self.asked.get(item).copied()).collect();
-            let mut columns = vec![Column::new(EVALUATION.into(), ordinals)];
-            columns.extend(answers.columns().iter().cloned());
-            batches.write(&DataFrame::new(answers.height(), columns).doing("writing the ledger")?)?;
+    /// Items with the parts of the score that are known, and their ordinals.
+    fn with_what_is_known(&self, score: &dyn Score, items: &DataFrame) -> Result<DataFrame> {
+        let (mut items, ids) = (items.clone(), schema::u64s(items, DB_IDX)?);
+        let ordinals: Vec<Option<u64>> = ids.iter().map(|item| self.asked.get(item).copied()).collect();
+        for column in self.kept().answers.known_parts(&ids, &score.parts()) {
+            items.with_column(column).doing("known parts of the score")?;
         }
-        self.answers.record(answers)
+        items.with_column(Column::new(EVALUATION.into(), ordinals)).doing("asking")?;
+        Ok(items)
     }
 
     /// Adds what came back to a results frame, and `evaluation`.
     fn annotate(&self, results: DataFrame) -> Result<DataFrame> {
         let items = schema::u64s(&results, DB_IDX)?;
-        let mut scored = self.answers.annotate(results, self.minimize)?;
+        let mut scored = self.kept().answers.annotate(results, self.minimize)?;
         let ordinals: Vec<Option<u64>> = items.iter().map(|item| self.asked.get(item).copied()).collect();
         scored.with_column(Column::new(EVALUATION.into(), ordinals)).doing("adding scores")?;
         Ok(scored)
     }
+}
+
+/// Items of one iteration that are scored, or are going to be.
+pub(crate) struct Order {
+    /// The results frame, without rows of items beyond the budget.
+    pub(crate) results: DataFrame,
+    /// The items to ask for.
+    wanted: DataFrame,
+    /// The items that no iteration before met.
+    new: Vec<u64>,
 }
 
 /// Rows of a results frame as a score is asked for them.
@@ -339,32 +350,9 @@ fn items_of(results: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
     Ok(bridge::gather(results, rows)?.drop_many([QUERY_IDX, DISTANCE]))
 }
 
-/// Asks for one batch, and makes what comes back durable as it comes.
-fn ask_batch(score: &dyn Score, batch: &DataFrame, on_error: OnError, ledger: &Mutex<&mut Ledger>) -> Result<()> {
-    let lock = || -> MutexGuard<'_, &mut Ledger> { ledger.lock().unwrap_or_else(PoisonError::into_inner) };
-    let mut ticket = match &mut lock().batches {
-        Some(batches) if score.is_paid() => Some(batches.ticket(batch.height())?),
-        _ => None,
-    };
-    let mut failure = None;
-    let asked = ask(score, batch, &mut |answers| {
-        let done = outcomes(&answers)?.iter().filter(|outcome| outcome.is_some()).count();
-        let answers = match on_error {
-            OnError::Null => answers,
-            OnError::Stop => {
-                let (others, failed) = without_failures(answers)?;
-                failure = failure.take().or(failed);
-                others
-            }
-        };
-        if answers.height() > 0 {
-            lock().keep(&answers, score.is_paid())?;
-        }
-        ticket.as_mut().map_or(Ok(()), |ticket| ticket.answered(done))
-    });
-    // Nobody works on what is left.
-    if let (Ok(()) | Err(Error::Away { .. } | Error::Score { .. }), Some(ticket)) = (&asked, ticket) {
-        ticket.close()?;
-    }
-    asked.and(failure.map_or(Ok(()), Err))
+/// A scored frame as it was before it was scored.
+pub(crate) fn unscored(scored: &DataFrame) -> Result<DataFrame> {
+    let columns = schema::names(scored);
+    let first = columns.iter().position(|name| *name == SCORE).unwrap_or(columns.len());
+    scored.select(columns[..first].iter().copied()).doing("replaying")
 }

@@ -49,10 +49,17 @@ pub struct SearchLog {
     manifest: Manifest,
     iterations: Vec<u32>,
     columns: Option<SchemaRef>,
-    /// The last iteration, if it is to be written anew, as it was cut by a budget.
-    reopened: Option<u32>,
+    /// The last iteration, if it is to be written anew, as it was cut by a budget, with the queries after it.
+    reopened: Option<Reopened>,
     lock: Option<folder::Lock>,
     temporary: Option<tempfile::TempDir>,
+}
+
+/// An iteration that is written anew, and whether its results and the queries after it are.
+struct Reopened {
+    iteration: u32,
+    results: bool,
+    queries: bool,
 }
 
 impl SearchLog {
@@ -101,6 +108,16 @@ impl SearchLog {
         let mut log = Self::create(folder.path(), manifest)?;
         log.temporary = Some(folder);
         Ok(log)
+    }
+
+    /// Whether a run would start in this folder: there is none, or no more in it than a process left that was killed
+    /// before it wrote run.json.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn is_to_start(path: impl AsRef<Path>) -> Result<bool> {
+        let path = path.as_ref();
+        Ok(!path.exists() || path.is_dir() && is_unused(path)?)
     }
 
     /// Opens a run folder for reading; another process may be writing it.
@@ -206,7 +223,7 @@ impl SearchLog {
 
     /// The last iteration is to be written anew, with the queries that follow from it.
     pub(crate) fn reopen(&mut self) {
-        self.reopened = self.iterations.pop();
+        self.reopened = self.iterations.pop().map(|iteration| Reopened { iteration, results: false, queries: false });
     }
 
     /// Replaces the results of a committed iteration, at once for all who read it.
@@ -238,13 +255,20 @@ impl SearchLog {
     /// # Errors
     /// A folder that cannot be written.
     pub fn append_queries(&mut self, iteration: u32, queries: &DataFrame) -> Result<()> {
-        if self.reopened.is_some_and(|reopened| reopened < iteration) {
+        let is_anew = |reopened: &Reopened| reopened.iteration < iteration && !reopened.queries;
+        if self.reopened.as_ref().is_some_and(is_anew) || !self.has_queries(iteration) {
             self.publish("queries", iteration, queries)?;
-            self.reopened = None;
-        } else if !self.has_queries(iteration) {
-            self.publish("queries", iteration, queries)?;
+            self.is_anew(|reopened| reopened.queries |= reopened.iteration < iteration);
         }
         Ok(())
+    }
+
+    /// Notes what is written anew.
+    fn is_anew(&mut self, note: impl FnOnce(&mut Reopened)) {
+        if let Some(reopened) = &mut self.reopened {
+            note(reopened);
+        }
+        self.reopened = self.reopened.take().filter(|reopened| !(reopened.results && reopened.queries));
     }
 
     /// Commits an iteration: its scored frame, without embeddings.
@@ -268,6 +292,7 @@ impl SearchLog {
             return Err(Error::contract("log", "columns", describe(before), describe(columns)).at(iteration));
         }
         self.publish("results", iteration, &scored)?;
+        self.is_anew(|reopened| reopened.results |= reopened.iteration == iteration);
         self.columns = Some(columns.clone());
         self.iterations.push(iteration);
         Ok(())

@@ -1,5 +1,6 @@
 //! The loop: query → filter → select → score → log → update, and again.
 
+mod batch;
 mod by_hand;
 mod options;
 mod resume;
@@ -12,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use polars::prelude::DataFrame;
 
+use self::batch::{Batch, Scores};
 pub use self::by_hand::Asked;
 pub use self::stop::{Stop, Summary};
 use self::watch::Watch;
@@ -20,7 +22,7 @@ use crate::database::{Request, VectorDatabase};
 use crate::error::Result;
 use crate::filter::{Filter, PassThroughFilter, check_subset};
 use crate::ledger::Ledger;
-use crate::log::{SearchLog, Times};
+use crate::log::SearchLog;
 use crate::schema;
 use crate::score::Score;
 use crate::select::Select;
@@ -36,7 +38,7 @@ pub struct Runner {
     database: Box<dyn VectorDatabase>,
     filter: Box<dyn Filter>,
     select: Option<Box<dyn Select>>,
-    score: Box<dyn Score>,
+    score: Arc<dyn Score>,
     update: Box<dyn QueryUpdate>,
     ledger: Ledger,
     seed: u64,
@@ -65,7 +67,7 @@ impl Runner {
             database,
             filter: Box::new(PassThroughFilter),
             select: None,
-            score,
+            score: score.into(),
             update,
             ledger: Ledger::default(),
             seed: 0,
@@ -81,20 +83,28 @@ impl Runner {
     ///
     /// # Errors
     /// A stage that fails or breaks the contract; the message names the iteration.
-    pub fn step(&mut self, iteration: u32, queries: &DataFrame, log: Option<&mut SearchLog>) -> Result<DataFrame> {
-        self.iterate(iteration, queries, log).map(|(_, next)| next).map_err(|error| error.at(iteration))
+    pub fn step(&mut self, iteration: u32, queries: &DataFrame, mut log: Option<&mut SearchLog>) -> Result<DataFrame> {
+        let mut step = || {
+            let mut batch = self.choose(iteration, queries, log.as_deref_mut(), false)?;
+            self.conclude(&mut batch, log.as_deref_mut())?;
+            self.follow(&mut batch, &[], log.as_deref_mut())
+        };
+        step().map_err(|error| error.at(iteration))
     }
 
-    fn iterate(
+    /// Finds candidates, chooses what is scored and has it asked for: waits for the scores, unless the search `goes_on`.
+    fn choose(
         &mut self,
         iteration: u32,
         queries: &DataFrame,
-        mut log: Option<&mut SearchLog>,
-    ) -> Result<(Summary, DataFrame)> {
+        log: Option<&mut SearchLog>,
+        goes_on: bool,
+    ) -> Result<Batch> {
         let (database, seed) = (&*self.database, self.seed);
-        let (mut times, mut watch) = (Times::default(), Watch::start());
+        let mut summary = Summary { iteration, ..Summary::default() };
+        let (times, mut watch) = (&mut summary.times, Watch::start());
         schema::check_queries(queries, database.dim())?;
-        if let Some(log) = log.as_deref_mut() {
+        if let Some(log) = log {
             log.append_queries(iteration, queries)?;
         }
         watch.lap(&mut times.log);
@@ -110,12 +120,12 @@ impl Runner {
 
         let kept = self.filter.filter(results.clone())?;
         check_subset("filter", &results, &kept)?;
-        let (met, passed) = (results.height(), kept.height());
+        (summary.met, summary.passed) = (results.height(), kept.height());
         watch.lap(&mut times.filter);
 
         let worth = match selector {
             Some(selector) => {
-                let chosen = selector.select(&Step { iteration, queries, results: &kept, database, seed })?;
+                let chosen = selector.select(&Step { iteration, queries, results: &kept, out: &[], database, seed })?;
                 check_subset("select", &kept, &chosen)?;
                 if columns.is_some() { candidates::completed(&chosen, queries, database)? } else { chosen }
             }
@@ -123,23 +133,48 @@ impl Runner {
         };
         watch.lap(&mut times.select);
 
-        let (scored, new) = self.ledger.score(&*self.score, worth, self.stop.evaluations)?;
+        let order = self.ledger.order(&*self.score, worth, self.stop.evaluations)?;
+        if let Err(error) = self.ledger.ask(&self.score, iteration, &order, goes_on) {
+            self.ledger.take_back(&order);
+            return Err(error);
+        }
+        summary.evaluations = self.ledger.evaluations();
         watch.lap(&mut times.score);
+        Ok(Batch { iteration, queries: queries.clone(), scores: Scores::Out(order), summary, is_of_earlier: false })
+    }
 
-        if let Some(log) = log.as_deref_mut() {
-            log.append(iteration, &scored)?;
-        }
-        watch.lap(&mut times.log);
-        let step = Step { iteration, queries, results: &scored, database, seed };
-        self.update.observe(&step)?;
-        let next = self.update.update(&step)?;
-        schema::check_queries(&next, database.dim())?;
-        watch.lap(&mut times.update);
+    /// Takes the scores of a batch, logs them, and shows them to the rule.
+    fn conclude(&mut self, batch: &mut Batch, log: Option<&mut SearchLog>) -> Result<()> {
+        let (iteration, mut watch) = (batch.iteration, Watch::start());
+        let scored = match &batch.scores {
+            Scores::Out(order) => {
+                let (scored, new) = self.ledger.settle(iteration, order)?;
+                batch.summary = batch.summary.of(&scored, new)?;
+                watch.lap(&mut batch.summary.times.score);
+                if let Some(log) = log {
+                    log.append(iteration, &scored)?;
+                }
+                watch.lap(&mut batch.summary.times.log);
+                scored
+            }
+            Scores::Logged(scored) | Scores::Seen(scored) => scored.clone(),
+        };
+        batch.scores = Scores::Seen(scored);
+        self.update.observe(&batch.step(&batch.frame()?, &[], &*self.database, self.seed))?;
+        watch.lap(&mut batch.summary.times.update);
+        Ok(())
+    }
+
+    /// The queries after a batch, while those of some batches, of which it may be one, are out.
+    fn follow(&mut self, batch: &mut Batch, out: &[DataFrame], log: Option<&mut SearchLog>) -> Result<DataFrame> {
+        let mut watch = Watch::start();
+        let next = self.update.update(&batch.step(&batch.frame()?, out, &*self.database, self.seed))?;
+        schema::check_queries(&next, self.database.dim())?;
+        watch.lap(&mut batch.summary.times.update);
         if let Some(log) = log {
-            log.append_queries(iteration + 1, &next)?;
+            log.append_queries(batch.iteration + 1, &next)?;
         }
-        watch.lap(&mut times.log);
-        let summary = Summary::of(iteration, &scored, new, self.ledger.evaluations())?;
-        Ok((Summary { met, passed, times, ..summary }, next))
+        watch.lap(&mut batch.summary.times.log);
+        Ok(next)
     }
 }

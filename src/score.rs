@@ -95,7 +95,8 @@ pub trait Score: Send + Sync {
         Ok(())
     }
 
-    /// The most items in one call of [`Score::score`].
+    /// The most items in one call of [`Score::score`]. Where there are fewer than would fill a batch for each of
+    /// [`Score::workers`], they are spread over as many calls as there are workers.
     fn batch_size(&self) -> usize {
         usize::MAX
     }
@@ -131,7 +132,7 @@ pub trait Score: Send + Sync {
 }
 
 /// Takes answers as [`Score::score`] gives them, of some of the items.
-pub type Keep<'a> = dyn FnMut(DataFrame) -> Result<()> + 'a;
+pub type Keep<'a> = dyn FnMut(DataFrame) -> Result<()> + Send + 'a;
 
 /// A run, as the score sees it that it is going to ask.
 #[derive(Clone, Debug, Default)]

@@ -13,8 +13,12 @@ pub struct Step<'a> {
     pub iteration: u32,
     /// The queries that were asked.
     pub queries: &'a DataFrame,
-    /// What they met: the scored frame; for a [`Select`](crate::Select) what passed the filter, not scored yet.
+    /// What they met: the scored frame; for a [`Select`](crate::Select) what passed the filter, not scored yet; for an update
+    /// that is [`behind`](crate::QueryUpdate::behind) what was chosen, if its scores are out.
     pub results: &'a DataFrame,
+    /// What was chosen, this iteration's and earlier ones', and is not scored yet: for an update that is
+    /// [`behind`](crate::QueryUpdate::behind).
+    pub out: &'a [DataFrame],
     /// The library.
     pub database: &'a dyn VectorDatabase,
     /// The run's seed.

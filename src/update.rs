@@ -109,6 +109,13 @@ pub trait QueryUpdate: Send {
         self.inner().map_or_else(Vec::new, |rule| rule.learned())
     }
 
+    /// How many iterations may be out when the next is chosen: chosen, and their scores not known yet (default 0). It may
+    /// grow as more is observed, and never shrinks. Where it is not 0, [`QueryUpdate::update`] is called before its step is
+    /// scored, with [`Step::out`], and what is out is observed later, in order. (Nothing is chosen ahead where scores come by hand.)
+    fn behind(&self) -> usize {
+        0
+    }
+
     /// Learns from a committed iteration. Called for each, in order; replayed on resume.
     ///
     /// # Errors
@@ -148,6 +155,9 @@ impl QueryUpdate for Box<dyn QueryUpdate> {
     }
     fn begin(&mut self, start: &Start<'_>) -> Result<()> {
         (**self).begin(start)
+    }
+    fn behind(&self) -> usize {
+        (**self).behind()
     }
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         (**self).observe(step)

@@ -16,7 +16,7 @@ pub struct Search {
     /// The run folder to write.
     #[arg(long)]
     out: PathBuf,
-    /// Go on with the run in that folder.
+    /// Go on with the run in that folder; start it, if there is none yet.
     #[arg(long)]
     resume: bool,
     /// When going on, ask again for items that failed.
@@ -49,12 +49,16 @@ pub struct Ask {
 pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
-    let (runner, queries) = config.start(arguments.resume.then_some(&*arguments.out))?;
+    let goes_on = arguments.resume && !SearchLog::is_to_start(&arguments.out)?;
+    if arguments.resume && !goes_on {
+        say(format_args!("{}: holds no run yet; it is started", arguments.out.display()));
+    }
+    let (runner, queries) = config.start(goes_on.then_some(&*arguments.out))?;
     let mut runner = runner.interrupt(signals.flag()).retry_failed(arguments.retry_failed);
     if std::io::stderr().is_terminal() {
         runner = runner.observe(progress_lines(config.stop.evaluations));
     }
-    let log = match arguments.resume {
+    let log = match goes_on {
         true => runner.resume(&arguments.out, &queries, config.stop.most_iterations())?,
         false => runner.search_into(&arguments.out, &queries, config.stop.most_iterations())?,
     };

@@ -55,6 +55,9 @@ pub enum UpdateConfig {
         /// Items asked that the models are fitted to, at most.
         #[serde(default = "thousand")]
         points: usize,
+        /// Batches that may be out when the next is chosen; 0 where nothing is said.
+        #[serde(default, skip_serializing_if = "is_none_behind")]
+        behind: usize,
         /// What the model reads of the items beside their embeddings: `"auto"`, or a list of columns.
         #[serde(default, skip_serializing_if = "Features::is_auto")]
         features: Features,
@@ -63,7 +66,7 @@ pub enum UpdateConfig {
 
 impl Default for UpdateConfig {
     fn default() -> Self {
-        UpdateConfig::Surrogate { batch: None, points: thousand(), features: Features::Auto }
+        UpdateConfig::Surrogate { batch: None, points: thousand(), behind: 0, features: Features::Auto }
     }
 }
 
@@ -108,6 +111,11 @@ pub struct RestartConfig {
     pub after: u32,
 }
 
+/// So that configurations of runs that were started before it could be said stay the same.
+fn is_none_behind(behind: &usize) -> bool {
+    *behind == 0
+}
+
 fn three_times() -> u32 {
     3
 }
@@ -130,6 +138,24 @@ pub struct GradientConfig {
 }
 
 impl UpdateConfig {
+    /// How many batches may be out when the next is chosen.
+    pub(super) fn behind(&self) -> usize {
+        if let UpdateConfig::Surrogate { behind, .. } = self { *behind } else { 0 }
+    }
+
+    /// Names workers that will have nothing to do.
+    pub(super) fn note_idle(&self, workers: usize) {
+        let UpdateConfig::Surrogate { batch, behind, .. } = self else { return };
+        let most = batch.unwrap_or(SurrogateUpdate::LARGEST_BATCH).saturating_mul(behind + 1);
+        if most < workers {
+            log::warn!(
+                "update.batch: at most {most} items are scored at a time, but there are {workers} workers: {} have nothing to \
+                 do; set it to {workers}",
+                workers - most
+            );
+        }
+    }
+
     /// The rule of these sections.
     pub(super) fn rule(
         &self,
@@ -153,8 +179,8 @@ impl UpdateConfig {
                 Box::new(TopKUpdate::new(*k).score_weighting(*score_weighting))
             }
             UpdateConfig::TopKDiscrete { k } => Box::new(TopKDiscreteUpdate::new(*k)),
-            UpdateConfig::Surrogate { batch, points, features } => {
-                let rule = SurrogateUpdate::new().points(*points).features(features.clone());
+            UpdateConfig::Surrogate { batch, points, behind, features } => {
+                let rule = SurrogateUpdate::new().points(*points).behind(*behind).features(features.clone());
                 Box::new(batch.iter().fold(rule, |rule, batch| rule.batch(*batch)))
             }
         };

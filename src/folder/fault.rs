@@ -3,8 +3,8 @@
 //! Each file operation of a writer announces itself here before it happens. With
 //! `UPHILL_OPERATIONS=FILE` they are listed in that file, one a line: what, and the paths, with tabs
 //! between. With `UPHILL_FAIL_AT=17:kill` something happens at the 17th of the process (`*`: at each):
-//! `kill` is SIGKILL, `stop` waits for SIGCONT, `hang` waits for ever, `enospc` and `eacces` are
-//! what the operation fails with.
+//! `kill` is SIGKILL, `stop` waits for SIGCONT, `hang` waits for ever, `enospc`, `eacces`, `enolck`, `enotsup` and
+//! `enosys` are what the operation fails with.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -39,6 +39,9 @@ pub(super) fn announce(operation: &str, paths: &[&Path]) -> io::Result<()> {
         },
         "enospc" => return Err(Errno::NOSPC.into()),
         "eacces" => return Err(Errno::ACCESS.into()),
+        "enolck" => return Err(Errno::NOLCK.into()),
+        "enotsup" => return Err(Errno::NOTSUP.into()),
+        "enosys" => return Err(Errno::NOSYS.into()),
         other => return Err(io::Error::other(format!("UPHILL_FAIL_AT: no fault `{other}`"))),
     }
     Ok(())

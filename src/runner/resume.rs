@@ -1,18 +1,16 @@
 //! Going on with a run: replays what is committed, as if it had never stopped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 
 use polars::prelude::DataFrame;
 use rayon::prelude::*;
 
-use super::Runner;
 use super::stop::{Progress, Summary};
-use crate::database::VectorDatabase;
+use super::{Batch, Runner, Scores};
 use crate::error::{Doing, Error, Result};
 use crate::log::SearchLog;
 use crate::schema::{self, DB_IDX, EMBEDDING};
-use crate::step::Step;
 
 impl Runner {
     /// Goes on with a run, to so many iterations in all: replays what is committed, then
@@ -32,8 +30,9 @@ impl Runner {
             self.ask_failed_again(&log)?;
         }
         let mut progress = Progress::new(iterations);
-        let queries = self.replay(&mut log, &mut progress)?.unwrap_or_else(|| queries.clone());
-        self.run(log, queries, progress)
+        let mut out = VecDeque::new();
+        let next = self.replay(&mut log, &mut progress, &mut out)?;
+        self.run(log, next.unwrap_or_else(|| queries.clone()), progress, out)
     }
 
     /// Asks once more for the items that failed, whatever the rule. Their answers are durable then, and the replay finds
@@ -48,9 +47,14 @@ impl Runner {
         self.ledger.ask_again(&*self.score, &items)
     }
 
-    /// Shows the rule and the ledger every committed iteration; gives the queries of the next,
-    /// `None` if there is nothing to tell them from.
-    fn replay(&mut self, log: &mut SearchLog, progress: &mut Progress) -> Result<Option<DataFrame>> {
+    /// Shows the ledger every committed iteration, and the rule those that it would know of if the run had never stopped:
+    /// the others go to `out`. Gives the queries of the next, `None` if there is nothing to tell them from.
+    fn replay(
+        &mut self,
+        log: &mut SearchLog,
+        progress: &mut Progress,
+        out: &mut VecDeque<Batch>,
+    ) -> Result<Option<DataFrame>> {
         // With what the rule knows now it would choose other items than those that were paid for.
         if self.stop.goes_beyond(log.manifest().cut) && !log.manifest().amended {
             log.reopen();
@@ -60,67 +64,89 @@ impl Runner {
             return log.has_queries(0).then(|| log.queries(0)).transpose();
         };
         let observes = self.update.observes_embeddings();
-        let mut unseen = Vec::new();
         for some in before.chunks(READ_AT_ONCE) {
-            unseen.extend(self.book(log, progress, some)?);
-            if unseen.iter().map(Committed::weight).sum::<usize>() >= FETCHED_AT_ONCE {
-                self.observe_all(std::mem::take(&mut unseen), observes)?;
+            out.extend(self.book(log, some)?);
+            if out.iter().map(weight).sum::<usize>() >= FETCHED_AT_ONCE {
+                self.show(out, observes, progress)?;
             }
         }
-        self.observe_all(unseen, observes)?;
-        let unseen = self.book(log, progress, &[*last])?;
+        self.show(out, observes, progress)?;
+        out.extend(self.book(log, &[*last])?);
+        progress.iteration = last + 1;
         let known = log.has_queries(last + 1).then(|| log.queries(last + 1)).transpose()?;
         if known.is_some() && !observes {
-            self.observe_all(unseen, false)?;
+            self.show(out, false, progress)?;
+            // What is out is shown to the rule when it chooses.
+            self.add_embeddings(out)?;
             return Ok(known);
         }
         // A rule that learns prepares for what comes next, also where its queries are known.
-        let seen = self.observe_all(unseen, true)?;
-        let next = seen.first().map(|last| self.update.update(&last.step(&*self.database, self.seed))).transpose()?;
+        let mut shown = self.show(out, true, progress)?;
+        let frames = out.iter().map(Batch::frame).collect::<Result<Vec<_>>>()?;
+        let next = match out.back_mut().or(shown.as_mut()) {
+            Some(last) => Some(self.follow(last, &frames, None)?),
+            None => None,
+        };
         Ok(known.or(next))
     }
 
-    /// Takes the items of committed iterations into the ledger, and counts them.
-    fn book(&mut self, log: &mut SearchLog, progress: &mut Progress, iterations: &[u32]) -> Result<Vec<Committed>> {
+    /// Takes the items of committed iterations into the ledger.
+    fn book(&mut self, log: &mut SearchLog, iterations: &[u32]) -> Result<Vec<Batch>> {
         let shared = &*log;
-        let read = iterations.par_iter().map(|iteration| {
-            let (queries, results) = (shared.queries(*iteration)?, shared.results(*iteration)?);
-            Ok(Committed { iteration: *iteration, queries, results })
-        });
-        let mut committed = read.collect::<Result<Vec<_>>>()?;
-        for Committed { iteration, results, .. } in &mut committed {
+        let read =
+            iterations.par_iter().map(|iteration| Ok((shared.queries(*iteration)?, shared.results(*iteration)?)));
+        let read = read.collect::<Result<Vec<_>>>()?;
+        let mut batches = Vec::with_capacity(read.len());
+        for (iteration, (queries, results)) in iterations.iter().copied().zip(read) {
             let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
-            let (now, new, amended) = self.ledger.replay(std::mem::take(results)).map_err(damaged)?;
+            let (scored, new, amended) = self.ledger.replay(results).map_err(damaged)?;
             if amended {
-                log.amend(*iteration, &now)?;
+                log.amend(iteration, &scored)?;
             }
-            progress.add(&Summary::of(*iteration, &now, new, self.ledger.evaluations())?);
-            *results = now;
+            let (rows, evaluations) = (scored.height(), self.ledger.evaluations());
+            let summary = Summary { iteration, met: rows, passed: rows, evaluations, ..Summary::default() };
+            let summary = summary.of(&scored, new)?;
+            batches.push(Batch { iteration, queries, scores: Scores::Logged(scored), summary, is_of_earlier: true });
         }
-        Ok(committed)
+        Ok(batches)
     }
 
-    /// Shows the rule iterations, with the embeddings of what was met or without.
-    fn observe_all(&mut self, mut iterations: Vec<Committed>, with_embeddings: bool) -> Result<Vec<Committed>> {
-        if with_embeddings && !iterations.is_empty() {
-            self.add_embeddings(&mut iterations)?;
+    /// Shows the rule iterations, with the embeddings of what was met or without, but for those that it would not know of
+    /// yet. Gives the last that it was shown.
+    fn show(
+        &mut self,
+        out: &mut VecDeque<Batch>,
+        with_embeddings: bool,
+        progress: &mut Progress,
+    ) -> Result<Option<Batch>> {
+        if with_embeddings {
+            self.add_embeddings(out)?;
         }
-        for iteration in &iterations {
-            self.update.observe(&iteration.step(&*self.database, self.seed))?;
+        let mut last = None;
+        while out.len() > self.behind() {
+            last = self.conclude_first(out, None)?;
+            last.iter().for_each(|batch: &Batch| progress.add(&batch.summary));
         }
-        Ok(iterations)
+        Ok(last)
     }
 
     /// Fetches the embeddings of all that was met in some iterations, at once: the log does not have them.
-    fn add_embeddings(&self, iterations: &mut [Committed]) -> Result<()> {
-        let ids = |iteration: &Committed| schema::u64s(&iteration.results, DB_IDX);
-        let items = iterations.iter().map(ids).collect::<Result<Vec<_>>>()?.concat();
+    fn add_embeddings(&self, batches: &mut VecDeque<Batch>) -> Result<()> {
+        let without = batches.iter_mut().filter_map(|batch| match &mut batch.scores {
+            Scores::Logged(scored) if scored.column(EMBEDDING).is_err() => Some(scored),
+            _ => None,
+        });
+        let mut without: Vec<&mut DataFrame> = without.collect();
+        if without.is_empty() {
+            return Ok(());
+        }
+        let items = without.iter().map(|scored| schema::u64s(scored, DB_IDX)).collect::<Result<Vec<_>>>()?.concat();
         let items = self.database.take_columns(&items, &[])?;
         let mut from = 0;
-        for iteration in iterations {
-            let rows = iteration.results.height();
+        for scored in &mut without {
+            let rows = scored.height();
             let embeddings = items.column(EMBEDDING).doing("replaying")?.slice(from as i64, rows);
-            iteration.results.insert_column(3, embeddings).doing("replaying")?;
+            scored.insert_column(3, embeddings).doing("replaying")?;
             from += rows;
         }
         Ok(())
@@ -142,20 +168,10 @@ const READ_AT_ONCE: usize = 16;
 /// Rows from which on embeddings are fetched: each fetch costs some milliseconds, however few they are.
 const FETCHED_AT_ONCE: usize = 8192;
 
-/// A committed iteration, as it is in the log.
-struct Committed {
-    iteration: u32,
-    queries: DataFrame,
-    results: DataFrame,
-}
-
-impl Committed {
-    /// What it takes to hold it, in rows.
-    fn weight(&self) -> usize {
-        self.results.height() + 16
-    }
-
-    fn step<'a>(&'a self, database: &'a dyn VectorDatabase, seed: u64) -> Step<'a> {
-        Step { iteration: self.iteration, queries: &self.queries, results: &self.results, database, seed }
+/// What it takes to hold an iteration, in rows.
+fn weight(batch: &Batch) -> usize {
+    match &batch.scores {
+        Scores::Logged(scored) | Scores::Seen(scored) => scored.height() + 16,
+        Scores::Out(order) => order.results.height() + 16,
     }
 }

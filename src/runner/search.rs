@@ -1,12 +1,14 @@
 //! Iterations until there is a reason to stop.
 
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use polars::prelude::DataFrame;
 
-use super::Runner;
 use super::stop::Progress;
+use super::{Batch, Runner, Scores};
 use crate::database::Request;
 use crate::error::{Error, Result};
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, TAG, now};
@@ -23,7 +25,7 @@ impl Runner {
         self.check(queries, self.stop.evaluations)?;
         let log = SearchLog::temporary(self.manifest())?;
         self.begin(&log)?;
-        self.run(log, queries.clone(), Progress::new(iterations))
+        self.run(log, queries.clone(), Progress::new(iterations), VecDeque::new())
     }
 
     /// Searches for so many iterations, logging to a folder that does not exist yet.
@@ -36,7 +38,7 @@ impl Runner {
         let log = SearchLog::create(path, manifest)?;
         self.keep_version(&log);
         self.begin(&log)?;
-        self.run(log, queries.clone(), Progress::new(iterations))
+        self.run(log, queries.clone(), Progress::new(iterations), VecDeque::new())
     }
 
     /// Forgets every other run, and tells the ledger and the score of this one; the rule was told by `check`.
@@ -48,44 +50,37 @@ impl Runner {
         // What is asked once more on purpose is not what was asked before.
         let again = if self.retry_failed { format!(" again {}", now()) } else { String::new() };
         let id = log.manifest().id() + &again;
-        self.score.begin(&Session { id, stderr, interrupt: self.interrupt.clone(), answered });
+        let session = Session { id, stderr, interrupt: self.interrupt.clone(), answered };
+        // No worker has it any more.
+        let in_use = || Error::Config("score: asked by another run".into());
+        Arc::get_mut(&mut self.score).ok_or_else(in_use)?.begin(&session);
         Ok(())
     }
 
-    /// Iterates until there is a reason to stop.
+    /// Iterates until there is a reason to stop. `out` are batches that the log has, but the rule does not know of yet.
     pub(super) fn run(
         &mut self,
         mut log: SearchLog,
-        mut queries: DataFrame,
+        queries: DataFrame,
         mut progress: Progress,
+        mut out: VecDeque<Batch>,
     ) -> Result<SearchLog> {
         log.append_queries(progress.iteration, &queries)?;
-        let reason = loop {
-            if let Some(reason) = self.stop.reason(&progress, &self.ledger) {
-                break reason;
+        let ended = self.iterate(&mut log, queries, &mut progress, &mut out);
+        // Nobody writes to the folder when its lock goes.
+        self.ledger.close();
+        for batch in &out {
+            if let Scores::Out(order) = &batch.scores {
+                self.ledger.take_back(order);
             }
-            if self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
-                break StopReason::Interrupted;
-            }
-            log.goes_on()?;
-            let iteration = progress.iteration;
-            match self.iterate(iteration, &queries, Some(&mut log)) {
-                Ok((summary, next)) => {
-                    queries = next;
-                    progress.add(&summary);
-                    log.note_times(&summary.times);
-                    self.stop.refuse_many_failures(&self.ledger).map_err(|error| error.at(iteration))?;
-                    if let Some(observer) = &mut self.observer {
-                        observer(&summary);
-                    }
-                }
-                Err(Error::Interrupted) => break StopReason::Interrupted,
-                Err(error) => return Err(error.at(iteration)),
-            }
+        }
+        let reason = match ended {
+            Err(Error::Interrupted) => StopReason::Interrupted,
+            ended => ended?,
         };
         let ended = Ended {
             reason,
-            iterations: progress.iteration,
+            iterations: log.iterations().last().map_or(0, |last| last + 1),
             evaluations: self.ledger.evaluations(),
             reused: self.ledger.reused(),
             rejected: self.ledger.rejected(),
@@ -97,6 +92,77 @@ impl Runner {
         };
         log.end(ended)?;
         Ok(log)
+    }
+
+    fn iterate(
+        &mut self,
+        log: &mut SearchLog,
+        mut queries: DataFrame,
+        progress: &mut Progress,
+        out: &mut VecDeque<Batch>,
+    ) -> Result<StopReason> {
+        loop {
+            let interrupted = self.interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed));
+            let interrupted = interrupted.then_some(StopReason::Interrupted);
+            if let Some(reason) = self.stop.reason(progress, &self.ledger).or(interrupted) {
+                // What is out is paid for.
+                while let Some(batch) = self.conclude_first(out, Some(&mut *log))? {
+                    self.note(&batch, log, progress)?;
+                }
+                return Ok(reason);
+            }
+            log.goes_on()?;
+            let iteration = progress.iteration;
+            let goes_on = self.behind() > 0;
+            let chosen =
+                self.choose(iteration, &queries, Some(&mut *log), goes_on).map_err(|error| error.at(iteration))?;
+            out.push_back(chosen);
+            progress.iteration += 1;
+
+            let mut concluded = Vec::new();
+            while out.len() > self.behind() {
+                concluded.extend(self.conclude_first(out, Some(&mut *log))?);
+            }
+            let frames = out.iter().map(Batch::frame).collect::<Result<Vec<_>>>()?;
+            if let Some(chosen) = out.back_mut().or(concluded.last_mut()) {
+                queries = self.follow(chosen, &frames, Some(&mut *log)).map_err(|error| error.at(iteration))?;
+            }
+            for batch in &concluded {
+                self.note(batch, log, progress)?;
+            }
+        }
+    }
+
+    /// Concludes the batch that was chosen first; it stays where it is if that fails.
+    pub(super) fn conclude_first(
+        &mut self,
+        out: &mut VecDeque<Batch>,
+        log: Option<&mut SearchLog>,
+    ) -> Result<Option<Batch>> {
+        let Some(batch) = out.front_mut() else { return Ok(None) };
+        let iteration = batch.iteration;
+        self.conclude(batch, log).map_err(|error| error.at(iteration))?;
+        Ok(out.pop_front())
+    }
+
+    /// Counts a batch that is concluded, and tells of it.
+    fn note(&mut self, batch: &Batch, log: &SearchLog, progress: &mut Progress) -> Result<()> {
+        progress.add(&batch.summary);
+        if batch.is_of_earlier {
+            return Ok(());
+        }
+        log.note_times(&batch.summary.times);
+        self.stop.refuse_many_failures(&self.ledger).map_err(|error| error.at(batch.iteration))?;
+        if let Some(observer) = &mut self.observer {
+            observer(&batch.summary);
+        }
+        Ok(())
+    }
+
+    /// How many batches may be out when the next is chosen.
+    pub(super) fn behind(&self) -> usize {
+        // By hand, the search waits for what is told.
+        if self.score.waits() { 0 } else { self.update.behind() }
     }
 
     /// Shows the stages an empty frame and the rule the library, so that mistakes cost nothing.

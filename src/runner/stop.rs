@@ -93,7 +93,7 @@ impl Stop {
         let reason = format!(
             "{failed} of {asked} items failed, more than the {} % allowed (for example: {}); mend the scorer, then --resume --retry-failed",
             limit * 100.0,
-            ledger.a_failure().unwrap_or("no reason given")
+            ledger.a_failure().unwrap_or("no reason given".into())
         );
         Err(Error::Score { iteration: None, reason })
     }
@@ -101,7 +101,7 @@ impl Stop {
 
 /// How far a search is.
 pub(super) struct Progress {
-    /// The next iteration.
+    /// The next iteration to choose.
     pub(super) iteration: u32,
     /// As many as asked, in all.
     pub(super) iterations: u32,
@@ -123,9 +123,8 @@ impl Progress {
         if self.barren { StopReason::NothingPasses } else { StopReason::NothingNew }
     }
 
-    /// After an iteration.
+    /// After an iteration whose scores are known.
     pub(super) fn add(&mut self, summary: &Summary) {
-        self.iteration = summary.iteration + 1;
         self.quiet = if summary.new == 0 { self.quiet + 1 } else { 0 };
         self.barren = summary.met > 0 && summary.passed == 0;
         self.best = better(self.best, summary.best);
@@ -165,7 +164,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(super) fn of(iteration: u32, scored: &DataFrame, new: u64, evaluations: u64) -> Result<Self> {
+    /// The same, with what a scored frame says, of which so many items are new.
+    pub(super) fn of(self, scored: &DataFrame, new: u64) -> Result<Self> {
         let scores = schema::scores(scored, SCORE)?;
         let known: Vec<f64> = scores.iter().copied().flatten().collect();
         let rejected = match scored.column(OUTCOME).and_then(|outcomes| outcomes.str()) {
@@ -173,17 +173,13 @@ impl Summary {
             Err(_) => 0,
         };
         Ok(Summary {
-            iteration,
             rows: scores.len(),
-            met: scores.len(),
-            passed: scores.len(),
             new,
             rejected,
             failed: scores.len() - known.len() - rejected,
-            evaluations,
             best: known.iter().copied().max_by(f64::total_cmp),
             mean: (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64),
-            times: Times::default(),
+            ..self
         })
     }
 }

@@ -76,7 +76,8 @@ impl<A> ExternalScore<A> {
     }
 
     /// The most items in one batch (default 64 for a command, 32 for a service). Larger ones cost less each; but
-    /// what is in flight when the run is killed is asked again, so dear scores want small ones.
+    /// what is in flight when the run is killed is asked again, so dear scores want small ones. Items that are too few
+    /// for all workers to get so many are spread evenly over them.
     pub fn batch_size(mut self, items: usize) -> Self {
         self.batch_size = items;
         self

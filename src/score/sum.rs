@@ -1,6 +1,9 @@
 //! Several scores as one: a weighted sum, and cheap gates before dear scores.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
 
 use polars::prelude::*;
 
@@ -16,9 +19,10 @@ use crate::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
 /// Parts are asked in the order they were added, and each is kept in the log as a column of its name, as
 /// its scorer gave it. A negative weight takes a part as a cost. With [`SumScore::gate`] a part also
 /// decides who goes on: an item below the gate is not asked of the parts after it, so put cheap
-/// ones first. Such an item is rejected, and one that a part fails on has failed; the
-/// reason names the part, and the parts that are known are kept. An item that gates of free parts reject, before
-/// any other part, costs no evaluation. Each part is paid for once: it is kept before the next part is asked for.
+/// ones first. Parts that cost something, with no gate between them, are asked side by side.
+/// An item that is below a gate is rejected, and one that a part fails on has failed; the
+/// reason names the first such part, and the parts that are known are kept. An item that gates of free parts reject, before
+/// any other part, costs no evaluation. Each part is paid for once: it is kept before a part that waits for it is asked for.
 #[derive(Default)]
 pub struct SumScore {
     parts: Vec<Part>,
@@ -53,80 +57,125 @@ impl SumScore {
     }
 }
 
+/// Parts that are asked at the same time: one that is free, or several that are not, of which only the last has a gate.
+fn stages(parts: &[Part]) -> Vec<Range<usize>> {
+    let mut stages: Vec<Range<usize>> = Vec::new();
+    for (position, part) in parts.iter().enumerate() {
+        let before = position.checked_sub(1).map(|before| &parts[before]);
+        let is_beside = |before: &Part| before.at_least.is_none() && before.score.is_paid() && part.score.is_paid();
+        match stages.last_mut().filter(|_| before.is_some_and(is_beside)) {
+            Some(stage) => stage.end = position + 1,
+            None => stages.push(position..position + 1),
+        }
+    }
+    stages
+}
+
+/// What a part says of a row: its score, or why there is none.
+type Said = std::result::Result<f64, (Outcome, String)>;
+
 /// What is known of a batch, row by row.
 struct Sums<'a> {
     parts: &'a [Part],
+    stages: Vec<Range<usize>>,
     items: DataFrame,
-    /// By part, then by row, as its scorer gave it.
-    values: Vec<Vec<Option<f64>>>,
-    /// How it ended before the last part.
-    ended: Vec<Option<(Outcome, String)>>,
+    /// By part, then by row; `None` where it was not asked, or has not answered.
+    said: Vec<Vec<Option<Said>>>,
     handed: Vec<bool>,
 }
+
+/// Is shown what is known, and the rows that were just answered.
+type Answered<'a, 'b> = dyn FnMut(&mut Sums<'a>, &[u32]) -> Result<()> + Send + 'b;
 
 impl<'a> Sums<'a> {
     /// Parts that are known stand in the batch, as columns of their names.
     fn new(parts: &'a [Part], batch: &DataFrame) -> Result<Self> {
         let rows = batch.height();
         let known = |part: &Part| match batch.column(&part.name) {
-            Ok(_) => schema::scores(batch, &part.name),
+            Ok(_) => Ok(schema::scores(batch, &part.name)?.into_iter().map(|score| score.map(Ok)).collect()),
             Err(_) => Ok(vec![None; rows]),
         };
-        let values = parts.iter().map(known).collect::<Result<_>>()?;
+        let said = parts.iter().map(known).collect::<Result<_>>()?;
         let items = batch.drop_many(parts.iter().map(|part| part.name.as_str()));
-        Ok(Sums { parts, items, values, ended: vec![None; rows], handed: vec![false; rows] })
+        Ok(Sums { parts, stages: stages(parts), items, said, handed: vec![false; rows] })
     }
 
-    /// The rows that have not ended before a part.
-    fn open(&self) -> Vec<u32> {
-        (0..).zip(&self.ended).filter(|(_, ended)| ended.is_none()).map(|(row, _)| row).collect()
-    }
-
-    /// Asks for a part of the rows that are still open, where it is not known; shows the rows that were answered.
-    fn ask(&mut self, position: usize, answered: &mut dyn FnMut(&mut Self, &[u32]) -> Result<()>) -> Result<()> {
-        let part = &self.parts[position];
-        let open = self.open();
-        let (known, unknown): (Vec<u32>, Vec<u32>) =
-            open.into_iter().partition(|row| self.values[position][*row as usize].is_some());
-        known.into_iter().for_each(|row| self.gate(position, row as usize));
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let asked = bridge::gather(&self.items, &unknown)?;
-        let row_of: HashMap<u64, u32> = schema::u64s(&asked, DB_IDX)?.into_iter().zip(unknown).collect();
-        ask(&*part.score, &asked, &mut |answers| {
-            let scores = schema::scores(&answers, SCORE)?;
-            let outcomes = answers.column(OUTCOME).doing("score")?.str().doing("score")?.clone();
-            let reasons = answers.column(REASON).doing("score")?.str().doing("score")?.clone();
-            let mut rows = Vec::with_capacity(scores.len());
-            for (at, item) in schema::u64s(&answers, DB_IDX)?.iter().enumerate() {
-                let Some(row) = row_of.get(item) else { continue };
-                rows.push(*row);
-                self.values[position][*row as usize] = scores[at];
-                if scores[at].is_none() {
-                    let outcome = outcomes.get(at).and_then(Outcome::named).unwrap_or(Outcome::Failed);
-                    let reason = format!("{}: {}", part.name, reasons.get(at).unwrap_or("no score"));
-                    self.ended[*row as usize] = Some((outcome, reason));
-                }
-                self.gate(position, *row as usize);
+    /// Asks for the parts of a stage, side by side, where they are not known, of the rows that go on to it.
+    fn ask(&mut self, stage: Range<usize>, answered: &mut Answered<'a, '_>) -> Result<()> {
+        let open: Vec<u32> =
+            (0..self.handed.len() as u32).filter(|row| self.ended(*row, stage.start).is_none()).collect();
+        let mut questions = Vec::new();
+        for position in stage {
+            let unknown: Vec<u32> =
+                open.iter().copied().filter(|row| self.said[position][*row as usize].is_none()).collect();
+            if !unknown.is_empty() {
+                let asked = bridge::gather(&self.items, &unknown)?;
+                let row_of: HashMap<u64, u32> = schema::u64s(&asked, DB_IDX)?.into_iter().zip(unknown).collect();
+                questions.push((position, asked, row_of));
             }
-            answered(self, &rows)
+        }
+        let parts = self.parts;
+        let shared = Mutex::new((self, answered));
+        let ask_for = |(position, asked, row_of): (usize, DataFrame, HashMap<u64, u32>)| {
+            ask(&*parts[position].score, &asked, &mut |answers| {
+                let (sums, answered) = &mut *shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let rows = sums.take(position, &row_of, &answers)?;
+                answered(sums, &rows)
+            })
+        };
+        // The last is asked for here: where there is but one, no thread is started.
+        let Some(last) = questions.pop() else { return Ok(()) };
+        std::thread::scope(|scope| {
+            let ask_for = &ask_for;
+            let others: Vec<_> = questions.into_iter().map(|question| scope.spawn(move || ask_for(question))).collect();
+            let last = ask_for(last);
+            let mut ended: Vec<Result<()>> =
+                others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
+            ended.push(last);
+            ended.into_iter().collect()
         })
     }
 
-    /// Rejects a row whose part is below what it must reach.
-    fn gate(&mut self, position: usize, row: usize) {
-        let part = &self.parts[position];
-        if let (Some(score), Some(limit)) = (self.values[position][row], part.at_least)
-            && score < limit
-        {
-            self.ended[row] = Some((Outcome::Rejected, format!("{}: {score} is below {limit}", part.name)));
+    /// Takes answers of a part; gives their rows.
+    fn take(&mut self, position: usize, row_of: &HashMap<u64, u32>, answers: &DataFrame) -> Result<Vec<u32>> {
+        let scores = schema::scores(answers, SCORE)?;
+        let outcomes = answers.column(OUTCOME).doing("score")?.str().doing("score")?;
+        let reasons = answers.column(REASON).doing("score")?.str().doing("score")?;
+        let mut rows = Vec::with_capacity(scores.len());
+        for (at, item) in schema::u64s(answers, DB_IDX)?.iter().enumerate() {
+            let Some(row) = row_of.get(item) else { continue };
+            rows.push(*row);
+            self.said[position][*row as usize] = Some(scores[at].ok_or_else(|| {
+                let outcome = outcomes.get(at).and_then(Outcome::named).unwrap_or(Outcome::Failed);
+                (outcome, format!("{}: {}", self.parts[position].name, reasons.get(at).unwrap_or("no score")))
+            }));
         }
+        Ok(rows)
+    }
+
+    /// How a row ended before a part: one that gave no score, or was below its gate.
+    fn ended(&self, row: u32, before: usize) -> Option<(Outcome, String)> {
+        self.parts[..before].iter().zip(&self.said).find_map(|(part, said)| {
+            match (&said[row as usize], part.at_least) {
+                (Some(Err(why)), _) => Some(why.clone()),
+                (Some(Ok(score)), Some(limit)) if *score < limit => {
+                    Some((Outcome::Rejected, format!("{}: {score} is below {limit}", part.name)))
+                }
+                _ => None,
+            }
+        })
     }
 
     /// Whether a row waits for a part.
     fn waits(&self, row: u32) -> bool {
-        self.ended[row as usize].is_none() && self.values.iter().any(|values| values[row as usize].is_none())
+        let waiting =
+            |stage: &&Range<usize>| self.said[(*stage).clone()].iter().any(|said| said[row as usize].is_none());
+        self.stages.iter().find(waiting).is_some_and(|stage| self.ended(row, stage.start).is_none())
+    }
+
+    /// The score that a part gave to a row.
+    fn value(&self, position: usize, row: u32) -> Option<f64> {
+        self.said[position][row as usize].as_ref().and_then(|said| said.as_ref().ok().copied())
     }
 
     /// Hands over the rows that are complete, and of some others the parts that are known.
@@ -139,28 +188,26 @@ impl<'a> Sums<'a> {
     }
 
     fn frame(&self, rows: &[u32]) -> Result<DataFrame> {
-        let at = |row: &u32| *row as usize;
-        let outcome = |row: &u32| match &self.ended[at(row)] {
-            Some((outcome, _)) => outcome.name(),
-            None if self.waits(*row) => OPEN,
-            None => Outcome::Scored.name(),
-        };
-        let total = |row: &u32| {
-            let scored = outcome(row) == Outcome::Scored.name();
-            let weighted = self.parts.iter().zip(&self.values);
-            let weighted = weighted.map(|(part, values)| part.weight * values[at(row)].unwrap_or_default());
-            scored.then(|| weighted.fold(0.0, |sum, part| sum + part))
-        };
-        let reason = |row: &u32| self.ended[at(row)].as_ref().map(|(_, reason)| reason.as_str());
-        let ids = schema::u64s(&self.items, DB_IDX)?;
+        let (ids, all) = (schema::u64s(&self.items, DB_IDX)?, self.parts.len());
+        let (mut scores, mut outcomes, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
+        for row in rows {
+            let ended = if self.waits(*row) { Some((OPEN, None)) } else { None };
+            let ended = ended.or_else(|| self.ended(*row, all).map(|(outcome, why)| (outcome.name(), Some(why))));
+            let weighted = self.parts.iter().enumerate();
+            let weighted = weighted.map(|(at, part)| part.weight * self.value(at, *row).unwrap_or_default());
+            scores.push(ended.is_none().then(|| weighted.fold(0.0, |sum, part| sum + part)));
+            let (outcome, reason) = ended.unwrap_or((Outcome::Scored.name(), None));
+            outcomes.push(outcome);
+            reasons.push(reason);
+        }
         let mut columns = vec![
-            Column::new(DB_IDX.into(), rows.iter().map(|row| ids[at(row)]).collect::<Vec<_>>()),
-            Column::new(SCORE.into(), rows.iter().map(total).collect::<Vec<_>>()),
-            Column::new(OUTCOME.into(), rows.iter().map(outcome).collect::<Vec<_>>()),
-            Column::new(REASON.into(), rows.iter().map(reason).collect::<Vec<_>>()),
+            Column::new(DB_IDX.into(), rows.iter().map(|row| ids[*row as usize]).collect::<Vec<_>>()),
+            Column::new(SCORE.into(), scores),
+            Column::new(OUTCOME.into(), outcomes),
+            Column::new(REASON.into(), reasons),
         ];
-        for (part, values) in self.parts.iter().zip(&self.values) {
-            let values: Vec<Option<f64>> = rows.iter().map(|row| values[at(row)]).collect();
+        for (position, part) in self.parts.iter().enumerate() {
+            let values: Vec<Option<f64>> = rows.iter().map(|row| self.value(position, *row)).collect();
             columns.push(Column::new(part.name.as_str().into(), values));
         }
         DataFrame::new(rows.len(), columns).doing("score")
@@ -170,18 +217,18 @@ impl<'a> Sums<'a> {
 impl Score for SumScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
         let mut sums = Sums::new(&self.parts, batch)?;
-        for position in 0..self.parts.len() {
-            sums.ask(position, &mut |_, _| Ok(()))?;
+        for stage in stages(&self.parts) {
+            sums.ask(stage, &mut |_, _| Ok(()))?;
         }
         sums.frame(&(0..batch.height() as u32).collect::<Vec<_>>())
     }
 
     fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
         let mut sums = Sums::new(&self.parts, batch)?;
-        let asked = (0..self.parts.len()).try_for_each(|position| {
+        let asked = stages(&self.parts).into_iter().try_for_each(|stage| {
             // What was paid for is kept as it comes; what is free waits for company.
-            let is_dear = self.parts[position].score.is_paid();
-            sums.ask(position, &mut |sums, rows| match is_dear {
+            let is_dear = self.parts[stage.start].score.is_paid();
+            sums.ask(stage, &mut |sums, rows| match is_dear {
                 true => sums.hand_over(rows, keep),
                 false => Ok(()),
             })
@@ -197,9 +244,9 @@ impl Score for SumScore {
         }
         let mut sums = Sums::new(&self.parts, items)?;
         for position in 0..free {
-            sums.ask(position, &mut |_, _| Ok(()))?;
+            sums.ask(position..position + 1, &mut |_, _| Ok(()))?;
         }
-        let is_rejected = |row: &u32| matches!(sums.ended[*row as usize], Some((Outcome::Rejected, _)));
+        let is_rejected = |row: &u32| matches!(sums.ended(*row, free), Some((Outcome::Rejected, _)));
         let rejected: Vec<u32> = (0..items.height() as u32).filter(is_rejected).collect();
         sums.frame(&rejected).map(Some)
     }

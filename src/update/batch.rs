@@ -5,7 +5,9 @@ const START: (u64, u64, u64) = (2000, 16, 64);
 /// The same where there is a budget: one in so many of it, at least so many.
 const START_OF_BUDGET: (u64, u64) = (6, 4);
 /// One in so many of the items asked so far is a batch, within these bounds.
-const BATCH: (usize, usize, usize) = (20, 5, 32);
+const BATCH: (usize, usize, usize) = (20, 5, LARGEST);
+/// Items of a batch, at most, unless it is set.
+pub(super) const LARGEST: usize = 32;
 /// Where there is a budget, one in so many of it is enough for a batch.
 const BATCH_OF_BUDGET: u64 = 40;
 

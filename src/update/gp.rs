@@ -1,6 +1,6 @@
 //! A Gaussian process of the scores over embedding space.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
@@ -24,6 +24,7 @@ const JITTER: f64 = 1e-6;
 #[derive(Clone)]
 pub(super) struct Gp {
     points: Array2<f64>,
+    targets: Array1<f64>,
     noise: Array1<f64>,
     squared_length: f64,
     factor: Cholesky,
@@ -65,7 +66,7 @@ impl Gp {
             None => return Self::after(None, points, targets, squared_length, noise),
         };
         let weights = factor.solve(targets.view());
-        Ok(Gp { points, noise: noise.clone(), squared_length, factor, weights })
+        Ok(Gp { points, targets, noise: noise.clone(), squared_length, factor, weights })
     }
 
     /// How many of the first points and of their noise are these.
@@ -75,6 +76,18 @@ impl Gp {
         }
         let pairs = self.points.rows().into_iter().zip(points.rows()).zip(self.noise.iter().zip(noise));
         pairs.take_while(|((a, b), (noise_a, noise_b))| noise_a == noise_b && a == b).count()
+    }
+
+    /// The process with points `(m, dim)` more whose targets are taken to be its own mean there (Ginsbourger et al., Kriging is
+    /// well-suited to parallelize optimization, 2010): the mean stays as it is, and what is near them is known better.
+    ///
+    /// # Errors
+    /// Points that are not finite.
+    pub fn believing(&self, points: ArrayView2<'_, f64>, noise: f64) -> Result<Self> {
+        let targets = ndarray::concatenate![Axis(0), self.targets, self.mean(points)];
+        let noise = ndarray::concatenate![Axis(0), self.noise, Array1::from_elem(points.nrows(), noise)];
+        let points = ndarray::concatenate![Axis(0), self.points, points];
+        Self::after(Some(self), points, targets, self.squared_length, &noise)
     }
 
     /// `(K + diag N)^-1 z`: the mean is the sum of the kernels with the points, each times its weight.
@@ -155,8 +168,6 @@ pub(super) fn correlation_f32(e: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Axis;
-
     use super::*;
     use crate::stream::stream;
     use crate::update::fixture;
@@ -200,6 +211,27 @@ mod tests {
             gp = fit(Some(&gp), n);
             assert_eq!(bits(&gp), bits(&fit(None, n)), "{n} points");
         }
+    }
+
+    #[test]
+    fn what_is_believed_changes_no_mean_and_is_what_a_fit_to_those_means_gives() {
+        let (gp, at) = fitted();
+        let (points, noise) = (fixture::matrix("points"), Array1::from(fixture::vector("noise")));
+        // So many that the last block of the factor is another one.
+        let out = Array2::from_shape_fn((80, points.ncols()), |(row, column)| {
+            points[[row % points.nrows(), column]] + (row as f64 * 0.37 + column as f64).sin() * 0.5
+        });
+        let targets = ndarray::concatenate![Axis(0), Array1::from(fixture::vector("targets")), gp.mean(out.view())];
+        let noise = ndarray::concatenate![Axis(0), noise, Array1::from_elem(80, 0.03)];
+        let all = ndarray::concatenate![Axis(0), points, out];
+        let fitted = Gp::new(all, targets, gp.squared_length, &noise).expect("a model");
+        let believing = gp.believing(out.view(), 0.03).expect("a model");
+        let ((mean, covariance), (expected, as_fitted)) = (believing.posterior(at.view()), fitted.posterior(at.view()));
+        assert!(close(mean.clone(), gp.mean(at.view()).to_vec()), "{mean}");
+        assert!(close(mean, expected.to_vec()));
+        assert!(close(covariance.clone(), as_fitted.into_iter().collect()), "{covariance}");
+        let before = gp.posterior(at.view()).1;
+        assert!(covariance.diag().iter().zip(before.diag()).all(|(now, before)| *now < before + 1e-12));
     }
 
     #[test]

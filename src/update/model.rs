@@ -7,7 +7,7 @@ use rand::seq::{SliceRandom, index};
 use super::gp::Gp;
 use super::measure::Measure;
 use super::niche::Niche;
-use super::seen::{Seen, descending, noise, targets, threshold};
+use super::seen::{NOISE_ABOVE, Seen, descending, noise, targets, threshold};
 use crate::error::Result;
 use crate::stream::Stream;
 
@@ -73,6 +73,21 @@ impl Model {
         let all =
             Part::fit(before.map(|before| &before.all), points, (targets, noise), seen.ids(items), seen.scored())?;
         Ok(Model { measure: measure.clone(), all, niche: niche.clone(), elsewhere })
+    }
+
+    /// The same, where some items `(items, width)` are out: they are taken to be worth what it says of them.
+    ///
+    /// # Errors
+    /// Vectors that are not finite.
+    pub fn believing(mut self, out: ArrayView2<'_, f32>) -> Result<Self> {
+        if !out.is_empty() {
+            let points = self.measure.of(out).mapv(f64::from);
+            self.all.gp = self.all.gp.believing(points.view(), NOISE_ABOVE)?;
+            if let Some(part) = self.elsewhere.take() {
+                self.elsewhere = Some(Part { gp: part.gp.believing(points.view(), NOISE_ABOVE)?, ..part });
+            }
+        }
+        Ok(self)
     }
 
     /// The ids of the points of the model of all, and the weights of their kernels in its mean.

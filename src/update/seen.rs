@@ -9,7 +9,7 @@ const EARLY: usize = 32;
 /// Variance of the noise, where that of the scores is 1.
 const NOISE: f64 = 0.1;
 /// The same for scores above their median.
-const NOISE_ABOVE: f64 = 0.03;
+pub(super) const NOISE_ABOVE: f64 = 0.03;
 
 /// The items asked, in their order. One without a score, rejected or failed, has minus infinity: the lowest there is.
 #[derive(Clone, Debug, Default)]

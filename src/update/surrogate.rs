@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use polars::prelude::DataFrame;
 use rand::seq::SliceRandom;
 
-use super::batch::batch;
+use super::batch::{LARGEST, batch};
 use super::giveaway::giveaway;
 use super::library::Library;
 use super::measure::Measure;
@@ -20,7 +20,7 @@ use super::views::Views;
 use super::{QueryUpdate, Start};
 use crate::bridge;
 use crate::database::VectorDatabase;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX, SCORE};
 use crate::select::Select;
@@ -61,6 +61,8 @@ const SPREAD: usize = 2000;
 /// - *Elsewhere*: where there is more than one peak the best items crowd on the highest that was found. Once one in
 ///   a hundred items has a score (at least 100, at most 300 are enough) a part of each batch, at most half, is chosen by a second process that knows nothing of the tenth of the library
 ///   around them; how large a part, is told by how often items there and elsewhere were among the best twentieth.
+/// - *Behind*: with [`behind`](SurrogateUpdate::behind) a batch is chosen while so many before it are out. Their items are points
+///   of the process whose targets are its own mean (the kriging believer): samples stray less near them.
 /// - *Start*: the nearest item of each starting query, then random items, until one in 2000 of the library was asked
 ///   (at least 16, at most 64; where there is a budget, a sixth of it is enough, at least 4) and one has a score. The budget
 ///   is the one that the run was started with: raised later, it changes no plan.
@@ -84,6 +86,7 @@ const SPREAD: usize = 2000;
 pub struct SurrogateUpdate {
     batch: Option<usize>,
     points: usize,
+    behind: usize,
     features: Features,
     planned: Option<u64>,
     views: Option<Views>,
@@ -98,6 +101,9 @@ pub struct SurrogateUpdate {
     next_fit: usize,
     niche: Niche,
     model: Option<Model>,
+    /// Items asked after each iteration, and of how many iterations the first model was made.
+    pace: Vec<usize>,
+    sighted: Option<usize>,
     /// Items that were scored before.
     known: HashSet<u64>,
     candidates: Vec<u64>,
@@ -114,6 +120,7 @@ impl Default for SurrogateUpdate {
         SurrogateUpdate {
             batch: None,
             points: 1000,
+            behind: 0,
             features: Features::Auto,
             planned: None,
             views: None,
@@ -126,6 +133,8 @@ impl Default for SurrogateUpdate {
             next_fit: 0,
             niche: Niche::of(0),
             model: None,
+            pace: Vec::new(),
+            sighted: None,
             known: HashSet::new(),
             candidates: Vec::new(),
             named: Vec::new(),
@@ -144,6 +153,9 @@ impl std::fmt::Debug for SurrogateUpdate {
 }
 
 impl SurrogateUpdate {
+    /// Items scored per iteration, at most, where nothing is said.
+    pub const LARGEST_BATCH: usize = LARGEST;
+
     /// The untuned rule.
     pub fn new() -> Self {
         Self::default()
@@ -161,6 +173,14 @@ impl SurrogateUpdate {
         self
     }
 
+    /// How many batches may be out when the next is chosen (default 0). As soon as there is a model: items that are out
+    /// are taken to be worth what it says of them, so that others are chosen. Scores are known later then, and less is found
+    /// with as many of them; but nobody waits for the slowest of a batch.
+    pub fn behind(mut self, batches: usize) -> Self {
+        self.behind = batches;
+        self
+    }
+
     /// What is read of the items beside their embeddings (default: [`Features::Auto`]).
     pub fn features(mut self, features: Features) -> Self {
         self.features = features;
@@ -169,8 +189,21 @@ impl SurrogateUpdate {
 
     /// Items of the next batch, and whether the model has no say in it.
     fn next_batch(&self, queries: usize, database: &dyn VectorDatabase) -> (usize, bool) {
-        let (start, next) = batch(self.seen.asked(), queries, database.len(), self.planned);
-        (self.batch.unwrap_or(next), self.seen.asked() < start || self.seen.scored() == 0)
+        let (start, _) = batch(self.seen.asked(), queries, database.len(), self.planned);
+        let blind = self.seen.asked() < start || self.seen.scored() == 0;
+        (self.batch_of(self.seen.asked(), queries, database), blind)
+    }
+
+    /// Items of a batch that is chosen when so many were asked.
+    fn batch_of(&self, asked: usize, queries: usize, database: &dyn VectorDatabase) -> usize {
+        self.batch.unwrap_or_else(|| batch(asked, queries, database.len(), self.planned).1)
+    }
+
+    /// Items that were known when the iteration was chosen that is observed next.
+    fn known_then(&self) -> usize {
+        let next = self.pace.len();
+        let observed = self.sighted.map_or(next, |sighted| next.saturating_sub(self.behind).max(sighted).min(next));
+        observed.checked_sub(1).map_or(0, |last| self.pace[last])
     }
 
     /// Neighbours that each of so many queries meets.
@@ -231,10 +264,11 @@ impl SurrogateUpdate {
     }
 
     /// The items of the whole library that a model finds most promising, and some others.
-    fn front(&mut self, model: &Model, step: &Step<'_>) -> Vec<u64> {
+    fn front(&mut self, model: &Model, out: &HashSet<u64>, step: &Step<'_>) -> Vec<u64> {
         let Some(library) = &mut self.library else { return Vec::new() };
         library.keep(model.of_all().0);
-        let mut open: Vec<usize> = (0..library.ids().len()).filter(|row| !self.seen.has(library.ids()[*row])).collect();
+        let is_open = |id: u64| !self.seen.has(id) && !out.contains(&id);
+        let mut open: Vec<usize> = (0..library.ids().len()).filter(|row| is_open(library.ids()[*row])).collect();
         // So that among equals chance decides.
         open.shuffle(&mut step.rng("surrogate front", 0));
         let others = open.iter().take(OTHERS.saturating_mul(self.wide)).copied();
@@ -257,6 +291,17 @@ impl SurrogateUpdate {
         front.dedup();
         front
     }
+}
+
+/// The items in some frames, and their vectors `(items, width)`.
+fn vectors_of(frames: &[DataFrame], views: &Views) -> Result<(HashSet<u64>, Array2<f32>)> {
+    let (mut all, mut vectors) = (HashSet::new(), Array2::zeros((0, views.width())));
+    for frame in frames {
+        let ids = schema::u64s(frame, DB_IDX)?;
+        vectors.append(Axis(0), views.vectors(&ids, finite(frame)?.view()).view()).doing("items that are out")?;
+        all.extend(ids);
+    }
+    Ok((all, vectors))
 }
 
 /// Neighbours that each of so many queries meets at most.
@@ -287,9 +332,9 @@ impl QueryUpdate for SurrogateUpdate {
     }
 
     fn begin(&mut self, start: &Start<'_>) -> Result<()> {
-        let (batch, points, features) = (self.batch, self.points, self.features.clone());
+        let (batch, points, behind, features) = (self.batch, self.points, self.behind, self.features.clone());
         let niche = Niche::of(start.database.len());
-        *self = SurrogateUpdate { batch, points, features, planned: start.planned, niche, ..Self::default() };
+        *self = SurrogateUpdate { batch, points, behind, features, planned: start.planned, niche, ..Self::default() };
         // What is known already costs nothing and makes a random start needless.
         self.candidates = start.known.iter().copied().take(CANDIDATES).collect();
         self.known = self.candidates.iter().copied().collect();
@@ -324,10 +369,14 @@ impl QueryUpdate for SurrogateUpdate {
         learned
     }
 
+    fn behind(&self) -> usize {
+        if self.sighted.is_some() { self.behind } else { 0 }
+    }
+
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         let (queries, library) = (step.queries.height(), step.database.len().max(1) as usize);
         let (found, offered) = (step.results.height(), self.offered(queries));
-        let (batch, _) = self.next_batch(queries, step.database);
+        let batch = self.batch_of(self.known_then(), queries, step.database);
         if found < batch.min(offered) {
             self.wide = self.wide.saturating_mul(2).min(library.min(CANDIDATES));
         }
@@ -348,6 +397,8 @@ impl QueryUpdate for SurrogateUpdate {
         }
         let (groups, width) = (views.groups(), views.width());
         let (_, blind) = self.next_batch(queries, step.database);
+        self.pace.push(self.seen.asked());
+        self.sighted = self.sighted.or((!blind).then_some(self.pace.len()));
         if !blind { self.learn(step.seed, &groups, width) } else { Ok(()) }
     }
 
@@ -360,8 +411,10 @@ impl QueryUpdate for SurrogateUpdate {
             return places(step, Vec::new(), &self.seen, &chosen, self.views.as_ref());
         };
         let model = Model::fit(before.as_ref(), &self.seen, &chosen, views.width(), &measure, &self.niche)?;
+        let (out, vectors) = vectors_of(step.out, &views)?;
+        let model = model.believing(vectors.view())?;
         self.candidates = match &self.library {
-            Some(_) => self.front(&model, step),
+            Some(_) => self.front(&model, &out, step),
             None => {
                 let rng = &mut step.rng("surrogate shortlist", 0);
                 self.shortlist.ids(&views, &measure, &self.seen, &chosen, rng)?

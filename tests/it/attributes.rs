@@ -51,7 +51,7 @@ impl VectorDatabase for Watched {
         self.asked.lock().expect("no panic").some.push(columns.to_vec());
         self.library.take_columns(db_idx, columns)
     }
-    fn sample(&self, n: usize, rng: &mut rand_chacha::ChaCha8Rng) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
         self.library.sample(n, rng)
     }
     fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {

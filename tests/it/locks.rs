@@ -109,15 +109,50 @@ fn a_folder_of_something_else_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_folder_whose_run_was_killed_before_it_began_is_begun_anew_and_not_resumed() {
+fn a_folder_whose_run_was_killed_before_it_began_is_begun_anew_with_resume_and_without() {
     let scene = Scene::new(SQL, 2);
     let whole = scene.whole();
-    let run = scene.run("killed");
-    was_killed(&run.go(&format!("{}:kill", whole.operation_that_publishes("run.json"))));
-    let output = scene.command("killed", "", &["search", "run.toml", "--out", "killed", "--resume"]).output();
-    let reason = "holds no run yet (it has no run.json); start it, without --resume";
-    assert_eq!(stderr(&output.expect("the binary runs")), format!("uphill: killed: {reason}\n"));
-    run.assert_goes_on(&whole);
+    for (name, more) in [("killed", None), ("requeued", Some("--resume"))] {
+        let run = scene.run(name);
+        was_killed(&run.go(&format!("{}:kill", whole.operation_that_publishes("run.json"))));
+        let arguments: Vec<&str> = ["search", "run.toml", "--out", name].into_iter().chain(more).collect();
+        let output = scene.command(name, "", &arguments).output().expect("the binary runs");
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stderr(&output).contains("holds no run yet; it is started"), more.is_some());
+        run.assert_equals(&whole);
+    }
+}
+
+#[test]
+fn a_file_system_without_locks_is_refused_with_what_to_do_and_nothing_is_begun() {
+    let scene = Scene::new(SQL, 2);
+    let whole = scene.whole();
+    let number =
+        |name: &str| scene.operations(name).iter().position(|operation| operation[0] == "lock").expect("a lock") + 1;
+    let index = ["index", "items.parquet", "new.lance"];
+    succeeded(&scene.command("built", "", &["index", "items.parquet", "built.lance"]).output().expect("runs"));
+    for (fault, cause) in [
+        ("enolck", "No locks available (os error 37)"),
+        ("enotsup", "Operation not supported (os error 95)"),
+        ("enosys", "Function not implemented (os error 38)"),
+    ] {
+        let run = scene.run(fault);
+        let begun = run.go(&format!("{}:{fault}", number("whole")));
+        let built = scene.command("new", &format!("{}:{fault}", number("built")), &index).output().expect("runs");
+        for (output, folder) in [(&begun, fault), (&built, ".new.lance.partial")] {
+            assert_eq!(
+                stderr(output),
+                format!(
+                    "uphill: {folder}: this file system has no file locks ({cause}), by which a second process is kept out; \
+                     use a folder on another one, such as a local disk, and copy it when the run has ended, or have this one \
+                     mounted with locks (Lustre: `-o flock`; NFS: with its lock service)\n"
+                )
+            );
+            assert_eq!(output.status.code(), Some(1));
+        }
+        assert!(!scene.path("new.lance").exists());
+        run.assert_goes_on(&whole);
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Behaviour through the public surface: the library and the `uphill` binary.
 
 mod attributes;
+mod behind;
 mod bridge;
+mod busy;
 mod by_hand;
 mod cli;
 mod common;
@@ -20,6 +22,7 @@ mod indexing;
 mod interop;
 mod interrupts;
 mod locks;
+mod many_jobs;
 mod mutations;
 mod nulls;
 mod numpy;

@@ -1,0 +1,74 @@
+//! How busy workers are: the share of the time that they score, where some scores take much longer than others.
+//!
+//! ```text
+//! cargo bench --profile dev --bench busy
+//! ```
+//!
+//! A search of the molecules of `data/` by 64 workers, each asked for one item at a time, through the real loop. An item takes a
+//! second in the mean, lognormal with a coefficient of variation of 1, always the same for the same item. A batch has one or four items for each
+//! worker. Busy is the sum of those times by 64 times the time of the whole search, the first batch, for which there
+//! is no model, included.
+
+use std::time::{Duration, Instant};
+
+use polars::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, LogNormal};
+use uphill::{Features, IndexOptions, LanceDatabase, Result, Runner, Score, Stop, SurrogateUpdate, VectorDatabase};
+
+const WORKERS: usize = 64;
+const ITEMS: u64 = 1280;
+const NONE: [&str; 0] = [];
+
+/// Sleeps.
+struct Uneven;
+
+/// Seconds that an item takes.
+fn seconds(item: u64) -> f64 {
+    // Mean and coefficient of variation 1: sigma^2 = ln 2, mu = -sigma^2 / 2.
+    let sigma = std::f64::consts::LN_2.sqrt();
+    let times = LogNormal::new(-sigma * sigma / 2.0, sigma).expect("a distribution");
+    times.sample(&mut ChaCha8Rng::seed_from_u64(item))
+}
+
+impl Score for Uneven {
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        let items: Vec<u64> = batch.column("db_idx")?.u64()?.into_no_null_iter().collect();
+        std::thread::sleep(Duration::from_secs_f64(items.into_iter().map(seconds).sum()));
+        Ok(batch.column("qed")?.clone().with_name("score".into()).into_frame())
+    }
+    fn batch_size(&self) -> usize {
+        1
+    }
+    fn workers(&self) -> usize {
+        WORKERS
+    }
+    fn is_paid(&self) -> bool {
+        false
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let dataset = folder.path().join("molecules.lance");
+    uphill::index("data/molecules.parquet", &dataset, &IndexOptions::default())?;
+    println!("{:>16} {:>7} {:>8} {:>6}", "items per worker", "behind", "seconds", "busy");
+    for per_worker in [1, 4] {
+        for behind in 0..=3 {
+            let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(&["qed"])?;
+            let queries =
+                uphill::queries_at(&database, &database.sample(16, &mut uphill::stream(1, "queries", 0, 0))?)?;
+            let rule =
+                SurrogateUpdate::new().features(Features::columns(NONE)).batch(per_worker * WORKERS).behind(behind);
+            let stop = Stop { evaluations: Some(ITEMS), ..Stop::default() };
+            let started = Instant::now();
+            let log = Runner::new(database, Uneven, rule).stop(stop).search(&queries, u32::MAX)?;
+            let wall = started.elapsed().as_secs_f64();
+            let items = uphill::collect(log.compile_results()?)?;
+            let scored: f64 = items.column("db_idx")?.u64()?.into_no_null_iter().map(seconds).sum();
+            println!("{per_worker:>16} {behind:>7} {wall:>8.1} {:>5.0}%", 100.0 * scored / (WORKERS as f64 * wall));
+        }
+    }
+    Ok(())
+}
