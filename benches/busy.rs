@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<()> {
                 uphill::queries_at(&database, &database.sample(16, &mut uphill::stream(1, "queries", 0, 0))?)?;
             let rule =
                 SurrogateUpdate::new().features(Features::columns(NONE)).batch(per_worker * WORKERS).behind(behind);
-            let stop = Stop { evaluations: Some(ITEMS), ..Stop::default() };
+            let stop = Stop::new().evaluations(ITEMS);
             let started = Instant::now();
             let log = Runner::new(database, Uneven, rule).stop(stop).search(&queries, u32::MAX)?;
             let wall = started.elapsed().as_secs_f64();

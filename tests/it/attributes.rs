@@ -69,7 +69,7 @@ fn search(library: &LanceDatabase, filter: impl Filter + 'static) -> (SearchLog,
     let start = library.sample(16, &mut uphill::stream(5, "queries", 0, 0)).expect("a sample");
     let queries = uphill::queries_at(library, &start).expect("queries");
     let rule = SurrogateUpdate::new().features(Features::columns([] as [&str; 0]));
-    let stop = Stop { evaluations: Some(120), nothing_new: Some(20), ..Stop::default() };
+    let stop = Stop::new().evaluations(120).nothing_new(20);
     let log = Runner::new(watched, SqlScore::new("weight"), rule)
         .filter(filter)
         .seed(5)
@@ -128,7 +128,7 @@ fn a_filter_that_cannot_say_what_it_reads_is_given_all_and_the_run_is_the_same()
 fn a_rule_that_scores_all_it_meets_is_given_all_attributes_at_once() {
     let folder = folder();
     let embeddings = clustered(1500, 6, 12, &mut rng(43));
-    let options = IndexOptions { index: IndexKind::IvfFlat, ..Default::default() };
+    let options = IndexOptions::new().index(IndexKind::IvfFlat);
     let library = open(&dataset(&folder, &embeddings, &options));
     let asked: Arc<Mutex<Asked>> = Arc::default();
     let watched = Watched { library: library.clone(), asked: Arc::clone(&asked) };

@@ -290,7 +290,7 @@ fn times_and_workers_change_nothing_and_items_are_asked_for_once() {
             let asked = Arc::default();
             let score = Uneven { workers, asked: Arc::clone(&asked) };
             let rule = SurrogateUpdate::new().batch(6).behind(behind);
-            let stop = Stop { evaluations: Some(100), ..Stop::default() };
+            let stop = Stop::new().evaluations(100);
             let log =
                 Runner::new(database.clone(), score, rule).stop(stop).search(&queries, u32::MAX).expect("a search");
             let asked = asked.lock().expect("no panic").clone();

@@ -109,7 +109,7 @@ fn parts_of_a_sum_are_asked_side_by_side_unless_a_gate_is_between_them() {
         .part("one", 1.0, one)
         .gate("other", 2.0, 40.0, other)
         .part("last", 4.0, last);
-    let stop = Stop { evaluations: Some(40), ..Stop::default() };
+    let stop = Stop::new().evaluations(40);
     let log = Runner::new(database, score, RlUpdate::new(1.0)).stop(stop).search(&queries, 3).expect("a search");
     let all = uphill::collect(log.compile_results().expect("a query")).expect("compiled");
     let column = |name: &str| all.column(name).expect(name).f64().expect("f64").iter().collect::<Vec<_>>();

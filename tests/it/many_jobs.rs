@@ -33,11 +33,7 @@ struct Place(TempDir);
 impl Place {
     fn new() -> Self {
         let folder = folder();
-        dataset(
-            &folder,
-            &clustered(300, 4, 6, &mut rng(5)),
-            &IndexOptions { index: IndexKind::None, ..Default::default() },
-        );
+        dataset(&folder, &clustered(300, 4, 6, &mut rng(5)), &IndexOptions::new().index(IndexKind::None));
         let run = "[database]\npath = 'items.lance'\n[score]\ncommand = ['replaced']\nbatch_size = 4\n[stop]\nevaluations = 60\n";
         std::fs::write(folder.path().join("run.toml"), run).expect("a run file");
         std::fs::write(folder.path().join("dock.py"), DOCK).expect("a scorer");
