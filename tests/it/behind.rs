@@ -269,7 +269,7 @@ impl Score for Uneven {
         self.asked.lock().expect("no panic").extend(u64s(batch, "db_idx"));
         std::thread::sleep(Duration::from_micros(rand::rng().random_range(0..3000)));
         let items = u64s(batch, "db_idx");
-        let score = |item: &u64| (item % 9 != 0).then(|| (item * 37 % 101) as f64);
+        let score = |item: &u64| (!item.is_multiple_of(9)).then(|| (item * 37 % 101) as f64);
         Ok(Column::new("score".into(), items.iter().map(score).collect::<Vec<_>>()).into_frame())
     }
     fn batch_size(&self) -> usize {
