@@ -10,7 +10,7 @@ use crate::update::{
     TopKPrune, TopKUpdate, Worth,
 };
 
-/// `[update]`: how the queries move.
+/// `[update]`: how the queries move. Without a `rule`, the section is of the default one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum UpdateConfig {
@@ -126,6 +126,9 @@ pub struct GradientConfig {
 }
 
 impl UpdateConfig {
+    /// The rule of a section that names none.
+    pub(super) const DEFAULT_RULE: &str = "surrogate";
+
     /// The rule of these sections.
     pub(super) fn rule(
         &self,

@@ -32,6 +32,7 @@ use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
+use crate::near::no_column;
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 use crate::untrusted::caught;
 
@@ -193,12 +194,9 @@ impl LanceDatabase {
         let schema = self.table.dataset.schema();
         for column in columns.iter().map(AsRef::as_ref) {
             if schema.field(column).is_none() {
-                let all: Vec<_> = schema.fields.iter().map(|field| field.name.as_str()).collect();
-                return Err(Error::Config(format!(
-                    "database.columns: no column `{column}` in {} (there are: {})",
-                    self.identity.uri,
-                    all.join(", ")
-                )));
+                let there = schema.fields.iter().map(|field| field.name.as_str());
+                let missing = no_column(column, &format!(" in {}", self.identity.uri), there);
+                return Err(Error::Config(format!("database.columns: {missing}")));
             }
             if column == self.table.embedding_column || (schema::is_reserved(column) && column != schema::SOURCE_ROW) {
                 return Err(Error::Config(format!("database.columns: `{column}` is a name this program uses itself")));
