@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use self::output::{Unwritten, say};
+use self::output::{Unwritten, Voice, say};
 use self::signals::Signals;
 use crate::error::Error;
 
@@ -26,6 +26,8 @@ use crate::error::Error;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 #[derive(Subcommand)]
@@ -83,7 +85,10 @@ const AWAY: u8 = 75;
 /// and gives the exit code.
 pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
     let command = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli.command,
+        Ok(cli) => {
+            cli.voice.take();
+            cli.command
+        }
         Err(told) => {
             // Whoever reads may be gone.
             let _ = told.print();
@@ -122,7 +127,7 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
 }
 
 fn fail(error: &anyhow::Error, interrupted: u8) -> u8 {
-    say(format_args!("uphill: {error:#}"));
+    output::fail(format_args!("uphill: {error:#}"));
     match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => 2,
         Some(Error::Locked { .. }) => 4,

@@ -53,6 +53,8 @@ pub(crate) struct Ledger {
     pub(crate) retries_before: u64,
     /// Set from outside to stop asking.
     pub(crate) interrupt: Option<Arc<AtomicBool>>,
+    /// The items that were asked and have no answer yet, for whoever looks.
+    pub(crate) open: Arc<AtomicUsize>,
 }
 
 impl Ledger {
@@ -94,8 +96,9 @@ impl Ledger {
     /// Forgets who was asked: another run begins.
     pub(crate) fn clear(&mut self) {
         let (minimize, on_error) = (self.minimize, self.on_error);
-        let (interrupt, reusable) = (self.interrupt.take(), std::mem::take(&mut self.reusable));
-        *self = Ledger { minimize, on_error, interrupt, reusable, ..Ledger::default() };
+        let (interrupt, open) = (self.interrupt.take(), self.open.clone());
+        let reusable = std::mem::take(&mut self.reusable);
+        *self = Ledger { minimize, on_error, interrupt, open, reusable, ..Ledger::default() };
     }
 
     /// From now on keeps what comes back in `path`, and takes what is there already. Says whether that is anything.
@@ -283,6 +286,7 @@ impl Ledger {
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<Error>> = Mutex::new(None);
         let (interrupt, on_error) = (self.interrupt.clone(), self.on_error);
+        self.open.store(items.height(), Ordering::Relaxed);
         let shared = Mutex::new(&mut *self);
         let work = || {
             while failed.lock().is_ok_and(|failed| failed.is_none()) {
@@ -309,6 +313,7 @@ impl Ledger {
                 }
             }),
         }
+        self.open.store(0, Ordering::Relaxed);
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
@@ -357,9 +362,13 @@ fn ask_batch(score: &dyn Score, batch: &DataFrame, on_error: OnError, ledger: &M
                 others
             }
         };
+        let mut ledger = lock();
+        let left = |open: usize| Some(open.saturating_sub(done));
+        let _ = ledger.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         if answers.height() > 0 {
-            lock().keep(&answers, score.is_paid())?;
+            ledger.keep(&answers, score.is_paid())?;
         }
+        drop(ledger);
         ticket.as_mut().map_or(Ok(()), |ticket| ticket.answered(done))
     });
     // Nobody works on what is left.

@@ -1,13 +1,13 @@
 //! `uphill search`, and the same by hand: `ask` and `tell`.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use polars::prelude::*;
 
-use super::output::{Output, Unwritten, ended, progress_lines, say};
+use super::output::{Output, Progress, Unwritten, ended, go_on, say, took, warn};
+use super::show::best;
 use super::signals::Signals;
-use crate::{Asked, Config, Error, Runner, SearchLog, StopReason, VectorDatabase};
+use crate::{Asked, Config, Direction, Error, Runner, SearchLog, StopReason, VectorDatabase};
 
 #[derive(clap::Args)]
 pub struct Search {
@@ -50,25 +50,32 @@ pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
     let (runner, queries) = prepare(&config, arguments.resume.then_some(&arguments.out))?;
-    let mut runner = runner.interrupt(signals.flag()).retry_failed(arguments.retry_failed);
-    if std::io::stderr().is_terminal() {
-        runner = runner.observe(progress_lines(config.stop.evaluations));
-    }
+    let progress = Progress::new(&config.stop, config.score.direction == Direction::Minimize);
+    let mut runner = runner
+        .interrupt(signals.flag())
+        .retry_failed(arguments.retry_failed)
+        .waiting(progress.waiting())
+        .observe(progress.observer());
     let log = match arguments.resume {
-        true => runner.resume(&arguments.out, &queries, config.stop.most_iterations())?,
-        false => runner.search_into(&arguments.out, &queries, config.stop.most_iterations())?,
+        true => runner.resume(&arguments.out, &queries, config.stop.most_iterations()),
+        false => runner.search_into(&arguments.out, &queries, config.stop.most_iterations()),
     };
+    drop(progress);
+    let log = log?;
     if log.manifest().ended.as_ref().is_some_and(|ended| ended.reason == StopReason::Interrupted) {
         say(format_args!("interrupted after {} iterations; continue with --resume", log.iterations().len()));
+        go_on(&log, &arguments.run, &arguments.set);
         return Ok(());
     }
-    let best = log.compile_results().map_err(|error| Unwritten::Rows(error.into()));
+    let best = best(&log, &arguments.output).map_err(|error| Unwritten::Rows(error.into()));
     match best.and_then(|best| arguments.output.write(best.limit(10))) {
         // The search is done, and paid for, all the same.
-        Err(Unwritten::Rows(error)) => say(format_args!("uphill: the best items cannot be shown: {error:#}")),
+        Err(Unwritten::Rows(error)) => warn(format_args!("uphill: the best items cannot be shown: {error:#}")),
         done => done?,
     }
     ended(&log);
+    took(&log);
+    go_on(&log, &arguments.run, &arguments.set);
     Ok(())
 }
 

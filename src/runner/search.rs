@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use polars::prelude::DataFrame;
 
 use super::Runner;
-use super::stop::Progress;
+use super::stop::{Progress, Summary};
 use crate::database::Request;
 use crate::error::{Error, Result};
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, TAG, now};
@@ -76,7 +76,7 @@ impl Runner {
                     log.note_times(&summary.times);
                     self.stop.refuse_many_failures(&self.ledger).map_err(|error| error.at(iteration))?;
                     if let Some(observer) = &mut self.observer {
-                        observer(&summary);
+                        observer(&Summary { best_so_far: progress.best, ..summary });
                     }
                 }
                 Err(Error::Interrupted) => break StopReason::Interrupted,
