@@ -4,6 +4,7 @@ mod index;
 mod inspect;
 mod output;
 mod pictures;
+mod plan;
 mod search;
 mod show;
 mod signals;

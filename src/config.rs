@@ -1,5 +1,6 @@
 //! The run file: TOML ⇒ the parts of a [`Runner`]. Unknown keys are errors.
 
+mod most;
 mod score;
 mod text;
 mod update;

@@ -23,6 +23,7 @@ use polars::prelude::*;
 pub use self::ended::{ended, go_on, took};
 pub use self::progress::Progress;
 use self::screen::inert;
+pub use self::screen::{count, seconds};
 pub use self::voice::{Voice, caught, fail, log_warnings, quiet_panics, say, warn};
 use crate::number;
 
@@ -72,6 +73,11 @@ impl Output {
     /// Whether rows are shown to people: then a table says what can be said in less room.
     pub fn is_table(&self) -> bool {
         matches!(self.format.unwrap_or_else(|| self.guess()), Format::Table)
+    }
+
+    /// Whether facts are written as JSON.
+    pub fn is_json(&self) -> bool {
+        matches!(self.format.unwrap_or_else(|| self.guess()), Format::Json)
     }
 
     fn guess(&self) -> Format {

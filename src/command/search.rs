@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use polars::prelude::*;
 
-use super::output::{Output, Progress, Unwritten, ended, go_on, say, took, warn};
+use super::output::{Output, Progress, Unwritten, ended, facts, go_on, say, took, warn};
+use super::plan::plan;
 use super::show::best;
 use super::signals::Signals;
-use crate::{Asked, Config, Direction, Error, Runner, SearchLog, StopReason, VectorDatabase};
+use crate::{Asked, Config, Direction, Error, LanceDatabase, Runner, SearchLog, StopReason, VectorDatabase};
 
 #[derive(clap::Args)]
 pub struct Search {
@@ -25,6 +26,10 @@ pub struct Search {
     /// Reuse earlier scores (score.reuse) whatever their version.
     #[arg(long)]
     trust_scores: bool,
+    /// Say what the search would do: what it reads, what filter and score see, the most items that it can have scored,
+    /// what it would write. Write nothing, and ask no scorer.
+    #[arg(long)]
+    dry_run: bool,
     /// Override a key of the run file: --set update.lr=0.1.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
@@ -49,6 +54,9 @@ pub struct Ask {
 pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
+    if arguments.dry_run {
+        return dry_run(&config, &arguments);
+    }
     let (runner, queries) = prepare(&config, arguments.resume.then_some(&arguments.out))?;
     let progress = Progress::new(&config.stop, config.score.direction == Direction::Minimize);
     let mut runner = runner
@@ -79,10 +87,30 @@ pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
+    let out = &arguments.out;
+    let log = arguments.resume.then(|| SearchLog::open(out)).transpose()?;
+    if log.is_none() && out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        warn(format_args!("uphill: {} is not empty; a search would refuse it", out.display()));
+    }
+    let database = open(config, log.as_ref())?;
+    let queries = config.queries(&database)?;
+    let runner = config.runner(database.clone())?;
+    let plan = plan(config, &database, &runner, &queries, out, log.as_ref())?;
+    Ok(facts(&plan, arguments.output.is_json())?)
+}
+
 /// The runner and the starting queries of a run file, for a new run or to go on with one.
 fn prepare(config: &Config, resume: Option<&PathBuf>) -> anyhow::Result<(Runner, DataFrame)> {
     let log = resume.map(SearchLog::open).transpose()?;
-    if let Some(log) = &log {
+    let database = open(config, log.as_ref())?;
+    let queries = config.queries(&database)?;
+    Ok((config.runner(database)?, queries))
+}
+
+/// The library of a run file, as a run that is gone on with reads it.
+fn open(config: &Config, log: Option<&SearchLog>) -> anyhow::Result<LanceDatabase> {
+    if let Some(log) = log {
         let differences = config.differences(&log.manifest().config);
         if !differences.is_empty() {
             let reason = format!(
@@ -92,13 +120,12 @@ fn prepare(config: &Config, resume: Option<&PathBuf>) -> anyhow::Result<(Runner,
             return Err(Error::Config(reason).into());
         }
     }
-    let pinned = log.as_ref().and_then(|log| log.manifest().dataset.as_ref());
+    let pinned = log.and_then(|log| log.manifest().dataset.as_ref());
     let database = config.database(pinned.map(|dataset| dataset.version))?;
-    if let Some(log) = &log {
+    if let Some(log) = log {
         log.check_dataset(database.identity())?;
     }
-    let queries = config.queries(&database)?;
-    Ok((config.runner(database)?, queries))
+    Ok(database)
 }
 
 pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {

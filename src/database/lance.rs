@@ -20,6 +20,7 @@ use polars::prelude::{Column, DataFrame};
 use rand_chacha::ChaCha8Rng;
 
 use self::carried::Carried;
+pub(crate) use self::features::COLUMNS as MOST_FEATURES;
 use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
 pub(crate) use self::library::state as library_state;
@@ -113,6 +114,14 @@ impl LanceDatabase {
     /// A dataset that cannot be read.
     pub(crate) fn make_features(&self) -> Result<()> {
         self.guarded(|| features::make(&self.table, &self.columns, self.identity.rows as usize))
+    }
+
+    /// Whether a model can be shown these columns.
+    ///
+    /// # Errors
+    /// One that is not there.
+    pub(crate) fn check_features(&self, wanted: &Features) -> Result<()> {
+        features::columns(&self.table, &self.columns, wanted, &[]).map(drop)
     }
 
     /// Takes away the tag under which [`VectorDatabase::keep_version`] kept a version of the dataset at a path or URI;

@@ -9,6 +9,7 @@ mod crash;
 mod database;
 mod determinism;
 mod disk;
+mod dry_run;
 mod evaluate;
 mod examples;
 mod faults;

@@ -242,3 +242,13 @@ fn no_line_of_a_table_is_wider_than_the_terminal_and_the_score_is_on_it() {
     let header = csv.lines().next().expect("a header");
     assert!(header.contains("qed,descriptor 0") && header.contains("題名,score,outcome,reason"), "{header}");
 }
+
+#[test]
+fn a_plan_is_told_at_every_width() {
+    let folder = library(&molecules(), &command(0));
+    std::fs::write(folder.path().join("score.py"), SCORER).expect("written");
+    for columns in WIDTHS {
+        let screen = Screen::of(&["search", "run.toml", "--out", "run", "--dry-run"], folder.path(), columns);
+        assert_golden(&format!("plan-{columns}.txt"), &timeless(&screen));
+    }
+}

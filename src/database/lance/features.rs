@@ -19,7 +19,7 @@ use crate::schema::{self, DB_IDX, SOURCE_ROW};
 const SAMPLE: usize = 50_000;
 
 /// Columns that are read where none are named, at most: the first.
-const COLUMNS: usize = 64;
+pub(crate) const COLUMNS: usize = 64;
 
 /// The folder in a dataset that holds the files.
 const FOLDER: &str = "_uphill";
@@ -84,7 +84,7 @@ fn may_be_written_to(folder: &Path) -> bool {
 }
 
 /// Which columns are read.
-fn columns(table: &Table, riding: &[String], wanted: &Features, hidden: &[String]) -> Result<Vec<Feature>> {
+pub(super) fn columns(table: &Table, riding: &[String], wanted: &Features, hidden: &[String]) -> Result<Vec<Feature>> {
     let schema = Schema::from(table.dataset.schema());
     match wanted {
         Features::Columns(features) => {
