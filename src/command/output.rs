@@ -20,7 +20,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polars::prelude::*;
 
-pub use self::ended::{ended, go_on, took};
+pub use self::ended::{ended, go_on, shell, took};
 pub use self::progress::Progress;
 use self::screen::inert;
 pub use self::screen::{count, seconds};
@@ -95,7 +95,7 @@ impl Output {
 type Out = Box<dyn Write + Send>;
 
 /// Writes to standard output, and knows if it is a terminal.
-fn to_stdout(work: impl FnOnce(Out, bool) -> anyhow::Result<()>) -> Result<(), Unwritten> {
+pub fn to_stdout(work: impl FnOnce(Out, bool) -> anyhow::Result<()>) -> Result<(), Unwritten> {
     match noting(Box::new(io::stdout()), |out| work(out, io::stdout().is_terminal())) {
         (Err(_), Some(io::ErrorKind::BrokenPipe)) => Err(Unwritten::ReaderLeft),
         (Err(error), Some(_)) => Err(Unwritten::Output(error.context("standard output"))),

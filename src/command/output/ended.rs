@@ -83,7 +83,7 @@ fn best_by_sql(run: &Path) -> String {
 }
 
 /// A word as a shell takes it.
-fn shell(word: &str) -> String {
+pub fn shell(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:+,@%".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.into();
