@@ -16,6 +16,7 @@ mod faults;
 mod features;
 mod formats;
 mod golden;
+mod guides;
 mod help;
 mod hostile;
 mod indexing;
