@@ -1,4 +1,4 @@
-//! Finds drug-like molecules among 20,000 while scoring only a few hundred of them.
+//! Finds drug-like molecules among 20,000 while scoring only 400 of them.
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -7,7 +7,10 @@
 use std::path::Path;
 
 use polars::prelude::col;
-use uphill::{IndexKind, IndexOptions, LanceDatabase, RlUpdate, Runner, SqlFilter, SqlScore, VectorDatabase};
+use uphill::{
+    IndexKind, IndexOptions, LanceDatabase, ReportOptions, Runner, SqlFilter, SqlScore, Stop, SurrogateUpdate,
+    VectorDatabase,
+};
 
 fn main() -> anyhow::Result<()> {
     let molecules = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/molecules.parquet");
@@ -16,25 +19,27 @@ fn main() -> anyhow::Result<()> {
     // Parquet in: a column of embeddings, and whatever else is known about each molecule.
     let dataset = folder.join("molecules.lance");
     uphill::index(&molecules, &dataset, &IndexOptions::new().index(IndexKind::IvfFlat))?;
-    let database = LanceDatabase::open(dataset.to_string_lossy())?.k(10);
+    let database = LanceDatabase::open(dataset.to_string_lossy())?;
     let library_size = database.len();
 
     // Start at 16 random molecules.
     let start = database.sample(16, &mut uphill::stream(7, "queries", 0, 0))?;
     let queries = uphill::queries_at(&database, &start)?;
 
-    // Climb towards drug-likeness (`qed`), and never score a molecule that is too heavy.
-    let mut runner = Runner::new(database, SqlScore::new("qed"), RlUpdate::new(1.0))
+    // Climb towards drug-likeness (`qed`), and never score a molecule that is too heavy. The default rule learns from each
+    // batch of scores where to look next, from the embedding and from the SMILES.
+    let mut runner = Runner::new(database, SqlScore::new("qed"), SurrogateUpdate::new())
         .filter(SqlFilter::new("mw < 500"))
+        .stop(Stop::new().evaluations(400))
         .seed(7)
         .observe(|step| {
-            let (mean, best) = (step.mean.unwrap_or(f64::NAN), step.best.unwrap_or(f64::NAN));
+            let (mean, best) = (step.mean.unwrap_or(f64::NAN), step.best_so_far.unwrap_or(f64::NAN));
             eprintln!(
-                "iteration {:>2}  mean {mean:.3}  best {best:.3}  scored {:>4}",
+                "iteration {:>2}  mean {mean:.3}  best so far {best:.3}  scored {:>3}",
                 step.iteration, step.evaluations
             );
         });
-    let log = runner.search_into(folder.join("run"), &queries, 20)?;
+    let log = runner.search_into(folder.join("run"), &queries, 100)?;
 
     // Each molecule once, the best first; `evaluation` says how many had been scored when it was found.
     let best = log.compile_results()?.select([col("name"), col("qed"), col("mw"), col("evaluation"), col("iteration")]);
@@ -43,5 +48,11 @@ fn main() -> anyhow::Result<()> {
     let scored = log.manifest().ended.as_ref().map_or(0, |ended| ended.evaluations);
     println!("scored {scored} of {library_size} molecules; everything met is in");
     println!("{}", log.path().display());
+
+    // What was found, where, and at what cost, as a page to look at.
+    let report = folder.join("report.html");
+    std::fs::write(&report, uphill::report(&[log.path()], &ReportOptions::default())?)?;
+    println!("and shown by");
+    println!("{}", report.display());
     Ok(())
 }

@@ -1,9 +1,13 @@
 //! The command line: what the commands are, their exit codes; each in a room of its own.
 
+mod generate;
+mod help;
 mod index;
+mod init;
 mod inspect;
 mod output;
 mod pictures;
+mod plan;
 mod search;
 mod show;
 mod signals;
@@ -11,9 +15,9 @@ mod signals;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use self::output::{Unwritten, say, told};
+use self::output::{Unwritten, Voice, say, told};
 use self::signals::Signals;
 use crate::error::Error;
 
@@ -22,21 +26,30 @@ use crate::error::Error;
 /// Exit codes: 0 done, 1 failure, 2 usage or configuration, 4 the run folder or dataset is in
 /// use, 75 the scorer is away, 130 and 143 interrupted (both: continue with --resume).
 #[derive(Parser)]
-#[command(name = "uphill", version)]
+#[command(name = "uphill", version, after_long_help = help::UPHILL)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Build a Lance dataset with an index from Parquet files of embedded items.
+    #[command(after_long_help = help::INDEX)]
     Index(index::Index),
+    /// Write a run file that fits a dataset, with comments; it runs as it is.
+    #[command(after_long_help = help::INIT)]
+    Init(init::Init),
     /// Search a library as a run file says, into a run folder.
+    #[command(after_long_help = help::SEARCH)]
     Search(search::Search),
     /// The next items to score by hand, as Parquet; asking again before telling gives the same.
+    #[command(after_long_help = help::ASK)]
     Ask(search::Ask),
     /// Take scores of asked items, all or a part, and go on.
+    #[command(after_long_help = help::TELL)]
     Tell {
         /// The run folder.
         run: PathBuf,
@@ -44,10 +57,13 @@ enum Command {
         scores: PathBuf,
     },
     /// The items met, best first: one row each.
+    #[command(after_long_help = help::RESULTS)]
     Results(show::Show),
     /// The query vectors of each iteration.
+    #[command(after_long_help = help::QUERIES)]
     Queries(show::Show),
     /// The path of each query and the scores it met.
+    #[command(after_long_help = help::TRAJECTORIES)]
     Trajectories {
         /// A path from its start for each leaf of the tree that branching queries make, with `leaf_idx` and `pruned`.
         #[arg(long)]
@@ -56,17 +72,22 @@ enum Command {
         show: show::Show,
     },
     /// How much of the best a run found, and at what cost, where the scores of all items are known.
+    #[command(after_long_help = help::EVALUATE)]
     Evaluate(show::Evaluate),
     /// A page that shows a run, or compares several: curves, map, best items, recipe. One file, without a network.
+    #[command(after_long_help = help::REPORT)]
     Report(pictures::Report),
     /// The curves of a run, or of several, as SVG for a paper.
+    #[command(after_long_help = help::PLOT)]
     Plot(pictures::Plot),
     /// Remove a run folder, and the tag that keeps the dataset version it reads.
+    #[command(after_long_help = help::REMOVE)]
     Remove {
         /// The run folder.
         run: PathBuf,
     },
     /// What a dataset or a run folder is: rows, index, version; how far, how it ended, best.
+    #[command(after_long_help = help::INSPECT)]
     Inspect {
         /// A Lance dataset or a run folder.
         path: PathBuf,
@@ -74,6 +95,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The manual, or what a shell completes.
+    #[command(after_long_help = help::GENERATE)]
+    Generate(generate::Generate),
 }
 
 /// A failure that may pass: EX_TEMPFAIL of sysexits.h, which schedulers know.
@@ -83,7 +107,10 @@ const AWAY: u8 = 75;
 /// and gives the exit code.
 pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
     let command = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli.command,
+        Ok(cli) => {
+            cli.voice.take();
+            cli.command
+        }
         Err(told) => {
             // Whoever reads may be gone.
             let _ = told.print();
@@ -106,6 +133,7 @@ pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>)
 fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
     match command {
         Command::Index(arguments) => index::index(arguments, signals),
+        Command::Init(arguments) => init::init(arguments),
         Command::Search(arguments) => search::search(arguments, signals),
         Command::Ask(arguments) => search::ask(arguments, signals),
         Command::Tell { run, scores } => search::tell(run, scores, signals),
@@ -118,11 +146,12 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
         Command::Plot(arguments) => pictures::plot(arguments),
         Command::Remove { run } => remove(run),
         Command::Inspect { path, json } => inspect::inspect(path, json),
+        Command::Generate(arguments) => generate::generate(arguments, Cli::command()),
     }
 }
 
 fn fail(error: &anyhow::Error, interrupted: u8) -> u8 {
-    say(format_args!("uphill: {}", told(error)));
+    output::fail(format_args!("uphill: {}", told(error)));
     match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => 2,
         Some(Error::Locked { .. }) => 4,

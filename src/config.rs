@@ -1,7 +1,9 @@
 //! The run file: TOML ⇒ the parts of a [`Runner`]. Unknown keys are errors.
 
+mod most;
 mod score;
 mod start;
+mod text;
 mod update;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ pub use self::score::ScoreConfig;
 use self::score::forget_how_asked;
 pub use self::start::Calls;
 use self::start::NoCalls;
+use self::text::{located, name_the_rule, set, suggest};
 pub use self::update::{GradientConfig, LearningRates, PruneConfig, RestartConfig, UpdateConfig};
 use crate::bridge;
 use crate::database::{
@@ -221,7 +224,8 @@ impl Config {
         for change in overrides {
             set(&mut table, change)?;
         }
-        if overrides.is_empty() {
+        let named = name_the_rule(&mut table);
+        if overrides.is_empty() && !named {
             // From the text itself, so that messages can name the line.
             return toml::from_str(text).map_err(|error| located(text, &error));
         }
@@ -483,49 +487,4 @@ fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame>
     let frame = frame.map_err(|error| Error::input(path, error.to_string()))?;
     let queries = bridge::matrix::<f64>(&frame, EMBEDDING).and_then(|vectors| schema::queries(vectors.view()));
     queries.map_err(|error| Error::input(path, error.to_string()))
-}
-
-/// Applies `section.key=value`.
-fn set(table: &mut toml::Table, change: &str) -> Result<()> {
-    let Some((key, text)) = change.split_once('=') else {
-        return Err(Error::Config(format!("--set {change}: expected section.key=value")));
-    };
-    let value = format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut parsed| parsed.remove("value"));
-    let value = value.unwrap_or_else(|| toml::Value::String(text.into()));
-    let mut steps: Vec<&str> = key.trim().split('.').collect();
-    let last = steps.pop().unwrap_or_default();
-    let mut section = table;
-    for step in steps {
-        let next = section.entry(step).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        section =
-            next.as_table_mut().ok_or_else(|| Error::Config(format!("--set {change}: `{step}` is not a section")))?;
-    }
-    section.insert(last.into(), value);
-    Ok(())
-}
-
-/// A TOML error with its line, on one line.
-fn located(text: &str, error: &toml::de::Error) -> Error {
-    let message = suggest(error.message());
-    match error.span() {
-        Some(span) => {
-            let line = text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1;
-            Error::Config(format!("line {line}: {message}"))
-        }
-        None => Error::Config(message),
-    }
-}
-
-/// Adds to serde's "unknown field" the key that was most likely meant.
-fn suggest(message: &str) -> String {
-    let message = message.lines().next().unwrap_or(message);
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((wrong, known)) = quoted.split_first().filter(|_| message.starts_with("unknown")) else {
-        return message.into();
-    };
-    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(wrong, a).total_cmp(&strsim::jaro_winkler(wrong, b)));
-    match nearest.filter(|nearest| strsim::jaro_winkler(wrong, nearest) > 0.7) {
-        Some(nearest) => format!("unknown key `{wrong}`; did you mean `{nearest}`?"),
-        None => format!("unknown key `{wrong}`; there are {}", known.join(", ")),
-    }
 }

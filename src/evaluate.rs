@@ -9,6 +9,7 @@ use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::index::find_files;
 use crate::log::{SearchLog, collect};
+use crate::near::no_column;
 use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, SCORE, SOURCE_ROW};
 
 /// Where the true scores are, and how its rows are matched with items.
@@ -209,8 +210,8 @@ impl Truth {
             let columns = frame.collect_schema().doing(format!("reading {}", file.display()))?;
             for name in [Some(&self.score_column), self.key.as_ref()].into_iter().flatten() {
                 if !columns.contains(name) {
-                    let there = columns.iter_names().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-                    return Err(Error::input(&file, format!("no column `{name}` (there are: {there})")));
+                    let there = columns.iter_names().map(|name| name.as_str());
+                    return Err(Error::input(&file, no_column(name, "", there)));
                 }
             }
             let wanted = columns.iter().filter(|(name, dtype)| {
@@ -253,10 +254,8 @@ impl Truth {
 
     fn rows_by_key(&self, key: &str, met: &DataFrame, known: &DataFrame) -> Result<Vec<u32>> {
         let texts = |frame: &DataFrame, place: &str| -> Result<Vec<Option<String>>> {
-            let column = frame.column(key).map_err(|_| {
-                let there = schema::names(frame).join(", ");
-                Error::Config(format!("--key: no column `{key}` in {place} (there are: {there})"))
-            })?;
+            let missing = || no_column(key, &format!(" in {place}"), schema::names(frame));
+            let column = frame.column(key).map_err(|_| Error::Config(format!("--key: {}", missing())))?;
             let text = column.cast(&DataType::String).doing("--key")?;
             Ok(text.str().doing("--key")?.iter().map(|text| text.map(str::to_string)).collect())
         };

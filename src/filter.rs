@@ -6,6 +6,7 @@ use polars::prelude::*;
 
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
+use crate::near::no_column;
 use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
 use crate::untrusted::{check_sql, on_a_deep_stack};
 
@@ -90,7 +91,7 @@ const KEEP: &str = "_keep";
 impl Filter for SqlFilter {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
         let frame = results.clone().lazy();
-        let keep = evaluate("filter.sql", &self.sql, |expression| {
+        let keep = evaluate("filter.sql", &self.sql, &results, |expression| {
             // Beside the columns, so that a constant is repeated for each row.
             frame.with_columns([expression.alias(KEEP)]).select([col(KEEP)]).collect()
         })?;
@@ -103,8 +104,9 @@ impl Filter for SqlFilter {
     }
 
     fn check(&self, results: &DataFrame) -> Result<()> {
-        let results = results.clone().lazy();
-        let value = evaluate("filter.sql", &self.sql, |expression| results.select([expression.alias(KEEP)]).collect())?;
+        let frame = results.clone().lazy();
+        let select = |expression: Expr| frame.select([expression.alias(KEEP)]).collect();
+        let value = evaluate("filter.sql", &self.sql, results, select)?;
         match value.columns().first().map(Column::dtype) {
             Some(DataType::Boolean) => Ok(()),
             _ => Err(self.not_a_condition(&value)),
@@ -133,18 +135,22 @@ impl Filter for Box<dyn Filter> {
     }
 }
 
-/// Uses a Polars SQL expression; errors say where it was asked. An expression, not a statement: it sees the frame it is
-/// used on, and no file.
+/// Uses a Polars SQL expression on a frame; errors say where it was asked. An expression, not a statement: it sees the
+/// frame, and no file.
 pub(crate) fn evaluate(
     key: &str,
     sql: &str,
+    frame: &DataFrame,
     using: impl FnOnce(Expr) -> PolarsResult<DataFrame> + Send,
 ) -> Result<DataFrame> {
     check_sql(key, sql)?;
     let wrong = |reason: String| {
         let more = if sql.chars().nth(200).is_some() { "…" } else { "" };
-        let sql: String = sql.chars().take(200).collect();
-        Error::Config(format!("{key}: cannot evaluate `{sql}{more}`: {}", crate::error::one_line(&reason)))
+        let start: String = sql.chars().take(200).collect();
+        let absent = columns_of(sql).into_iter().flatten().find(|column| frame.column(column).is_err());
+        let absent = absent.map(|column| no_column(&column, "", schema::names(frame)));
+        let reason = absent.unwrap_or_else(|| crate::error::one_line(&reason));
+        Error::Config(format!("{key}: cannot evaluate `{start}{more}`: {reason}"))
     };
     let value = on_a_deep_stack(|| polars::sql::sql_expr(sql).and_then(using).map_err(|error| error.to_string()));
     value.and_then(|value| value).map_err(wrong)

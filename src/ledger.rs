@@ -10,7 +10,7 @@ mod desk;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use polars::prelude::*;
@@ -55,6 +55,8 @@ pub(crate) struct Ledger {
     pub(crate) retries_before: u64,
     /// Set from outside to stop asking.
     pub(crate) interrupt: Option<Arc<AtomicBool>>,
+    /// The items that were asked and have no answer yet, for whoever looks.
+    pub(crate) open: Arc<AtomicUsize>,
 }
 
 impl Ledger {
@@ -101,8 +103,9 @@ impl Ledger {
     /// Forgets who was asked: another run begins.
     pub(crate) fn clear(&mut self) {
         let (minimize, on_error) = (self.minimize, self.on_error);
-        let (interrupt, reusable) = (self.interrupt.take(), std::mem::take(&mut self.reusable));
-        *self = Ledger { minimize, on_error, interrupt, reusable, ..Ledger::default() };
+        let (interrupt, open) = (self.interrupt.take(), self.open.clone());
+        let reusable = std::mem::take(&mut self.reusable);
+        *self = Ledger { minimize, on_error, interrupt, open, reusable, ..Ledger::default() };
     }
 
     /// From now on keeps what comes back in `path`, and takes what is there already. Says whether that is anything.
@@ -196,8 +199,9 @@ impl Ledger {
         let items = self.with_what_is_known(&**score, &order.wanted)?;
         let pool = match self.pool.take() {
             Some(pool) => pool,
-            None => Pool::new(score, &self.kept, self.on_error, self.interrupt.clone())?,
+            None => Pool::new(score, &self.kept, self.on_error, self.interrupt.clone(), &self.open)?,
         };
+        self.open.fetch_add(items.height(), Ordering::Relaxed);
         pool.send(number, &items);
         self.pool = Some(pool);
         Ok(())
@@ -311,7 +315,11 @@ impl Ledger {
             return self.take_told(score, items);
         }
         let items = self.with_what_is_known(score, items)?;
-        Desk { score, kept: &self.kept, on_error: self.on_error, interrupt: self.interrupt.clone() }.ask(&items)
+        self.open.store(items.height(), Ordering::Relaxed);
+        let (interrupt, on_error) = (self.interrupt.clone(), self.on_error);
+        let asked = Desk { score, kept: &self.kept, on_error, interrupt, open: &self.open }.ask(&items);
+        self.open.store(0, Ordering::Relaxed);
+        asked
     }
 
     /// Items with the parts of the score that are known, and their ordinals.

@@ -92,6 +92,7 @@ mod index;
 mod ledger;
 mod linalg;
 mod log;
+mod near;
 mod outcome;
 mod plain;
 mod report;

@@ -1,15 +1,17 @@
 //! How the command prints: frames to stdout, messages and progress to stderr.
 
-mod run;
+mod ended;
+mod progress;
 mod screen;
+mod standing;
+mod table;
 mod text;
+mod voice;
 
-use std::fmt::Display;
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -18,8 +20,12 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use polars::prelude::*;
 
-pub use self::run::{ended, progress_lines};
-pub use self::screen::inert;
+pub use self::ended::{ended, go_on, shell, took};
+pub use self::progress::Progress;
+use self::screen::inert;
+pub use self::screen::{count, seconds};
+pub use self::voice::{Voice, caught, fail, log_warnings, quiet_panics, say, told, warn};
+use crate::number;
 
 /// Where a frame goes, and as what.
 #[derive(clap::Args)]
@@ -64,6 +70,16 @@ impl Output {
         }
     }
 
+    /// Whether rows are shown to people: then a table says what can be said in less room.
+    pub fn is_table(&self) -> bool {
+        matches!(self.format.unwrap_or_else(|| self.guess()), Format::Table)
+    }
+
+    /// Whether facts are written as JSON.
+    pub fn is_json(&self) -> bool {
+        matches!(self.format.unwrap_or_else(|| self.guess()), Format::Json)
+    }
+
     fn guess(&self) -> Format {
         let by_name = self.output.as_ref().and_then(|path| path.extension()).and_then(|name| name.to_str());
         match by_name {
@@ -79,7 +95,7 @@ impl Output {
 type Out = Box<dyn Write + Send>;
 
 /// Writes to standard output, and knows if it is a terminal.
-fn to_stdout(work: impl FnOnce(Out, bool) -> anyhow::Result<()>) -> Result<(), Unwritten> {
+pub fn to_stdout(work: impl FnOnce(Out, bool) -> anyhow::Result<()>) -> Result<(), Unwritten> {
     match noting(Box::new(io::stdout()), |out| work(out, io::stdout().is_terminal())) {
         (Err(_), Some(io::ErrorKind::BrokenPipe)) => Err(Unwritten::ReaderLeft),
         (Err(error), Some(_)) => Err(Unwritten::Output(error.context("standard output"))),
@@ -194,7 +210,10 @@ fn write(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> anyhow::Re
             }
             writeln!(out)?;
         }
-        _ => writeln!(out, "{}", screen::table(&frame)?)?,
+        _ => {
+            let width = if terminal { screen::columns_of_stdout() } else { None };
+            writeln!(out, "{}", table::table(&frame, width)?)?;
+        }
     }
     Ok(out.flush()?)
 }
@@ -279,72 +298,21 @@ pub fn facts(facts: &serde_json::Value, json: bool) -> Result<(), Unwritten> {
                     let share = |share: &serde_json::Value| format!("{:.3}", share.as_f64().unwrap_or_default());
                     shares.iter().map(|(name, value)| format!("{name} {}", share(value))).collect::<Vec<_>>().join(", ")
                 }
+                serde_json::Value::Number(float) if float.is_f64() => float.as_f64().map_or("-".into(), number),
                 other => other.to_string(),
             };
-            writeln!(out, "{name:<16}  {}", inert(&value))?;
+            let width = if terminal { screen::columns_of_stdout() } else { None };
+            writeln!(out, "{name:<16}  {}", screen::wrapped(&inert(&value), 18, width))?;
         }
         Ok(())
     })
 }
 
-/// A bar on stderr, if that is a terminal.
+/// A bar on stderr, if that is to be drawn on.
 pub fn progress_bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
+    if !Voice::now().draws() {
         return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     }
     let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} rows  {per_sec}  {msg}");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// A message on one line of standard error, whatever the names in it are made of. If nobody takes it, there is nobody
-/// to tell that either.
-pub fn say(message: impl Display) {
-    let _ = writeln!(io::stderr(), "{}", inert(&message.to_string()));
-}
-
-/// An error and what lies beneath it, as far as it does not say that itself.
-pub fn told(error: &anyhow::Error) -> String {
-    let mut said = Vec::new();
-    for cause in error.chain() {
-        said.push(cause.to_string());
-        if cause.is::<crate::Error>() || cause.is::<Unwritten>() {
-            break;
-        }
-    }
-    said.join(": ")
-}
-
-/// Says this crate's warnings.
-pub fn log_warnings() {
-    struct Warnings;
-    impl log::Log for Warnings {
-        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-            metadata.level() <= log::Level::Warn && metadata.target().starts_with("uphill")
-        }
-        fn log(&self, record: &log::Record<'_>) {
-            if self.enabled(record.metadata()) {
-                say(format_args!("uphill: {}", record.args()));
-            }
-        }
-        fn flush(&self) {}
-    }
-    if log::set_logger(&Warnings).is_ok() {
-        log::set_max_level(log::LevelFilter::Warn);
-    }
-}
-
-/// A panic is told by whoever catches it, on one line; its place and backtrace only if `RUST_BACKTRACE` is set.
-pub fn quiet_panics() {
-    if std::env::var_os("RUST_BACKTRACE").is_none() {
-        std::panic::set_hook(Box::new(|_| {}));
-    }
-}
-
-/// Does what should not panic; a panic becomes an error.
-pub fn caught(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        let text = text.and_then(|text| text.lines().next()).unwrap_or("no message");
-        Err(anyhow::anyhow!("stopped by a bug (RUST_BACKTRACE=1 tells more): {text}"))
-    })
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::{ReportOptions, Truth};
 
-use super::output::{say, to_file};
+use super::output::{say, to_file, warn};
 
 #[derive(clap::Args)]
 pub struct Report {
@@ -89,6 +89,6 @@ fn open(path: &Path) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = std::process::Command::new(program);
     if let Err(error) = command.arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-        say(format_args!("uphill: --open: {program}: {error}; open {} yourself", path.display()));
+        warn(format_args!("uphill: --open: {program}: {error}; open {} yourself", path.display()));
     }
 }

@@ -1,13 +1,14 @@
 //! `uphill search`, and the same by hand: `ask` and `tell`.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use polars::prelude::*;
 
-use super::output::{Output, Unwritten, ended, progress_lines, say, told};
+use super::output::{Output, Progress, Unwritten, ended, facts, go_on, say, told, took, warn};
+use super::plan::plan;
+use super::show::best;
 use super::signals::Signals;
-use crate::{Asked, Config, Error, SearchLog, StopReason};
+use crate::{Asked, Config, Direction, Error, SearchLog, StopReason};
 
 #[derive(clap::Args)]
 pub struct Search {
@@ -25,6 +26,10 @@ pub struct Search {
     /// Reuse earlier scores (score.reuse) whatever their version.
     #[arg(long)]
     trust_scores: bool,
+    /// Say what the search would do: what it reads, what filter and score see, the most items that it can have scored,
+    /// what it would write. Write nothing, and ask no scorer.
+    #[arg(long)]
+    dry_run: bool,
     /// Override a key of the run file: --set update.lr=0.1.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
@@ -49,31 +54,55 @@ pub struct Ask {
 pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
+    if arguments.dry_run {
+        return dry_run(&config, &arguments);
+    }
     let goes_on = arguments.resume && !SearchLog::is_to_start(&arguments.out)?;
     if arguments.resume && !goes_on {
         say(format_args!("{}: holds no run yet; it is started", arguments.out.display()));
     }
     let (runner, queries) = config.start(goes_on.then_some(&*arguments.out))?;
-    let mut runner = runner.interrupt(signals.flag()).retry_failed(arguments.retry_failed);
-    if std::io::stderr().is_terminal() {
-        runner = runner.observe(progress_lines(config.stop.evaluations));
-    }
+    let progress = Progress::new(&config.stop, config.score.direction == Direction::Minimize);
+    let mut runner = runner
+        .interrupt(signals.flag())
+        .retry_failed(arguments.retry_failed)
+        .waiting(progress.waiting())
+        .observe(progress.observer());
     let log = match goes_on {
-        true => runner.resume(&arguments.out, &queries, config.stop.most_iterations())?,
-        false => runner.search_into(&arguments.out, &queries, config.stop.most_iterations())?,
+        true => runner.resume(&arguments.out, &queries, config.stop.most_iterations()),
+        false => runner.search_into(&arguments.out, &queries, config.stop.most_iterations()),
     };
+    drop(progress);
+    let log = log?;
     if log.manifest().ended.as_ref().is_some_and(|ended| ended.reason == StopReason::Interrupted) {
         say(format_args!("interrupted after {} iterations; continue with --resume", log.iterations().len()));
+        go_on(&log, &arguments.run, &arguments.set);
         return Ok(());
     }
-    let best = log.compile_results().map_err(|error| Unwritten::Rows(error.into()));
+    let best = best(&log, &arguments.output).map_err(|error| Unwritten::Rows(error.into()));
     match best.and_then(|best| arguments.output.write(best.limit(10))) {
         // The search is done, and paid for, all the same.
-        Err(Unwritten::Rows(error)) => say(format_args!("uphill: the best items cannot be shown: {}", told(&error))),
+        Err(Unwritten::Rows(error)) => warn(format_args!("uphill: the best items cannot be shown: {}", told(&error))),
         done => done?,
     }
     ended(&log);
+    took(&log);
+    go_on(&log, &arguments.run, &arguments.set);
     Ok(())
+}
+
+fn dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
+    let out = &arguments.out;
+    let goes_on = arguments.resume && !SearchLog::is_to_start(out)?;
+    let log = goes_on.then(|| SearchLog::open(out)).transpose()?;
+    if log.is_none() && out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        warn(format_args!("uphill: {} is not empty; a search would refuse it", out.display()));
+    }
+    let database = config.library(log.as_ref())?;
+    let queries = config.queries(&database)?;
+    let runner = config.runner(database.clone())?;
+    let plan = plan(config, &database, &runner, &queries, out, log.as_ref())?;
+    Ok(facts(&plan, arguments.output.is_json())?)
 }
 
 pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {

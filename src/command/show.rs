@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use polars::prelude::*;
 
 use super::output::{Output, Rows, ended};
+use crate::filter::columns_of;
+use crate::schema::{RAW_SCORE, SCORE, is_reserved};
 use crate::{SearchLog, Truth};
 
 #[derive(clap::Args)]
@@ -42,20 +44,38 @@ pub struct Evaluate {
 }
 
 pub fn results(arguments: Show) -> anyhow::Result<()> {
-    show(arguments, |log| log.compile_results()).map(|log| ended(&log))
+    show(arguments, best).map(|log| ended(&log))
+}
+
+/// The items met, best first. In a table, a score that is a column of the items as it is stands there once, as
+/// `score (qed)`.
+pub fn best(log: &SearchLog, output: &Output) -> crate::Result<LazyFrame> {
+    let mut items = log.compile_results()?;
+    let score = &log.manifest().config["score"];
+    let Some(sql) = score["sql"].as_str().filter(|_| output.is_table()) else { return Ok(items) };
+    let schema = items.collect_schema()?;
+    let columns = columns_of(sql).unwrap_or_default();
+    let name = sql.trim().trim_matches(['"', '`']);
+    let shown = if score["direction"] == "minimize" { RAW_SCORE } else { SCORE };
+    let together = format!("{shown} ({name})");
+    let is_it = columns == [name] && !is_reserved(name) && schema.contains(name) && schema.contains(shown);
+    Ok(match is_it && !schema.contains(&together) {
+        true => items.drop(by_name([name], true, false)).rename([shown], [together], true),
+        false => items,
+    })
 }
 
 pub fn queries(arguments: Show) -> anyhow::Result<()> {
-    show(arguments, |log| Ok(log.scan_queries()?.unwrap_or_default())).map(drop)
+    show(arguments, |log, _| Ok(log.scan_queries()?.unwrap_or_default())).map(drop)
 }
 
 pub fn paths(arguments: Show) -> anyhow::Result<()> {
-    show(arguments, |log| log.compile_paths()).map(drop)
+    show(arguments, |log, _| log.compile_paths()).map(drop)
 }
 
-fn show(arguments: Show, query: impl Fn(&SearchLog) -> crate::Result<LazyFrame>) -> anyhow::Result<SearchLog> {
+fn show(arguments: Show, query: impl Fn(&SearchLog, &Output) -> crate::Result<LazyFrame>) -> anyhow::Result<SearchLog> {
     let log = SearchLog::open(&arguments.run)?;
-    let mut frame = query(&log)?;
+    let mut frame = query(&log, &arguments.output)?;
     if let Some(limit) = arguments.limit {
         frame = frame.limit(limit);
     }

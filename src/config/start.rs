@@ -5,7 +5,7 @@ use std::path::Path;
 use polars::prelude::DataFrame;
 
 use super::{Config, FilterConfig, ScoreConfig};
-use crate::database::VectorDatabase;
+use crate::database::{LanceDatabase, VectorDatabase};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::log::SearchLog;
@@ -63,22 +63,24 @@ impl Config {
     /// As [`Config::start`], and those of `calls`.
     pub fn start_calling(&self, resume: Option<&Path>, calls: &dyn Calls) -> Result<(Runner, DataFrame)> {
         let log = resume.map(SearchLog::open).transpose()?;
-        if let Some(log) = &log {
-            let differences = self.differences(&log.manifest().config);
-            if !differences.is_empty() {
-                let reason = format!(
-                    "--resume: only stop conditions and how scorers are asked may change, but {}",
-                    differences.join("; ")
-                );
-                return Err(Error::Config(reason));
-            }
-        }
-        let pinned = log.as_ref().and_then(|log| log.manifest().dataset.as_ref());
-        let database = self.database(pinned.map(|dataset| dataset.version))?;
-        if let Some(log) = &log {
-            log.check_dataset(database.identity())?;
-        }
+        let database = self.library(log.as_ref())?;
         let queries = self.queries(&database)?;
         Ok((self.runner_calling(database, calls)?, queries))
+    }
+
+    /// The library of this run file, as a run that is gone on with reads it.
+    pub(crate) fn library(&self, log: Option<&SearchLog>) -> Result<LanceDatabase> {
+        let Some(log) = log else { return self.database(None) };
+        let differences = self.differences(&log.manifest().config);
+        if !differences.is_empty() {
+            let reason = format!(
+                "--resume: only stop conditions and how scorers are asked may change, but {}",
+                differences.join("; ")
+            );
+            return Err(Error::Config(reason));
+        }
+        let database = self.database(log.manifest().dataset.as_ref().map(|dataset| dataset.version))?;
+        log.check_dataset(database.identity())?;
+        Ok(database)
     }
 }

@@ -10,7 +10,7 @@ use crate::update::{
     TopKPrune, TopKUpdate, Worth,
 };
 
-/// `[update]`: how the queries move.
+/// `[update]`: how the queries move. Without a `rule`, the section is of the default one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -138,6 +138,9 @@ pub struct GradientConfig {
 }
 
 impl UpdateConfig {
+    /// The rule of a section that names none.
+    pub(super) const DEFAULT_RULE: &str = "surrogate";
+
     /// How many batches may be out when the next is chosen.
     pub(super) fn behind(&self) -> usize {
         if let UpdateConfig::Surrogate { behind, .. } = self { *behind } else { 0 }

@@ -19,6 +19,7 @@ use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
 
 use self::carried::Carried;
+pub(crate) use self::features::COLUMNS as MOST_FEATURES;
 use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
 pub(crate) use self::library::state as library_state;
@@ -31,6 +32,7 @@ use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
+use crate::near::no_column;
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 use crate::stream::Stream;
 use crate::untrusted::caught;
@@ -114,6 +116,14 @@ impl LanceDatabase {
         self.guarded(|| features::make(&self.table, &self.columns, self.identity.rows as usize))
     }
 
+    /// Whether a model can be shown these columns.
+    ///
+    /// # Errors
+    /// One that is not there.
+    pub(crate) fn check_features(&self, wanted: &Features) -> Result<()> {
+        features::columns(&self.table, &self.columns, wanted, &[]).map(drop)
+    }
+
     /// Takes away the tag under which [`VectorDatabase::keep_version`] kept a version of the dataset at a path or URI;
     /// whether it was there.
     ///
@@ -193,12 +203,9 @@ impl LanceDatabase {
         let schema = self.table.dataset.schema();
         for column in columns.iter().map(AsRef::as_ref) {
             if schema.field(column).is_none() {
-                let all: Vec<_> = schema.fields.iter().map(|field| field.name.as_str()).collect();
-                return Err(Error::Config(format!(
-                    "database.columns: no column `{column}` in {} (there are: {})",
-                    self.identity.uri,
-                    all.join(", ")
-                )));
+                let there = schema.fields.iter().map(|field| field.name.as_str());
+                let missing = no_column(column, &format!(" in {}", self.identity.uri), there);
+                return Err(Error::Config(format!("database.columns: {missing}")));
             }
             if column == self.table.embedding_column || (schema::is_reserved(column) && column != schema::SOURCE_ROW) {
                 return Err(Error::Config(format!("database.columns: `{column}` is a name this program uses itself")));

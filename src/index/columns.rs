@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::options::IndexOptions;
 use crate::error::{Error, Result};
+use crate::near::no_column;
 use crate::schema::{self, EMBEDDING, SOURCE_ROW};
 use crate::types;
 
@@ -23,7 +24,8 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
     let names = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
     if let Some(name) = wanted {
         let Ok(position) = schema.index_of(name) else {
-            return Err(Error::input(path, format!("no column `{name}` (there are: {})", names())));
+            let there = schema.fields().iter().map(|field| field.name().as_str());
+            return Err(Error::input(path, no_column(name, "", there)));
         };
         let dtype = schema.field(position).data_type();
         if !is_embedding(dtype) {
@@ -65,7 +67,8 @@ pub(super) fn same_columns(first: &Schema, first_path: &Path, other: &Schema, pa
 
 pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, options: &IndexOptions) -> Result<SchemaRef> {
     if let Some((from, _)) = options.rename.iter().find(|(from, _)| input.index_of(from).is_err()) {
-        return Err(Error::Config(format!("--rename {from}: no such column")));
+        let there = input.fields().iter().map(|field| field.name().as_str());
+        return Err(Error::Config(format!("--rename: {}", no_column(from, "", there))));
     }
     let mut fields: Vec<Field> = Vec::with_capacity(input.fields().len() + 1);
     for (position, field) in input.fields().iter().enumerate() {

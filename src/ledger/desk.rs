@@ -53,6 +53,8 @@ pub(super) struct Desk<'a> {
     pub(super) kept: &'a Mutex<Kept>,
     pub(super) on_error: OnError,
     pub(super) interrupt: Option<Arc<AtomicBool>>,
+    /// The items that have no answer yet.
+    pub(super) open: &'a AtomicUsize,
 }
 
 impl Desk<'_> {
@@ -104,6 +106,8 @@ impl Desk<'_> {
                     others
                 }
             };
+            let left = |open: usize| Some(open.saturating_sub(done));
+            let _ = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
             if answers.height() > 0 {
                 lock(self.kept).keep(&answers, &ordinals, is_paid)?;
             }
@@ -138,6 +142,7 @@ struct Shared {
     kept: Arc<Mutex<Kept>>,
     on_error: OnError,
     interrupt: Option<Arc<AtomicBool>>,
+    open: Arc<AtomicUsize>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -168,11 +173,12 @@ impl Pool {
         kept: &Arc<Mutex<Kept>>,
         on_error: OnError,
         interrupt: Option<Arc<AtomicBool>>,
+        open: &Arc<AtomicUsize>,
     ) -> Result<Self> {
-        let (score, kept) = (score.clone(), kept.clone());
+        let (score, kept, open) = (score.clone(), kept.clone(), open.clone());
         let workers = score.workers().max(1);
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { score, kept, on_error, interrupt, state, changed });
+        let shared = Arc::new(Shared { score, kept, on_error, interrupt, open, state, changed });
         let mut pool = Pool { shared, threads: Vec::new() };
         for _ in 0..workers {
             let shared = pool.shared.clone();
@@ -217,7 +223,8 @@ impl Shared {
     /// What a worker does.
     fn work(&self) {
         let interrupt = self.interrupt.clone();
-        let desk = Desk { score: &*self.score, kept: &self.kept, on_error: self.on_error, interrupt };
+        let (score, on_error) = (&*self.score, self.on_error);
+        let desk = Desk { score, kept: &self.kept, on_error, interrupt, open: &self.open };
         while let Some((order, items)) = self.next() {
             let asked = catch_unwind(AssertUnwindSafe(|| desk.ask_batch(&items)));
             let mut state = lock(&self.state);

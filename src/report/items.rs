@@ -11,6 +11,7 @@ use super::ReportOptions;
 use super::told::Told;
 use crate::error::{Doing, Error, Result};
 use crate::log::collect;
+use crate::near::no_column;
 use crate::plain::{number, to_plain};
 use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
 
@@ -66,9 +67,8 @@ pub(super) fn items(runs: &[Told], options: &ReportOptions) -> Result<Items> {
         |name: &String| frames.iter().any(|frame| frame.column(name).is_ok_and(|column| column.dtype().is_string()));
     for (option, name) in [("--smiles", &options.smiles), ("--picture", &options.picture)] {
         if let Some(name) = name.as_ref().filter(|name| is_scored(&frames) && !is_text(name)) {
-            let there = names.iter().filter(|name| is_text(name)).cloned().collect::<Vec<_>>().join(", ");
-            let reason = format!("{option}: no column of text `{name}` among the items (there are: {there})");
-            return Err(Error::Config(reason));
+            let there = names.iter().filter(|name| is_text(name)).map(String::as_str);
+            return Err(Error::Config(format!("{option}: {}", no_column(name, " of text among the items", there))));
         }
     }
     let named_so = |name: &&String| name.to_lowercase().contains("smiles") && is_text(name);

@@ -1,7 +1,7 @@
 //! What a search may be told beside its stages.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use super::{Runner, Stop, Summary};
 use crate::error::Result;
@@ -74,6 +74,12 @@ impl Runner {
     /// Is told of each committed iteration.
     pub fn observe(mut self, observer: impl FnMut(&Summary) + Send + 'static) -> Self {
         self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Keeps there how many items were asked and have no answer yet, for whoever looks while the search goes on.
+    pub fn waiting(mut self, items: Arc<AtomicUsize>) -> Self {
+        self.ledger.open = items;
         self
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use polars::prelude::DataFrame;
 
-use super::stop::Progress;
+use super::stop::{Progress, Summary};
 use super::{Batch, Runner, Scores};
 use crate::database::Request;
 use crate::error::{Error, Result};
@@ -154,7 +154,7 @@ impl Runner {
         log.note_times(&batch.summary.times);
         self.stop.refuse_many_failures(&self.ledger).map_err(|error| error.at(batch.iteration))?;
         if let Some(observer) = &mut self.observer {
-            observer(&batch.summary);
+            observer(&Summary { best_so_far: progress.best, ..batch.summary });
         }
         Ok(())
     }
@@ -165,14 +165,24 @@ impl Runner {
         if self.score.waits() { 0 } else { self.update.behind() }
     }
 
-    /// Shows the stages an empty frame and the rule the library, so that mistakes cost nothing.
-    pub(super) fn check(&mut self, queries: &DataFrame, planned: Option<u64>) -> Result<()> {
+    /// Shows the stages an empty frame, so that mistakes cost nothing, and gives it as the filter sees it and as the score
+    /// does. Writes nothing, and asks no scorer.
+    ///
+    /// # Errors
+    /// What would end the search before it began.
+    pub fn preview(&self, queries: &DataFrame) -> Result<[DataFrame; 2]> {
         schema::check_queries(queries, self.database.dim())?;
         self.update.check()?;
         let nothing = self.database.query(&queries.head(Some(0)), Request::default())?;
         self.filter.check(&nothing)?;
-        self.score.check(&nothing.drop_many([schema::QUERY_IDX, schema::DISTANCE]))?;
+        let items = nothing.drop_many([schema::QUERY_IDX, schema::DISTANCE]);
+        self.score.check(&items)?;
+        Ok([nothing, items])
+    }
 
+    /// Shows the stages an empty frame and the rule the library.
+    pub(super) fn check(&mut self, queries: &DataFrame, planned: Option<u64>) -> Result<()> {
+        self.preview(queries)?;
         let read: Vec<String> = self.filter.reads().unwrap_or_default().into_iter().chain(self.score.reads()).collect();
         let known = self.ledger.known(&*self.database)?;
         self.update.begin(&Start { database: &*self.database, read: &read, known: &known, planned })

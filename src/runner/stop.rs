@@ -110,7 +110,8 @@ pub(super) struct Progress {
     quiet: u32,
     /// Whether the filter left nothing of what the last one met.
     barren: bool,
-    best: Option<f64>,
+    /// The best score so far.
+    pub(super) best: Option<f64>,
 }
 
 impl Progress {
@@ -157,6 +158,8 @@ pub struct Summary {
     pub evaluations: u64,
     /// The best score of the iteration.
     pub best: Option<f64>,
+    /// The best score of the run so far, that of iterations before it was resumed included; known to observers.
+    pub best_so_far: Option<f64>,
     /// The mean score of the iteration's rows.
     pub mean: Option<f64>,
     /// How long its stages took.
@@ -178,6 +181,7 @@ impl Summary {
             rejected,
             failed: scores.len() - known.len() - rejected,
             best: known.iter().copied().max_by(f64::total_cmp),
+            best_so_far: None,
             mean: (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64),
             ..self
         })

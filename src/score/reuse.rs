@@ -8,6 +8,7 @@ use polars::prelude::*;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
 use crate::log::{SearchLog, collect};
+use crate::near::no_column;
 use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, REASON, SCORE};
 use crate::untrusted::{caught, read_parquet};
 
@@ -180,7 +181,8 @@ fn of_file(path: &Path, by_key: bool) -> Result<(DataFrame, Option<String>)> {
 }
 
 fn keys(source: &str, frame: &DataFrame, key: &str) -> Result<Vec<Option<String>>> {
-    let missing = |_| Error::Config(format!("score.reuse_key: no column `{key}` in {source}"));
+    let missing = || no_column(key, &format!(" in {source}"), schema::names(frame));
+    let missing = |_| Error::Config(format!("score.reuse_key: {}", missing()));
     let text = frame.column(key).map_err(missing)?.cast(&DataType::String).doing("score.reuse_key")?;
     Ok(text.str().doing("score.reuse_key")?.iter().map(|key| key.map(str::to_string)).collect())
 }

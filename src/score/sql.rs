@@ -26,14 +26,14 @@ impl SqlScore {
 impl Score for SqlScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
         let items = batch.clone().lazy();
-        evaluate("score.sql", &self.sql, |expression| {
+        evaluate("score.sql", &self.sql, batch, |expression| {
             // Beside a column of the batch, so that a constant is repeated for each item.
             items.with_columns([expression.alias(SCORE)]).select([col(SCORE)]).collect()
         })
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {
-        evaluate("score.sql", &self.sql, |expression| match beyond_its_row(expression) {
+        evaluate("score.sql", &self.sql, items, |expression| match beyond_its_row(expression) {
             None => Ok(DataFrame::empty()),
             Some(function) => polars_bail!(
                 InvalidOperation: "`{function}` looks at other items, but items are scored in batches, each by its own \

@@ -60,8 +60,30 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
         (
             &RUN.replace("items.lance\"", "items.lance\"\ncolumns = [\"wieght\"]"),
             2,
-            "database.columns: no column `wieght` in ./items.lance (there are: name, embedding, weight)",
+            "database.columns: no column `wieght` in ./items.lance; did you mean `weight`?",
         ),
+        (
+            &RUN.replace("items.lance\"", "items.lance\"\ncolumns = [\"smiles\"]"),
+            2,
+            "database.columns: no column `smiles` in ./items.lance (there are: name, embedding, weight)",
+        ),
+        (
+            &RUN.replace("items.lance\"", "items.lance\"\nid_column = \"nam\""),
+            2,
+            "database.id_column: no column `nam` in ./items.lance; did you mean `name`?",
+        ),
+        (
+            &RUN.replace("\"weight\"", "\"2 * wieght\""),
+            2,
+            "score.sql: cannot evaluate `2 * wieght`: no column `wieght`; did you mean `weight`?",
+        ),
+        (
+            &format!("{RUN}[filter]\nsql = \"mw < 500\"\n"),
+            2,
+            "filter.sql: cannot evaluate `mw < 500`: no column `mw` (there are: query_idx, db_idx, distance, embedding, name, \
+             weight)",
+        ),
+        (&format!("{RUN}[update]\nbatches = 3\n"), 2, "run.toml: unknown key `batches`; did you mean `batch`?"),
         (&RUN.replace("items.lance\"", "items.lance\"\nk = 0"), 2, "database.k: expected at least 1, found 0"),
         ("nonsense", 2, "run.toml: line 1: key with no value, expected `=`"),
     ];
@@ -79,6 +101,24 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
     assert!(stderr(&output).starts_with(start), "{}", stderr(&output));
     let output = uphill(&["search", "absent.toml", "--out", "run"], folder.path());
     assert_eq!(stderr(&output), "uphill: absent.toml: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn an_update_section_without_a_rule_is_of_the_default_one() {
+    let folder = library();
+    std::fs::write(folder.path().join("run.toml"), format!("{RUN}[update]\nbatch = 3\n[stop]\niterations = 2\n"))
+        .expect("written");
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let update = |run: &str| {
+        let manifest = std::fs::read_to_string(folder.path().join(run).join("run.json")).expect("run.json");
+        serde_json::from_str::<serde_json::Value>(&manifest).expect("JSON")["config"]["update"].clone()
+    };
+    let expected = serde_json::json!({"rule": "surrogate", "batch": 3, "points": 1000});
+    assert_eq!(update("run"), expected);
+    // The same by an override alone.
+    std::fs::write(folder.path().join("run.toml"), format!("{RUN}[stop]\niterations = 2\n")).expect("written");
+    uphill_ok(&["search", "run.toml", "--out", "other", "--set", "update.batch=3"], folder.path());
+    assert_eq!(update("other"), expected);
 }
 
 #[test]

@@ -213,7 +213,7 @@ fn another_file_is_matched_by_a_key_or_refused() {
     assert_eq!(message, "uphill: changed.parquet: column `smiles` is no key: C is in row 0 and in row 1\n");
 
     let (message, _) = refused(folder.path(), &["--truth", &data, "--score-column", "qde"]);
-    assert!(message.contains("no column `qde` (there are: "), "{message}");
+    assert!(message.contains("no column `qde`; did you mean `qed`?"), "{message}");
     let (message, _) = refused(folder.path(), &["--truth", &data, "--score-column", "name"]);
     assert!(message.ends_with("column `name`: expected numbers, found str\n"), "{message}");
     let (message, _) = refused(folder.path(), &["--truth", &data, "--score-column", "qed", "--top", "0"]);

@@ -26,7 +26,7 @@ fn rows(printed: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_quickstart_climbs_and_keeps_its_run_folder() {
+fn the_quickstart_climbs_keeps_its_run_folder_and_ends_with_the_report() {
     let temporary = folder();
     let (stdout, stderr) = example("quickstart", &temporary);
 
@@ -36,16 +36,25 @@ fn the_quickstart_climbs_and_keeps_its_run_folder() {
     assert!(column(1).is_sorted_by(|a, b| a >= b), "the best first: {stdout}");
     assert!(column(2).iter().all(|mw| *mw < 500.0), "the filter holds: {stdout}");
 
-    let run = Path::new(stdout.lines().last().expect("a last line"));
+    let mut lines = stdout.lines().rev();
+    let report = Path::new(lines.next().expect("a last line"));
+    let page = std::fs::read_to_string(report).expect("the report");
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains(&best[0][0]), "{stdout}");
+    let run = Path::new(lines.nth(1).expect("the run folder"));
     assert!(run.starts_with(temporary.path()) && run.join("run.json").exists(), "{stdout}");
-    assert!(run.join("results/iteration=000000/part-0000.parquet").exists());
-    assert!(run.join("results/iteration=000019/part-0000.parquet").exists());
-    assert!(run.join("queries/iteration=000020/part-0000.parquet").exists(), "the last update is kept");
+    assert!(stdout.contains("scored 400 of 20000 molecules"), "{stdout}");
 
-    let means: Vec<f64> =
-        stderr.lines().filter_map(|line| line.split_once("mean ")?.1.split_whitespace().next()?.parse().ok()).collect();
-    assert_eq!(means.len(), 20, "a line for each iteration: {stderr}");
-    assert!(means[19] > means[0] + 0.05, "{stderr}");
+    let number =
+        |line: &str, name: &str| -> Option<f64> { line.split_once(name)?.1.split_whitespace().next()?.parse().ok() };
+    let all = |name| stderr.lines().filter_map(|line| number(line, name)).collect::<Vec<f64>>();
+    let (means, bests) = (all("mean "), all("best so far "));
+    assert!(run.join(format!("results/iteration={:06}/part-0000.parquet", means.len() - 1)).exists(), "{stderr}");
+    assert!(
+        run.join(format!("queries/iteration={:06}/part-0000.parquet", means.len())).exists(),
+        "the last update is kept"
+    );
+    assert!(bests.is_sorted() && bests[bests.len() - 1] > 0.94, "{stderr}");
+    assert!(means[means.len() - 1] > means[0] + 0.05, "{stderr}");
 }
 
 #[test]

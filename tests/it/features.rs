@@ -171,10 +171,7 @@ fn columns_that_cannot_be_read_as_asked_are_refused_before_anything_is_paid_for(
     let folder = folder();
     library(&folder, &attributed(35));
     for (features, message) in [
-        (
-            "['sice']",
-            "update.features: no column `sice` in ./items.lance (there are: embedding, size, kind, smiles, noise, worth)",
-        ),
+        ("['sice']", "update.features: no column `sice` in ./items.lance; did you mean `size`?"),
         (
             "[{ column = 'smiles', role = 'numeric' }]",
             "update.features: column `smiles` is str; it cannot be read as numeric",

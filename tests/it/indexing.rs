@@ -360,7 +360,7 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
         (
             &["good.parquet", "x.lance", "--embedding-column", "vec"],
             1,
-            "good.parquet: no column `vec` (there are: vector, name)",
+            "good.parquet: no column `vec`; did you mean `vector`?",
         ),
         (
             &["good.parquet", "x.lance", "--embedding-column", "name"],
@@ -372,7 +372,7 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
             2,
             "column `score` has a name this program uses itself; rename it: --rename score=my_score",
         ),
-        (&["good.parquet", "x.lance", "--rename", "nome=title"], 2, "--rename nome: no such column"),
+        (&["good.parquet", "x.lance", "--rename", "nome=title"], 2, "--rename: no column `nome`; did you mean `name`?"),
         (
             &["mixed", "x.lance"],
             1,

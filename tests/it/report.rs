@@ -334,7 +334,7 @@ fn pictures_of_the_users_own_are_images_only() {
     }
     assert!(page.contains("<td>text "));
     let output = uphill(&["report", "run", "--picture", "nothing"], folder.path());
-    let said = "uphill: --picture: no column of text `nothing` among the items (there are: name, drawn)\n";
+    let said = "uphill: --picture: no column `nothing` of text among the items (there are: name, drawn)\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(2)));
 }
 

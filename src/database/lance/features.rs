@@ -12,13 +12,14 @@ use super::table::Table;
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::features::{Encoder, Feature, Features, ItemFeatures, Reader, Role, View, Writer, file_name};
+use crate::near::no_column;
 use crate::schema::{self, DB_IDX, SOURCE_ROW};
 
 /// Items that encoders are fitted to, at most: evenly spread ones.
 const SAMPLE: usize = 50_000;
 
 /// Columns that are read where none are named, at most: the first.
-const COLUMNS: usize = 64;
+pub(crate) const COLUMNS: usize = 64;
 
 /// The folder in a dataset that holds the files.
 const FOLDER: &str = "_uphill";
@@ -83,17 +84,15 @@ fn may_be_written_to(folder: &Path) -> bool {
 }
 
 /// Which columns are read.
-fn columns(table: &Table, riding: &[String], wanted: &Features, hidden: &[String]) -> Result<Vec<Feature>> {
+pub(super) fn columns(table: &Table, riding: &[String], wanted: &Features, hidden: &[String]) -> Result<Vec<Feature>> {
     let schema = Schema::from(table.dataset.schema());
     match wanted {
         Features::Columns(features) => {
             for Feature { column, .. } in features {
                 if schema.field_with_name(column).is_err() {
-                    let all: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-                    let (all, uri) = (all.join(", "), &table.uri);
-                    return Err(Error::Config(format!(
-                        "update.features: no column `{column}` in {uri} (there are: {all})"
-                    )));
+                    let there = schema.fields().iter().map(|field| field.name().as_str());
+                    let missing = no_column(column, &format!(" in {}", table.uri), there);
+                    return Err(Error::Config(format!("update.features: {missing}")));
                 }
             }
             Ok(features.clone())

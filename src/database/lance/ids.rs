@@ -10,6 +10,7 @@ use lance::Dataset;
 use super::batch::{ROW_ID, column};
 use crate::database::runtime::on_runtime;
 use crate::error::{Doing, Error, Result};
+use crate::near::no_column;
 use crate::schema::DB_IDX;
 
 /// What stands behind `db_idx`.
@@ -27,7 +28,9 @@ impl Ids {
     /// One that is not there, or that does not hold unique non-negative integers.
     pub(super) fn from_column(dataset: &Dataset, uri: &str, name: &str, items_only: Option<&str>) -> Result<Self> {
         if dataset.schema().field(name).is_none() {
-            return Err(Error::Config(format!("database.id_column: no column `{name}` in {uri}")));
+            let there = dataset.schema().fields.iter().map(|field| field.name.as_str());
+            let missing = no_column(name, &format!(" in {uri}"), there);
+            return Err(Error::Config(format!("database.id_column: {missing}")));
         }
         let mut scanner = dataset.scan();
         scanner.project(&[name]).doing("projecting")?.with_row_id();

@@ -15,6 +15,7 @@ use super::table::Table;
 use crate::database::runtime::on_runtime;
 use crate::database::{META_METRIC, Metric};
 use crate::error::{Doing, Error, Result, one_line};
+use crate::near::no_column;
 use crate::schema::{self, EMBEDDING};
 
 /// How to open a dataset; the defaults suit one that `uphill index` built.
@@ -202,9 +203,11 @@ fn embedding_field(dataset: &Dataset, uri: &str, wanted: Option<&str>) -> Result
         _ => None,
     };
     if let Some(name) = wanted {
+        let there = || schema.fields().iter().map(|field| field.name().as_str());
+        let missing = || no_column(name, &format!(" in {uri}"), there());
         let field = schema
             .field_with_name(name)
-            .map_err(|_| Error::Config(format!("database.embedding_column: no column `{name}` in {uri}")))?;
+            .map_err(|_| Error::Config(format!("database.embedding_column: {}", missing())))?;
         let dim = dim_of(field).ok_or_else(|| {
             Error::Config(format!(
                 "database.embedding_column: `{name}` in {uri} is {}, not a fixed-size list of floats",

@@ -1,0 +1,84 @@
+//! What `--help` ends with: examples, each of which a test runs as it stands.
+
+pub const UPHILL: &str = "\
+Examples:
+  uphill index items.parquet items.lance
+  uphill init items.lance
+  uphill search run.toml --out run
+  uphill results run -n 10
+  uphill report run -o report.html
+
+`uphill COMMAND --help` has more of each.";
+
+pub const INDEX: &str = "\
+Examples:
+  uphill index items.parquet items.lance
+  uphill index 'parts/*.parquet' parts.lance --metric cosine
+  uphill index items.parquet items.lance --index ivf-flat --partitions 8 --overwrite";
+
+pub const INIT: &str = "\
+Examples:
+  uphill init items.lance
+  uphill init items.lance -o other.toml";
+
+pub const SEARCH: &str = "\
+Examples:
+  uphill search run.toml --out run --dry-run
+  uphill search run.toml --out run
+  uphill search run.toml --out run --resume --set stop.evaluations=150
+  uphill search run.toml --out other --set update.rule=rl --set stop.iterations=5 -q
+  uphill search run.toml --out nightly --log-format json 2> nightly.jsonl";
+
+pub const ASK: &str = "\
+Examples:
+  uphill ask hand.toml --out hand -o next.parquet
+  uphill ask hand.toml --out hand --format csv";
+
+pub const TELL: &str = "\
+Examples:
+  uphill tell hand scores.parquet";
+
+pub const RESULTS: &str = "\
+Examples:
+  uphill results run -n 10
+  uphill results run -o best.parquet
+  uphill results run --format csv | head -n 5";
+
+pub const QUERIES: &str = "\
+Examples:
+  uphill queries run -o queries.parquet";
+
+pub const TRAJECTORIES: &str = "\
+Examples:
+  uphill trajectories run -o trajectories.parquet
+  uphill trajectories run --paths --format json";
+
+pub const EVALUATE: &str = "\
+Examples:
+  uphill evaluate run --truth items.parquet --score-column weight
+  uphill evaluate run --truth items.parquet --score-column weight --top 10 --curve -o curve.csv";
+
+pub const REPORT: &str = "\
+Examples:
+  uphill report run -o report.html
+  uphill report run other -o both.html --truth items.parquet --score-column weight";
+
+pub const PLOT: &str = "\
+Examples:
+  uphill plot run other -o curve.svg";
+
+pub const REMOVE: &str = "\
+Examples:
+  uphill remove other";
+
+pub const INSPECT: &str = "\
+Examples:
+  uphill inspect items.lance
+  uphill inspect run --json";
+
+pub const GENERATE: &str = "\
+Examples:
+  uphill generate man -o man
+  uphill generate bash > uphill.bash
+  uphill generate zsh -o _uphill
+  uphill generate fish -o uphill.fish";

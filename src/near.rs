@@ -1,0 +1,19 @@
+//! Names that were most likely meant.
+
+/// That a column is not there, and which was most likely meant, or which there are: ``no column `wieght` in items; did you
+/// mean `weight`?``. `place` is empty, or begins with a space.
+pub(crate) fn no_column<'a>(wrong: &str, place: &str, there: impl IntoIterator<Item = &'a str>) -> String {
+    let there: Vec<&str> = there.into_iter().collect();
+    let hint = nearest(wrong, there.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
+    let hint = hint.unwrap_or_else(|| format!(" (there are: {})", there.join(", ")));
+    format!("no column `{wrong}`{place}{hint}")
+}
+
+/// The nearest of some names, if it is near at all.
+pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Of two names that share a beginning and most of their letters.
+    const NEAR: f64 = 0.7;
+    let likeness = |name: &str| strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase());
+    let names = known.into_iter().map(|name| (likeness(name), name));
+    names.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > NEAR).map(|(_, name)| name)
+}
