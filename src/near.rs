@@ -13,7 +13,13 @@ pub(crate) fn no_column<'a>(wrong: &str, place: &str, there: impl IntoIterator<I
 pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Of two names that share a beginning and most of their letters.
     const NEAR: f64 = 0.7;
-    let likeness = |name: &str| strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase());
+    let wrong = wrong.to_lowercase();
+    let likeness = |name: &str| {
+        let name = name.to_lowercase();
+        // Letters of short names that changed places are far apart by the other measure.
+        let is_one_slip = wrong.len() > 2 && strsim::osa_distance(&wrong, &name) == 1;
+        if is_one_slip { 1.0 } else { strsim::jaro_winkler(&wrong, &name) }
+    };
     let names = known.into_iter().map(|name| (likeness(name), name));
     names.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > NEAR).map(|(_, name)| name)
 }

@@ -36,8 +36,8 @@ pub fn table(frame: &DataFrame, width: Option<usize>) -> PolarsResult<String> {
     if !left_out.is_empty() {
         left_out.sort_by_key(|column| column.position);
         let names = left_out.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-        let number = left_out.len();
-        lines.push(format!("  … and {number} columns more (--format csv shows all): {names}"));
+        let (number, what) = (left_out.len(), if left_out.len() == 1 { "column" } else { "columns" });
+        lines.push(format!("  … and {number} {what} more (--format csv shows all): {names}"));
     }
     if frame.height() > ROWS {
         lines.push(format!("  … and {} rows more (--format csv shows all)", frame.height() - ROWS));
