@@ -150,7 +150,7 @@ impl UpdateConfig {
     pub(super) fn note_idle(&self, workers: usize) {
         let UpdateConfig::Surrogate { batch, behind, .. } = self else { return };
         let most = batch.unwrap_or(SurrogateUpdate::LARGEST_BATCH).saturating_mul(behind + 1);
-        if most < workers {
+        if (1..workers).contains(&most) {
             log::warn!(
                 "update.batch: at most {most} items are scored at a time, but there are {workers} workers: {} have nothing to \
                  do; set it to {workers}",

@@ -19,6 +19,7 @@ use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
 
 use self::carried::Carried;
+#[cfg(feature = "cli")]
 pub(crate) use self::features::COLUMNS as MOST_FEATURES;
 use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
@@ -120,6 +121,7 @@ impl LanceDatabase {
     ///
     /// # Errors
     /// One that is not there.
+    #[cfg(feature = "cli")]
     pub(crate) fn check_features(&self, wanted: &Features) -> Result<()> {
         features::columns(&self.table, &self.columns, wanted, &[]).map(drop)
     }
