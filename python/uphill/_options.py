@@ -90,6 +90,7 @@ class UpdateOptions(TypedDict, total=False):
     score_weighting: bool
     batch: int
     points: int
+    behind: int
     features: Literal["auto"] | Sequence[str | Mapping[str, str]]
 
 
