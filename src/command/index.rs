@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::output::{progress_bar, say};
 use super::signals::Signals;
-use crate::{IndexKind, IndexOptions, Metric, Progress};
+use crate::database::Metric;
+use crate::index::{IndexKind, IndexOptions, Progress};
 
 #[derive(clap::Args)]
 pub struct Index {
@@ -83,7 +84,7 @@ pub fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
         })),
         stop: Some(signals.flag()),
     };
-    let built = crate::index(&arguments.items, &arguments.dataset, &options);
+    let built = crate::index::index(&arguments.items, &arguments.dataset, &options);
     bar.finish_and_clear();
     let built = built?;
     if built.invalid.total() > 0 {

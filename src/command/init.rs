@@ -7,10 +7,11 @@ use polars::prelude::*;
 
 use super::output::{count, say, shell, to_file};
 use crate::columns::{DB_IDX, EMBEDDING};
+use crate::database::{LanceDatabase, OpenOptions, VectorDatabase};
 use crate::error::Error;
 use crate::filter::columns_of;
+use crate::plain::number;
 use crate::schema::is_reserved;
-use crate::{LanceDatabase, OpenOptions, VectorDatabase, number};
 
 #[derive(clap::Args)]
 pub struct Init {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::output;
-use crate::{LanceDatabase, SearchLog, VectorDatabase};
+use crate::database::{LanceDatabase, VectorDatabase};
+use crate::log::SearchLog;
 
 pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     let facts = if path.join("run.json").exists() {

@@ -25,7 +25,7 @@ pub use self::progress::Progress;
 use self::screen::inert;
 pub use self::screen::{count, seconds};
 pub use self::voice::{Voice, caught, fail, log_warnings, quiet_panics, say, told, warn};
-use crate::number;
+use crate::plain::number;
 
 /// Where a frame goes, and as what.
 #[derive(clap::Args)]
@@ -171,7 +171,7 @@ pub enum Rows<'a> {
     /// What a query gives.
     Query(Box<LazyFrame>),
     /// Frames of the same columns, at least one, one below the other.
-    Frames(Box<dyn Iterator<Item = crate::Result<DataFrame>> + 'a>),
+    Frames(Box<dyn Iterator<Item = crate::error::Result<DataFrame>> + 'a>),
 }
 
 impl From<LazyFrame> for Rows<'_> {
@@ -189,7 +189,7 @@ fn write(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> anyhow::Re
         Format::Table | Format::Json => BufWriter::new(out),
     };
     let frame = match rows {
-        Rows::Query(query) => crate::collect(*query)?,
+        Rows::Query(query) => crate::log::collect(*query)?,
         Rows::Frames(frames) => {
             let mut whole = DataFrame::empty();
             for frame in frames {
@@ -200,7 +200,7 @@ fn write(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> anyhow::Re
     };
     match format {
         Format::Json => {
-            let mut frame = crate::to_plain(&frame)?;
+            let mut frame = crate::plain::to_plain(&frame)?;
             if terminal {
                 let mut text = Vec::new();
                 JsonWriter::new(&mut text).with_json_format(JsonFormat::Json).finish(&mut frame)?;
@@ -226,7 +226,7 @@ fn write_batches(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> an
             let lock = |sink: &Arc<Mutex<Sink>>, batch| sink.lock().unwrap_or_else(PoisonError::into_inner)(batch);
             let shared = sink.clone();
             let take = PlanCallback::new(move |batch| lock(&shared, Some(batch)).map(|()| false));
-            crate::collect(query.sink_batches(take, true, Some(rows_at_once(&schema)))?)?;
+            crate::log::collect(query.sink_batches(take, true, Some(rows_at_once(&schema)))?)?;
             Ok(lock(&sink, None)?)
         }
         Rows::Frames(mut frames) => {

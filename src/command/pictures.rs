@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::{ReportOptions, Truth};
+use crate::evaluate::Truth;
+use crate::report::ReportOptions;
 
 use super::output::{say, to_file, warn};
 
@@ -67,7 +68,7 @@ impl Known {
 
 pub fn report(arguments: Report) -> anyhow::Result<()> {
     let options = ReportOptions { smiles: arguments.smiles, picture: arguments.picture, ..arguments.known.options() };
-    write(&arguments.output, crate::report(&arguments.runs, &options)?)?;
+    write(&arguments.output, crate::report::report(&arguments.runs, &options)?)?;
     if arguments.open {
         open(&arguments.output);
     }
@@ -75,7 +76,7 @@ pub fn report(arguments: Report) -> anyhow::Result<()> {
 }
 
 pub fn plot(arguments: Plot) -> anyhow::Result<()> {
-    write(&arguments.output, crate::plot(&arguments.runs, &arguments.known.options())?)
+    write(&arguments.output, crate::report::plot(&arguments.runs, &arguments.known.options())?)
 }
 
 fn write(path: &Path, text: String) -> anyhow::Result<()> {

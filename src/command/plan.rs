@@ -10,13 +10,15 @@ use serde_json::{Map, Value, json};
 
 use super::output::{count, seconds};
 use crate::columns::{DB_IDX, EMBEDDING, GRADIENT};
+use crate::config::{Config, ScoreConfig, UpdateConfig};
+use crate::database::{LanceDatabase, Request, VectorDatabase};
 use crate::error::Result;
+use crate::features::Features;
 use crate::filter::columns_of;
+use crate::filter::{Filter, SqlFilter};
+use crate::log::SearchLog;
+use crate::runner::Runner;
 use crate::schema::u64s;
-use crate::{
-    Config, Features, Filter, LanceDatabase, Request, Runner, ScoreConfig, SearchLog, SqlFilter, UpdateConfig,
-    VectorDatabase,
-};
 
 /// What a search of a run file into a run folder would do, as names and values.
 pub fn plan(
@@ -93,7 +95,7 @@ fn recall(config: &Config, database: &LanceDatabase) -> String {
                 format!(
                     " (recall@{} was measured as {} in {} partitions)",
                     level.k,
-                    crate::number(level.measured),
+                    crate::plain::number(level.measured),
                     level.nprobes
                 )
             });

@@ -8,7 +8,10 @@ use super::output::{Output, Progress, Unwritten, ended, facts, go_on, say, told,
 use super::plan::plan;
 use super::show::best;
 use super::signals::Signals;
-use crate::{Asked, Config, Direction, Error, SearchLog, StopReason};
+use crate::config::{Config, Direction};
+use crate::error::Error;
+use crate::log::{SearchLog, StopReason};
+use crate::runner::Asked;
 
 #[derive(clap::Args)]
 pub struct Search {
@@ -127,7 +130,7 @@ pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
 pub fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> {
     let config = Config::of_run(&SearchLog::open(&run)?)?;
     let (runner, queries) = config.start(Some(&run))?;
-    let told = crate::read_parquet(&scores)?;
+    let told = crate::untrusted::read_parquet(&scores)?;
     match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {
         Asked::Items(items) => say(format_args!("{} items wait for their scores: uphill ask", items.height())),
         Asked::Ended(log) => ended(&log),

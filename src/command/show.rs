@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use polars::prelude::*;
 
 use super::output::{Output, Rows, ended};
+use crate::evaluate::Truth;
 use crate::filter::columns_of;
+use crate::log::SearchLog;
 use crate::schema::{RAW_SCORE, SCORE, is_reserved};
-use crate::{SearchLog, Truth};
 
 #[derive(clap::Args)]
 pub struct Show {
@@ -49,7 +50,7 @@ pub fn results(arguments: Show) -> anyhow::Result<()> {
 
 /// The items met, best first. In a table, a score that is a column of the items as it is stands there once, as
 /// `score (qed)`.
-pub fn best(log: &SearchLog, output: &Output) -> crate::Result<LazyFrame> {
+pub fn best(log: &SearchLog, output: &Output) -> crate::error::Result<LazyFrame> {
     let mut items = log.compile_results()?;
     let score = &log.manifest().config["score"];
     let Some(sql) = score["sql"].as_str().filter(|_| output.is_table()) else { return Ok(items) };
@@ -73,7 +74,10 @@ pub fn paths(arguments: Show) -> anyhow::Result<()> {
     show(arguments, |log, _| log.compile_paths()).map(drop)
 }
 
-fn show(arguments: Show, query: impl Fn(&SearchLog, &Output) -> crate::Result<LazyFrame>) -> anyhow::Result<SearchLog> {
+fn show(
+    arguments: Show,
+    query: impl Fn(&SearchLog, &Output) -> crate::error::Result<LazyFrame>,
+) -> anyhow::Result<SearchLog> {
     let log = SearchLog::open(&arguments.run)?;
     let mut frame = query(&log, &arguments.output)?;
     if let Some(limit) = arguments.limit {
@@ -101,7 +105,7 @@ pub fn trajectories(arguments: Show) -> anyhow::Result<()> {
 pub fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
     let log = SearchLog::open(&arguments.run)?;
     let truth = Truth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
-    let evaluation = crate::evaluate(&log, &truth, arguments.top)?;
+    let evaluation = crate::evaluate::evaluate(&log, &truth, arguments.top)?;
     let frame = if arguments.curve { evaluation.curve()? } else { evaluation.at(&[0.01, 0.02, 0.05])? };
     Ok(arguments.output.write(frame.lazy())?)
 }

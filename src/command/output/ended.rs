@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::screen::seconds;
 use super::voice::{Voice, report, say};
-use crate::{SearchLog, StopReason, Times};
+use crate::log::{SearchLog, StopReason, Times};
 
 /// How a run ended: what was asked, and what it cost beside that.
 pub fn ended(log: &SearchLog) {

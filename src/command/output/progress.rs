@@ -11,7 +11,8 @@ use std::time::Duration;
 use super::screen::columns_of_stderr;
 use super::standing::{Standing, cut};
 use super::voice::{Voice, draw_below, report, say};
-use crate::{StopConfig, Summary};
+use crate::config::StopConfig;
+use crate::runner::Summary;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// How often a line is written where nothing can be drawn.

@@ -7,7 +7,10 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::screen::{count, seconds, spark};
-use crate::{StopConfig, Summary, Times, number};
+use crate::config::StopConfig;
+use crate::log::Times;
+use crate::plain::number;
+use crate::runner::Summary;
 
 /// What is known of how far the search is.
 pub struct Standing {

@@ -5,7 +5,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::screen::inert;
 use super::text::flat;
-use crate::number;
+use crate::plain::number;
 use crate::schema::SCORE;
 
 /// Rows that are shown, at most.

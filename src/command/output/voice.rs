@@ -134,7 +134,7 @@ pub fn told(error: &anyhow::Error) -> String {
     let mut said = Vec::new();
     for cause in error.chain() {
         said.push(cause.to_string());
-        if cause.is::<crate::Error>() || cause.is::<Unwritten>() {
+        if cause.is::<crate::error::Error>() || cause.is::<Unwritten>() {
             break;
         }
     }
