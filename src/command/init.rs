@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use polars::prelude::*;
 
 use super::output::{count, say, shell, to_file};
-use crate::columns::{DB_IDX, EMBEDDING};
 use crate::database::{LanceDatabase, OpenOptions, VectorDatabase};
 use crate::error::Error;
 use crate::filter::columns_of;
 use crate::plain::number;
 use crate::schema::is_reserved;
+use crate::schema::{DB_IDX, EMBEDDING};
 
 #[derive(clap::Args)]
 pub struct Init {
@@ -43,7 +43,7 @@ pub fn init(arguments: Init) -> anyhow::Result<()> {
     if database.is_empty() {
         return Err(Error::input(&dataset, "has no row with an embedding; there is nothing to search").into());
     }
-    let some = database.sample(LOOK, &mut crate::stream(0, "init", 0, 0))?;
+    let some = database.sample(LOOK, &mut crate::stream::stream(0, "init", 0, 0))?;
     let items = database.take(&some)?.drop_many([DB_IDX, EMBEDDING]);
     let path = from_folder_of(&output, &dataset);
     let text = run_file(&database, &items, &path, embedding_column.as_deref(), &output);

@@ -9,7 +9,6 @@ use polars::prelude::DataFrame;
 use serde_json::{Map, Value, json};
 
 use super::output::{count, seconds};
-use crate::columns::{DB_IDX, EMBEDDING, GRADIENT};
 use crate::config::{Config, ScoreConfig, UpdateConfig};
 use crate::database::{LanceDatabase, Request, VectorDatabase};
 use crate::error::Result;
@@ -18,7 +17,7 @@ use crate::filter::columns_of;
 use crate::filter::{Filter, SqlFilter};
 use crate::log::SearchLog;
 use crate::runner::Runner;
-use crate::schema::u64s;
+use crate::schema::{DB_IDX, EMBEDDING, GRADIENT, u64s};
 
 /// What a search of a run file into a run folder would do, as names and values.
 pub fn plan(
@@ -78,7 +77,7 @@ pub fn plan(
 fn findable(config: &Config, database: &LanceDatabase) -> Result<u64> {
     match config.database.prefilter {
         None => Ok(database.len()),
-        Some(_) => Ok(database.sample(usize::MAX, &mut crate::stream(config.seed, "plan", 0, 0))?.len() as u64),
+        Some(_) => Ok(database.sample(usize::MAX, &mut crate::stream::stream(config.seed, "plan", 0, 0))?.len() as u64),
     }
 }
 
