@@ -50,21 +50,7 @@ fn a_search_that_is_behind_and_killed_again_and_again_while_it_resumes_goes_on_a
     let whole = scene.whole();
     let run = scene.run("killed");
     was_killed(&run.go(&format!("{}:kill", whole.operation_that_publishes("results/iteration=000001"))));
-    let mut number = 0;
-    loop {
-        number += 1;
-        run.assert_sound(&whole);
-        let (durable, before) = (run.durable(), run.paid().len());
-        let output = run.go(&format!("{number}:kill"));
-        assert!(run.paid()[before..].iter().all(|item| !durable.contains(item)), "paid for twice");
-        if output.status.success() {
-            break;
-        }
-        was_killed(&output);
-    }
-    println!("killed {number} times");
-    assert!(number > 10, "{number}");
-    run.assert_equals(&whole);
+    run.goes_on_however_often_it_is_killed(&whole);
 }
 
 #[test]

@@ -194,6 +194,26 @@ impl Run<'_> {
             .collect()
     }
 
+    /// Killed at its first operation, then at its second, and so on, until it ends: nothing is paid for twice, and it ends as
+    /// the whole run. (A kill at the first operation of a resume makes no progress, one at a later does, in the end.)
+    pub fn goes_on_however_often_it_is_killed(&self, whole: &Run) {
+        let mut number = 0;
+        loop {
+            number += 1;
+            self.assert_sound(whole);
+            let (durable, before) = (self.durable(), self.paid().len());
+            let output = self.go(&format!("{number}:kill"));
+            assert!(self.paid()[before..].iter().all(|item| !durable.contains(item)), "paid for twice");
+            if output.status.success() {
+                break;
+            }
+            was_killed(&output);
+        }
+        println!("killed {number} times");
+        assert!(number > 10, "{number}");
+        self.assert_equals(whole);
+    }
+
     /// Asserts that whatever is there is as in a run that nothing happened to: iterations from the
     /// first on, whole; no result without its queries.
     pub fn assert_sound(&self, whole: &Run<'_>) {
