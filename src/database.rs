@@ -12,10 +12,10 @@ use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
+#[cfg(feature = "cli")]
+pub(crate) use self::lance::RECALL;
 pub(crate) use self::lance::library_state;
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions, RecallLevel, RecallTable};
-#[cfg(feature = "cli")]
-pub(crate) use self::lance::{MOST_FEATURES, RECALL};
 pub(crate) use self::runtime::{on_one_thread, on_runtime};
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};

@@ -13,8 +13,7 @@ use crate::config::{Config, ScoreConfig, UpdateConfig};
 use crate::database::{LanceDatabase, Request, VectorDatabase};
 use crate::error::Result;
 use crate::features::Features;
-use crate::filter::columns_of;
-use crate::filter::{Filter, SqlFilter};
+use crate::filter::{Filter, SqlFilter, columns_of};
 use crate::log::SearchLog;
 use crate::runner::Runner;
 use crate::schema::{DB_IDX, EMBEDDING, GRADIENT, u64s};
@@ -29,9 +28,7 @@ pub fn plan(
     log: Option<&SearchLog>,
 ) -> Result<Value> {
     let [met, items] = runner.preview(queries)?;
-    if let UpdateConfig::Surrogate { features, .. } = &config.update {
-        database.check_features(features)?;
-    }
+    let rule = rule(config, database, &runner.reads())?;
     let mut plan = Map::new();
     let mut say = |name: &str, value: Value| plan.insert(name.into(), value);
     let index = database.identity().and_then(|identity| identity.index.as_ref());
@@ -61,7 +58,7 @@ pub fn plan(
     say("score", scorer(&config.score).into());
     say("score sees", columns(&sent(config, &items)).into());
     say("score reads", reads(&config.score).into());
-    say("rule", rule(config, database).into());
+    say("rule", rule.into());
     say("starting queries", queries.height().into());
     say("first search", first_search(config, database, queries)?.into());
     say("scored at most", config.most_items(library, queries.height() as u64).into());
@@ -147,24 +144,17 @@ fn reads(score: &ScoreConfig) -> Option<Vec<String>> {
     }
 }
 
-fn rule(config: &Config, database: &LanceDatabase) -> String {
-    let name = match &config.update {
-        UpdateConfig::Surrogate { features: Features::Columns(features), .. } => {
-            let named: Vec<&str> = features.iter().map(|feature| feature.column.as_str()).collect();
-            return format!("surrogate; reads {}", [&[EMBEDDING][..], &named].concat().join(", "));
-        }
-        UpdateConfig::Surrogate { features: Features::Auto, .. } => {
-            let read = config.filter.sql.as_deref().and_then(columns_of).into_iter().flatten();
-            let read: HashSet<String> = read.chain(reads(&config.score).into_iter().flatten()).collect();
-            let others = database.column_names().iter().filter(|column| !read.contains(*column));
-            let others: Vec<&str> = others.map(String::as_str).take(crate::database::MOST_FEATURES).collect();
-            return format!("surrogate; may read {}", [&[EMBEDDING][..], &others].concat().join(", "));
-        }
-        UpdateConfig::Rl { .. } => "rl",
-        UpdateConfig::TopK { .. } => "top-k",
-        UpdateConfig::TopKDiscrete { .. } => "top-k-discrete",
+/// The rule, and the columns that its model is shown.
+fn rule(config: &Config, database: &LanceDatabase, hidden: &[String]) -> Result<String> {
+    let (features, reads) = match &config.update {
+        UpdateConfig::Surrogate { features: features @ Features::Columns(_), .. } => (features, "reads"),
+        UpdateConfig::Surrogate { features: features @ Features::Auto, .. } => (features, "may read"),
+        UpdateConfig::Rl { .. } => return Ok("rl".into()),
+        UpdateConfig::TopK { .. } => return Ok("top-k".into()),
+        UpdateConfig::TopKDiscrete { .. } => return Ok("top-k-discrete".into()),
     };
-    name.into()
+    let columns = database.feature_columns(features, hidden)?;
+    Ok(format!("surrogate; {reads} {}", [&[EMBEDDING.to_string()][..], &columns].concat().join(", ")))
 }
 
 /// What the starting queries meet, how much of it passes the filter, and how long that took here.

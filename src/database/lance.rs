@@ -19,8 +19,6 @@ use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
 
 use self::carried::Carried;
-#[cfg(feature = "cli")]
-pub(crate) use self::features::COLUMNS as MOST_FEATURES;
 use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
 pub(crate) use self::library::state as library_state;
@@ -117,13 +115,14 @@ impl LanceDatabase {
         self.guarded(|| features::make(&self.table, &self.columns, self.identity.rows as usize))
     }
 
-    /// Whether a model can be shown these columns.
+    /// The columns that [`VectorDatabase::features`] would look at.
     ///
     /// # Errors
     /// One that is not there.
     #[cfg(feature = "cli")]
-    pub(crate) fn check_features(&self, wanted: &Features) -> Result<()> {
-        features::columns(&self.table, &self.columns, wanted, &[]).map(drop)
+    pub(crate) fn feature_columns(&self, wanted: &Features, hidden: &[String]) -> Result<Vec<String>> {
+        let features = features::columns(&self.table, &self.columns, wanted, hidden)?;
+        Ok(features.into_iter().map(|feature| feature.column).collect())
     }
 
     /// Takes away the tag under which [`VectorDatabase::keep_version`] kept a version of the dataset at a path or URI;

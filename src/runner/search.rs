@@ -180,10 +180,15 @@ impl Runner {
         Ok([nothing, items])
     }
 
+    /// The attributes that the filter and the score are known to read.
+    pub(crate) fn reads(&self) -> Vec<String> {
+        self.filter.reads().unwrap_or_default().into_iter().chain(self.score.reads()).collect()
+    }
+
     /// Shows the stages an empty frame and the rule the library.
     pub(super) fn check(&mut self, queries: &DataFrame, planned: Option<u64>) -> Result<()> {
         self.preview(queries)?;
-        let read: Vec<String> = self.filter.reads().unwrap_or_default().into_iter().chain(self.score.reads()).collect();
+        let read = self.reads();
         let known = self.ledger.known(&*self.database)?;
         self.update.begin(&Start { database: &*self.database, read: &read, known: &known, planned })
     }

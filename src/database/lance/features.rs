@@ -19,7 +19,7 @@ use crate::schema::{self, DB_IDX, SOURCE_ROW};
 const SAMPLE: usize = 50_000;
 
 /// Columns that are read where none are named, at most: the first.
-pub(crate) const COLUMNS: usize = 64;
+const COLUMNS: usize = 64;
 
 /// The folder in a dataset that holds the files.
 const FOLDER: &str = "_uphill";
