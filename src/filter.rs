@@ -12,6 +12,28 @@ use crate::untrusted::{check_sql, on_a_deep_stack};
 
 /// Removes rows of a results frame before they are paid for. Closures are filters:
 /// `|results: DataFrame| Ok(results.head(Some(5)))`.
+///
+/// # Example
+///
+/// ```
+/// use uphill::{Filter, IndexOptions, LanceDatabase, Request, SqlFilter, VectorDatabase, polars::prelude::DataFrame};
+/// # fn main() -> uphill::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("molecules.lance");
+/// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
+/// let library = LanceDatabase::open(path.to_string_lossy())?;
+/// let found = library.query(&uphill::queries_at(&library, &[17])?, Request::new().k(50))?;
+///
+/// let light = SqlFilter::new("mw < 250 AND logp > 1").filter(found.clone())?;
+/// assert!(light.height() < found.height());
+/// assert!(light.column("mw")?.f64()?.iter().flatten().all(|weight| weight < 250.0));
+///
+/// // Of a function's results, only those rows stay that were there before, unchanged.
+/// let few = |results: DataFrame| Ok(results.head(Some(5)));
+/// assert_eq!(few.filter(found)?.height(), 5);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Filter: Send + Sync {
     /// The rows that stay, unchanged.
     ///

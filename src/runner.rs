@@ -34,6 +34,34 @@ use crate::update::QueryUpdate;
 /// ```text
 /// queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Select ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
 /// ```
+///
+/// # Example
+///
+/// ```
+/// use uphill::{IndexOptions, LanceDatabase, Runner, SurrogateUpdate, polars::prelude::*};
+/// # fn main() -> uphill::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("molecules.lance");
+/// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
+/// let library = LanceDatabase::open(path.to_string_lossy())?;
+/// let queries = uphill::queries_at(&library, &[17])?;
+/// let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+/// let counter = asked.clone();
+/// let score = move |items: &DataFrame| {
+///     counter.fetch_add(items.height(), std::sync::atomic::Ordering::Relaxed);
+///     Ok(items.column("qed")?.clone())
+/// };
+///
+/// // Two iterations, then, perhaps in another process, two more: no item is asked for twice.
+/// let mut runner = Runner::new(library, score, SurrogateUpdate::new()).seed(7);
+/// let run = folder.path().join("run");
+/// runner.search_into(&run, &queries, 2)?;
+/// let log = runner.resume(&run, &queries, 4)?;
+/// assert_eq!(log.iterations().len(), 4);
+/// assert_eq!(uphill::collect(log.compile_results()?)?.height(), asked.load(std::sync::atomic::Ordering::Relaxed));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Runner {
     database: Box<dyn VectorDatabase>,
     filter: Box<dyn Filter>,

@@ -46,6 +46,29 @@ use crate::schema::SCORE;
 ///
 /// The runner asks for each item once per run. What it hands over are distinct items,
 /// with the columns `db_idx`, `embedding` and the attributes.
+///
+/// # Example
+///
+/// ```
+/// use uphill::{IndexOptions, LanceDatabase, Score, SqlScore, VectorDatabase, polars::prelude::*};
+/// # fn main() -> uphill::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("molecules.lance");
+/// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
+/// let library = LanceDatabase::open(path.to_string_lossy())?;
+/// let items = library.take(&[3, 5])?;
+///
+/// // A function of the frame, and the same in SQL.
+/// let density = |items: &DataFrame| -> uphill::Result<Vec<f64>> {
+///     let (weights, qed) = (items.column("mw")?.f64()?.clone(), items.column("qed")?.f64()?.clone());
+///     Ok(qed.into_no_null_iter().zip(weights.into_no_null_iter()).map(|(qed, weight)| qed / weight).collect())
+/// };
+/// let ours = density.score(&items)?;
+/// let sql = SqlScore::new("qed / mw").score(&items)?;
+/// assert!(ours.column("score")?.f64()?.equal_missing(sql.column("score")?.f64()?).all());
+/// # Ok(())
+/// # }
+/// ```
 pub trait Score: Send + Sync {
     /// The scores of a batch: a frame with `score` (a number, nullable) and, if rows are not in
     /// the order asked, `db_idx`; optionally `outcome` (string: `rejected` for an item that is not worth a score),

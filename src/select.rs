@@ -10,6 +10,27 @@ use crate::step::Step;
 ///
 /// A rule that has a model of the scores brings its own ([`QueryUpdate::selector`](crate::QueryUpdate::selector));
 /// without one, all candidates are scored.
+///
+/// # Example
+///
+/// ```
+/// use uphill::{IndexOptions, LanceDatabase, RlUpdate, Runner, SqlScore, Step, polars::prelude::*};
+/// # fn main() -> uphill::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("molecules.lance");
+/// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
+/// let library = LanceDatabase::open(path.to_string_lossy())?;
+/// let queries = uphill::queries_at(&library, &[17, 400])?;
+/// // Of the twenty that two queries meet, the three heaviest are scored.
+/// let heaviest = |step: &Step<'_>| {
+///     Ok(step.results.sort(["mw"], SortMultipleOptions::default().with_order_descending(true))?.head(Some(3)))
+/// };
+/// let mut runner = Runner::new(library, SqlScore::new("qed"), RlUpdate::new(0.5)).select(heaviest);
+/// let log = runner.search(&queries, 1)?;
+/// assert_eq!(uphill::collect(log.compile_results()?)?.height(), 3);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Select: Send {
     /// The rows of `step.results` worth paying for, unchanged, in the order to be asked.
     ///

@@ -58,6 +58,31 @@ pub struct Start<'a> {
 ///
 /// A rule that has a model of the scores may also choose which of the candidates are worth paying for
 /// ([`QueryUpdate::selector`]).
+///
+/// # Example
+///
+/// ```
+/// use uphill::{IndexOptions, LanceDatabase, Runner, SqlScore, Step, polars::prelude::*};
+/// # fn main() -> uphill::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("molecules.lance");
+/// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
+/// let library = LanceDatabase::open(path.to_string_lossy())?;
+/// let start = uphill::queries_at(&library, &[17, 400])?;
+/// // Every query goes to the best item that any of them met.
+/// let to_the_best = |step: &Step<'_>| {
+///     let best_first = SortMultipleOptions::default().with_order_descending(true).with_nulls_last(true);
+///     let best = step.results.sort(["score"], best_first)?.head(Some(1));
+///     let embedding = uphill::matrix::<f32>(&best, "embedding")?.view().mapv(f64::from);
+///     uphill::next_queries(step.queries, embedding.broadcast((step.queries.height(), embedding.ncols())).unwrap())
+/// };
+/// let log = Runner::new(library, SqlScore::new("qed"), to_the_best).search(&start, 3)?;
+/// let last = log.queries(2)?;
+/// let vectors = uphill::matrix::<f64>(&last, "embedding")?;
+/// assert_eq!(vectors.view().row(0), vectors.view().row(1));
+/// # Ok(())
+/// # }
+/// ```
 pub trait QueryUpdate: Send {
     /// The rule that this one adds to, if it does: `k`, `revisits`, `selector` and `check` are that rule's where this
     /// one does not say otherwise, as are `candidates` and `learned`. What begins and is observed, and the update, are this
