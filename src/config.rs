@@ -21,7 +21,7 @@ use self::text::{located, name_the_rule, set, suggest};
 pub use self::update::{GradientConfig, LearningRates, PruneConfig, RestartConfig, UpdateConfig};
 use crate::bridge;
 use crate::database::{
-    GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, with_gradients,
+    GradientColumn, GradientQuery, LanceDatabase, Local, Metric, OpenOptions, VectorDatabase, is_remote, with_gradients,
 };
 use crate::error::{AtPath, Error, Result};
 use crate::filter::SqlFilter;
@@ -68,7 +68,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct DatabaseConfig {
-    /// Path or URI of the Lance dataset.
+    /// Path of the Lance dataset, or its URI on an object store: `s3://bucket/molecules.lance`.
     pub path: String,
     /// The column of embeddings, where there are several.
     pub embedding_column: Option<String>,
@@ -93,7 +93,7 @@ pub struct DatabaseConfig {
     /// Leaves out neighbours farther than this.
     pub max_distance: Option<f32>,
     /// Megabytes of index kept in memory, or of embeddings where searches are exact; a larger index, or library, is
-    /// read again in every iteration.
+    /// read again in every iteration. The embeddings of a library that take half of it are searched in memory.
     #[serde(default = "index_cache_mb")]
     pub index_cache_mb: usize,
     /// Megabytes of the dataset's metadata kept in memory.
@@ -253,10 +253,10 @@ impl Config {
     }
 
     fn relative_to(&mut self, folder: &Path) {
-        if !self.database.path.contains("://") {
+        if !is_remote(&self.database.path) {
             self.database.path = folder.join(&self.database.path).to_string_lossy().into_owned();
         }
-        if let Some(path) = &mut self.queries.path {
+        if let Some(path) = self.queries.path.as_mut().filter(|path| !is_remote(path)) {
             *path = folder.join(&*path);
         }
         self.score.relative_to(folder);
@@ -265,8 +265,11 @@ impl Config {
     /// With paths that hold from any working directory, as `run.json` keeps them.
     fn absolute(&self) -> Self {
         let mut config = self.clone();
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
-        if !config.database.path.contains("://") {
+        let absolute = |path: &Path| match is_remote(path) {
+            true => path.into(),
+            false => std::path::absolute(path).unwrap_or_else(|_| path.into()),
+        };
+        if !is_remote(&config.database.path) {
             config.database.path = absolute(Path::new(&config.database.path)).to_string_lossy().into_owned();
         }
         config.queries.path = config.queries.path.as_deref().map(absolute);
@@ -322,7 +325,10 @@ impl Config {
         let QueriesConfig { sample, path, table } = &self.queries;
         let queries = match (path, sample, table) {
             (Some(_), Some(_), _) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
-            (Some(path), None, None) => caught(path, || queries_from(&read_parquet(path)?, database.dim(), path))?,
+            (Some(path), None, None) => {
+                let local = Local::of(path)?;
+                caught(path, || queries_from(&read_parquet(local.path())?, database.dim(), path))?
+            }
             (None, None, Some(table)) => queries_from(table, database.dim(), Path::new("queries"))?,
             (_, _, Some(_)) => {
                 return Err(Error::Config("queries: give a table, or where to find them, not both".into()));

@@ -4,6 +4,7 @@ mod exact;
 mod gradient;
 mod lance;
 mod runtime;
+mod store;
 
 use std::collections::HashSet;
 
@@ -17,6 +18,7 @@ pub(crate) use self::lance::RECALL;
 pub(crate) use self::lance::library_state;
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions, RecallLevel, RecallTable};
 pub(crate) use self::runtime::{on_one_thread, on_runtime};
+pub(crate) use self::store::{Local, check_uri, holds_dataset, is_remote, publish};
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::schema::DB_IDX;
@@ -44,26 +46,38 @@ impl Metric {
     /// The distance of two vectors of one length, summed in f64.
     /// NaN where it is not defined: cosine with a zero vector.
     pub fn distance(self, a: &[f32], b: &[f32]) -> f32 {
-        let products = |a: &[f32], b: &[f32]| -> f64 { sum(a, b, |x, y| x * y) };
         let distance = match self {
-            Metric::L2 => sum(a, b, |x, y| (x - y) * (x - y)),
-            Metric::Cosine => 1.0 - products(a, b) / (products(a, a).sqrt() * products(b, b).sqrt()),
-            Metric::Dot => 1.0 - products(a, b),
+            Metric::L2 => sum::<true>(a, b),
+            Metric::Cosine => 1.0 - sum::<false>(a, b) / (sum::<false>(a, a).sqrt() * sum::<false>(b, b).sqrt()),
+            Metric::Dot => 1.0 - sum::<false>(a, b),
         };
         distance as f32
     }
 }
 
-/// Sums a term over the components, in eight lanes so that the compiler can vectorise it.
-fn sum(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
-    let mut lanes = [0.0; 8];
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f64 =
-        a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&x, &y)| term(x.into(), y.into())).sum();
-    for (xs, ys) in a_chunks.zip(b_chunks) {
-        for lane in 0..8 {
-            lanes[lane] += term(xs[lane].into(), ys[lane].into());
-        }
+/// Sums the products of the components, or the squares of their differences, in eight lanes. Counted by hand, because
+/// iterators are calls where little is optimised.
+fn sum<const SQUARES: bool>(a: &[f32], b: &[f32]) -> f64 {
+    let term = |at: usize| {
+        let (x, y) = (a[at] as f64, b[at] as f64);
+        if SQUARES { (x - y) * (x - y) } else { x * y }
+    };
+    let (length, whole) = (a.len().min(b.len()), a.len().min(b.len()) / 8 * 8);
+    let (mut lanes, mut tail, mut at) = ([0.0; 8], 0.0, 0);
+    while at < whole {
+        lanes[0] += term(at);
+        lanes[1] += term(at + 1);
+        lanes[2] += term(at + 2);
+        lanes[3] += term(at + 3);
+        lanes[4] += term(at + 4);
+        lanes[5] += term(at + 5);
+        lanes[6] += term(at + 6);
+        lanes[7] += term(at + 7);
+        at += 8;
+    }
+    while at < length {
+        tail += term(at);
+        at += 1;
     }
     lanes.iter().sum::<f64>() + tail
 }
@@ -133,6 +147,26 @@ pub type Visit<'a> = dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()> + 'a;
 /// A library of embedded items that can be asked for the neighbours of vectors.
 ///
 /// [`LanceDatabase`] is the stock implementation; [`GradientQuery`] wraps another.
+///
+/// # Example
+///
+/// ```
+/// use uphill::{IndexOptions, LanceDatabase, Request, VectorDatabase};
+/// # fn main() -> uphill::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("molecules.lance");
+/// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
+/// let library = LanceDatabase::open(path.to_string_lossy())?;
+/// let queries = uphill::queries_at(&library, &[17])?;
+/// let found = library.query(&queries, Request::new().k(3))?;
+///
+/// // The item itself comes first, then those that are like it.
+/// assert_eq!(found.height(), 3);
+/// assert_eq!(found.column("db_idx")?.u64()?.get(0), Some(17));
+/// assert_eq!(found.column("distance")?.f32()?.get(0), Some(0.0));
+/// # Ok(())
+/// # }
+/// ```
 pub trait VectorDatabase: Send + Sync {
     /// The number of items: rows with an embedding.
     fn len(&self) -> u64;

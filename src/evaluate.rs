@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use polars::prelude::*;
 
 use crate::bridge;
+use crate::database::Local;
 use crate::error::{Doing, Error, Result};
 use crate::index::find_files;
 use crate::log::{SearchLog, collect};
@@ -16,7 +17,8 @@ use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, SCORE, SOURC
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Truth {
-    /// A Parquet file, a glob, or a folder of .parquet files: what was indexed, or with a key any other.
+    /// A Parquet file, a glob, or a folder of .parquet files, here or on an object store: what was indexed, or with a key
+    /// any other.
     pub items: PathBuf,
     /// The column of the true score, in the scorer's own direction.
     pub score_column: String,
@@ -198,8 +200,8 @@ impl Truth {
 
     /// The score, the key, and the columns that the run kept too.
     fn read(&self, met: &DataFrame) -> Result<DataFrame> {
-        let mut frames = Vec::new();
-        for file in find_files(&self.items)? {
+        let (mut frames, local) = (Vec::new(), Local::of(&self.items)?);
+        for file in find_files(local.path())? {
             let args = ScanArgsParquet {
                 glob: false,
                 hive_options: HiveOptions { enabled: Some(false), ..Default::default() },

@@ -28,7 +28,8 @@ use self::rows::Rows;
 use self::source::Source;
 pub use self::vectors::Invalid;
 use crate::database::{
-    LanceDatabase, META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, library_state, on_runtime,
+    self, LanceDatabase, Local, META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, check_uri, holds_dataset,
+    is_remote, library_state, on_runtime,
 };
 use crate::error::{Doing, Error, Result};
 use crate::folder;
@@ -63,13 +64,19 @@ pub struct IndexReport {
 /// become fixed-size lists of f32 in a column named `embedding`. The dataset appears
 /// under its name when it is complete, or not at all.
 ///
+/// Items and dataset may be on an object store (`s3://bucket/…`): items are copied to the folder for temporary files
+/// first; a dataset is built there and then copied, its manifest last.
+///
 /// # Errors
 /// No such file, files of different columns, a reserved column name, invalid rows
 /// (unless `skip_invalid`), a dataset that is there already (unless `overwrite`).
 pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &IndexOptions) -> Result<IndexReport> {
     let items = items.as_ref();
-    let files = find_files(items)?;
-    publish(dataset.as_ref(), options, |metric| caught(items, || Rows::open(Source::files(files)?, metric, options)))
+    publish(dataset.as_ref(), options, |metric| {
+        let local = Local::of(items)?;
+        let files = find_files(local.path())?;
+        Ok((caught(items, || Rows::open(Source::files(files)?, metric, options))?, Some(local)))
+    })
 }
 
 /// As [`index`], of a table, which is read once, in order, and not copied as a whole: of batches in memory, of what another
@@ -82,14 +89,32 @@ pub fn index_table(
     dataset: impl AsRef<Path>,
     options: &IndexOptions,
 ) -> Result<IndexReport> {
-    publish(dataset.as_ref(), options, |metric| Rows::open(Source::table(Box::new(table))?, metric, options))
+    publish(dataset.as_ref(), options, |metric| {
+        Ok((Rows::open(Source::table(Box::new(table))?, metric, options)?, None))
+    })
 }
 
-/// Builds a dataset of rows, under its name when it is complete.
-fn publish(dataset: &Path, options: &IndexOptions, rows: impl FnOnce(Metric) -> Result<Rows>) -> Result<IndexReport> {
+/// Builds a dataset of rows, under its name when it is complete. What the rows are read from stays until then.
+fn publish(
+    dataset: &Path,
+    options: &IndexOptions,
+    rows: impl FnOnce(Metric) -> Result<(Rows, Option<Local>)>,
+) -> Result<IndexReport> {
     let metric = options.metric.unwrap_or(Metric::L2);
-    let rows = rows(metric)?;
+    let is_remote = is_remote(dataset);
+    if is_remote {
+        check_free(dataset, options)?;
+    }
+    let (rows, _items) = rows(metric)?;
     options.index.check_dim(rows.dim)?;
+    if is_remote {
+        // Built here, then copied: nobody sees it before it is whole.
+        let folder = tempfile::tempdir().doing("a folder to build in")?;
+        let target = folder.path().join("dataset.lance");
+        let report = build(rows, &target, metric, options)?;
+        database::publish(&target, &dataset.to_string_lossy())?;
+        return Ok(report);
+    }
 
     let partial = folder::Partial::beside(dataset)?;
     // Under the lock: another process may just have built it.
@@ -104,6 +129,19 @@ fn publish(dataset: &Path, options: &IndexOptions, rows: impl FnOnce(Metric) -> 
     let report = build(rows, &target, metric, options)?;
     partial.publish(&target)?;
     Ok(report)
+}
+
+/// Refuses a place on an object store where a dataset is.
+fn check_free(dataset: &Path, options: &IndexOptions) -> Result<()> {
+    check_uri(dataset)?;
+    if !holds_dataset(&dataset.to_string_lossy()).map_err(|error| error.of(dataset))? {
+        return Ok(());
+    }
+    let reason = match options.overwrite {
+        true => "already exists, and --overwrite replaces none on an object store, where runs may have pinned it",
+        false => "already exists",
+    };
+    Err(Error::input(dataset, format!("{reason}; choose another name")))
 }
 
 fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> Result<IndexReport> {

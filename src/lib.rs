@@ -66,8 +66,8 @@
 //! # What it needs
 //!
 //! Linux or macOS: run folders rest on atomic renames and durable folders, scorers on groups of processes. Feature `cli`
-//! (default) is the command line, as [`command`](command()) too; `http` (default) is [`HttpScore`]; `aws`, `gcp` and `azure`
-//! add object stores.
+//! (default) is the command line, as [`command`](command()) too; `http` (default) is [`HttpScore`]; `aws` (default), `gcp` and
+//! `azure` are object stores.
 
 #![deny(unsafe_code)]
 

@@ -37,13 +37,37 @@ use self::manifest::{is_unused, read_manifest};
 pub use self::remove::remove;
 pub use self::times::Times;
 use crate::bridge;
-use crate::database::Identity;
+use crate::database::{Identity, is_remote};
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
 use crate::schema::{self, EMBEDDING, ITERATION, OUTCOME};
 use crate::untrusted::{check_counts, read_parquet};
 
 /// A run folder, open for appending by one process or for reading by any.
+///
+/// # Example
+///
+/// ```
+/// use uphill::{IndexOptions, LanceDatabase, RlUpdate, Runner, SearchLog, SqlScore, polars::prelude::*};
+/// # fn main() -> uphill::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("molecules.lance");
+/// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
+/// let library = LanceDatabase::open(path.to_string_lossy())?;
+/// let queries = uphill::queries_at(&library, &[17])?;
+/// let run = folder.path().join("run");
+/// Runner::new(library, SqlScore::new("qed"), RlUpdate::new(0.5)).search_into(&run, &queries, 3)?;
+///
+/// let log = SearchLog::open(&run)?;
+/// let best = uphill::collect(log.compile_results()?.limit(1))?;
+/// // The files are Parquet, a folder an iteration, which Polars and DuckDB read as they are.
+/// let files = run.join("results/*/*.parquet");
+/// let all = LazyFrame::scan_parquet(PlRefPath::new(files.to_string_lossy()), ScanArgsParquet::default())?;
+/// let highest = all.select([col("score").max()]).collect()?;
+/// assert_eq!(best.column("score")?.f64()?.get(0), highest.column("score")?.f64()?.get(0));
+/// # Ok(())
+/// # }
+/// ```
 pub struct SearchLog {
     path: PathBuf,
     manifest: Manifest,
@@ -70,6 +94,7 @@ impl SearchLog {
     /// A folder with something else in it, which is left as it is; another process that writes to it.
     pub fn create(path: impl AsRef<Path>, manifest: Manifest) -> Result<Self> {
         let path = path.as_ref();
+        on_a_disk(path)?;
         let holds_a_run = || path.join("run.json").exists();
         folder::create_all(path)?;
         if !holds_a_run() && !is_unused(path)? {
@@ -117,6 +142,7 @@ impl SearchLog {
     /// A folder that cannot be read.
     pub fn is_to_start(path: impl AsRef<Path>) -> Result<bool> {
         let path = path.as_ref();
+        on_a_disk(path)?;
         Ok(!path.exists() || path.is_dir() && is_unused(path)?)
     }
 
@@ -126,6 +152,7 @@ impl SearchLog {
     /// No run folder there, or one of a later format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        on_a_disk(path)?;
         let manifest = read_manifest(path)?;
         let iterations = committed(&path.join("results"))?;
         let path = path.into();
@@ -340,6 +367,17 @@ impl SearchLog {
         let file = self.file("results", iteration);
         check_counts(&file)?;
         read_parquet(file)
+    }
+}
+
+/// Refuses a folder on an object store: no lock there dies with its process, and no rename is whole.
+fn on_a_disk(path: &Path) -> Result<()> {
+    match is_remote(path) {
+        true => Err(Error::input(
+            path,
+            "a run folder is on a disk, local or shared; copy it to the store when the run has ended",
+        )),
+        false => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use polars::prelude::*;
 
 use super::output::{count, say, shell, to_file};
-use crate::database::{LanceDatabase, OpenOptions, VectorDatabase};
+use crate::database::{LanceDatabase, OpenOptions, VectorDatabase, is_remote};
 use crate::error::Error;
 use crate::filter::columns_of;
 use crate::plain::number;
@@ -59,7 +59,7 @@ pub fn init(arguments: Init) -> anyhow::Result<()> {
 /// The dataset as a run file names it: relative to where the file is.
 fn from_folder_of(run_file: &Path, dataset: &str) -> String {
     let folder = crate::folder::parent(run_file);
-    if dataset.contains("://") || folder == Path::new(".") {
+    if is_remote(dataset) || folder == Path::new(".") {
         return dataset.into();
     }
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());

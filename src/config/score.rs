@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Calls, Direction};
+use crate::database::is_remote;
 use crate::error::{Error, Result};
 #[cfg(feature = "http")]
 use crate::score::HttpScore;
@@ -85,7 +86,7 @@ pub struct ScoreConfig {
 impl ScoreConfig {
     pub(super) fn relative_to(&mut self, folder: &Path) {
         self.directory = Some(folder.to_path_buf());
-        self.reuse.iter_mut().for_each(|source| *source = folder.join(&*source));
+        self.reuse.iter_mut().filter(|source| !is_remote(source)).for_each(|source| *source = folder.join(&*source));
         self.sum.iter_mut().flatten().for_each(|part| part.relative_to(folder));
     }
 

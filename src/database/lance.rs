@@ -8,10 +8,12 @@ mod identity;
 mod ids;
 mod library;
 mod open;
+mod partitions;
 mod recall;
 mod search;
 mod table;
 mod version;
+mod warm;
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,9 +25,11 @@ use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
 pub(crate) use self::library::state as library_state;
 pub use self::open::OpenOptions;
+use self::partitions::Partitions;
 pub use self::recall::{RecallLevel, RecallTable};
 use self::search::{Candidates, ExactSearch, IndexSearch};
 use self::table::Table;
+use self::warm::Warm;
 use super::exact::Neighbour;
 use super::{Metric, Request, VectorDatabase, Visit};
 use crate::bridge;
@@ -60,8 +64,13 @@ pub struct LanceDatabase {
     matching: Arc<OnceLock<Vec<u64>>>,
     carried: Arc<Carried>,
     held: Arc<Held>,
+    /// The index in memory, once it was wanted; none where that cannot be.
+    partitions: Arc<OnceLock<Option<Partitions>>>,
+    warm: Arc<Warm>,
     /// Whether all embeddings fit where they are to be held.
     fits: bool,
+    /// Whether they do beside an index.
+    is_small: bool,
     columns: Vec<String>,
     k: usize,
     recall: f64,
@@ -96,7 +105,10 @@ impl LanceDatabase {
             matching: Arc::default(),
             carried: Arc::default(),
             held: Arc::default(),
+            partitions: Arc::default(),
+            warm: Arc::new(Warm::new(opened.index_bytes, options.index_cache_bytes)),
             fits: bytes <= options.index_cache_bytes,
+            is_small: bytes <= options.index_cache_bytes / 2,
             columns: opened.attributes,
             k: 10,
             recall: RECALL,
@@ -251,7 +263,8 @@ impl LanceDatabase {
         let rows = self.matching.get().map_or(all, Vec::len);
         let measured = self.measured.as_ref().as_ref();
         let (nprobes, recall) = (self.nprobes, self.recall);
-        Some(IndexSearch { exact, index, uncovered: &self.uncovered, all, rows, nprobes, recall, measured })
+        let (uncovered, held) = (&self.uncovered, None);
+        Some(IndexSearch { exact, index, held, uncovered, all, rows, nprobes, recall, measured })
     }
 
     /// The `k` nearest rows of each query, and how far they are, by a look at every row.
@@ -264,7 +277,24 @@ impl LanceDatabase {
     /// The rows that the index holds for the nearest of so many of its partitions, nearest first; none without one.
     pub(crate) fn ask_index(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Candidates> {
         let Some(search) = self.index_search() else { return Ok(vec![Vec::new(); queries.nrows()]) };
-        self.guarded(|| search.ask(queries, nprobes, fetch))
+        self.guarded(|| search.ask(queries, nprobes, fetch, &|_| false))
+    }
+
+    /// Reads the index into memory, of a small library.
+    fn to_memory(&self, index: &IndexInfo) -> Result<Option<&Partitions>> {
+        if !self.is_small || self.prefilter.is_some() {
+            return Ok(None);
+        }
+        if self.partitions.get().is_none() {
+            let read = Partitions::read(&self.table, &index.name, self.identity.metric, self.identity.dim)?;
+            self.partitions.get_or_init(|| read);
+        }
+        Ok(self.in_memory())
+    }
+
+    /// The index in memory, if it was read.
+    fn in_memory(&self) -> Option<&Partitions> {
+        self.partitions.get().and_then(Option::as_ref)
     }
 
     /// The ids of the items that match the prefilter, ascending.
@@ -303,7 +333,12 @@ impl LanceDatabase {
                 exact.nearest(vectors.view(), k, &left_out, None)?
             }
             Some(index) => {
-                let wanted = if exclude.is_some() { k.saturating_mul(2) } else { k };
+                let held = self.to_memory(index.index)?;
+                if held.is_none() {
+                    self.warm.up(&self.table, &index.index.name)?;
+                }
+                let index = IndexSearch { held, ..index };
+                let wanted = if exclude.is_some() && held.is_none() { k.saturating_mul(2) } else { k };
                 index.nearest(vectors.view(), k, wanted, &left_out)?
             }
             None => self.exact_search().nearest(vectors.view(), k, &left_out, None)?,
@@ -317,12 +352,20 @@ impl LanceDatabase {
         self.columns.iter().filter(is_wanted).cloned().collect()
     }
 
+    /// Items by row id, distinct; embeddings that are in memory are not read again.
+    fn fetch(&self, rows: &[u64], columns: &[String]) -> Result<DataFrame> {
+        match self.in_memory().and_then(|held| held.embeddings(rows)) {
+            Some(embeddings) => self.table.join(rows, embeddings.view(), columns),
+            None => self.table.take(rows, columns),
+        }
+    }
+
     fn items(&self, db_idx: &[u64], columns: &[String]) -> Result<DataFrame> {
         let rows = db_idx.iter().map(|id| self.table.ids.row_of(*id)).collect::<Option<Vec<u64>>>();
         let rows = rows.ok_or_else(|| Error::input(&self.identity.uri, "an asked item is not there"))?;
         // Lance wants distinct ids: fetch each once, then put them in the order asked.
         let distinct = sorted_distinct(rows.clone());
-        let items = self.table.take(&distinct, columns)?;
+        let items = self.fetch(&distinct, columns)?;
         let order: Vec<u32> =
             rows.iter().filter_map(|row| distinct.binary_search(row).ok()).map(|at| at as u32).collect();
         bridge::gather(&items, &order)
@@ -338,7 +381,7 @@ impl LanceDatabase {
         columns: &[String],
     ) -> Result<DataFrame> {
         let distinct = sorted_distinct(candidates.iter().flatten().copied().collect());
-        let items = self.carried.take(&distinct, columns, |rows| self.table.take(rows, columns))?;
+        let items = self.carried.take(&distinct, columns, |rows| self.fetch(rows, columns))?;
         let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
         let embeddings = embeddings.view();
         let ids = schema::u64s(&items, DB_IDX)?;

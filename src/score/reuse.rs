@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
 
-use crate::database::VectorDatabase;
+use crate::database::{Local, VectorDatabase};
 use crate::error::{Doing, Error, Result};
 use crate::log::{SearchLog, collect};
 use crate::near::no_column;
@@ -16,7 +16,7 @@ use crate::untrusted::{caught, read_parquet};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Reuse {
-    /// Run folders, and Parquet files with a `score` as the scorer gave it. Later ones win.
+    /// Run folders, and Parquet files with a `score` as the scorer gave it, here or on an object store. Later ones win.
     pub sources: Vec<PathBuf>,
     /// The column that names items in the sources and in the library. Where `None`, items are matched by
     /// `db_idx`, which is for runs of the same library only.
@@ -70,16 +70,17 @@ impl Reusable {
     ) -> Result<Self> {
         let mut found = Reusable { key: reuse.key.clone(), ..Default::default() };
         for source in &reuse.sources {
-            let (scores, version) = caught(source, || match source.join("run.json").exists() {
+            let local = Local::of(source)?;
+            let (scores, version) = caught(source, || match local.path().join("run.json").exists() {
                 true => {
-                    let log = SearchLog::open(source)?;
+                    let log = SearchLog::open(local.path())?;
                     let theirs = log.manifest().dataset.as_ref().and_then(|dataset| dataset.library_id.clone());
                     if reuse.key.is_none() {
                         same_library(source, theirs.as_deref(), library_id)?;
                     }
                     Ok((of_run(&log)?, version_of(&log.manifest().config)))
                 }
-                false => of_file(source, reuse.key.is_some()),
+                false => of_file(source, local.path(), reuse.key.is_some()),
             })
             .map_err(|error| error.of(source))?;
             if !reuse.trust && version.as_deref() != Some(reuse.version.as_str()) {
@@ -155,14 +156,14 @@ fn of_run(log: &SearchLog) -> Result<DataFrame> {
     Ok(scores)
 }
 
-/// The items of a file, and the version it states.
-fn of_file(path: &Path, by_key: bool) -> Result<(DataFrame, Option<String>)> {
+/// The items of a file, at a path of this machine, and the version it states.
+fn of_file(path: &Path, local: &Path, by_key: bool) -> Result<(DataFrame, Option<String>)> {
     if !by_key {
         let reason =
             "does not say of which library its items are; name a column that both have: score.reuse_key = \"…\"";
         return Err(Error::input(path, reason));
     }
-    let mut scores = read_parquet(path)?;
+    let mut scores = read_parquet(local)?;
     let Ok(score) = scores.column(SCORE) else {
         return Err(Error::input(
             path,

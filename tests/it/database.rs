@@ -1,5 +1,7 @@
 //! Neighbours: exact against brute force, the index against exact, and the edges.
 
+use std::collections::HashSet;
+
 use ndarray::{Array2, Axis, concatenate};
 use polars::prelude::*;
 use uphill::{IndexKind, IndexOptions, LanceDatabase, Metric, OpenOptions, Request, VectorDatabase};
@@ -110,6 +112,12 @@ fn many_items_with_one_embedding_come_in_order_of_their_ids() {
 }
 
 /// Each kind of index, Lance's name for it, and whether Lance searches it for many queries at once.
+/// Without room for the embeddings in memory: the index is asked where it lies.
+fn open_files(dataset: &std::path::Path) -> LanceDatabase {
+    let options = OpenOptions::new().index_cache_bytes(1 << 10);
+    LanceDatabase::open_with(dataset.to_string_lossy(), &options).expect("opened")
+}
+
 const KINDS: [(IndexKind, &str, bool); 5] = [
     (IndexKind::IvfFlat, "IVF_FLAT", true),
     (IndexKind::IvfSq, "IVF_SQ", true),
@@ -130,7 +138,7 @@ fn every_kind_of_index_finds_nearly_all_neighbours_with_exact_distances() {
         let path = dataset(&folder, &library, &options);
         let shown = uphill(&["inspect", "items.lance"], folder.path());
         assert!(String::from_utf8_lossy(&shown.stdout).lines().any(|line| line == format!("index             {name}")));
-        let database = open(&path).k(10);
+        let database = open_files(&path).k(10);
         let plan = database.explain(200).expect("a plan");
         assert_eq!(plan.contains("ANNIvfBatch"), batched, "{index}: {plan}");
 
@@ -159,7 +167,7 @@ fn every_kind_of_index_gives_the_whole_library_where_k_is_beyond_it_and_nearly_a
     let queries = library.slice(ndarray::s![..3, ..]).to_owned();
     for (index, _, _) in KINDS {
         let options = IndexOptions::new().index(index).overwrite(true);
-        let database = open(&dataset(&folder, &library, &options)).nprobes(1);
+        let database = open_files(&dataset(&folder, &library, &options)).nprobes(1);
         for k in [1000, 5000, usize::MAX] {
             let results = database.clone().k(k).query(&queries_of(&queries), Request::default()).expect("results");
             for query in 0..3 {
@@ -182,7 +190,7 @@ fn every_kind_of_index_serves_cosine_and_dot() {
     for metric in [Metric::Cosine, Metric::Dot] {
         for (index, _, _) in KINDS {
             let options = IndexOptions::new().index(index).metric(metric).overwrite(true);
-            let database = open(&dataset(&folder, &library, &options)).k(10);
+            let database = open_files(&dataset(&folder, &library, &options)).k(10);
             let results = database.query(&queries_of(&queries), Request::default()).expect("results");
             let exact = database.exact(true).query(&queries_of(&queries), Request::default()).expect("results");
             let pairs = |frame: &DataFrame| -> std::collections::HashSet<(u32, u64)> {
@@ -381,17 +389,19 @@ fn rows_that_the_index_lacks_are_found_all_the_same() {
         let folder = folder();
         let path = dataset(&folder, &library, &IndexOptions::new().index(kind));
         append(&path, &more);
-        let database = open(&path).k(10).nprobes(77);
+        let database = open_files(&path).k(10).nprobes(77);
         let index = database.identity().and_then(|identity| identity.index.clone()).expect("an index");
         assert_eq!(index.unindexed_rows, 500);
         assert_eq!(database.explain(3).expect("a plan").contains("ANNIvfBatch"), batched, "{kind}");
-        let results = database.query(&queries_of(&queries), Request::default()).expect("results");
-        for (query, number) in queries.rows().into_iter().zip(0..) {
-            let found = found(&results, number);
-            assert_eq!(found[0].1, 6000 + u64::from(number), "{kind}");
-            let truth = brute_force(&all, query, 10, Metric::L2);
-            let hits = found.iter().filter(|pair| truth.iter().any(|truth| truth.1 == pair.1)).count();
-            assert!(hits >= 9, "{kind}: query {number} found {hits} of 10");
+        for database in [database, open(&path).k(10).nprobes(77)] {
+            let results = database.query(&queries_of(&queries), Request::default()).expect("results");
+            for (query, number) in queries.rows().into_iter().zip(0..) {
+                let found = found(&results, number);
+                assert_eq!(found[0].1, 6000 + u64::from(number), "{kind}");
+                let truth = brute_force(&all, query, 10, Metric::L2);
+                let hits = found.iter().filter(|pair| truth.iter().any(|truth| truth.1 == pair.1)).count();
+                assert!(hits >= 9, "{kind}: query {number} found {hits} of 10");
+            }
         }
     }
 }
@@ -516,4 +526,36 @@ fn a_dataset_that_others_made_uses_its_id_column() {
     let results = database.query(&queries_of(&library), Request::default()).expect("results");
     assert_eq!(u64s(&results, "db_idx"), ids);
     assert_eq!(u64s(&database.take(&[1000, 703]).expect("items"), "db_idx"), [1000, 703]);
+}
+
+#[test]
+fn a_small_library_in_memory_gives_what_the_files_of_its_index_give() {
+    for metric in [Metric::L2, Metric::Cosine, Metric::Dot] {
+        let seed = fresh_seed();
+        println!("{metric}, seed {seed}");
+        let mut rng = rng(seed);
+        let (folder, vectors) = (folder(), clustered(4000, 24, 30, &mut rng));
+        let options = IndexOptions::new().metric(metric).index(IndexKind::IvfFlat).partitions(50);
+        let path = dataset(&folder, &vectors, &options);
+        let files = open_files(&path);
+        let queries = queries_of(&normal(80, 24, &mut rng));
+        let booked: HashSet<u64> = (0..4000).filter(|item| item % 3 > 0).collect();
+        for (nprobes, k, exclude) in
+            [(1, 10, None), (6, 10, None), (6, 10, Some(&booked)), (50, 500, None), (3, 300, None)]
+        {
+            let ask = |library: &LanceDatabase| {
+                let request = Request::new().k(k);
+                let request = exclude.map_or(request, |items| request.exclude(items));
+                library.clone().nprobes(nprobes).query(&queries, request).expect("results")
+            };
+            let (in_memory, from_files) = (ask(&open(&path)), ask(&files));
+            if exclude.is_none() {
+                assert!(in_memory.equals(&from_files), "{nprobes} partitions, k {k}");
+            } else {
+                // Of the files more was asked, and of more partitions: what is left out is known only afterwards.
+                assert!(u64s(&in_memory, "db_idx").iter().all(|item| item % 3 == 0));
+                assert_eq!(in_memory.height(), from_files.height());
+            }
+        }
+    }
 }

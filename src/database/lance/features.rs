@@ -10,6 +10,7 @@ use polars::prelude::DataFrame;
 use super::library;
 use super::table::Table;
 use crate::bridge;
+use crate::database::store::{fetch_if_there, is_remote};
 use crate::error::{Doing, Error, Result};
 use crate::features::{Encoder, Feature, Features, ItemFeatures, Reader, Role, View, Writer, file_name};
 use crate::near::no_column;
@@ -62,21 +63,24 @@ pub(super) fn make(table: &Table, riding: &[String], items: usize) -> Result<()>
 
 /// From the dataset's own files where they are there and whole; else made, and kept if the dataset may be written to.
 fn read_or_made(table: &Table, features: &[Feature], items: usize) -> Result<(Vec<View>, Array2<f32>)> {
-    let inside = inside(table);
-    if let Some(read) = inside.iter().find_map(|folder| Files::of(table, folder).read(features, items).transpose()) {
-        return read;
+    let (inside, temporary) = (inside(table), tempfile::tempdir().doing("a folder for features")?);
+    let files = Files::of(table, inside.as_deref().unwrap_or(temporary.path()));
+    if inside.is_none() {
+        files.fetch(&table.uri, features);
     }
-    let temporary = tempfile::tempdir().doing("a folder for features")?;
-    let folder = inside.filter(|folder| may_be_written_to(folder)).unwrap_or_else(|| temporary.path().into());
-    let files = Files::of(table, &folder);
+    if let Some(read) = files.read(features, items)? {
+        return Ok(read);
+    }
+    let folder = inside.as_deref().filter(|folder| may_be_written_to(folder)).unwrap_or(temporary.path());
+    let files = Files::of(table, folder);
     files.make(table, features, items)?;
-    files.read(features, items)?.ok_or_else(|| Error::input(&folder, "features that were just written cannot be read"))
+    files.read(features, items)?.ok_or_else(|| Error::input(folder, "features that were just written cannot be read"))
 }
 
 /// Where a dataset keeps its features; `None` if it is not on this machine's disks.
 fn inside(table: &Table) -> Option<PathBuf> {
     let path = table.uri.strip_prefix("file://").unwrap_or(&table.uri);
-    (!path.contains("://")).then(|| Path::new(path).join(FOLDER))
+    (!is_remote(path)).then(|| Path::new(path).join(FOLDER))
 }
 
 fn may_be_written_to(folder: &Path) -> bool {
@@ -118,6 +122,16 @@ impl<'a> Files<'a> {
 
     fn file(&self, feature: &Feature) -> PathBuf {
         self.folder.join(file_name(&self.state, feature))
+    }
+
+    /// Gets those files that a dataset on an object store has. One that does not come is made instead.
+    fn fetch(&self, uri: &str, features: &[Feature]) {
+        for file in features.iter().map(|feature| self.file(feature)) {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            if let Err(error) = fetch_if_there(&format!("{}/{FOLDER}/{name}", uri.trim_end_matches('/')), &file) {
+                log::debug!("{error}; it is made anew");
+            }
+        }
     }
 
     /// Reads the features of so many items; `None` if a file is missing or damaged.

@@ -99,6 +99,8 @@ pub(super) struct Coverage {
     pub(super) uncovered: Vec<u64>,
     /// Whether it surely holds every row of the others: so every row of them has an embedding.
     pub(super) is_complete: bool,
+    /// Bytes of its files, if the dataset says.
+    pub(super) bytes: Option<u64>,
 }
 
 /// The IVF index on a column, if there is one, and what it covers.
@@ -133,7 +135,10 @@ pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<
     let there: HashSet<u64> = inside.iter().map(|fragment| fragment.id).collect();
     let mut indexed = segments.iter().filter_map(|segment| segment.fragment_bitmap.as_ref()).flatten();
     let all_there = indexed.all(|fragment| there.contains(&u64::from(fragment)));
-    let coverage = Coverage { uncovered, is_complete: rows.is_some() && rows == entries && all_there };
+    let bytes =
+        segments.iter().map(|segment| Some(segment.files.as_ref()?.iter().map(|file| file.size_bytes).sum::<u64>()));
+    let bytes = bytes.sum();
+    let coverage = Coverage { uncovered, is_complete: rows.is_some() && rows == entries && all_there, bytes };
     let info = IndexInfo {
         kind: kind.to_string(),
         metric: first["metric_type"].as_str().unwrap_or("l2").parse()?,

@@ -13,6 +13,7 @@ use super::library::{is_as_built, library_id};
 use super::recall::RecallTable;
 use super::table::Table;
 use crate::database::runtime::on_runtime;
+use crate::database::store::check_uri;
 use crate::database::{META_METRIC, Metric};
 use crate::error::{Doing, Error, Result, one_line};
 use crate::near::no_column;
@@ -33,7 +34,8 @@ pub struct OpenOptions {
     pub version: Option<u64>,
     /// Bytes of index kept in memory (default 384 MB). An index that is larger than this is read
     /// again from disk in every iteration: give it its size on disk and a tenth more. An exact search
-    /// keeps the embeddings, as f32, if all of them take no more than this.
+    /// keeps the embeddings, as f32, if all of them take no more than this; a search through an index
+    /// keeps them, and asks them instead of the index's files, if they take no more than half of it.
     pub index_cache_bytes: usize,
     /// Bytes of metadata kept in memory (default 128 MB).
     pub metadata_cache_bytes: usize,
@@ -101,6 +103,8 @@ pub(super) struct Opened {
     pub(super) identity: Identity,
     /// Fragments that the index does not cover.
     pub(super) uncovered: Vec<u64>,
+    /// Bytes of the index's files, if the dataset says.
+    pub(super) index_bytes: Option<u64>,
     /// What was measured of the index.
     pub(super) recall: Option<RecallTable>,
     /// Attribute columns that are not nested.
@@ -108,6 +112,7 @@ pub(super) struct Opened {
 }
 
 pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
+    check_uri(uri)?;
     let dataset = Arc::new(load(uri, options)?);
     let (embedding_column, dim) = embedding_field(&dataset, uri, options.embedding_column.as_deref())?;
     let (index, coverage) = match index_info(&dataset, &embedding_column)? {
@@ -150,6 +155,7 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
         table: Table { dataset, uri: uri.to_string(), embedding_column, items_only, ids },
         identity,
         uncovered: coverage.uncovered,
+        index_bytes: coverage.bytes,
         recall,
         attributes,
     })
@@ -183,10 +189,22 @@ fn load(uri: &str, options: &OpenOptions) -> Result<Dataset> {
             Some((version, latest)) => format!(
                 "version {version} is not there (the latest is {latest}): it was cleaned up, or this is another dataset"
             ),
-            None => format!("cannot open it as a Lance dataset: {}", one_line(&error.to_string())),
+            None => format!("cannot open it as a Lance dataset: {}", told(&error)),
         };
         Error::input(uri, reason)
     })
+}
+
+/// What keeps a dataset from being opened.
+fn told(error: &lance::Error) -> String {
+    let text = one_line(&error.to_string());
+    match error {
+        lance::Error::DatasetNotFound { .. } => "no dataset is there; `uphill index` builds one".into(),
+        _ if text.contains("No object store provider") => {
+            format!("{text}; build uphill with --features aws, gcp or azure")
+        }
+        _ => text,
+    }
 }
 
 /// The latest version of the dataset at a URI, if there is one.

@@ -10,6 +10,7 @@ use ndarray::{ArrayView2, Axis};
 use super::batch::{ROW_ID, column, fixed_size_list};
 use super::held::Held;
 use super::identity::IndexInfo;
+use super::partitions::Partitions;
 use super::recall::{Effort, RecallTable};
 use super::table::Table;
 use crate::database::exact::{LeftOut, Neighbour, Search};
@@ -86,6 +87,8 @@ impl ExactSearch<'_> {
 pub(super) struct IndexSearch<'a> {
     pub(super) exact: ExactSearch<'a>,
     pub(super) index: &'a IndexInfo,
+    /// The index in memory, where it is to be.
+    pub(super) held: Option<&'a Partitions>,
     /// Fragments that the index does not cover.
     pub(super) uncovered: &'a [u64],
     /// Rows of the library.
@@ -118,7 +121,7 @@ impl IndexSearch<'_> {
                 open.drain(..).zip(nearest).for_each(|(query, nearest)| found[query] = nearest);
                 break;
             }
-            let mut candidates = self.ask(of_open.view(), nprobes, fetch)?;
+            let mut candidates = self.ask(of_open.view(), nprobes, fetch, left_out)?;
             if !self.uncovered.is_empty() {
                 let extra = self.exact.nearest(of_open.view(), k, left_out, Some(self.uncovered))?;
                 candidates.iter_mut().zip(extra).for_each(|(rows, extra)| rows.extend(extra));
@@ -137,8 +140,19 @@ impl IndexSearch<'_> {
         Ok(found)
     }
 
-    /// The rows that so many partitions hold for each query, nearest first.
-    pub(super) fn ask(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Candidates> {
+    /// The rows that so many partitions hold for each query, nearest first. Those to leave out may be among them.
+    pub(super) fn ask(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        nprobes: usize,
+        fetch: usize,
+        left_out: &LeftOut<'_>,
+    ) -> Result<Candidates> {
+        self.check_metric()?;
+        if let Some(held) = self.held {
+            let found = held.nearest(queries, nprobes, fetch, left_out)?.into_iter();
+            return Ok(found.map(|nearest| nearest.into_iter().map(|neighbour| neighbour.db_idx).collect()).collect());
+        }
         let mut rows: Candidates = Vec::with_capacity(queries.nrows());
         for chunk in queries.axis_chunks_iter(Axis(0), QUERIES_PER_CALL) {
             let scanner = self.scanner(chunk, nprobes, fetch)?;
@@ -169,7 +183,8 @@ impl IndexSearch<'_> {
             nprobes: self.nprobes.unwrap_or_else(|| (partitions / 16).max(16)),
             overfetch: if self.index.has_codes() { OVERFETCH } else { 1 },
         });
-        let fetch = k.saturating_mul(effort.overfetch);
+        // What is held is measured, not guessed from codes.
+        let fetch = if self.held.is_some() { k } else { k.saturating_mul(effort.overfetch) };
         let enough = fetch.saturating_mul(2 * partitions) / self.rows.max(1);
         (effort.nprobes.max(enough).clamp(1, partitions), fetch)
     }
@@ -181,14 +196,20 @@ impl IndexSearch<'_> {
         on_runtime(async move { scanner.explain_plan(true).await })?.doing("explaining a query")
     }
 
-    fn scanner(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Scanner> {
-        let (index, metric, table) = (self.index, self.exact.metric, self.exact.table);
+    fn check_metric(&self) -> Result<()> {
+        let (index, metric) = (self.index, self.exact.metric);
         if index.metric != metric {
             return Err(Error::Config(format!(
                 "database.metric is {metric} but the index `{}` was built for {}; ask for that metric, or set exact = true",
                 index.name, index.metric
             )));
         }
+        Ok(())
+    }
+
+    fn scanner(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Scanner> {
+        let (index, table) = (self.index, self.exact.table);
+        self.check_metric()?;
         let mut scanner = table.dataset.scan();
         scanner.nearest(&table.embedding_column, &fixed_size_list(queries), fetch).doing("asking for neighbours")?;
         scanner.nprobes(nprobes.clamp(1, index.partitions.max(1)));

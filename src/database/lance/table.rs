@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use lance::Dataset;
 use lance::dataset::ProjectionRequest;
 use lance::dataset::scanner::Scanner;
+use ndarray::ArrayView2;
 use polars::prelude::{Column, DataFrame};
 
 use super::batch::{ROW_ID, as_f32, column, matrix};
@@ -161,6 +162,24 @@ impl Table {
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).doing("fetching items")?;
         let mut columns = vec![Column::new(DB_IDX.into(), self.ids.of_rows(row_ids)?)];
         columns.extend(bridge::to_polars(&batch)?.into_columns());
+        DataFrame::new(row_ids.len(), columns).doing("fetching items")
+    }
+
+    /// As [`Table::take`], of rows that are there, and whose embeddings are known.
+    pub(super) fn join(
+        &self,
+        row_ids: &[u64],
+        embeddings: ArrayView2<'_, f32>,
+        attributes: &[String],
+    ) -> Result<DataFrame> {
+        let mut columns =
+            vec![Column::new(DB_IDX.into(), self.ids.of_rows(row_ids)?), bridge::embedding_column(embeddings)?];
+        if !attributes.is_empty() {
+            let projection = ProjectionRequest::from_columns(attributes, self.dataset.schema());
+            let (dataset, wanted) = (self.dataset.clone(), row_ids.to_vec());
+            let batch = on_runtime(async move { dataset.take_rows(&wanted, projection).await })?;
+            columns.extend(bridge::to_polars(&batch.doing("fetching items")?)?.into_columns());
+        }
         DataFrame::new(row_ids.len(), columns).doing("fetching items")
     }
 }
