@@ -35,7 +35,8 @@ pub struct OpenOptions {
     /// Bytes of index kept in memory (default 384 MB). An index that is larger than this is read
     /// again from disk in every iteration: give it its size on disk and a tenth more. An exact search
     /// keeps the embeddings, as f32, if all of them take no more than this; a search through an index
-    /// keeps them, and asks them instead of the index's files, if they take no more than half of it.
+    /// keeps them, and asks them instead of the index's files, if they take no more than half of it (not where
+    /// the index keeps codes of vectors of 192 components or more, which are faster).
     pub index_cache_bytes: usize,
     /// Bytes of metadata kept in memory (default 128 MB).
     pub metadata_cache_bytes: usize,
