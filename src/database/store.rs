@@ -130,14 +130,21 @@ pub(crate) fn publish(dataset: &Path, uri: &str) -> Result<()> {
             from.names().await?.into_iter().partition(|name| name.starts_with(MANIFESTS));
         // Named so that the latest is the first.
         let manifest = manifests.into_iter().filter(|name| name.ends_with(".manifest")).min().unwrap_or_default();
-        let done = async {
-            from.copy(&names, &to).await?;
-            let bytes = from.store.read_one_all(&from.below(&manifest)).await?;
-            Ok::<_, lance::Error>(to.store.put_if_absent(&to.below(&manifest), bytes.into()).await?)
+        let bytes = from.store.read_one_all(&from.below(&manifest)).await?;
+        let (copied, manifest) = (from.copy(&names, &to).await, to.below(&manifest));
+        let (done, is_ours_alone) = match copied {
+            Err(error) => (Err(error), true),
+            Ok(()) => match to.store.put_if_absent(&manifest, bytes.clone().into()).await {
+                Ok(()) => (Ok(()), false),
+                // The answer may have been lost, not the manifest: what is there says whose it is.
+                Err(error) => match to.store.read_one_all(&manifest).await {
+                    Ok(there) if there == bytes => (Ok(()), false),
+                    there => (Err(error.into()), there.is_ok()),
+                },
+            },
         };
-        let done = done.await;
-        if done.is_err() {
-            // Their names are of this build alone.
+        if is_ours_alone {
+            // No manifest names these files: their names are of this build.
             for name in &names {
                 let _ = to.store.delete(&to.below(name)).await;
             }
