@@ -1,5 +1,6 @@
 //! A library in a Lance dataset. With `index.rs` the only place that knows Lance and async.
 
+mod attributes;
 mod batch;
 mod carried;
 mod features;
@@ -7,6 +8,7 @@ mod held;
 mod identity;
 mod ids;
 mod library;
+mod memory;
 mod open;
 mod partitions;
 mod recall;
@@ -24,8 +26,8 @@ use self::carried::Carried;
 use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
 pub(crate) use self::library::state as library_state;
+use self::memory::Memory;
 pub use self::open::OpenOptions;
-use self::partitions::Partitions;
 pub use self::recall::{RecallLevel, RecallTable};
 use self::search::{Candidates, ExactSearch, IndexSearch};
 use self::table::Table;
@@ -42,10 +44,6 @@ use crate::untrusted::caught;
 
 /// The recall that searches aim at, unless told.
 pub(crate) const RECALL: f64 = 0.99;
-
-/// From so many components on a search by codes costs less than one by vectors in memory: at 96 components it takes 1.6 times
-/// as long, at 384 half (`benches/compare --only equal`).
-const CODES_PAY_FROM: usize = 192;
 
 /// Where no more items match a prefilter they are held in memory and looked at, all of them: an index would have to be
 /// asked for ever more until so few are found in it.
@@ -68,13 +66,10 @@ pub struct LanceDatabase {
     matching: Arc<OnceLock<Vec<u64>>>,
     carried: Arc<Carried>,
     held: Arc<Held>,
-    /// The index in memory, once it was wanted; none where that cannot be.
-    partitions: Arc<OnceLock<Option<Partitions>>>,
+    memory: Arc<Memory>,
     warm: Arc<Warm>,
     /// Whether all embeddings fit where they are to be held.
     fits: bool,
-    /// Whether they do beside an index.
-    is_small: bool,
     columns: Vec<String>,
     k: usize,
     recall: f64,
@@ -100,8 +95,9 @@ impl LanceDatabase {
     pub fn open_with(uri: impl AsRef<str>, options: &OpenOptions) -> Result<Self> {
         let uri = uri.as_ref();
         let opened = caught(uri, || open::open(uri, options)).map_err(|error| error.of(uri))?;
-        let bytes = (opened.identity.rows as usize).saturating_mul(opened.identity.dim * size_of::<f32>());
         Ok(LanceDatabase {
+            memory: Arc::new(Memory::new(&opened.identity, options.index_cache_bytes)),
+            fits: opened.identity.embedding_bytes() <= options.index_cache_bytes,
             table: Arc::new(opened.table),
             identity: Arc::new(opened.identity),
             uncovered: Arc::new(opened.uncovered),
@@ -109,10 +105,7 @@ impl LanceDatabase {
             matching: Arc::default(),
             carried: Arc::default(),
             held: Arc::default(),
-            partitions: Arc::default(),
             warm: Arc::new(Warm::new(opened.index_bytes, options.index_cache_bytes)),
-            fits: bytes <= options.index_cache_bytes,
-            is_small: bytes <= options.index_cache_bytes / 2,
             columns: opened.attributes,
             k: 10,
             recall: RECALL,
@@ -284,25 +277,6 @@ impl LanceDatabase {
         self.guarded(|| search.ask(queries, nprobes, fetch, &|_| false))
     }
 
-    /// Reads the index into memory, of a small library.
-    fn to_memory(&self, index: &IndexInfo) -> Result<Option<&Partitions>> {
-        // Codes of long vectors cost less than the vectors themselves, wherever these lie.
-        let is_better = !index.has_codes() || self.identity.dim < CODES_PAY_FROM;
-        if !self.is_small || !is_better || self.prefilter.is_some() {
-            return Ok(None);
-        }
-        if self.partitions.get().is_none() {
-            let read = Partitions::read(&self.table, &index.name, self.identity.metric, self.identity.dim)?;
-            self.partitions.get_or_init(|| read);
-        }
-        Ok(self.in_memory())
-    }
-
-    /// The index in memory, if it was read.
-    fn in_memory(&self) -> Option<&Partitions> {
-        self.partitions.get().and_then(Option::as_ref)
-    }
-
     /// The ids of the items that match the prefilter, ascending.
     fn matching(&self) -> Result<&[u64]> {
         if let Some(ids) = self.matching.get() {
@@ -339,7 +313,10 @@ impl LanceDatabase {
                 exact.nearest(vectors.view(), k, &left_out, None)?
             }
             Some(index) => {
-                let held = self.to_memory(index.index)?;
+                let held = match self.prefilter {
+                    None => self.memory.index(&self.table, &self.identity, index.index)?,
+                    Some(_) => None,
+                };
                 if held.is_none() {
                     self.warm.up(&self.table, &index.index.name)?;
                 }
@@ -358,10 +335,10 @@ impl LanceDatabase {
         self.columns.iter().filter(is_wanted).cloned().collect()
     }
 
-    /// Items by row id, distinct; embeddings that are in memory are not read again.
+    /// Items by row id, distinct; what is in memory is not read again.
     fn fetch(&self, rows: &[u64], columns: &[String]) -> Result<DataFrame> {
-        match self.in_memory().and_then(|held| held.embeddings(rows)) {
-            Some(embeddings) => self.table.join(rows, embeddings.view(), columns),
+        match self.memory.items(&self.table, rows, columns)? {
+            Some(items) => Ok(items),
             None => self.table.take(rows, columns),
         }
     }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use polars::prelude::*;
 use uphill::{
-    Features, Filter, Identity, IndexKind, IndexOptions, LanceDatabase, Metric, Request, Result, Runner, SearchLog,
-    SqlFilter, SqlScore, Stop, SurrogateUpdate, TopKUpdate, VectorDatabase, Visit,
+    Features, Filter, Identity, IndexKind, IndexOptions, LanceDatabase, Metric, OpenOptions, Request, Result, Runner,
+    SearchLog, SqlFilter, SqlScore, Stop, SurrogateUpdate, TopKUpdate, VectorDatabase, Visit,
 };
 
 use crate::common::*;
@@ -140,4 +140,86 @@ fn a_rule_that_scores_all_it_meets_is_given_all_attributes_at_once() {
     assert!(asked.searches.len() == 5 && asked.searches.iter().all(Option::is_none), "{:?}", asked.searches);
     assert_eq!(asked.whole, 0, "nothing is fetched a second time");
     assert!(results(&log).height() > 0);
+}
+
+/// Overwrites the data of a dataset in its place, so that who reads it again gets something else.
+fn spoil(dataset: &std::path::Path) {
+    for file in std::fs::read_dir(dataset.join("data")).expect("data files") {
+        let path = file.expect("a file").path();
+        let bytes = std::fs::metadata(&path).expect("a size").len() as usize;
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path).expect("a file");
+        std::io::Write::write_all(&mut file, &vec![0u8; bytes]).expect("zeros");
+    }
+}
+
+/// Items of every kind of attribute, some of them null.
+fn of_many_types(rows: usize, text: usize) -> DataFrame {
+    let embeddings = clustered(rows, 6, 12, &mut rng(44));
+    let some = |row: usize| !row.is_multiple_of(7);
+    let mut items = items(&embeddings);
+    let long = (0..rows).map(|row| some(row).then(|| format!("{row} ").repeat(text)));
+    let flags: BooleanChunked = (0..rows).map(|row| some(row).then_some(row.is_multiple_of(3))).collect();
+    let days: Vec<Option<i32>> = (0..rows).map(|row| some(row).then_some(row as i32)).collect();
+    let small: Vec<Option<u16>> = (0..rows).map(|row| some(row).then_some(row as u16)).collect();
+    for column in [
+        StringChunked::from_iter_options("long".into(), long).into_column(),
+        flags.with_name("flag".into()).into_column(),
+        Column::new("day".into(), days).cast(&DataType::Date).expect("dates"),
+        Column::new("small".into(), small),
+    ] {
+        items.with_column(column).expect("a column");
+    }
+    items
+}
+
+/// The dataset of some items and the library in it, once it was searched.
+fn searched(folder: &tempfile::TempDir, items: &DataFrame, bytes: usize) -> (std::path::PathBuf, LanceDatabase) {
+    let (parquet, dataset) = (folder.path().join("items.parquet"), folder.path().join(format!("{bytes}.lance")));
+    write(&parquet, items);
+    uphill::index(&parquet, &dataset, &IndexOptions::new().index(IndexKind::IvfFlat)).expect("an index");
+    let options = OpenOptions::new().index_cache_bytes(bytes);
+    let library = LanceDatabase::open_with(dataset.to_string_lossy(), &options).expect("a library");
+    let queries = uphill::queries_at(&library, &[3]).expect("queries");
+    library.query(&queries, Request::new()).expect("neighbours");
+    (dataset, library)
+}
+
+#[test]
+fn attributes_of_a_small_library_are_read_once_and_are_what_the_files_say() {
+    let folder = folder();
+    let items = of_many_types(1500, 3);
+    let (_, from_files) = searched(&folder, &items, 1 << 10);
+    let (dataset, library) = searched(&folder, &items, 64 << 20);
+    // Another choice each time, in another order.
+    let choice = |time: u64| (0..50).map(|item| (item * 331 + time * 17) % 1500).collect::<Vec<u64>>();
+    for time in 0..6 {
+        let (taken, expected) = (library.take(&choice(time)), from_files.take(&choice(time)));
+        assert!(taken.expect("items").equals_missing(&expected.expect("items")), "time {time}");
+    }
+    spoil(&dataset);
+    let columns = ["small", "name", "long"].map(String::from);
+    for time in 6..9 {
+        let (taken, expected) = (library.take(&choice(time)), from_files.take(&choice(time)));
+        assert!(taken.expect("items").equals_missing(&expected.expect("items")), "time {time}");
+        let some = library.take_columns(&choice(time), &columns).expect("items");
+        let expected = from_files.take_columns(&choice(time), &columns).expect("items");
+        assert!(some.equals_missing(&expected), "time {time}: {some}");
+    }
+}
+
+#[test]
+fn attributes_that_would_take_much_memory_stay_where_they_are() {
+    let folder = folder();
+    let items = of_many_types(1500, 800);
+    let (dataset, library) = searched(&folder, &items, 4 << 20);
+    let (long, others) = (["long".to_string()], ["weight", "flag"].map(String::from));
+    let before = library.take_columns(&[5, 6], &others).expect("items");
+    let long_before = library.take_columns(&[5, 6], &long).expect("items");
+    for _ in 0..6 {
+        library.take(&[8, 9, 10]).expect("items");
+    }
+    spoil(&dataset);
+    assert!(library.take_columns(&[5, 6], &others).expect("items").equals_missing(&before));
+    let read_again = library.take_columns(&[5, 6], &long);
+    assert!(!read_again.is_ok_and(|items| items.equals_missing(&long_before)), "3 MB of text were held in 1 MB");
 }

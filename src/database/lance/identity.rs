@@ -39,6 +39,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Bytes of all embeddings.
+    pub(super) fn embedding_bytes(&self) -> usize {
+        (self.rows as usize).saturating_mul(self.dim * size_of::<f32>())
+    }
+
     /// What differs, one phrase each, with both values. Where the dataset is does not count.
     pub fn differences(&self, now: &Identity) -> Vec<String> {
         let index = |identity: &Identity| match &identity.index {

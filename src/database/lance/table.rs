@@ -8,7 +8,6 @@ use futures::TryStreamExt;
 use lance::Dataset;
 use lance::dataset::ProjectionRequest;
 use lance::dataset::scanner::Scanner;
-use ndarray::ArrayView2;
 use polars::prelude::{Column, DataFrame};
 
 use super::batch::{ROW_ID, as_f32, column, matrix};
@@ -165,22 +164,15 @@ impl Table {
         DataFrame::new(row_ids.len(), columns).doing("fetching items")
     }
 
-    /// As [`Table::take`], of rows that are there, and whose embeddings are known.
-    pub(super) fn join(
-        &self,
-        row_ids: &[u64],
-        embeddings: ArrayView2<'_, f32>,
-        attributes: &[String],
-    ) -> Result<DataFrame> {
-        let mut columns =
-            vec![Column::new(DB_IDX.into(), self.ids.of_rows(row_ids)?), bridge::embedding_column(embeddings)?];
-        if !attributes.is_empty() {
-            let projection = ProjectionRequest::from_columns(attributes, self.dataset.schema());
-            let (dataset, wanted) = (self.dataset.clone(), row_ids.to_vec());
-            let batch = on_runtime(async move { dataset.take_rows(&wanted, projection).await })?;
-            columns.extend(bridge::to_polars(&batch.doing("fetching items")?)?.into_columns());
+    /// Attributes of items by row id, distinct and in the order asked, of rows that are there.
+    pub(super) fn attributes(&self, row_ids: &[u64], names: &[String]) -> Result<Vec<Column>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
         }
-        DataFrame::new(row_ids.len(), columns).doing("fetching items")
+        let projection = ProjectionRequest::from_columns(names, self.dataset.schema());
+        let (dataset, wanted) = (self.dataset.clone(), row_ids.to_vec());
+        let batch = on_runtime(async move { dataset.take_rows(&wanted, projection).await })?;
+        Ok(bridge::to_polars(&batch.doing("fetching items")?)?.into_columns())
     }
 }
 

@@ -1,0 +1,66 @@
+//! A small library in memory: its index with the embeddings, and the attributes that are asked for again and again.
+
+use std::sync::OnceLock;
+
+use polars::prelude::{Column, DataFrame};
+
+use super::attributes::Attributes;
+use super::identity::{Identity, IndexInfo};
+use super::partitions::Partitions;
+use super::table::Table;
+use crate::bridge;
+use crate::error::{Doing, Result};
+use crate::schema::DB_IDX;
+
+/// From so many components on a search by codes costs less than one by vectors in memory: at 96 components it takes 1.6 times
+/// as long, at 384 half (`benches/compare --only equal`).
+const CODES_PAY_FROM: usize = 192;
+
+/// What of a library is in memory: nothing, until a search wants it and it fits.
+pub(super) struct Memory {
+    /// Whether all embeddings fit beside an index.
+    is_small: bool,
+    /// The index, once it was wanted; none where that cannot be.
+    index: OnceLock<Option<Partitions>>,
+    attributes: Attributes,
+}
+
+impl Memory {
+    /// Half of so many bytes at most are the embeddings', a quarter the attributes'.
+    pub(super) fn new(identity: &Identity, bytes: usize) -> Self {
+        let embeddings = identity.embedding_bytes();
+        let attributes = Attributes::new(bytes / 4, identity.rows as usize);
+        Memory { is_small: embeddings <= bytes / 2, index: OnceLock::new(), attributes }
+    }
+
+    /// The index, read now if it was not; none where the library is not small, or its codes are the better index.
+    ///
+    /// # Errors
+    /// A dataset that cannot be read.
+    pub(super) fn index(&self, table: &Table, identity: &Identity, index: &IndexInfo) -> Result<Option<&Partitions>> {
+        // Codes of long vectors cost less than the vectors themselves, wherever these lie.
+        if !self.is_small || (index.has_codes() && identity.dim >= CODES_PAY_FROM) {
+            return Ok(None);
+        }
+        if self.index.get().is_none() {
+            let read = Partitions::read(table, &index.name, identity.metric, identity.dim)?;
+            self.index.get_or_init(|| read);
+        }
+        Ok(self.index.get().and_then(Option::as_ref))
+    }
+
+    /// Items by row id, distinct and in the order asked: `db_idx`, `embedding`, attributes; `None` if their embeddings are not in
+    /// memory.
+    ///
+    /// # Errors
+    /// A dataset that cannot be read.
+    pub(super) fn items(&self, table: &Table, rows: &[u64], columns: &[String]) -> Result<Option<DataFrame>> {
+        let index = self.index.get().and_then(Option::as_ref);
+        let Some(embeddings) = index.and_then(|index| index.embeddings(rows)) else { return Ok(None) };
+        let ids = table.ids.of_rows(rows)?;
+        let attributes = self.attributes.of(table, rows, &ids, columns)?;
+        let mut items = vec![Column::new(DB_IDX.into(), ids), bridge::embedding_column(embeddings.view())?];
+        items.extend(attributes);
+        DataFrame::new(rows.len(), items).doing("fetching items").map(Some)
+    }
+}
