@@ -36,6 +36,10 @@ const ROWS_PER_PARTITION: usize = 256;
 const ROWS_FOR_CODES: usize = 256 * 256;
 /// Iterations of k-means, at most.
 const ITERATIONS: u32 = 50;
+/// Iterations over all partitions that follow. More than 256 are learnt as a tree, which leaves clusters cut at its branches:
+/// for a recall of 0.99 300,000 clustered vectors of 96 components wanted 12 of 548 partitions without any, and 2 with
+/// one or more; 67,000 molecules 12 of 259, and 9 with three.
+const REFINEMENTS: u32 = 3;
 /// Product quantisation's codes, and the bits of one.
 const PQ_CODES: usize = 256;
 const PQ_BITS: usize = 8;
@@ -130,8 +134,9 @@ impl Sample {
     /// # Errors
     /// Fewer distinct embeddings than partitions.
     pub(super) fn centroids(&self, partitions: usize) -> Result<FixedSizeListArray> {
-        // As Lance calls it, but for the seed.
+        // As Lance calls it, but for the seed and the refinements.
         let params = KMeansParams::new(None, ITERATIONS, 1, self.metric).with_balance_factor(1.0).with_seed(SEED);
+        let params = params.with_refine_iters(REFINEMENTS);
         let learnt = train_kmeans::<Float32Type>(self.values(), params, self.dim(), partitions, ROWS_PER_PARTITION)
             .doing("learning the partitions")?;
         Ok(list_of(learnt.centroids, self.dim()))
