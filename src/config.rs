@@ -94,7 +94,7 @@ pub struct DatabaseConfig {
     pub max_distance: Option<f32>,
     /// Megabytes of index kept in memory, or of embeddings where searches are exact; a larger index, or library, is
     /// read again in every iteration. The embeddings of a library that take half of it are searched in memory; attributes
-    /// of it that take a quarter are kept, once they were read again and again.
+    /// of it that take a sixteenth are kept, once they were read again and again.
     #[serde(default = "index_cache_mb")]
     pub index_cache_mb: usize,
     /// Megabytes of the dataset's metadata kept in memory.

@@ -51,7 +51,7 @@ impl Attributes {
     pub(super) fn of(&self, table: &Table, rows: &[u64], ids: &[u64], columns: &[String]) -> Result<Vec<Column>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let worth_reading = held.worth_reading(columns, self.items, self.most);
-        held.read(table, &worth_reading)?;
+        held.read(table, &worth_reading, self.most)?;
         let order: Vec<u32> = ids.iter().map_while(|id| held.place.get(id).copied()).collect();
         let is_known = |column: &&String| order.len() == ids.len() && held.columns.contains_key(*column);
         let (known, missing): (Vec<&String>, Vec<&String>) = columns.iter().partition(is_known);
@@ -71,7 +71,7 @@ impl Attributes {
 impl Held {
     /// Those of some columns that are not held, were fetched often enough, and fit beside the others by what was fetched of them.
     fn worth_reading(&self, columns: &[String], items: usize, most: usize) -> Vec<String> {
-        let mut held: usize = self.columns.values().map(bytes_of).sum();
+        let mut held = self.bytes();
         let mut is_worth = |column: &&String| {
             let Fetched { times, rows, bytes } = self.fetched.get(*column).copied().unwrap_or_default();
             let all = (bytes as f64 * items as f64 / rows.max(1) as f64) as usize;
@@ -82,8 +82,8 @@ impl Held {
         columns.iter().filter(|column| is_worth(column)).cloned().collect()
     }
 
-    /// Reads columns whole.
-    fn read(&mut self, table: &Table, columns: &[String]) -> Result<()> {
+    /// Reads columns whole, and holds them unless they are larger than what was fetched of them let expect.
+    fn read(&mut self, table: &Table, columns: &[String], most: usize) -> Result<()> {
         if columns.is_empty() {
             return Ok(());
         }
@@ -98,9 +98,20 @@ impl Held {
         let Some(mut all) = all else { return Ok(()) };
         all.rechunk_mut();
         self.place = schema::u64s(&all, DB_IDX)?.into_iter().zip(0..).collect();
-        let read = all.into_columns().into_iter().map(|column| (column.name().to_string(), column));
-        self.columns.extend(read.filter(|(name, _)| name != DB_IDX));
+        for column in all.into_columns().into_iter().filter(|column| column.name() != DB_IDX) {
+            let (name, bytes) = (column.name().to_string(), bytes_of(&column));
+            if self.bytes() + bytes <= most {
+                self.columns.insert(name, column);
+            } else if let Some(fetched) = self.fetched.get_mut(&name) {
+                *fetched = Fetched { rows: column.len(), bytes, ..*fetched };
+            }
+        }
         Ok(())
+    }
+
+    /// Bytes of what is held.
+    fn bytes(&self) -> usize {
+        self.columns.values().map(bytes_of).sum()
     }
 
     /// Reads columns of some rows.

@@ -26,10 +26,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Half of so many bytes at most are the embeddings', a quarter the attributes'.
+    /// Half of so many bytes at most are the embeddings', a sixteenth the attributes': more takes longer to read than a run of
+    /// some tens of iterations fetches.
     pub(super) fn new(identity: &Identity, bytes: usize) -> Self {
         let embeddings = identity.embedding_bytes();
-        let attributes = Attributes::new(bytes / 4, identity.rows as usize);
+        let attributes = Attributes::new(bytes / 16, identity.rows as usize);
         Memory { is_small: embeddings <= bytes / 2, index: OnceLock::new(), attributes }
     }
 
