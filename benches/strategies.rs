@@ -68,10 +68,11 @@ struct Arguments {
     /// The default rule in large batches, and with batches out while it chooses, instead of the rules of the table.
     #[arg(long)]
     behind: bool,
-    /// Rules to run; all where none is named. The rows of the others stay as they are in the file `out`.
+    /// Rules to run; all where none is named.
     #[arg(long)]
     rule: Vec<String>,
-    /// Where the table goes, beside standard output; written after each row.
+    /// Where the table goes, beside standard output: each row as it is made, in the place of one of the same library, rule and
+    /// columns. All others stay as they are.
     #[arg(long)]
     out: Option<PathBuf>,
     /// `cargo bench` passes it.
@@ -195,8 +196,6 @@ fn main() -> Result<()> {
         make(&made)?;
         arguments.data.push(made);
     }
-    let before = arguments.out.as_ref().and_then(|out| std::fs::read_to_string(out).ok()).unwrap_or_default();
-    let mut table = String::new();
     let indexes = arguments.indexes.clone().unwrap_or_else(|| folder.path().to_path_buf());
     for data in &arguments.data {
         let items = uphill::read_parquet(data)?;
@@ -224,7 +223,6 @@ fn main() -> Result<()> {
                 let columns = if name.ends_with("the whole item") { seen.join(", ") } else { String::new() };
                 let head = format!("| {stem}, {score} | {name} | {columns} |");
                 if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| name.starts_with(wanted)) {
-                    before.lines().filter(|row| row.starts_with(&head)).for_each(|row| table += &format!("{row}\n"));
                     continue;
                 }
                 let database = if columns.is_empty() { &embedded } else { &whole };
@@ -235,14 +233,13 @@ fn main() -> Result<()> {
                 let one =
                     |seed| run(database, &attribute(score), best[TOP - 1], name, rule, seed + arguments.first_seed);
                 let found = two_at_a_time(arguments.seeds, one)?;
-                let row = format!("{head} {} |\n", row(&found, embedding_only.as_deref(), cpu_seconds() - start));
+                let row = format!("{head} {} |", row(&found, embedding_only.as_deref(), cpu_seconds() - start));
                 if name == EMBEDDING_ONLY {
                     embedding_only = Some(found);
                 }
-                print!("{row}");
-                table += &row;
+                println!("{row}");
                 if let Some(out) = &arguments.out {
-                    write(out, &before, &table)?;
+                    put(out, &head, &row)?;
                 }
             }
         }
@@ -387,15 +384,22 @@ fn make(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the table below what stands above it in the file, or below what is said here where there is none yet.
-fn write(out: &Path, before: &str, table: &str) -> Result<()> {
+/// Puts a row into the table of a file, where one of the same head stands, else at its end; the table into the file where
+/// there is none yet.
+fn put(out: &Path, head: &str, row: &str) -> Result<()> {
     const HEAD: &str = "| data, score | rule | columns seen | 1 % | 2 % | 5 % | of the embedding only | seeds | CPU ms per scored item |";
-    let said = before.split_once(HEAD).map(|(said, _)| said.to_string()).unwrap_or_else(|| {
-        format!(
+    let mut text = std::fs::read_to_string(out).unwrap_or_default();
+    if !text.contains(HEAD) {
+        text = format!(
             "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error over \
-             the seeds.\n`benches/strategies.rs` says how it is counted and what the rules are. The time is CPU time of everything.\n\n"
-        )
-    });
-    std::fs::write(out, format!("{said}{HEAD}\n|---|---|---|---|---|---|---|---|---|\n{table}"))
-        .with_context(|| out.display().to_string())
+             the seeds.\n`benches/strategies.rs` says how it is counted and what the rules are. The time is CPU time of everything.\n\n\
+             {HEAD}\n|---|---|---|---|---|---|---|---|---|\n"
+        );
+    }
+    let mut lines: Vec<&str> = text.lines().collect();
+    match lines.iter().position(|line| line.starts_with(head)) {
+        Some(at) => lines[at] = row,
+        None => lines.push(row),
+    }
+    std::fs::write(out, lines.join("\n") + "\n").with_context(|| out.display().to_string())
 }
