@@ -71,6 +71,9 @@ impl Reusable {
         let mut found = Reusable { key: reuse.key.clone(), ..Default::default() };
         for source in &reuse.sources {
             let local = Local::of(source)?;
+            if !local.path().exists() {
+                return Err(Error::input(source, "no such run folder or Parquet file (score.reuse)"));
+            }
             let (scores, version) = caught(source, || match local.path().join("run.json").exists() {
                 true => {
                     let log = SearchLog::open(local.path())?;

@@ -63,12 +63,13 @@ impl Model {
                 }
                 let those: Vec<usize> = left.iter().map(|at| items[*at]).collect();
                 let scores = seen.scores_of(&those);
-                let (targets, noise) = (targets(&scores), noise(&scores, threshold(&scores)));
+                let (targets, noise) =
+                    (targets(&scores, seen.early()), noise(&scores, threshold(&scores, seen.early())));
                 let before = before.and_then(|before| before.elsewhere.as_ref());
                 Some(Part::fit(before, points.select(Axis(0), &left), (targets, noise), seen.ids(&those), left.len())?)
             }
         };
-        let targets = targets(seen.scores()).select(Axis(0), items);
+        let targets = targets(seen.scores(), seen.early()).select(Axis(0), items);
         let noise = noise(&seen.scores_of(items), measure.threshold());
         let all =
             Part::fit(before.map(|before| &before.all), points, (targets, noise), seen.ids(items), seen.scored())?;

@@ -39,7 +39,7 @@ pub(super) fn places(
     let vectors = seen.vectors(chosen, views.width());
     let ridge = Ridge::new(
         vectors.slice(ndarray::s![.., ..dim]).mapv(f64::from).view(),
-        &targets(seen.scores()).select(Axis(0), chosen),
+        &targets(seen.scores(), seen.early()).select(Axis(0), chosen),
     )?;
     let rng = &mut step.rng("surrogate directions", 0);
     for number in 0..DIRECTIONS {

@@ -6,6 +6,15 @@ use ndarray::{Array1, Array2, ArrayView1};
 
 /// Items, from the first asked, whose median the scores are cut at from below.
 const EARLY: usize = 32;
+
+/// The first items, which say what an item is worth that was not chosen for its worth, and above what part of their scores
+/// that is: half of them. Items that were known before are no random ones but mostly what an earlier search had chosen: then
+/// it is an eighth.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Early {
+    items: usize,
+    part: usize,
+}
 /// Variance of the noise, where that of the scores is 1.
 const NOISE: f64 = 0.1;
 /// The same for scores above their median.
@@ -19,11 +28,13 @@ pub(super) struct Seen {
     /// Row-major, `(items, width)`.
     vectors: Vec<f32>,
     row_of: HashMap<u64, usize>,
+    /// How many of them were known before.
+    known: usize,
 }
 
 impl Seen {
-    /// Adds an item; of one that was asked before, the score alone is new.
-    pub fn add(&mut self, item: u64, score: Option<f64>, vector: ArrayView1<'_, f32>) {
+    /// Adds an item, whose score may have been known before the search; of one that was asked before, the score alone is new.
+    pub fn add(&mut self, item: u64, score: Option<f64>, vector: ArrayView1<'_, f32>, was_known: bool) {
         let score = score.unwrap_or(f64::NEG_INFINITY);
         match self.row_of.get(&item) {
             Some(row) => self.scores[*row] = score,
@@ -32,8 +43,14 @@ impl Seen {
                 self.db_idx.push(item);
                 self.scores.push(score);
                 self.vectors.extend(vector);
+                self.known += usize::from(was_known);
             }
         }
+    }
+
+    /// The items that the others are compared with. What was known before comes first.
+    pub fn early(&self) -> Early {
+        Early { items: EARLY.max(self.known), part: if self.known > 0 { 8 } else { 2 } }
     }
 
     /// Items asked, with a score or without.
@@ -98,7 +115,7 @@ impl Seen {
 
     /// The best items above the middle of the first, at most so many, the best first.
     pub fn best_items(&self, most: usize) -> Vec<usize> {
-        let middle = middle(&self.scores);
+        let middle = middle(&self.scores, self.early());
         descending(&self.scores).into_iter().take(most).filter(|item| self.scores[*item] > middle).collect()
     }
 
@@ -130,8 +147,8 @@ impl Seen {
 
 /// Scores, in the order asked, as the models are to see them: mean 0 and variance 1, without the differences that do not
 /// matter. Zeros while nothing is scored.
-pub(super) fn targets(scores: &[f64]) -> Array1<f64> {
-    let floor = floor(scores);
+pub(super) fn targets(scores: &[f64], early: Early) -> Array1<f64> {
+    let floor = floor(scores, early);
     let mut targets: Array1<f64> = scores.iter().map(|score| score.max(floor)).collect();
     standardise(&mut targets);
     // Each pass lets the standard deviation shrink to that of the bulk.
@@ -146,8 +163,8 @@ pub(super) fn targets(scores: &[f64]) -> Array1<f64> {
 }
 
 /// The median of scores; where the floor of their targets is higher, that.
-pub(super) fn threshold(scores: &[f64]) -> f64 {
-    median(scores).max(floor(scores))
+pub(super) fn threshold(scores: &[f64], early: Early) -> f64 {
+    median(scores).max(floor(scores, early))
 }
 
 /// The variance of the noise of each target of some scores: less for those above a threshold, whose differences matter.
@@ -156,8 +173,8 @@ pub(super) fn noise(scores: &[f64], threshold: f64) -> Array1<f64> {
 }
 
 /// The score that is as good as any below it, and as none at all.
-fn floor(scores: &[f64]) -> f64 {
-    let middle = middle(scores);
+fn floor(scores: &[f64], early: Early) -> f64 {
+    let middle = middle(scores, early);
     if middle.is_finite() {
         return middle;
     }
@@ -165,9 +182,9 @@ fn floor(scores: &[f64]) -> f64 {
     lowest.unwrap_or(0.0)
 }
 
-/// The median of the first: minus infinity if that is an item without a score.
-fn middle(scores: &[f64]) -> f64 {
-    median(&scores[..scores.len().min(EARLY)])
+/// What the first are worth: minus infinity if that is an item without a score.
+fn middle(scores: &[f64], early: Early) -> f64 {
+    above(&scores[..scores.len().min(early.items)], early.part)
 }
 
 /// Positions of values, the largest first; the first of equals first.
@@ -179,9 +196,14 @@ pub(super) fn descending(values: &[f64]) -> Vec<usize> {
 
 /// The upper of the two in the middle; 0 of nothing.
 pub(super) fn median(values: &[f64]) -> f64 {
+    above(values, 2)
+}
+
+/// The lowest of values that one in so many is below; 0 of nothing.
+fn above(values: &[f64], part: usize) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    values.get(values.len() / part).copied().unwrap_or(0.0)
 }
 
 /// To mean 0 and variance 1; to zeros where all are equal.

@@ -61,7 +61,10 @@ impl Shortlist {
             largest(all, (own(&new) * &factors * 2.0).view(), Some(&self.sizes), &vec![true; all.nrows()], BEST.1);
         self.nearest.extend(new.into_iter().zip(nearest));
 
-        let ridge = Ridge::new(own(chosen).mapv(f64::from).view(), &targets(seen.scores()).select(Axis(0), chosen))?;
+        let ridge = Ridge::new(
+            own(chosen).mapv(f64::from).view(),
+            &targets(seen.scores(), seen.early()).select(Axis(0), chosen),
+        )?;
         let mut far = Array2::zeros((DIRECTIONS.0, factors.len()));
         for (number, mut row) in far.rows_mut().into_iter().enumerate() {
             let direction = if number == 0 { ridge.weights() } else { ridge.sample(rng) };

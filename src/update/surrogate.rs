@@ -67,6 +67,7 @@ const SPREAD: usize = 2000;
 ///   (at least 16, at most 64; where there is a budget, a sixth of it is enough, at least 4) and one has a score. The budget
 ///   is the one that the run was started with: raised later, it changes no plan.
 /// - *What was paid for before* (`score.reuse`) is booked first, at no cost, at most 50,000 items: the model begins with it.
+///   As most of it is what an earlier search had chosen, targets are cut at its lowest eighth, not at its median.
 /// - *Points*: at most 1000 unless set: the best half, the latest quarter, and a random quarter of the rest.
 /// - *Targets*: scores cut from below at the median of the first 32, standardised, and from 3 deviations up only
 ///   logarithmic: differences among bad items and single huge scores do not shape the model.
@@ -222,10 +223,10 @@ impl SurrogateUpdate {
         let chosen = self.seen.chosen(self.points, seed);
         let vectors = self.seen.vectors(&chosen, width);
         if self.seen.asked() >= self.next_fit {
-            let targets = targets(self.seen.scores()).select(Axis(0), &chosen);
+            let targets = targets(self.seen.scores(), self.seen.early()).select(Axis(0), &chosen);
             let learned = self.seen.chosen(LEARNED.min(self.points), seed);
             let learned: Vec<usize> = learned.iter().filter_map(|item| chosen.binary_search(item).ok()).collect();
-            let (scores, threshold) = (self.seen.scores_of(&chosen), threshold(self.seen.scores()));
+            let (scores, threshold) = (self.seen.scores_of(&chosen), threshold(self.seen.scores(), self.seen.early()));
             let measure =
                 Measure::fit(&mut self.shares, groups, vectors.view(), &learned, &targets, (&scores, threshold))?;
             if let Some(library) = &mut self.library {
@@ -387,7 +388,7 @@ impl QueryUpdate for SurrogateUpdate {
         let views = self.views.get_or_insert_with(|| Views::new(ItemFeatures::default(), embeddings.view()));
         let vectors = views.vectors(&db_idx, embeddings.view());
         for ((vector, score), item) in vectors.rows().into_iter().zip(&scores).zip(&db_idx) {
-            self.seen.add(*item, *score, vector);
+            self.seen.add(*item, *score, vector, self.known.contains(item));
         }
         let elsewhere =
             self.measure.as_ref().and_then(|measure| self.niche.elsewhere(measure.of(vectors.view()).view()));
