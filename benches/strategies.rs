@@ -388,7 +388,10 @@ fn make(path: &Path) -> Result<()> {
 /// there is none yet.
 fn put(out: &Path, head: &str, row: &str) -> Result<()> {
     const HEAD: &str = "| data, score | rule | columns seen | 1 % | 2 % | 5 % | of the embedding only | seeds | CPU ms per scored item |";
-    let mut text = std::fs::read_to_string(out).unwrap_or_default();
+    let mut text = match std::fs::read_to_string(out) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.with_context(|| out.display().to_string())?,
+    };
     if !text.contains(HEAD) {
         text = format!(
             "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error over \

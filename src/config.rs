@@ -1,35 +1,29 @@
 //! The run file: TOML ⇒ the parts of a [`Runner`]. Unknown keys are errors.
 
+mod differences;
 mod most;
+mod queries;
 mod score;
 mod start;
 mod text;
 mod update;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ndarray::Array2;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::queries::{QueriesConfig, queries_at};
 pub use self::score::ScoreConfig;
-use self::score::forget_how_asked;
 pub use self::start::Calls;
 use self::start::NoCalls;
-use self::text::{located, name_the_rule, set, suggest};
+use self::text::{located, name_the_rule, refuse_nan, set, suggest};
 pub use self::update::{GradientConfig, LearningRates, PruneConfig, RestartConfig, UpdateConfig};
-use crate::bridge;
-use crate::database::{
-    GradientColumn, GradientQuery, LanceDatabase, Local, Metric, OpenOptions, VectorDatabase, is_remote, with_gradients,
-};
+use crate::database::{GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote};
 use crate::error::{AtPath, Error, Result};
 use crate::filter::SqlFilter;
 use crate::log::SearchLog;
 use crate::runner::{Runner, Stop};
-use crate::schema::{self, EMBEDDING};
-use crate::stream::stream;
-use crate::untrusted::{caught, read_parquet};
 
 /// A run file, resolved: what `run.json` keeps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -102,20 +96,6 @@ pub struct DatabaseConfig {
     pub metadata_cache_mb: usize,
 }
 
-/// `[queries]`: where the search starts.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct QueriesConfig {
-    /// So many random items (16, if nothing is said).
-    pub sample: Option<usize>,
-    /// A Parquet file with a column `embedding`.
-    pub path: Option<PathBuf>,
-    /// As the file, in memory.
-    #[serde(skip)]
-    pub table: Option<DataFrame>,
-}
-
 /// `[filter]`: what may be scored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,7 +133,7 @@ pub struct StopConfig {
     pub seconds: Option<f64>,
     /// A score that is good enough, in the scorer's own terms.
     pub score: Option<f64>,
-    /// The share of items that may fail, once a hundred were asked; beyond it the run stops with an error.
+    /// The share of items that may fail, once a hundred were asked and when the run ends; beyond it the run stops with an error.
     #[serde(default = "half")]
     pub failed_share: f64,
 }
@@ -163,6 +143,19 @@ impl StopConfig {
     pub fn most_iterations(&self) -> u32 {
         let others = self.evaluations.is_some() || self.nothing_new.is_some() || self.seconds.is_some();
         self.iterations.unwrap_or(if others || self.score.is_some() { u32::MAX } else { 20 })
+    }
+
+    fn check(&self) -> Result<()> {
+        let share = self.failed_share;
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::Config(format!("stop.failed_share: expected a share from 0 to 1, found {share}")));
+        }
+        match self.seconds {
+            Some(seconds) if seconds < 0.0 => {
+                Err(Error::Config(format!("stop.seconds: expected 0 or more, found {seconds}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -226,11 +219,17 @@ impl Config {
             set(&mut table, change)?;
         }
         let named = name_the_rule(&mut table);
+        table.iter().try_for_each(|(section, value)| refuse_nan(section, value))?;
         if overrides.is_empty() && !named {
             // From the text itself, so that messages can name the line.
             return toml::from_str(text).map_err(|error| located(text, &error));
         }
-        table.try_into().map_err(|error: toml::de::Error| Error::Config(suggest(error.message())))
+        table.try_into().map_err(|error: toml::de::Error| {
+            // Of a table, toml tells the key below its message.
+            let said = error.to_string();
+            let key = said.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
+            Error::Config(key.map_or(String::new(), |key| format!("{key}: ")) + &suggest(error.message()))
+        })
     }
 
     /// As [`Config::read`], of JSON, as a run.json keeps it; null means that nothing is said. Relative paths are relative to
@@ -315,38 +314,6 @@ impl Config {
         Ok(database)
     }
 
-    /// The starting queries.
-    ///
-    /// # Errors
-    /// A file without an `embedding` column of the library's dimension.
-    pub fn queries(&self, database: &dyn VectorDatabase) -> Result<DataFrame> {
-        if database.is_empty() {
-            return Err(Error::input(&self.database.path, "has no row with an embedding; there is nothing to search"));
-        }
-        let QueriesConfig { sample, path, table } = &self.queries;
-        let queries = match (path, sample, table) {
-            (Some(_), Some(_), _) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
-            (Some(path), None, None) => {
-                let local = Local::of(path)?;
-                caught(path, || queries_from(&read_parquet(local.path())?, database.dim(), path))?
-            }
-            (None, None, Some(table)) => queries_from(table, database.dim(), Path::new("queries"))?,
-            (_, _, Some(_)) => {
-                return Err(Error::Config("queries: give a table, or where to find them, not both".into()));
-            }
-            (None, Some(0), None) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
-            (None, sample, None) => {
-                let mut rng = stream(self.seed, "queries", 0, 0);
-                let items = database.sample(sample.unwrap_or(16), &mut rng)?;
-                queries_at(database, &items)?
-            }
-        };
-        match self.gradient {
-            Some(_) => with_gradients(&queries, Array2::zeros((queries.height(), database.dim())).view()),
-            None => Ok(queries),
-        }
-    }
-
     /// The search that this run file describes, over a library it opened.
     ///
     /// # Errors
@@ -386,6 +353,7 @@ impl Config {
             }
             Some(gradient) => Box::new(GradientQuery::new(database, GradientColumn, gradient.scales.clone())),
         };
+        self.stop.check()?;
         let stop = Stop {
             evaluations: self.stop.evaluations,
             nothing_new: self.stop.nothing_new.or(self.stop.iterations.is_none().then_some(20)),
@@ -410,88 +378,4 @@ impl Config {
             (Some(_), Some(_)) => return Err(Error::Config("filter: give `sql` or `call`, not both".into())),
         })
     }
-
-    /// Says which settings differ from a run's that a resumed run must share.
-    /// Stop conditions may differ, and how scorers are asked.
-    pub fn differences(&self, then: &Value) -> Vec<String> {
-        // Through text, as what is compared with was: numbers are then read alike.
-        let now = serde_json::to_string(&self.absolute()).and_then(|text| serde_json::from_str(&text));
-        let (mut then, mut now): (Value, Value) = (then.clone(), now.unwrap_or_default());
-        [&mut then, &mut now].into_iter().for_each(forget_what_may_change);
-        let mut found = Vec::new();
-        compare("", &then, &now, &mut found);
-        found
-    }
-}
-
-/// Queries that start at items of the library.
-///
-/// # Errors
-/// An id that the library does not have.
-pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataFrame> {
-    let items = database.take(db_idx)?;
-    let vectors = bridge::matrix::<f32>(&items, EMBEDDING)?;
-    schema::queries(vectors.view().mapv(f64::from).view())
-}
-
-/// Takes out of a configuration, as JSON, what a resumed run may change.
-fn forget_what_may_change(config: &mut Value) {
-    let Some(sections) = config.as_object_mut() else { return };
-    sections.retain(|name, _| name != "stop");
-    if let Some(database) = sections.get_mut("database").and_then(Value::as_object_mut) {
-        database.retain(|key, _| !["index_cache_mb", "metadata_cache_mb"].contains(&key.as_str()));
-    }
-    sections.get_mut("score").map(forget_how_asked);
-}
-
-/// Finds the keys whose values differ; in lists of tables, such as `score.sum`, those of each table.
-fn compare(path: &str, then: &Value, now: &Value, found: &mut Vec<String>) {
-    if then == now {
-        return;
-    }
-    match (then, now) {
-        (Value::Object(a), Value::Object(b)) => {
-            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            for key in keys {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                compare(&path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().chain(b).all(Value::is_object) => {
-            for (position, (a, b)) in a.iter().zip(b).enumerate() {
-                let label = a["name"].as_str().map_or_else(|| position.to_string(), str::to_string);
-                compare(&format!("{path}[{label}]"), a, b, found);
-            }
-        }
-        _ => found.push(format!("{path} was {then}, is {now}")),
-    }
-}
-
-/// Query vectors from a frame: lists or arrays of floats in a column `embedding`. Messages name where it is from.
-fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame> {
-    use polars::prelude::DataType;
-    if frame.height() == 0 {
-        return Err(Error::input(path, "no rows; a search starts at one query at least"));
-    }
-    let Ok(column) = frame.column(EMBEDDING) else {
-        let names = crate::schema::names(frame).join(", ");
-        return Err(Error::input(path, format!("no column `embedding` (there are: {names})")));
-    };
-    let wanted = DataType::Array(Box::new(DataType::Float64), dim);
-    let cast = column.cast(&wanted).map_err(|error| {
-        let reason = format!(
-            "column `embedding`: expected vectors of {dim} components, found {}: {}",
-            column.dtype(),
-            crate::error::one_line(&error.to_string())
-        );
-        Error::input(path, reason)
-    })?;
-    if cast.null_count() > 0 {
-        return Err(Error::input(path, format!("column `embedding`: {} nulls", cast.null_count())));
-    }
-    let frame =
-        DataFrame::new(cast.len(), vec![polars::prelude::Column::new("row".into(), vec![0u8; cast.len()]), cast]);
-    let frame = frame.map_err(|error| Error::input(path, error.to_string()))?;
-    let queries = bridge::matrix::<f64>(&frame, EMBEDDING).and_then(|vectors| schema::queries(vectors.view()));
-    queries.map_err(|error| Error::input(path, error.to_string()))
 }

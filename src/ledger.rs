@@ -23,7 +23,7 @@ use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
 use crate::outcome::Outcome;
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
-use crate::score::{OnError, Reusable, Score, ask, items_told};
+use crate::score::{OnError, Reusable, Score, ask, items_told, number};
 
 /// Everything asked and answered in a run so far.
 #[derive(Default)]
@@ -285,8 +285,9 @@ impl Ledger {
         // What was asked with the items and comes back is no part of the score.
         let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
         let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
-        // Told again what is known already: no harm.
+        // Told again what is known already: no harm, if it is the same.
         let (ids, news) = items_told(&told, |item| self.kept().answers.outcome(item).is_some())?;
+        self.name_other_scores(&ids, &told);
         let known: HashSet<u64> = ids.into_iter().collect();
         let (mut rows, mut open) = (Vec::new(), Vec::new());
         for (row, item) in (0u32..).zip(schema::u64s(items, DB_IDX)?) {
@@ -304,6 +305,24 @@ impl Ledger {
         }
         self.waiting = Some(bridge::gather(items, &open)?);
         Err(Error::Waiting { items: open.len() })
+    }
+
+    /// Names a score that was told of an item whose score is another one.
+    fn name_other_scores(&self, ids: &[u64], told: &DataFrame) {
+        let Ok(scores) = number(told, SCORE) else { return };
+        let kept = self.kept();
+        let other = |(item, told): (&u64, Option<f64>)| {
+            let (stands, told) = (kept.answers.score(*item)?, told?);
+            (stands != told).then_some((*item, stands, told))
+        };
+        let others: Vec<(u64, f64, f64)> = ids.iter().zip(scores).filter_map(other).collect();
+        if let Some((item, stands, told)) = others.first() {
+            log::warn!(
+                "{} items were told before, with another score, which stands: item {item} has {stands}, not {told}; a new run \
+                 takes corrected scores by score.reuse",
+                others.len()
+            );
+        }
     }
 
     /// Asks for items, and waits for them.

@@ -57,12 +57,13 @@
 //! [`VectorDatabase`] ([`LanceDatabase`], [`GradientQuery`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
 //! scored, [`Select`] which are worth it; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
 //! they are worth, and each item is asked for once per run; [`SearchLog`] keeps every iteration as Parquet, until [`remove`];
-//! [`Prune`] ([`TopKPrune`], in a [`Pruned`] rule) says which queries go on; [`QueryUpdate`] ([`RlUpdate`],
-//! [`TopKUpdate`], [`TopKDiscreteUpdate`]) moves them; [`Runner`] is the loop. [`Config`] builds all of them
+//! [`QueryUpdate`] says where to look next: [`SurrogateUpdate`], the default of run files, by a model of the scores, others
+//! ([`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`]) by moving each query; [`Prune`] ([`TopKPrune`], in a [`Pruned`]
+//! rule) says which queries go on; [`Runner`] is the loop. [`Config`] builds all of them
 //! from a TOML file, as the command line does. [`evaluate`](evaluate()) says how much of the best a run found,
 //! where the scores of all items are known; [`report`](report()) makes a page of it that one can see.
 //! Everything is synchronous, and safe to call from inside an async runtime.
-
+//!
 //! # What it needs
 //!
 //! Linux or macOS: run folders rest on atomic renames and durable folders, scorers on groups of processes. Feature `cli`

@@ -95,6 +95,9 @@ impl SearchLog {
     pub fn create(path: impl AsRef<Path>, manifest: Manifest) -> Result<Self> {
         let path = path.as_ref();
         on_a_disk(path)?;
+        if path.symlink_metadata().is_ok() && !path.is_dir() {
+            return Err(Error::input(path, "is no folder; choose another name"));
+        }
         let holds_a_run = || path.join("run.json").exists();
         folder::create_all(path)?;
         if !holds_a_run() && !is_unused(path)? {

@@ -55,9 +55,10 @@ pub const RESERVED: [&str; 14] = [
     "query_index",
 ];
 
-/// Whether an attribute of that name would clash with a column of the frames.
+/// Whether an attribute of that name would clash with a column of the frames, also where names differ by case only: to SQL
+/// `Score` and `score` are the same.
 pub fn is_reserved(name: &str) -> bool {
-    name.starts_with('_') || RESERVED.contains(&name)
+    name.starts_with('_') || RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
 }
 
 /// Builds a starting queries frame from vectors of shape `(n_queries, dim)`:

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::by_hand::ByHand;
 pub use self::command::{CommandMode, CommandScore};
-pub(crate) use self::contract::{ask, is_part, items_told, without_failures};
+pub(crate) use self::contract::{ask, is_part, items_told, number, without_failures};
 pub(crate) use self::external::Ask;
 pub use self::external::ExternalScore;
 pub use self::framing::CommandFormat;

@@ -14,7 +14,7 @@ pub struct Index {
     items: PathBuf,
     /// The dataset to build.
     dataset: PathBuf,
-    /// The column of embeddings [default: the only list of floats].
+    /// The column of embeddings [default: the only one with lists of floats; else of integers].
     #[arg(long)]
     embedding_column: Option<String>,
     /// l2 (squared), cosine or dot.

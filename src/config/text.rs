@@ -34,27 +34,59 @@ pub(super) fn set(table: &mut toml::Table, change: &str) -> Result<()> {
     Ok(())
 }
 
+/// Refuses numbers that are none, wherever they stand.
+pub(super) fn refuse_nan(place: &str, value: &toml::Value) -> Result<()> {
+    let below = |key: &str| if place.is_empty() { key.to_string() } else { format!("{place}.{key}") };
+    match value {
+        toml::Value::Float(number) if number.is_nan() => {
+            Err(Error::Config(format!("{place}: expected a number, found nan")))
+        }
+        toml::Value::Table(table) => table.iter().try_for_each(|(key, value)| refuse_nan(&below(key), value)),
+        toml::Value::Array(values) => values.iter().try_for_each(|value| refuse_nan(place, value)),
+        _ => Ok(()),
+    }
+}
+
 /// A TOML error with its line, on one line.
 pub(super) fn located(text: &str, error: &toml::de::Error) -> Error {
     let message = suggest(error.message());
     match error.span() {
         Some(span) => {
-            let line = text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1;
-            Error::Config(format!("line {line}: {message}"))
+            let line = text.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
+            // The key alone: the value may be a secret.
+            let key = text.lines().nth(line).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+            let is_key = |key: &&str| key.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
+            let of_value = error.message().starts_with("invalid") || error.message().starts_with("unknown variant");
+            let key = key.filter(is_key).filter(|_| of_value).map_or(String::new(), |key| format!("`{key}`: "));
+            Error::Config(format!("line {}: {key}{message}", line + 1))
         }
         None => Error::Config(message),
     }
 }
 
-/// Adds to serde's "unknown field" the key that was most likely meant.
+/// What serde says of types, in words of a run file.
+const WORDS: [(&str, &str); 9] = [
+    ("expected u64", "expected a whole number"),
+    ("expected u32", "expected a whole number"),
+    ("expected usize", "expected a whole number"),
+    ("expected f64", "expected a number"),
+    ("expected f32", "expected a number"),
+    ("expected a sequence", "expected a list"),
+    ("expected a map", "expected a section"),
+    ("invalid type: sequence", "invalid type: list"),
+    ("invalid type: map", "invalid type: section"),
+];
+
+/// Adds to serde's "unknown field" the key, and to its "unknown variant" the value, that was most likely meant.
 pub(super) fn suggest(message: &str) -> String {
     let message = message.lines().next().unwrap_or(message);
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let Some((wrong, known)) = quoted.split_first().filter(|_| message.starts_with("unknown")) else {
-        return message.into();
+        return WORDS.iter().fold(message.to_string(), |message, (rust, plain)| message.replace(rust, plain));
     };
+    let what = if message.starts_with("unknown variant") { "value" } else { "key" };
     match nearest(wrong, known.iter().copied()) {
-        Some(nearest) => format!("unknown key `{wrong}`; did you mean `{nearest}`?"),
-        None => format!("unknown key `{wrong}`; there are {}", known.join(", ")),
+        Some(nearest) => format!("unknown {what} `{wrong}`; did you mean `{nearest}`?"),
+        None => format!("unknown {what} `{wrong}`; there are {}", known.join(", ")),
     }
 }

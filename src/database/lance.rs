@@ -211,7 +211,10 @@ impl LanceDatabase {
     /// A column that is not there or whose name this crate uses itself.
     pub fn columns<S: AsRef<str>>(mut self, columns: &[S]) -> Result<Self> {
         let schema = self.table.dataset.schema();
-        for column in columns.iter().map(AsRef::as_ref) {
+        for (position, column) in columns.iter().map(AsRef::as_ref).enumerate() {
+            if columns[..position].iter().any(|other| other.as_ref() == column) {
+                return Err(Error::Config(format!("database.columns: `{column}` is named twice")));
+            }
             if schema.field(column).is_none() {
                 let there = schema.fields.iter().map(|field| field.name.as_str());
                 let missing = no_column(column, &format!(" in {}", self.identity.uri), there);

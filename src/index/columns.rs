@@ -11,12 +11,11 @@ use crate::near::no_column;
 use crate::schema::{self, EMBEDDING, SOURCE_ROW};
 use crate::types;
 
-fn is_embedding(dtype: &DataType) -> bool {
+/// The type of the values of lists.
+fn listed(dtype: &DataType) -> Option<&DataType> {
     match dtype {
-        DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => {
-            item.data_type().is_floating()
-        }
-        _ => false,
+        DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => Some(item.data_type()),
+        _ => None,
     }
 }
 
@@ -28,22 +27,28 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
             return Err(Error::input(path, no_column(name, "", there)));
         };
         let dtype = schema.field(position).data_type();
-        if !is_embedding(dtype) {
-            return Err(Error::input(path, format!("column `{name}`: expected a list of floats, found {dtype}")));
+        if !listed(dtype).is_some_and(DataType::is_numeric) {
+            return Err(Error::input(path, format!("column `{name}`: expected lists of numbers, found {dtype}")));
         }
         return Ok(position);
     }
-    let found: Vec<usize> =
-        (0..schema.fields().len()).filter(|at| is_embedding(schema.field(*at).data_type())).collect();
+    let lists_of = |of: fn(&DataType) -> bool| {
+        (0..schema.fields().len())
+            .filter(|at| listed(schema.field(*at).data_type()).is_some_and(of))
+            .collect::<Vec<_>>()
+    };
+    let floats = lists_of(DataType::is_floating);
+    // Fingerprints and counts are integers.
+    let found = if floats.is_empty() { lists_of(DataType::is_integer) } else { floats };
     match found.as_slice() {
         [one] => Ok(*one),
-        [] => Err(Error::input(path, format!("no column is a list of floats (there are: {})", names()))),
+        [] => Err(Error::input(path, format!("no column has lists of numbers (there are: {})", names()))),
         many => match many.iter().find(|at| schema.field(**at).name() == EMBEDDING) {
             Some(named) => Ok(*named),
             None => {
                 let names: Vec<_> = many.iter().map(|at| schema.field(*at).name().as_str()).collect();
                 Err(Error::Config(format!(
-                    "{}: several columns are lists of floats ({}); choose one with --embedding-column",
+                    "{}: several columns have lists of numbers ({}); choose one with --embedding-column",
                     path.display(),
                     names.join(", ")
                 )))
@@ -52,17 +57,22 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
     }
 }
 
-pub(super) fn same_columns(first: &Schema, first_path: &Path, other: &Schema, path: &Path) -> Result<()> {
-    let differs = |what: String| Err(Error::input(path, format!("differs from {}: {what}", first_path.display())));
+/// Where another file has the columns of the first one, in whatever order.
+pub(super) fn same_columns(first: &Schema, first_path: &Path, other: &Schema, path: &Path) -> Result<Vec<usize>> {
+    let differs = |what: String| Error::input(path, format!("differs from {}: {what}", first_path.display()));
     if first.fields().len() != other.fields().len() {
-        return differs(format!("{} columns, not {}", other.fields().len(), first.fields().len()));
+        return Err(differs(format!("{} columns, not {}", other.fields().len(), first.fields().len())));
     }
-    for (a, b) in first.fields().iter().zip(other.fields()) {
-        if a.name() != b.name() || a.data_type() != b.data_type() {
-            return differs(format!("column `{}` {}, not `{}` {}", b.name(), b.data_type(), a.name(), a.data_type()));
+    let place = |ours: &Arc<Field>| {
+        let Ok(theirs) = other.index_of(ours.name()) else {
+            return Err(differs(no_column(ours.name(), "", other.fields().iter().map(|field| field.name().as_str()))));
+        };
+        match other.field(theirs).data_type() {
+            dtype if dtype == ours.data_type() => Ok(theirs),
+            dtype => Err(differs(format!("column `{}` is {dtype}, not {}", ours.name(), ours.data_type()))),
         }
-    }
-    Ok(())
+    };
+    first.fields().iter().map(place).collect()
 }
 
 pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, options: &IndexOptions) -> Result<SchemaRef> {

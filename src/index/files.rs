@@ -26,5 +26,14 @@ pub(crate) fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::input(items, "no .parquet files there"));
     }
     files.sort();
+    if let Some(folder) = files.iter().find_map(|file| partition(file.strip_prefix(items).unwrap_or(file))) {
+        log::warn!("{}: the names of folders such as `{folder}` are not read as columns", items.display());
+    }
     Ok(files)
+}
+
+/// The folder of a Hive partition that a file is in.
+fn partition(file: &Path) -> Option<String> {
+    let names = file.parent()?.iter().map(|name| name.to_string_lossy().into_owned());
+    names.into_iter().find(|name| name.split_once('=').is_some_and(|(key, _)| !key.is_empty()))
 }

@@ -10,7 +10,7 @@ use crate::database::Metric;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct IndexOptions {
-    /// The column of embeddings; found by itself where only one is a list of floats.
+    /// The column of embeddings; found by itself where only one has lists of floats or, without any, of integers.
     pub embedding_column: Option<String>,
     /// What `distance` means (default L2).
     pub metric: Option<Metric>,

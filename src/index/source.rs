@@ -43,20 +43,23 @@ impl Source {
     pub(super) fn files(files: Vec<PathBuf>) -> Result<Self> {
         let mut total = 0;
         let mut input: Option<(SchemaRef, &PathBuf)> = None;
+        let mut orders = Vec::with_capacity(files.len());
         for path in &files {
             let builder = open_parquet(path)?;
             total += builder.metadata().file_metadata().num_rows().max(0) as u64;
-            match &input {
-                None => input = Some((builder.schema().clone(), path)),
+            orders.push(match &input {
                 Some((first, first_path)) => same_columns(first, first_path, builder.schema(), path)?,
-            }
+                None => (0..builder.schema().fields().len()).collect(),
+            });
+            input.get_or_insert_with(|| (builder.schema().clone(), path));
         }
         let Some((schema, first)) = input else { return Err(Error::Config("no files".into())) };
         let name = first.clone();
         if total == 0 {
             return Err(empty(&name));
         }
-        let rest = Box::new(files.into_iter().flat_map(|path| of_file(path.into())));
+        let files = files.into_iter().zip(orders);
+        let rest = Box::new(files.flat_map(|(path, order)| of_file(path.into(), order)));
         Ok(Source { name, schema, total, ahead: VecDeque::new(), rest })
     }
 
@@ -97,10 +100,14 @@ fn empty(name: &Path) -> Error {
     Error::input(name, "no rows; an empty library cannot be searched")
 }
 
-fn of_file(path: Arc<Path>) -> Box<dyn Iterator<Item = Result<Take>> + Send> {
+/// The rows of a file, its columns in the order that is asked for.
+fn of_file(path: Arc<Path>, order: Vec<usize>) -> Box<dyn Iterator<Item = Result<Take>> + Send> {
     let opened = open_parquet(&path).and_then(|builder| builder.with_batch_size(ROWS).build().doing(path.display()));
     match opened {
-        Ok(reader) => Box::new(numbered(path, reader)),
+        Ok(reader) => Box::new(numbered(path, reader).map(move |take| {
+            let take = take?;
+            Ok(Take { batch: take.batch.project(&order).doing("reading columns")?, ..take })
+        })),
         Err(error) => Box::new(iter::once(Err(error))),
     }
 }

@@ -36,6 +36,11 @@ impl Answers {
         self.of.get(&item)?.outcome
     }
 
+    /// The score of an item that has one, as the scorer gave it.
+    pub(super) fn score(&self, item: u64) -> Option<f64> {
+        self.of.get(&item)?.score
+    }
+
     pub(super) fn reason(&self, item: u64) -> Option<&str> {
         self.of.get(&item)?.reason.as_deref()
     }

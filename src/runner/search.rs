@@ -109,6 +109,10 @@ impl Runner {
                 while let Some(batch) = self.conclude_first(out, Some(&mut *log))? {
                     self.note(&batch, log, progress)?;
                 }
+                if reason != StopReason::Interrupted {
+                    let last = progress.iteration.saturating_sub(1);
+                    self.stop.refuse_many_failures(&self.ledger, true).map_err(|error| error.at(last))?;
+                }
                 return Ok(reason);
             }
             log.goes_on()?;
@@ -152,7 +156,7 @@ impl Runner {
             return Ok(());
         }
         log.note_times(&batch.summary.times);
-        self.stop.refuse_many_failures(&self.ledger).map_err(|error| error.at(batch.iteration))?;
+        self.stop.refuse_many_failures(&self.ledger, false).map_err(|error| error.at(batch.iteration))?;
         if let Some(observer) = &mut self.observer {
             observer(&Summary { best_so_far: progress.best, ..batch.summary });
         }

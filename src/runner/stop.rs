@@ -22,7 +22,7 @@ pub struct Stop {
     pub seconds: Option<f64>,
     /// A score that is good enough, in the scorer's own terms, looked at between iterations.
     pub score: Option<f64>,
-    /// The share of items that may fail, once a hundred were asked; beyond it the run stops with an error.
+    /// The share of items that may fail, once a hundred were asked and when the run ends; beyond it the run stops with an error.
     pub failed_share: Option<f64>,
 }
 
@@ -81,17 +81,21 @@ impl Stop {
         budget.is_some_and(|spent| self.evaluations.is_none_or(|budget| budget > spent))
     }
 
-    /// Ends a run whose scorer is broken, before more is paid.
-    pub(super) fn refuse_many_failures(&self, ledger: &Ledger) -> Result<()> {
+    /// Ends a run whose scorer is broken, before more is paid: once enough items were asked, or all that will be.
+    pub(super) fn refuse_many_failures(&self, ledger: &Ledger, at_the_end: bool) -> Result<()> {
         const ENOUGH: u64 = 100;
-        let (asked, failed, Some(limit)) = (ledger.evaluations(), ledger.failed(), self.failed_share) else {
+        let (mut asked, failed, Some(limit)) = (ledger.evaluations(), ledger.failed(), self.failed_share) else {
             return Ok(());
         };
-        if asked < ENOUGH || failed as f64 <= limit * asked as f64 {
+        // Where most was known before, what is left to ask may be what failed then, too.
+        if at_the_end {
+            asked += ledger.reused();
+        }
+        if (asked < ENOUGH && !at_the_end) || failed as f64 <= limit * asked as f64 {
             return Ok(());
         }
         let reason = format!(
-            "{failed} of {asked} items failed, more than the {} % allowed (for example: {}); mend the scorer, then --resume --retry-failed",
+            "{failed} of {asked} items failed, more than the {} % allowed (for example: {}); mend the scorer, then --resume --retry-failed, or allow more: stop.failed_share",
             limit * 100.0,
             ledger.a_failure().unwrap_or("no reason given".into())
         );

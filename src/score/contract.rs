@@ -211,7 +211,7 @@ fn is_number(dtype: &DataType) -> bool {
 }
 
 /// A numeric column as nullable f64.
-fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
+pub(crate) fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
     let column = schema::expect_column("score", answers, name)?;
     if !is_number(column.dtype()) {
         return Err(Error::contract("score", name, "a number", column.dtype()));

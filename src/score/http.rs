@@ -118,6 +118,8 @@ impl Http {
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::NetworkDown
                 | ErrorKind::AddrNotAvailable => Trouble::away(reason, None),
+                // What the system's resolver says has no kind.
+                _ if error.to_string().contains("failed to lookup address") => Trouble::away(reason, None),
                 _ => Trouble::broken(reason),
             },
             _ => Trouble::broken(reason),

@@ -120,6 +120,14 @@ fn is_json_number(word: &str) -> bool {
         && word.parse::<f64>().is_ok()
 }
 
+/// JSON without the marks of [`quote_floats`].
+fn as_written(value: &Value) -> String {
+    let text = value.to_string();
+    let mut parts = text.split("\"\\u0001");
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |text, part| text + &part.replacen('"', "", 1))
+}
+
 /// A number of the answer; `None` for anything else.
 fn number(value: &Value) -> Option<f64> {
     match value {
@@ -152,14 +160,12 @@ pub(super) fn score_of(score: Option<&Value>, reason: Option<&str>) -> std::resu
 /// An answer without `db_idx`, or with one that was not asked.
 pub(super) fn put_record(record: &Value, attempt: &mut Attempt) -> std::result::Result<(), Trouble> {
     let without_id =
-        || Trouble::void(format!("answered without a `db_idx`: {}", excerpt(record.to_string().as_bytes())));
+        || Trouble::void(format!("answered without a `db_idx`: {}", excerpt(as_written(record).as_bytes())));
     let record = record.as_object().ok_or_else(without_id)?;
-    let id = record.get(DB_IDX).ok_or_else(without_id)?;
-    let id = id.as_u64().ok_or_else(|| match number(id) {
-        Some(number) => {
-            Trouble::void(format!("answered `db_idx` as {number:?}, expected a whole number as it was sent"))
-        }
-        None => without_id(),
+    let id = record.get(DB_IDX).filter(|id| !id.is_null()).ok_or_else(without_id)?;
+    let id = id.as_u64().ok_or_else(|| {
+        let found = number(id).map_or_else(|| excerpt(as_written(id).as_bytes()), |number| format!("{number:?}"));
+        Trouble::void(format!("answered `db_idx` as {found}, expected a whole number as it was sent"))
     })?;
     let text = |key| record.get(key).and_then(Value::as_str);
     let answer = Answer::new(score_of(record.get(SCORE), text(REASON)), text(REASON), text(OUTCOME));

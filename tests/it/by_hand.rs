@@ -87,6 +87,21 @@ fn scores_of_items_that_do_not_wait_are_refused_and_lose_nothing() {
 }
 
 #[test]
+fn a_score_that_was_told_stands_and_another_one_is_named() {
+    let folder = library();
+    uphill_ok(&["ask", "hand.toml", "--out", "hand", "-o", "asked.parquet"], folder.path());
+    let scores = scores_of(&read(&folder.path().join("asked.parquet")));
+    write(&folder.path().join("scores.parquet"), &scores.head(Some(1)));
+    let tell = || stderr(&uphill(&["tell", "hand", "scores.parquet"], folder.path()));
+    assert!(!tell().contains("another score") && !tell().contains("another score"));
+    let (item, score) = (u64s(&scores, "db_idx")[0], f64s(&scores, "score")[0]);
+    let other = df!("db_idx" => [item], "score" => [score + 1.0]).expect("a frame");
+    write(&folder.path().join("scores.parquet"), &other);
+    let said = tell();
+    assert!(said.contains(&format!("item {item} has {score}, not {}", score + 1.0)), "{said}");
+}
+
+#[test]
 fn the_rust_api_asks_and_tells_too() {
     let folder = folder();
     let database = exact_library(&folder, &clustered(200, 4, 5, &mut rng(2))).k(6);
@@ -181,7 +196,7 @@ fn a_run_in_which_too_many_items_fail_stops_by_itself_and_keeps_what_it_has() {
     let path = folder.path().join("run");
     let mut runner = Runner::new(database, score, RlUpdate::new(1.0)).stop(stop);
     let message = runner.search_into(&path, &queries, 5).err().expect("refused").to_string();
-    let end = "more than the 50 % allowed (for example: no score); mend the scorer, then --resume --retry-failed";
+    let end = "more than the 50 % allowed (for example: no score); mend the scorer, then --resume --retry-failed, or allow more: stop.failed_share";
     assert!(message.starts_with("score in iteration 0: ") && message.ends_with(end), "{message}");
     assert_eq!(uphill::SearchLog::open(&path).expect("a run").iterations(), [0]);
 }

@@ -35,12 +35,12 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
         (
             "[database]\npath = 3\n[score]\nsql = \"weight\"\n",
             2,
-            "run.toml: line 2: invalid type: integer `3`, expected a string",
+            "run.toml: line 2: `path`: invalid type: integer `3`, expected a string",
         ),
         (
             &format!("{RUN}[update]\nrule = \"topk\"\n"),
             2,
-            "run.toml: line 6: unknown key `topk`; did you mean `top-k`?",
+            "run.toml: line 6: `rule`: unknown value `topk`; did you mean `top-k`?",
         ),
         (
             &format!("{RUN}[update]\nrule = \"rl\"\nlearning_rate = 3\n"),
@@ -68,6 +68,11 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
             "database.columns: no column `smiles` in ./items.lance (there are: name, embedding, weight)",
         ),
         (
+            &RUN.replace("items.lance\"", "items.lance\"\ncolumns = [\"name\", \"name\"]"),
+            2,
+            "database.columns: `name` is named twice",
+        ),
+        (
             &RUN.replace("items.lance\"", "items.lance\"\nid_column = \"nam\""),
             2,
             "database.id_column: no column `nam` in ./items.lance; did you mean `name`?",
@@ -83,8 +88,25 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
             "filter.sql: cannot evaluate `mw < 500`: no column `mw` (there are: query_idx, db_idx, distance, embedding, name, \
              weight)",
         ),
-        (&format!("{RUN}[update]\nbatches = 3\n"), 2, "run.toml: unknown key `batches`; did you mean `batch`?"),
+        (&format!("{RUN}[update]\nbatches = 3\n"), 2, "run.toml: update: unknown key `batches`; did you mean `batch`?"),
         (&RUN.replace("items.lance\"", "items.lance\"\nk = 0"), 2, "database.k: expected at least 1, found 0"),
+        (
+            &format!("{RUN}[stop]\nevaluations = \"20\"\n"),
+            2,
+            "run.toml: line 6: `evaluations`: invalid type: string \"20\", expected a whole number",
+        ),
+        (&format!("{RUN}[stop]\nscore = nan\n"), 2, "run.toml: stop.score: expected a number, found nan"),
+        (
+            &format!("{RUN}[update]\nrule = \"rl\"\nlr = [0.5, nan]\n"),
+            2,
+            "run.toml: update.lr: expected a number, found nan",
+        ),
+        (&format!("{RUN}[stop]\nfailed_share = 2.0\n"), 2, "stop.failed_share: expected a share from 0 to 1, found 2"),
+        (
+            &RUN.replace("items.lance", "wrong.parquet"),
+            1,
+            "./wrong.parquet: is a file, and no Lance dataset; `uphill index` builds one of Parquet",
+        ),
         ("nonsense", 2, "run.toml: line 1: key with no value, expected `=`"),
     ];
     for (text, code, message) in cases {
@@ -99,6 +121,10 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
     let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
     let start = "uphill: ./wrong.parquet: column `embedding`: expected vectors of 4 components, found array[f32, 5]";
     assert!(stderr(&output).starts_with(start), "{}", stderr(&output));
+    std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
+    let output = uphill(&["search", "run.toml", "--out", "run", "--set", "stop.evaluations=many"], folder.path());
+    let message = "run.toml: stop.evaluations: invalid type: string \"many\", expected a whole number";
+    assert_eq!((stderr(&output), output.status.code()), (format!("uphill: {message}\n"), Some(2)));
     let output = uphill(&["search", "absent.toml", "--out", "run"], folder.path());
     assert_eq!(stderr(&output), "uphill: absent.toml: No such file or directory (os error 2)\n");
 }
@@ -142,7 +168,7 @@ fn overrides_change_single_keys_and_are_checked_like_the_file() {
     assert_eq!(manifest["config"]["stop"]["iterations"], 1);
 
     let output = uphill(&["search", "run.toml", "--out", "other", "--set", "stop.iteration=1"], folder.path());
-    assert_eq!(stderr(&output), "uphill: run.toml: unknown key `iteration`; did you mean `iterations`?\n");
+    assert_eq!(stderr(&output), "uphill: run.toml: stop: unknown key `iteration`; did you mean `iterations`?\n");
     let output = uphill(&["search", "run.toml", "--out", "other", "--set", "stop"], folder.path());
     assert_eq!(stderr(&output), "uphill: run.toml: --set stop: expected section.key=value\n");
 }
@@ -155,6 +181,11 @@ fn folders_that_are_no_run_are_refused() {
     std::fs::write(folder.path().join("mine/thesis.txt"), "precious").expect("written");
     let output = uphill(&["search", "run.toml", "--out", "mine"], folder.path());
     assert_eq!(stderr(&output), "uphill: mine: is not empty and not a run folder; choose another\n");
+    std::os::unix::fs::symlink("nowhere", folder.path().join("link")).expect("a link");
+    for file in ["run.toml", "link"] {
+        let output = uphill(&["search", "run.toml", "--out", file], folder.path());
+        assert_eq!(stderr(&output), format!("uphill: {file}: is no folder; choose another name\n"));
+    }
     assert_eq!(output.status.code(), Some(1));
     for command in ["results", "queries", "trajectories"] {
         let output = uphill(&[command, "mine"], folder.path());

@@ -377,7 +377,7 @@ fn frames_of_the_wrong_shape_are_refused_and_named() {
             "no columns of vectors",
             frame(vec![Column::new("name".into(), ["item 1"])]),
             "index",
-            "no column is a list of floats",
+            "no column has lists of numbers",
         ),
     ];
     for (what, frame, expected_way, naming) in cases {

@@ -1,7 +1,7 @@
 //! Parquet into Lance: every accepted shape, every refusal, nothing half done.
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, LargeListArray, ListArray, RecordBatch, StringArray};
-use arrow::datatypes::{Float16Type, Float32Type, Float64Type};
+use arrow::datatypes::{Float16Type, Float32Type, Float64Type, UInt8Type};
 use parquet::arrow::ArrowWriter;
 use polars::prelude::*;
 use std::sync::Arc;
@@ -351,11 +351,11 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
         (&["absent.parquet", "x.lance"], 1, "absent.parquet: no such file or folder"),
         (&["empty", "x.lance"], 1, "empty: no .parquet files there"),
         (&["no-rows.parquet", "x.lance"], 1, "no-rows.parquet: no rows; an empty library cannot be searched"),
-        (&["none.parquet", "x.lance"], 1, "none.parquet: no column is a list of floats (there are: name)"),
+        (&["none.parquet", "x.lance"], 1, "none.parquet: no column has lists of numbers (there are: name)"),
         (
             &["two.parquet", "x.lance"],
             2,
-            "two.parquet: several columns are lists of floats (a, b); choose one with --embedding-column",
+            "two.parquet: several columns have lists of numbers (a, b); choose one with --embedding-column",
         ),
         (
             &["good.parquet", "x.lance", "--embedding-column", "vec"],
@@ -365,7 +365,7 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
         (
             &["good.parquet", "x.lance", "--embedding-column", "name"],
             1,
-            "good.parquet: column `name`: expected a list of floats, found Utf8",
+            "good.parquet: column `name`: expected lists of numbers, found Utf8",
         ),
         (
             &["reserved.parquet", "x.lance"],
@@ -373,11 +373,7 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
             "column `score` has a name this program uses itself; rename it: --rename score=my_score",
         ),
         (&["good.parquet", "x.lance", "--rename", "nome=title"], 2, "--rename: no column `nome`; did you mean `name`?"),
-        (
-            &["mixed", "x.lance"],
-            1,
-            "mixed/b.parquet: differs from mixed/a.parquet: column `name` Float64, not `name` Utf8",
-        ),
+        (&["mixed", "x.lance"], 1, "mixed/b.parquet: differs from mixed/a.parquet: column `name` is Float64, not Utf8"),
         (
             &["good.parquet", "taken.lance"],
             1,
@@ -417,6 +413,54 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
     uphill_ok(&["index", "good.parquet", "x.lance", "--overwrite", "--index", "none"], folder.path());
     let names = open(&at("x.lance")).column_names().to_vec();
     assert_eq!(names, ["name"]);
+}
+
+#[test]
+fn files_whose_columns_stand_in_another_order_are_one_library() {
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("items")).expect("a folder");
+    let all = items(&normal(30, 4, &mut rng(3)));
+    let turned = all.select(["weight", "embedding", "name"]).expect("selected");
+    write(&folder.path().join("items/a.parquet"), &all.slice(0, 20));
+    write(&folder.path().join("items/b.parquet"), &turned.slice(20, 10));
+    uphill_ok(&["index", "items", "items.lance"], folder.path());
+    let found = open(&folder.path().join("items.lance")).take(&(0..30).collect::<Vec<_>>()).expect("items");
+    for name in ["name", "weight"] {
+        assert!(found.column(name).expect("found").equals(all.column(name).expect("given")), "{name}");
+    }
+    let vectors = |frame: &DataFrame| uphill::matrix::<f32>(frame, "embedding").expect("vectors").view().to_owned();
+    assert_eq!(vectors(&found), vectors(&all));
+}
+
+#[test]
+fn lists_of_integers_are_embeddings_where_no_list_has_floats() {
+    let folder = folder();
+    let bits: Vec<Option<Vec<Option<u8>>>> =
+        (0..20).map(|row| Some((0..8).map(|bit| Some(((row * 37) >> bit & 1) as u8)).collect())).collect();
+    let bits = Arc::new(ListArray::from_iter_primitive::<UInt8Type, _, _>(bits)) as ArrayRef;
+    let names = Arc::new((0..20).map(|row| Some(format!("item {row}"))).collect::<StringArray>()) as ArrayRef;
+    write_arrow(&folder.path().join("bits.parquet"), vec![("fingerprint", bits), ("name", names)]);
+    uphill_ok(&["index", "bits.parquet", "bits.lance", "--skip-invalid"], folder.path());
+    let database = open(&folder.path().join("bits.lance"));
+    let first = database.take(&[3]).expect("an item");
+    let vector = uphill::matrix::<f32>(&first, "embedding").expect("a vector");
+    let row = u64s(&first, "source_row")[0];
+    let expected: Vec<f32> = (0..8).map(|bit| ((row * 37) >> bit & 1) as f32).collect();
+    assert_eq!(vector.view().row(0).to_vec(), expected);
+}
+
+#[test]
+fn names_that_sql_takes_for_columns_of_the_frames_are_refused_whatever_their_case() {
+    let folder = folder();
+    for name in ["Score", "DB_IDX", "Outcome"] {
+        let mut frame = items(&normal(5, 3, &mut rng(4)));
+        frame.rename("weight", name.into()).expect("renamed");
+        write(&folder.path().join("items.parquet"), &frame);
+        let output = uphill(&["index", "items.parquet", "items.lance"], folder.path());
+        let message =
+            format!("column `{name}` has a name this program uses itself; rename it: --rename {name}=my_{name}");
+        assert_eq!((stderr(&output), output.status.code()), (format!("uphill: {message}\n"), Some(2)));
+    }
 }
 
 #[test]

@@ -150,6 +150,20 @@ fn a_gate_that_rejects_nearly_everything_ends_well_and_what_is_free_costs_nothin
 }
 
 #[test]
+fn a_run_most_of_which_failed_ends_with_an_error_however_few_were_asked() {
+    let place = Place::new();
+    place.run_file("run", "[score]\nsql = 'weight / 0'\n[stop]\nevaluations = 20\n");
+    for more in [&[] as &[&str], &["--resume"]] {
+        let output = place.search("run", "run", more);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains("20 of 20 items failed, more than the 50 % allowed"), "{}", stderr(&output));
+        assert_eq!(counts(&place.results("run")), [0, 0, 20]);
+    }
+    succeeded(&place.search("run", "run", &["--resume", "--set", "stop.failed_share=1"]));
+    assert_eq!(place.ended("run")["failed"], 20);
+}
+
+#[test]
 fn a_scorer_may_reject_which_costs_an_evaluation_and_is_no_failure() {
     let place = Place::new();
     place.file("rejects", "");
@@ -173,7 +187,10 @@ fn failed_items_are_asked_again_under_every_rule_and_their_answers_stand_where_t
     for rule in ["rule = 'surrogate'".into(), format!("rule = 'rl'\n{walks}"), format!("rule = 'top-k'\n{walks}")] {
         let place = Place::new();
         place.file("fails", "");
-        place.run_file("run", &format!("[score]\n{}[update]\n{rule}\n[stop]\nevaluations = 50\n", Place::command("")));
+        place.run_file(
+            "run",
+            &format!("[score]\n{}[update]\n{rule}\n[stop]\nevaluations = 50\nfailed_share = 1\n", Place::command("")),
+        );
         succeeded(&place.search("run", "run", &[]));
         let before = place.results("run");
         let [scored, _, failed] = counts(&before);

@@ -169,6 +169,41 @@ fn the_version_that_a_run_reads_outlives_a_clean_up_until_the_run_is_removed() {
     assert!(error.contains(&format!("version {lost} is not there")), "{error}");
 }
 
+#[test]
+fn a_version_is_kept_in_folders_of_every_name() {
+    let folder = folder();
+    for name in ["josé", "100% [a] #1?", "a b", "~\"{x}|\\^`"] {
+        let place = folder.path().join(name);
+        std::fs::create_dir(&place).expect("a folder");
+        write(&place.join("items.parquet"), &items(&clustered(200, 4, 3, &mut rng(1))));
+        uphill_ok(&["index", "items.parquet", "é%.lance"], &place);
+        std::fs::write(place.join("run.toml"), RUN.replace("items.lance", "é%.lance")).expect("written");
+        uphill_ok(&["search", "run.toml", "--out", "run"], &place);
+        let tags = || std::fs::read_dir(place.join("é%.lance/_refs/tags")).expect("tags").count();
+        assert_eq!(tags(), 1, "{name}");
+        uphill_ok(&["remove", "run"], &place);
+        assert_eq!(tags(), 0, "{name}");
+        let mut left: Vec<_> =
+            std::fs::read_dir(&place).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["items.parquet", "run.toml", "é%.lance"], "{name}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 4, "no folder of another name");
+}
+
+#[test]
+fn a_run_goes_on_where_its_folder_was_moved_to() {
+    let folder = started();
+    let moved = folder.path().join("moved");
+    std::fs::create_dir(&moved).expect("a folder");
+    for name in ["items.lance", "run.toml", "run"] {
+        std::fs::rename(folder.path().join(name), moved.join(name)).expect("moved");
+    }
+    uphill_ok(&["search", "run.toml", "--out", "run", "--resume"], &moved);
+    let of = |run: &str, place: &Path| uphill_ok(&["results", run, "--format", "json"], place);
+    assert_eq!(of("run", &moved), of("whole", folder.path()));
+}
+
 /// As a kill leaves it that came after run.json was written and before the dataset was tagged.
 #[test]
 fn a_tag_that_is_not_there_is_set_when_the_run_goes_on() {

@@ -400,7 +400,8 @@ fn a_report_comes_from_runs_that_were_killed_are_empty_by_hand_of_format_1_or_wi
     assert!(page.contains("<svg class=\"map\""));
 
     // By hand, and nothing told yet.
-    std::fs::write(folder.path().join("run.toml"), RUN.replace("sql = \"weight\"", "by_hand = true")).expect("written");
+    let by_hand = RUN.replace("sql = \"weight\"", "by_hand = true").replace("[stop]", "[stop]\nfailed_share = 1");
+    std::fs::write(folder.path().join("run.toml"), by_hand).expect("written");
     uphill_ok(&["ask", "run.toml", "--out", "asked", "-o", "asked.parquet"], folder.path());
     let page = report(&folder, &["asked"]);
     assert!(page.contains("Nothing to draw: no item has a score.") && page.contains("uphill ask run.toml --out again"));

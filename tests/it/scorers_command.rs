@@ -125,6 +125,7 @@ fn wrong_ids_void_the_attempt_since_scores_may_be_mixed_up() {
         ("twice", "answered item 5 twice"),
         ("wrong ids", "answered for item 6, which was not asked"),
         ("float ids", "answered `db_idx` as 5.0, expected a whole number as it was sent"),
+        ("text ids", "answered `db_idx` as `\"5\"`, expected a whole number as it was sent"),
     ] {
         // The second attempt asks for the items one by one, each of a process of its own.
         let counter = Counter::new();

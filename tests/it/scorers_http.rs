@@ -98,9 +98,13 @@ fn a_server_that_stays_away_has_not_been_asked() {
     }
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let score = HttpScore::new(format!("http://127.0.0.1:{port}")).patience(Duration::ZERO);
-    let error = score.score(&batch(1)).expect_err("nobody answered");
-    assert!(matches!(error, uphill::Error::Away { .. }), "{error}");
-    assert!(error.to_string().starts_with("score: connection: "), "{error}");
+    // A name that nobody knows yet is no other thing than a port that nobody listens at.
+    let unknown = HttpScore::new("http://nobody.invalid/").patience(Duration::ZERO);
+    for score in [score, unknown] {
+        let error = score.score(&batch(1)).expect_err("nobody answered");
+        assert!(matches!(error, uphill::Error::Away { .. }), "{error}");
+        assert!(error.to_string().starts_with("score: connection: "), "{error}");
+    }
 }
 
 #[test]
@@ -234,7 +238,7 @@ fn secrets_reach_the_service_and_nothing_else() {
     molecules(&folder);
     let run = |behaviour: &str, out: &str| {
         let toml = format!(
-            "[database]\npath = \"molecules.lance\"\n[queries]\nsample = 2\n[stop]\niterations = 1\n\
+            "[database]\npath = \"molecules.lance\"\n[queries]\nsample = 2\n[stop]\niterations = 1\nfailed_share = 1\n\
              [score]\nurl = \"{}?key=${{UPHILL_TEST_KEY}}\"\nretries = 0\nheaders = {{ Authorization = \"UPHILL_TEST_TOKEN\" }}\n",
             server.url(behaviour)
         );

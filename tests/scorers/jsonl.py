@@ -91,6 +91,8 @@ def score_one(position, item):
             sys.stderr.write("y" * (1 << 20))
     if behaviour == "float ids":
         db_idx = float(db_idx)
+    if behaviour == "text ids":
+        db_idx = str(db_idx)
     if behaviour == "rejects" and db_idx % 3 == 0:
         return answer(db_idx, None, outcome="rejected", reason="a known toxin")
     if behaviour == "taken names":

@@ -1,7 +1,7 @@
 //! Attributes in memory, beside the index: a column that searches ask for again and again is read whole.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use polars::prelude::{Column, DataFrame};
 
@@ -20,14 +20,15 @@ pub(super) struct Attributes {
     most: usize,
     /// Items of the library.
     items: usize,
-    held: Mutex<Held>,
+    columns: Mutex<Columns>,
 }
 
+/// Those that are held, and what fetches told of the others.
 #[derive(Default)]
-struct Held {
+struct Columns {
     /// The position of each item in the columns, by its id.
     place: HashMap<u64, u32>,
-    columns: HashMap<String, Column>,
+    held: HashMap<String, Column>,
     fetched: HashMap<String, Fetched>,
 }
 
@@ -41,7 +42,7 @@ struct Fetched {
 
 impl Attributes {
     pub(super) fn new(most: usize, items: usize) -> Self {
-        Attributes { most, items, held: Mutex::default() }
+        Attributes { most, items, columns: Mutex::default() }
     }
 
     /// Columns of items by row id, distinct and in the order asked, beside their `ids`.
@@ -49,34 +50,37 @@ impl Attributes {
     /// # Errors
     /// A dataset that cannot be read.
     pub(super) fn of(&self, table: &Table, rows: &[u64], ids: &[u64], columns: &[String]) -> Result<Vec<Column>> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let worth_reading = held.worth_reading(columns, self.items, self.most);
-        held.read(table, &worth_reading, self.most)?;
-        let order: Vec<u32> = ids.iter().map_while(|id| held.place.get(id).copied()).collect();
-        let is_known = |column: &&String| order.len() == ids.len() && held.columns.contains_key(*column);
-        let (known, missing): (Vec<&String>, Vec<&String>) = columns.iter().partition(is_known);
-        let known = known.into_iter().filter_map(|column| held.columns.get(column).cloned()).collect::<Vec<_>>();
-        let mut found = held.fetch(table, rows, &missing.into_iter().cloned().collect::<Vec<_>>())?;
-        if !known.is_empty() {
-            let all = DataFrame::new(held.place.len(), known).doing("fetching items")?;
-            found.extend(bridge::gather(&all, &order)?.into_columns());
+        let (mut found, missing) = {
+            let mut all = self.lock();
+            let worth_reading = all.worth_reading(columns, self.items, self.most);
+            all.read(table, &worth_reading, self.most)?;
+            all.of(ids, columns)?
+        };
+        if !missing.is_empty() {
+            let fetched = table.attributes(rows, &missing)?;
+            self.lock().note(&fetched);
+            found.extend(fetched);
         }
         // In the order asked.
         let position = |column: &Column| columns.iter().position(|name| name == column.name().as_str());
         found.sort_by_key(position);
         Ok(found)
     }
+
+    fn lock(&self) -> MutexGuard<'_, Columns> {
+        self.columns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Held {
+impl Columns {
     /// Those of some columns that are not held, were fetched often enough, and fit beside the others by what was fetched of them.
     fn worth_reading(&self, columns: &[String], items: usize, most: usize) -> Vec<String> {
-        let mut held = self.bytes();
+        let mut used = self.bytes();
         let mut is_worth = |column: &&String| {
             let Fetched { times, rows, bytes } = self.fetched.get(*column).copied().unwrap_or_default();
             let all = (bytes as f64 * items as f64 / rows.max(1) as f64) as usize;
-            let is_worth = !self.columns.contains_key(*column) && times + 1 >= READ_AT && held + all <= most;
-            held += if is_worth { all } else { 0 };
+            let is_worth = !self.held.contains_key(*column) && times + 1 >= READ_AT && used + all <= most;
+            used += if is_worth { all } else { 0 };
             is_worth
         };
         columns.iter().filter(|column| is_worth(column)).cloned().collect()
@@ -101,7 +105,7 @@ impl Held {
         for column in all.into_columns().into_iter().filter(|column| column.name() != DB_IDX) {
             let (name, bytes) = (column.name().to_string(), bytes_of(&column));
             if self.bytes() + bytes <= most {
-                self.columns.insert(name, column);
+                self.held.insert(name, column);
             } else if let Some(fetched) = self.fetched.get_mut(&name) {
                 *fetched = Fetched { rows: column.len(), bytes, ..*fetched };
             }
@@ -111,17 +115,30 @@ impl Held {
 
     /// Bytes of what is held.
     fn bytes(&self) -> usize {
-        self.columns.values().map(bytes_of).sum()
+        self.held.values().map(bytes_of).sum()
     }
 
-    /// Reads columns of some rows.
-    fn fetch(&mut self, table: &Table, rows: &[u64], columns: &[String]) -> Result<Vec<Column>> {
-        let fetched = table.attributes(rows, columns)?;
-        for column in &fetched {
+    /// Those of some columns that are held, for items in the order asked, and the names of the others.
+    fn of(&self, ids: &[u64], columns: &[String]) -> Result<(Vec<Column>, Vec<String>)> {
+        let order: Vec<u32> = ids.iter().map_while(|id| self.place.get(id).copied()).collect();
+        if order.len() < ids.len() {
+            return Ok((Vec::new(), columns.to_vec()));
+        }
+        let held: Vec<Column> = columns.iter().filter_map(|column| self.held.get(column).cloned()).collect();
+        let missing = columns.iter().filter(|column| !self.held.contains_key(*column)).cloned().collect();
+        if held.is_empty() {
+            return Ok((held, missing));
+        }
+        let all = DataFrame::new(self.place.len(), held).doing("fetching items")?;
+        Ok((bridge::gather(&all, &order)?.into_columns(), missing))
+    }
+
+    /// Remembers that columns of some rows were fetched.
+    fn note(&mut self, fetched: &[Column]) {
+        for column in fetched {
             let of = self.fetched.entry(column.name().to_string()).or_default();
             *of = Fetched { times: of.times + 1, rows: of.rows + column.len(), bytes: of.bytes + bytes_of(column) };
         }
-        Ok(fetched)
     }
 }
 

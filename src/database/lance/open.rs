@@ -1,5 +1,6 @@
 //! Opening a dataset: which column holds the embeddings, what the rows are called, what rides along.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
@@ -180,6 +181,9 @@ fn rows_without_embedding(dataset: &Arc<Dataset>, embedding_column: &str, covera
 }
 
 fn load(uri: &str, options: &OpenOptions) -> Result<Dataset> {
+    if Path::new(uri).is_file() {
+        return Err(Error::input(uri, "is a file, and no Lance dataset; `uphill index` builds one of Parquet"));
+    }
     let session = Session::new(options.index_cache_bytes, options.metadata_cache_bytes, Arc::default());
     let mut builder = DatasetBuilder::from_uri(uri).with_session(Arc::new(session));
     if let Some(version) = options.version {

@@ -1,0 +1,100 @@
+//! `[queries]`: where the search starts.
+
+use std::path::{Path, PathBuf};
+
+use ndarray::Array2;
+use polars::prelude::{Column, DataFrame, DataType};
+use serde::{Deserialize, Serialize};
+
+use super::Config;
+use crate::bridge;
+use crate::database::{Local, VectorDatabase, with_gradients};
+use crate::error::{Error, Result, one_line};
+use crate::schema::{self, EMBEDDING};
+use crate::stream::stream;
+use crate::untrusted::{caught, read_parquet};
+
+/// `[queries]`: where the search starts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct QueriesConfig {
+    /// So many random items (16, if nothing is said).
+    pub sample: Option<usize>,
+    /// A Parquet file with a column `embedding`.
+    pub path: Option<PathBuf>,
+    /// As the file, in memory.
+    #[serde(skip)]
+    pub table: Option<DataFrame>,
+}
+
+impl Config {
+    /// The starting queries.
+    ///
+    /// # Errors
+    /// A file without an `embedding` column of the library's dimension.
+    pub fn queries(&self, database: &dyn VectorDatabase) -> Result<DataFrame> {
+        if database.is_empty() {
+            return Err(Error::input(&self.database.path, "has no row with an embedding; there is nothing to search"));
+        }
+        let QueriesConfig { sample, path, table } = &self.queries;
+        let queries = match (path, sample, table) {
+            (Some(_), Some(_), _) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
+            (Some(path), None, None) => {
+                let local = Local::of(path)?;
+                caught(path, || queries_from(&read_parquet(local.path())?, database.dim(), path))?
+            }
+            (None, None, Some(table)) => queries_from(table, database.dim(), Path::new("queries"))?,
+            (_, _, Some(_)) => {
+                return Err(Error::Config("queries: give a table, or where to find them, not both".into()));
+            }
+            (None, Some(0), None) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
+            (None, sample, None) => {
+                let mut rng = stream(self.seed, "queries", 0, 0);
+                let items = database.sample(sample.unwrap_or(16), &mut rng)?;
+                queries_at(database, &items)?
+            }
+        };
+        match self.gradient {
+            Some(_) => with_gradients(&queries, Array2::zeros((queries.height(), database.dim())).view()),
+            None => Ok(queries),
+        }
+    }
+}
+
+/// Queries that start at items of the library.
+///
+/// # Errors
+/// An id that the library does not have.
+pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataFrame> {
+    let items = database.take(db_idx)?;
+    let vectors = bridge::matrix::<f32>(&items, EMBEDDING)?;
+    schema::queries(vectors.view().mapv(f64::from).view())
+}
+
+/// Query vectors from a frame: lists or arrays of floats in a column `embedding`. Messages name where it is from.
+fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame> {
+    if frame.height() == 0 {
+        return Err(Error::input(path, "no rows; a search starts at one query at least"));
+    }
+    let Ok(column) = frame.column(EMBEDDING) else {
+        let names = schema::names(frame).join(", ");
+        return Err(Error::input(path, format!("no column `embedding` (there are: {names})")));
+    };
+    let wanted = DataType::Array(Box::new(DataType::Float64), dim);
+    let cast = column.cast(&wanted).map_err(|error| {
+        let reason = format!(
+            "column `embedding`: expected vectors of {dim} components, found {}: {}",
+            column.dtype(),
+            one_line(&error.to_string())
+        );
+        Error::input(path, reason)
+    })?;
+    if cast.null_count() > 0 {
+        return Err(Error::input(path, format!("column `embedding`: {} nulls", cast.null_count())));
+    }
+    let frame = DataFrame::new(cast.len(), vec![Column::new("row".into(), vec![0u8; cast.len()]), cast]);
+    let frame = frame.map_err(|error| Error::input(path, error.to_string()))?;
+    let queries = bridge::matrix::<f64>(&frame, EMBEDDING).and_then(|vectors| schema::queries(vectors.view()));
+    queries.map_err(|error| Error::input(path, error.to_string()))
+}
