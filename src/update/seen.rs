@@ -6,6 +6,10 @@ use ndarray::{Array1, Array2, ArrayView1};
 
 /// Items, from the first asked, whose median the scores are cut at from below.
 const EARLY: usize = 32;
+/// Variance of the noise, where that of the scores is 1.
+const NOISE: f64 = 0.1;
+/// The same for scores above their median.
+pub(super) const NOISE_ABOVE: f64 = 0.03;
 
 /// The first items, which say what an item is worth that was not chosen for its worth, and above what part of their scores
 /// that is: half of them. Items that were known before are no random ones but mostly what an earlier search had chosen: then
@@ -15,10 +19,6 @@ pub(super) struct Early {
     items: usize,
     part: usize,
 }
-/// Variance of the noise, where that of the scores is 1.
-const NOISE: f64 = 0.1;
-/// The same for scores above their median.
-pub(super) const NOISE_ABOVE: f64 = 0.03;
 
 /// The items asked, in their order. One without a score, rejected or failed, has minus infinity: the lowest there is.
 #[derive(Clone, Debug, Default)]

@@ -99,7 +99,7 @@ fn a_folder_of_something_else_is_refused_and_left_as_it_is() {
     // A file, and a finished run.
     std::fs::write(&path, "mine").expect("a file");
     let output = scene.run("other").go("");
-    assert_eq!(stderr(&output), "uphill: other: File exists (os error 17)\n");
+    assert_eq!(stderr(&output), "uphill: other: is no folder; choose another name\n");
     assert_eq!(std::fs::read(&path).expect("a file"), b"mine");
     let before = state(&whole.path());
     let output = uphill(&["search", "run.toml", "--out", "whole"], scene.folder.path());
