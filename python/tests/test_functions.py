@@ -133,11 +133,20 @@ def test_what_a_filter_raises_ends_the_run(dataset):
 def test_nan_none_and_infinite_are_failures(dataset):
     odd = [float("nan"), None, float("inf"), 0.5]
     run = uphill.search(
-        dataset, score={"call": lambda items: [odd[item % 4] for item in items["db_idx"]]}, update="rl", stop=BUDGET
+        dataset,
+        score={"call": lambda items: [odd[item % 4] for item in items["db_idx"]]},
+        update="rl",
+        stop={**BUDGET, "failed_share": 1},
     )
     results = run.results().with_columns(kind=pl.col("db_idx") % 4)
     reasons = {kind: set(results.filter(kind=kind)["reason"]) for kind in range(4)}
     assert reasons == {0: {"NaN"}, 1: {"no score"}, 2: {"infinite"}, 3: {None}}
+
+
+def test_a_run_most_of_which_failed_is_an_error_and_keeps_what_it_has(dataset):
+    with pytest.raises(uphill.Error, match="items failed, more than the 50 % allowed"):
+        uphill.search(dataset, score=lambda items: [None] * items.height, update="rl", stop=BUDGET, out="failed")
+    assert set(uphill.Run("failed").results()["outcome"]) == {"failed"}
 
 
 def test_reasons_outcomes_and_parts_of_a_function_are_kept(dataset):
