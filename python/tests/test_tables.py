@@ -94,5 +94,6 @@ def test_starting_queries_come_as_a_table(molecules, dataset):
 def test_columns_of_nothing_but_nulls_go_in():
     library = uphill.index({"embedding": [[1.0, 0.0], [0.0, 1.0]], "note": [None, None]}, "x.lance")
     assert library.take([1])["note"].to_list() == [None]
-    run = uphill.search(library, score=lambda items: [None] * items.height, update="rl", stop={"iterations": 1, "failed_share": 1})
+    stop = {"iterations": 1, "failed_share": 1}
+    run = uphill.search(library, score=lambda items: [None] * items.height, update="rl", stop=stop)
     assert set(run.results()["reason"]) == {"no score"}

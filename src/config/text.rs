@@ -36,12 +36,13 @@ pub(super) fn set(table: &mut toml::Table, change: &str) -> Result<()> {
 
 /// Refuses numbers that are none, wherever they stand.
 pub(super) fn refuse_nan(place: &str, value: &toml::Value) -> Result<()> {
-    let below = |key: &str| if place.is_empty() { key.to_string() } else { format!("{place}.{key}") };
     match value {
         toml::Value::Float(number) if number.is_nan() => {
             Err(Error::Config(format!("{place}: expected a number, found nan")))
         }
-        toml::Value::Table(table) => table.iter().try_for_each(|(key, value)| refuse_nan(&below(key), value)),
+        toml::Value::Table(table) => {
+            table.iter().try_for_each(|(key, value)| refuse_nan(&format!("{place}.{key}"), value))
+        }
         toml::Value::Array(values) => values.iter().try_for_each(|value| refuse_nan(place, value)),
         _ => Ok(()),
     }

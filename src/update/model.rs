@@ -69,7 +69,7 @@ impl Model {
                 Some(Part::fit(before, points.select(Axis(0), &left), (targets, noise), seen.ids(&those), left.len())?)
             }
         };
-        let targets = targets(seen.scores(), seen.early()).select(Axis(0), items);
+        let targets = seen.targets().select(Axis(0), items);
         let noise = noise(&seen.scores_of(items), measure.threshold());
         let all =
             Part::fit(before.map(|before| &before.all), points, (targets, noise), seen.ids(items), seen.scored())?;

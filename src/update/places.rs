@@ -6,7 +6,7 @@ use ndarray::{ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
 
 use super::ridge::Ridge;
-use super::seen::{Seen, targets};
+use super::seen::Seen;
 use super::views::Views;
 use crate::bridge::{self, Matrix};
 use crate::error::{Doing, Error, Result};
@@ -39,7 +39,7 @@ pub(super) fn places(
     let vectors = seen.vectors(chosen, views.width());
     let ridge = Ridge::new(
         vectors.slice(ndarray::s![.., ..dim]).mapv(f64::from).view(),
-        &targets(seen.scores(), seen.early()).select(Axis(0), chosen),
+        &seen.targets().select(Axis(0), chosen),
     )?;
     let rng = &mut step.rng("surrogate directions", 0);
     for number in 0..DIRECTIONS {

@@ -53,6 +53,16 @@ impl Seen {
         Early { items: EARLY.max(self.known), part: if self.known > 0 { 8 } else { 2 } }
     }
 
+    /// What the models are to see of the scores, in the order asked.
+    pub fn targets(&self) -> Array1<f64> {
+        targets(&self.scores, self.early())
+    }
+
+    /// What scores have less noise above.
+    pub fn threshold(&self) -> f64 {
+        threshold(&self.scores, self.early())
+    }
+
     /// Items asked, with a score or without.
     pub fn asked(&self) -> usize {
         self.db_idx.len()
@@ -106,11 +116,6 @@ impl Seen {
     /// Whether an item was asked.
     pub fn has(&self, id: u64) -> bool {
         self.row_of.contains_key(&id)
-    }
-
-    /// Scores in the order asked; minus infinity where there is none.
-    pub fn scores(&self) -> &[f64] {
-        &self.scores
     }
 
     /// The best items above the middle of the first, at most so many, the best first.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::measure::Measure;
 use super::ridge::Ridge;
-use super::seen::{Seen, targets};
+use super::seen::Seen;
 use super::views::Views;
 use crate::error::Result;
 use crate::stream::Stream;
@@ -61,10 +61,7 @@ impl Shortlist {
             largest(all, (own(&new) * &factors * 2.0).view(), Some(&self.sizes), &vec![true; all.nrows()], BEST.1);
         self.nearest.extend(new.into_iter().zip(nearest));
 
-        let ridge = Ridge::new(
-            own(chosen).mapv(f64::from).view(),
-            &targets(seen.scores(), seen.early()).select(Axis(0), chosen),
-        )?;
+        let ridge = Ridge::new(own(chosen).mapv(f64::from).view(), &seen.targets().select(Axis(0), chosen))?;
         let mut far = Array2::zeros((DIRECTIONS.0, factors.len()));
         for (number, mut row) in far.rows_mut().into_iter().enumerate() {
             let direction = if number == 0 { ridge.weights() } else { ridge.sample(rng) };

@@ -13,7 +13,7 @@ use super::measure::Measure;
 use super::model::{FRONT, FRONT_ELSEWHERE, Model, OTHERS};
 use super::niche::Niche;
 use super::places::{BEST, finite, finite_rows, first_of_each, in_turn, places, slots};
-use super::seen::{Seen, targets, threshold};
+use super::seen::Seen;
 use super::shares::Shares;
 use super::shortlist::Shortlist;
 use super::views::Views;
@@ -223,10 +223,10 @@ impl SurrogateUpdate {
         let chosen = self.seen.chosen(self.points, seed);
         let vectors = self.seen.vectors(&chosen, width);
         if self.seen.asked() >= self.next_fit {
-            let targets = targets(self.seen.scores(), self.seen.early()).select(Axis(0), &chosen);
+            let targets = self.seen.targets().select(Axis(0), &chosen);
             let learned = self.seen.chosen(LEARNED.min(self.points), seed);
             let learned: Vec<usize> = learned.iter().filter_map(|item| chosen.binary_search(item).ok()).collect();
-            let (scores, threshold) = (self.seen.scores_of(&chosen), threshold(self.seen.scores(), self.seen.early()));
+            let (scores, threshold) = (self.seen.scores_of(&chosen), self.seen.threshold());
             let measure =
                 Measure::fit(&mut self.shares, groups, vectors.view(), &learned, &targets, (&scores, threshold))?;
             if let Some(library) = &mut self.library {
