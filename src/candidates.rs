@@ -10,7 +10,7 @@ use crate::error::{Doing, Result};
 use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 
 /// What the queries met, and the items of those ids: each under the query that it is nearest to, in the order of results.
-/// Items that were met, or are left out, are passed over.
+/// Items that were met, or are left out, are passed over; so are those farther than the database lets items be.
 ///
 /// # Errors
 /// An id that the library does not have.
@@ -46,8 +46,12 @@ pub(crate) fn joined(
         distances.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((f32::NAN, 0))
     });
     let (distances, nearest): (Vec<f32>, Vec<u32>) = nearest.unzip();
+    let is_near = |distance: f32| database.max_distance().is_none_or(|limit| distance <= limit);
+    let near: Vec<u32> =
+        (0..).zip(&distances).filter(|(_, distance)| is_near(**distance)).map(|(row, _)| row).collect();
     items.insert_column(0, Column::new(QUERY_IDX.into(), nearest)).doing("candidates")?;
     items.insert_column(2, Column::new(DISTANCE.into(), distances)).doing("candidates")?;
+    let items = if near.len() < items.height() { bridge::gather(&items, &near)? } else { items };
     let all = if met.height() == 0 { items } else { met.vstack(&items).doing("candidates")? };
 
     let (queries, ids) = (schema::u32s(&all, QUERY_IDX)?, schema::u64s(&all, DB_IDX)?);

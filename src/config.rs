@@ -6,6 +6,7 @@ mod queries;
 mod score;
 mod start;
 mod text;
+mod unused;
 mod update;
 
 use std::path::Path;
@@ -72,23 +73,23 @@ pub struct DatabaseConfig {
     pub metric: Option<Metric>,
     /// Attribute columns that ride along; all that are not nested by default.
     pub columns: Option<Vec<String>>,
-    /// Neighbours per query.
+    /// Neighbours per query. The surrogate decides that itself.
     #[serde(default = "ten")]
     pub k: usize,
     /// The share of its nearest items that a query is to find in the mean (0.99, if nothing is said); 1 looks at all.
     pub recall: Option<f64>,
-    /// Index partitions to look into per query, whatever recall that gives.
+    /// Index partitions to look into per query, instead of a recall.
     pub nprobes: Option<usize>,
     /// Looks at every item, whatever the index.
     #[serde(default)]
     pub exact: bool,
     /// SQL pushed into the vector search.
     pub prefilter: Option<String>,
-    /// Leaves out neighbours farther than this.
+    /// Leaves out neighbours farther than this from their query. The queries of the surrogate are at the best items so far.
     pub max_distance: Option<f32>,
     /// Megabytes of index kept in memory, or of embeddings where searches are exact; a larger index, or library, is
-    /// read again in every iteration. The embeddings of a library that take half of it are searched in memory; attributes
-    /// of it that take a sixteenth are kept, once they were read again and again.
+    /// read again in every iteration. It changes how fast a search is, never what it finds. Embeddings that take half of it
+    /// stay in memory; attributes that take a sixteenth are kept, once they were read again and again.
     #[serde(default = "index_cache_mb")]
     pub index_cache_mb: usize,
     /// Megabytes of the dataset's metadata kept in memory.
@@ -290,6 +291,7 @@ impl Config {
             version,
             index_cache_bytes: config.index_cache_mb.saturating_mul(1 << 20),
             metadata_cache_bytes: config.metadata_cache_mb.saturating_mul(1 << 20),
+            ..OpenOptions::default()
         };
         let mut database = LanceDatabase::open_with(&config.path, &options)?.k(config.k).exact(config.exact);
         if let Some(columns) = &config.columns {
@@ -329,6 +331,7 @@ impl Config {
     pub fn runner_calling(&self, database: LanceDatabase, calls: &dyn Calls) -> Result<Runner> {
         let score = self.score.scorer(calls)?;
         self.update.note_idle(score.workers());
+        self.unused().into_iter().for_each(|unused| log::warn!("{unused}"));
         if self.update.behind() > 0 && score.waits() {
             let reason = "update.behind: nothing is chosen ahead where scores come by hand; leave it out";
             return Err(Error::Config(reason.into()));

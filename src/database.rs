@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
 #[cfg(feature = "cli")]
 pub(crate) use self::lance::RECALL;
-pub(crate) use self::lance::library_state;
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions, RecallLevel, RecallTable};
+pub(crate) use self::lance::{Probes, library_state};
 pub(crate) use self::runtime::{on_one_thread, on_runtime};
 pub(crate) use self::store::{Local, check_uri, holds_dataset, is_remote, publish};
 use crate::error::{Doing, Error, Result};
@@ -182,6 +182,11 @@ pub trait VectorDatabase: Send + Sync {
     /// What `distance` means.
     fn metric(&self) -> Metric;
 
+    /// The distance beyond which [`VectorDatabase::query`] leaves items out, if there is one.
+    fn max_distance(&self) -> Option<f32> {
+        None
+    }
+
     /// What makes this library the one it is: stored with a run, checked when it resumes.
     fn identity(&self) -> Option<&Identity> {
         None
@@ -260,6 +265,9 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     }
     fn metric(&self) -> Metric {
         (**self).metric()
+    }
+    fn max_distance(&self) -> Option<f32> {
+        (**self).max_distance()
     }
     fn identity(&self) -> Option<&Identity> {
         (**self).identity()

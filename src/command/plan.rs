@@ -89,7 +89,7 @@ fn recall(config: &Config, database: &LanceDatabase) -> String {
             let mut levels = table.levels.iter().filter(|level| level.k >= k && level.recall >= wanted);
             let measured = levels.next().map(|level| {
                 format!(
-                    " (recall@{} was measured as {} in {} partitions)",
+                    " (recall@{} was measured as {} with {} partitions a query in the mean)",
                     level.k,
                     crate::plain::number(level.measured),
                     level.nprobes

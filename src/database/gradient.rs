@@ -102,6 +102,10 @@ where
         self.database.metric()
     }
 
+    fn max_distance(&self) -> Option<f32> {
+        self.database.max_distance()
+    }
+
     fn identity(&self) -> Option<&super::Identity> {
         self.database.identity()
     }

@@ -3,6 +3,7 @@
 mod attributes;
 mod batch;
 mod carried;
+mod centroids;
 mod features;
 mod held;
 mod identity;
@@ -17,12 +18,15 @@ mod table;
 mod version;
 mod warm;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
 
 use self::carried::Carried;
+use self::centroids::Centroids;
+pub(crate) use self::centroids::Probes;
 use self::held::Held;
 pub use self::identity::{Identity, IndexInfo};
 pub(crate) use self::library::state as library_state;
@@ -67,6 +71,8 @@ pub struct LanceDatabase {
     carried: Arc<Carried>,
     held: Arc<Held>,
     memory: Arc<Memory>,
+    /// The centroids of the index, once they were wanted; none where it has several segments.
+    centroids: Arc<OnceLock<Option<Centroids>>>,
     warm: Arc<Warm>,
     /// Whether all embeddings fit where they are to be held.
     fits: bool,
@@ -77,6 +83,14 @@ pub struct LanceDatabase {
     exact: bool,
     prefilter: Option<String>,
     max_distance: Option<f32>,
+}
+
+/// How far apart queries and partitions are, as [`Centroids::margins`] tells.
+pub(crate) struct Margins {
+    /// Of all partitions of the index, for each query, ascending.
+    pub(crate) partitions: Vec<Vec<f32>>,
+    /// Of the partition that holds each row, for each query.
+    pub(crate) rows: Vec<Vec<f32>>,
 }
 
 impl LanceDatabase {
@@ -96,7 +110,7 @@ impl LanceDatabase {
         let uri = uri.as_ref();
         let opened = caught(uri, || open::open(uri, options)).map_err(|error| error.of(uri))?;
         Ok(LanceDatabase {
-            memory: Arc::new(Memory::new(&opened.identity, options.index_cache_bytes)),
+            memory: Arc::new(Memory::new(&opened.identity, options)),
             fits: opened.identity.embedding_bytes() <= options.index_cache_bytes,
             table: Arc::new(opened.table),
             identity: Arc::new(opened.identity),
@@ -105,6 +119,7 @@ impl LanceDatabase {
             matching: Arc::default(),
             carried: Arc::default(),
             held: Arc::default(),
+            centroids: Arc::default(),
             warm: Arc::new(Warm::new(opened.index_bytes, options.index_cache_bytes)),
             columns: opened.attributes,
             k: 10,
@@ -199,7 +214,7 @@ impl LanceDatabase {
         self
     }
 
-    /// Leaves out neighbours farther than this.
+    /// Leaves out neighbours farther than this from the query that they are met by.
     pub fn max_distance(mut self, distance: f32) -> Self {
         self.max_distance = Some(distance);
         self
@@ -244,6 +259,7 @@ impl LanceDatabase {
     /// As [`VectorDatabase::query`].
     pub fn explain(&self, n_queries: usize) -> Result<String> {
         let Some(search) = self.index_search() else { return Ok("exact scan".into()) };
+        let search = IndexSearch { centroids: self.centroids()?, ..search };
         search.explain(Array2::ones((n_queries, self.identity.dim)).view(), self.k)
     }
 
@@ -263,8 +279,8 @@ impl LanceDatabase {
         let rows = self.matching.get().map_or(all, Vec::len);
         let measured = self.measured.as_ref().as_ref();
         let (nprobes, recall) = (self.nprobes, self.recall);
-        let (uncovered, held) = (&self.uncovered, None);
-        Some(IndexSearch { exact, index, held, uncovered, all, rows, nprobes, recall, measured })
+        let (uncovered, held, centroids) = (&self.uncovered, None, None);
+        Some(IndexSearch { exact, index, held, centroids, uncovered, all, rows, nprobes, recall, measured })
     }
 
     /// The `k` nearest rows of each query, and how far they are, by a look at every row.
@@ -274,10 +290,47 @@ impl LanceDatabase {
         Ok(found.into_iter().map(|neighbours| neighbours.into_iter().map(pair).collect()).collect())
     }
 
-    /// The rows that the index holds for the nearest of so many of its partitions, nearest first; none without one.
-    pub(crate) fn ask_index(&self, queries: ArrayView2<'_, f32>, nprobes: usize, fetch: usize) -> Result<Candidates> {
+    /// The rows that the index holds in the partitions which each query searches, nearest first; none without one.
+    pub(crate) fn ask_index(&self, queries: ArrayView2<'_, f32>, probes: Probes, fetch: usize) -> Result<Candidates> {
         let Some(search) = self.index_search() else { return Ok(vec![Vec::new(); queries.nrows()]) };
-        self.guarded(|| search.ask(queries, nprobes, fetch, &|_| false))
+        self.guarded(|| {
+            let search = IndexSearch { centroids: self.centroids()?, ..search };
+            search.ask(queries, probes, fetch, &|_| false)
+        })
+    }
+
+    /// The margins that queries need to find rows, by query. `None` where the index has several segments.
+    pub(crate) fn margins_of(&self, queries: ArrayView2<'_, f32>, rows: &[Vec<u64>]) -> Result<Option<Margins>> {
+        let Some(index) = &self.identity.index else { return Ok(None) };
+        self.guarded(|| {
+            let Some((centroids, lists)) = partitions::lists(&self.table, &index.name, self.identity.metric)? else {
+                return Ok(None);
+            };
+            let wanted: HashSet<u64> = rows.iter().flatten().copied().collect();
+            let mut partition_of = HashMap::with_capacity(wanted.len());
+            for (partition, list) in lists.iter().enumerate() {
+                partition_of.extend(list.iter().filter(|row| wanted.contains(row)).map(|row| (*row, partition)));
+            }
+            let mut margins = Margins { partitions: Vec::new(), rows: Vec::new() };
+            for (query, rows) in queries.rows().into_iter().zip(rows) {
+                let mut of = centroids.margins(query)?;
+                // A row that the index does not cover is found whatever the margin.
+                margins.rows.push(rows.iter().map(|row| partition_of.get(row).map_or(0.0, |at| of[*at])).collect());
+                of.sort_unstable_by(f32::total_cmp);
+                margins.partitions.push(of);
+            }
+            Ok(Some(margins))
+        })
+    }
+
+    /// The centroids of the index, read once.
+    fn centroids(&self) -> Result<Option<&Centroids>> {
+        let Some(index) = &self.identity.index else { return Ok(None) };
+        if self.centroids.get().is_none() {
+            let read = Centroids::read(&self.table, &index.name, self.identity.metric)?;
+            self.centroids.get_or_init(|| read);
+        }
+        Ok(self.centroids.get().and_then(Option::as_ref))
     }
 
     /// The ids of the items that match the prefilter, ascending.
@@ -317,14 +370,16 @@ impl LanceDatabase {
             }
             Some(index) => {
                 let held = match self.prefilter {
-                    None => self.memory.index(&self.table, &self.identity, index.index)?,
+                    None => self.memory.index(&self.table, &self.identity, index.index, &self.uncovered)?,
                     Some(_) => None,
                 };
-                if held.is_none() {
+                let is_held = held.is_some();
+                if !is_held {
                     self.warm.up(&self.table, &index.index.name)?;
                 }
-                let index = IndexSearch { held, ..index };
-                let wanted = if exclude.is_some() && held.is_none() { k.saturating_mul(2) } else { k };
+                let centroids = if is_held { None } else { self.centroids()? };
+                let index = IndexSearch { held, centroids, ..index };
+                let wanted = if exclude.is_some() && !is_held { k.saturating_mul(2) } else { k };
                 index.nearest(vectors.view(), k, wanted, &left_out)?
             }
             None => self.exact_search().nearest(vectors.view(), k, &left_out, None)?,
@@ -409,6 +464,10 @@ impl VectorDatabase for LanceDatabase {
 
     fn metric(&self) -> Metric {
         self.identity.metric
+    }
+
+    fn max_distance(&self) -> Option<f32> {
+        self.max_distance
     }
 
     fn identity(&self) -> Option<&Identity> {

@@ -1,27 +1,29 @@
 //! Measures what the index finds, so that searches can be asked for a recall instead of for partitions.
 //!
-//! The queries are like those of a search: items, and items that moved some of the way towards another. Their true
-//! neighbours come from a look at every item; then the index is asked with more and more partitions, until each query
-//! has found all of them. One answer serves every k and every number of candidates, as it lists the candidates nearest
-//! first.
+//! The queries are like those of a search: at items, moved some of the way towards another, half way between two, and
+//! beyond an item, away from another. Their true neighbours come from a look at every item. The partition that holds a
+//! neighbour says which margin a query needs to find it (`database/lance/centroids.rs`); the margin of a recall is the
+//! smallest with which every kind of query finds that share, with room for what so few queries do not show. Where the
+//! index keeps codes, it is asked with a few margins, and the cheapest pair of margin and candidates is taken.
 //!
-//! It costs a twelfth to an eighth of the CPU time of the build at 300,000 rows, up to a seventh at 100,000 (0.2 s): mostly
-//! the look at every item.
+//! It costs about a third of the CPU time of the build at 100,000 rows, and less of a larger one: mostly the look at every
+//! item.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use lance::Dataset;
 use lance::dataset::builder::DatasetBuilder;
-use ndarray::{Array2, Array3, Axis, s};
+use ndarray::{Array2, s};
 
 use super::learn::draw;
-use crate::database::{LanceDatabase, META_RECALL, RecallLevel, RecallTable, VectorDatabase, on_runtime};
+use crate::database::{LanceDatabase, META_RECALL, Probes, RecallLevel, RecallTable, VectorDatabase, on_runtime};
 use crate::error::{Doing, Result};
 
-/// Queries to measure with.
-const QUERIES: usize = 64;
-/// How far they moved towards another item: each share in turn.
-const MOVED: [f32; 4] = [0.0, 0.2, 0.3, 0.4];
+/// Queries to measure with: a whole number of rounds of [`MOVED`].
+const QUERIES: usize = 32 * MOVED.len();
+/// How far they move towards another item, in turn; most of them half way, where most partitions are about equally far.
+const MOVED: [f32; 14] = [0.0, 0.5, -0.5, 0.2, 0.5, 0.5, -0.5, 0.3, 0.5, 0.0, 0.5, -0.5, 0.4, 0.5];
 /// Another seed than that of the rows which the index learnt from.
 const SEED: u64 = 8;
 
@@ -35,6 +37,13 @@ const NEAR_THE_BEST: f64 = 0.0005;
 const NEIGHBOURS: usize = 128;
 /// Rows of an index that are looked at in the time that it takes to fetch a candidate and measure it again.
 const ROWS_PER_CANDIDATE: f64 = 500.0;
+/// What one query more is taken to miss that nobody saw: of n queries that all found everything, up to 3 / n of others may
+/// not (the rule of three).
+const UNSEEN: f64 = 0.25;
+/// Beyond this recall so few queries prove nothing: the margin goes on as it grew from the lowest recall to this one.
+const PROVABLE: f64 = 0.99;
+/// How much further it grows, as a share of that growth.
+const FURTHER: f32 = 0.4;
 
 /// Measures the index of a dataset at a path, and keeps what it finds in the dataset's metadata. `None` where there is
 /// nothing to measure: no index that searches use, or items that are all the same.
@@ -46,30 +55,58 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
     let database = LanceDatabase::open(&uri)?;
     let Some(index) = database.identity().and_then(|identity| identity.index.clone()) else { return Ok(None) };
     let queries = queries(&uri, database.len() as usize, database.dim())?;
-    let overfetch: &[usize] = if index.has_codes() { &OVERFETCH } else { &OVERFETCH[..1] };
-    let steps = measure(&database, &queries, index.partitions, overfetch)?;
+    let nearest = database.nearest_of_all(queries.view(), NEIGHBOURS)?;
+    let rows: Vec<Vec<u64>> = nearest.iter().map(|nearest| nearest.iter().map(|(row, _)| *row).collect()).collect();
+    let Some(margins) = database.margins_of(queries.view(), &rows)? else { return Ok(None) };
+    let searched = |margin: f32| {
+        let within = margins.partitions.iter().map(|of| of.partition_point(|at| *at <= margin).max(1));
+        within.sum::<usize>() as f64 / margins.partitions.len().max(1) as f64
+    };
     let rows_per_partition = database.len() as f64 / index.partitions.max(1) as f64;
     let mut levels = Vec::new();
-    for (of, &k) in KS.iter().enumerate() {
-        for recall in RECALLS {
-            let mut choices = Vec::new();
-            for step in &steps {
-                for (by, &overfetch) in overfetch.iter().enumerate() {
-                    let Some((measured, error)) = step.recall(of, by) else { continue };
-                    let cost = step.nprobes as f64 * rows_per_partition + (overfetch * k) as f64 * ROWS_PER_CANDIDATE;
-                    let level = RecallLevel { k, recall, nprobes: step.nprobes, overfetch, measured };
-                    // Of so few queries the mean is a guess: its standard error is left as a margin.
-                    choices.push((measured - error >= recall, cost, level));
-                }
+    for k in KS {
+        let good: Vec<usize> = nearest.iter().map(|nearest| as_near(nearest, k)).collect();
+        let needs = good.iter().zip(&margins.rows).map(|(good, margins)| Some(&margins[..*good]).filter(|_| *good > 0));
+        let needs: Vec<Option<&[f32]>> = needs.collect();
+        let Some(reach) = reach(&needs, k) else { continue };
+        let level = |recall: f64, margin: f32, overfetch: usize, shares: &Shares| RecallLevel {
+            k,
+            recall,
+            nprobes: searched(margin).ceil() as usize,
+            margin: Some(margin),
+            overfetch,
+            measured: shares.worst(),
+        };
+        if !index.has_codes() {
+            let found = |margin: f32| Shares::new(needs.iter().map(|needs| found(*needs, margin, k)));
+            levels.extend(RECALLS.iter().zip(reach).map(|(recall, margin)| level(*recall, margin, 1, &found(margin))));
+            continue;
+        }
+        let mut choices = Vec::new();
+        for margin in reach {
+            let probes = Probes { at_least: 1, margin: Some(margin) };
+            let candidates = database.ask_index(queries.view(), probes, k * OVERFETCH[OVERFETCH.len() - 1])?;
+            for overfetch in OVERFETCH {
+                let of = nearest.iter().zip(&good).zip(&candidates);
+                let shares = Shares::new(of.map(|((nearest, good), candidates)| {
+                    let good: HashSet<u64> = nearest[..*good].iter().map(|(row, _)| *row).collect();
+                    let hits = candidates.iter().take(k * overfetch).filter(|row| good.contains(row)).count();
+                    (!good.is_empty()).then(|| hits.min(k) as f64 / k.min(nearest.len()) as f64)
+                }));
+                let cost = searched(margin) * rows_per_partition + (overfetch * k) as f64 * ROWS_PER_CANDIDATE;
+                choices.push((margin, overfetch, shares, cost));
             }
+        }
+        for recall in RECALLS {
             // What is not reached takes the cheapest of what comes near to the best.
-            let best = choices.iter().map(|(.., level)| level.measured).fold(0.0, f64::max);
-            let is_reached = choices.iter().any(|(reaches, ..)| *reaches);
-            let good = choices.iter().filter(|(reaches, _, level)| match is_reached {
-                true => *reaches,
-                false => level.measured >= best - NEAR_THE_BEST,
+            let best = choices.iter().map(|(_, _, shares, _)| shares.worst()).fold(0.0, f64::max);
+            let is_reached = choices.iter().any(|(_, _, shares, _)| shares.reach(recall));
+            let good = choices.iter().filter(|(_, _, shares, _)| match is_reached {
+                true => shares.reach(recall),
+                false => shares.worst() >= best - NEAR_THE_BEST,
             });
-            levels.extend(good.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(.., level)| *level));
+            let cheapest = good.min_by(|a, b| a.3.total_cmp(&b.3));
+            levels.extend(cheapest.map(|(margin, overfetch, shares, _)| level(recall, *margin, *overfetch, shares)));
         }
     }
     if levels.is_empty() {
@@ -103,75 +140,72 @@ fn queries(uri: &str, rows: usize, dim: usize) -> Result<Array2<f32>> {
     Ok(queries)
 }
 
-/// The share of its nearest that each query found with so many partitions, for each k and each number of candidates;
-/// NaN where more are equally far than were looked for.
-struct Step {
-    nprobes: usize,
-    found: Array3<f64>,
+/// How many are as near as the k-th, which is as good; 0 where more are than were looked for.
+fn as_near(nearest: &[(u64, f32)], k: usize) -> usize {
+    let Some((_, farthest)) = nearest[..k.min(nearest.len())].last() else { return 0 };
+    let good = nearest.partition_point(|(_, distance)| distance <= farthest);
+    if good == NEIGHBOURS { 0 } else { good }
 }
 
-impl Step {
-    /// The mean over the queries and its standard error.
-    fn recall(&self, of: usize, by: usize) -> Option<(f64, f64)> {
-        let shares: Vec<f64> =
-            self.found.slice(s![.., of, by]).iter().copied().filter(|share| !share.is_nan()).collect();
-        if shares.is_empty() {
-            return None;
-        }
-        let n = shares.len() as f64;
-        let mean = shares.iter().sum::<f64>() / n;
-        let variance = shares.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        Some((mean, (variance / n).sqrt()))
-    }
+/// The share of its k nearest that a query finds with a margin, of the margins that these need.
+fn found(needs: Option<&[f32]>, margin: f32, k: usize) -> Option<f64> {
+    needs.map(|needs| needs.iter().filter(|need| **need <= margin).count().min(k) as f64 / k.min(needs.len()) as f64)
 }
 
-/// Asks with more and more partitions, up to half of them: those queries again that have not found all there is.
-fn measure(
-    database: &LanceDatabase,
-    queries: &Array2<f32>,
-    partitions: usize,
-    overfetch: &[usize],
-) -> Result<Vec<Step>> {
-    let nearest = database.nearest_of_all(queries.view(), NEIGHBOURS)?;
-    let fetch = KS[KS.len() - 1] * overfetch[overfetch.len() - 1];
-    let mut found = Array3::from_elem((queries.nrows(), KS.len(), overfetch.len()), 0.0);
-    let mut open: Vec<usize> = (0..queries.nrows()).collect();
-    let (mut steps, mut nprobes, mut gained) = (Vec::new(), 1, 1);
-    loop {
-        let sum = |found: &Array3<f64>| found.iter().filter(|share| !share.is_nan()).sum::<f64>();
-        let before = sum(&found);
-        let candidates = database.ask_index(queries.select(Axis(0), &open).view(), nprobes, fetch)?;
-        for (&query, candidates) in open.iter().zip(&candidates) {
-            for (of, k) in KS.iter().enumerate() {
-                for (by, overfetch) in overfetch.iter().enumerate() {
-                    found[[query, of, by]] = share(&nearest[query], candidates, *k, *overfetch);
-                }
+/// The smallest margins with which queries of every kind find each of [`RECALLS`]; `None` if nothing can be told.
+fn reach(needs: &[Option<&[f32]>], k: usize) -> Option<[f32; RECALLS.len()]> {
+    let mut margins: Vec<f32> = needs.iter().flatten().flat_map(|needs| needs.iter().copied()).collect();
+    margins.sort_unstable_by(f32::total_cmp);
+    margins.dedup();
+    let all = *margins.last()?;
+    let mut reach = RECALLS.map(|recall| {
+        let is_short = |margin: &f32| !Shares::new(needs.iter().map(|needs| found(*needs, *margin, k))).reach(recall);
+        margins.get(margins.partition_point(is_short)).copied().unwrap_or(all)
+    });
+    let [lowest, .., provable, highest] = &mut reach;
+    *highest = highest.max(*provable + FURTHER * (*provable - *lowest)).min(f32::MAX);
+    Some(reach)
+}
+
+/// The share of its nearest that each query found, by the kind of query: how far it moved.
+struct Shares(Vec<Vec<f64>>);
+
+impl Shares {
+    /// Of the queries in order; queries that tell nothing have none.
+    fn new(found: impl Iterator<Item = Option<f64>>) -> Self {
+        const KINDS: [fn(f32) -> bool; 4] =
+            [|moved| moved == 0.0, |moved| moved > 0.0 && moved < 0.5, |moved| moved == 0.5, |moved| moved < 0.0];
+        let mut shares = vec![Vec::new(); KINDS.len()];
+        for (at, share) in found.enumerate() {
+            let kind = KINDS.iter().position(|is| is(MOVED[at % MOVED.len()]));
+            if let (Some(kind), Some(share)) = (kind, share) {
+                shares[kind].push(share);
             }
         }
-        if sum(&found) > before {
-            gained = nprobes;
-        }
-        steps.push(Step { nprobes, found: found.clone() });
-        let best = overfetch.len() - 1;
-        open.retain(|query| found.slice(s![*query, .., best]).iter().any(|share| *share < 1.0));
-        // Where twice as many find no more, it is the codes that miss the rest.
-        let no_more = nprobes >= 2 * gained.max(8);
-        if open.is_empty() || no_more || 2 * nprobes >= partitions {
-            return Ok(steps);
-        }
-        nprobes = (nprobes + nprobes.div_ceil(4)).min(partitions);
+        shares.retain(|of_a_kind| !of_a_kind.is_empty());
+        Shares(shares)
+    }
+
+    /// The mean of the kind that finds least.
+    fn worst(&self) -> f64 {
+        self.0.iter().map(|shares| mean(shares)).fold(1.0, f64::min)
+    }
+
+    /// Whether each kind surely finds so much: its mean with one query more that misses some, less its standard error.
+    /// Beyond what so few queries can prove, its mean.
+    fn reach(&self, recall: f64) -> bool {
+        self.0.iter().all(|shares| {
+            if recall > PROVABLE {
+                return mean(shares) >= recall;
+            }
+            let with_one_more: Vec<f64> = shares.iter().copied().chain([1.0 - UNSEEN]).collect();
+            let (n, mean) = (with_one_more.len() as f64, mean(&with_one_more));
+            let variance = with_one_more.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / (n - 1.0);
+            mean - (variance / n).sqrt() >= recall
+        })
     }
 }
 
-/// The share of a query's `k` nearest that is among its first candidates. Items that are as far as the k-th are as good.
-fn share(nearest: &[(u64, f32)], candidates: &[u64], k: usize, overfetch: usize) -> f64 {
-    let k = k.min(nearest.len());
-    let Some((_, farthest)) = nearest[..k].last() else { return f64::NAN };
-    let good = nearest.partition_point(|(_, distance)| distance <= farthest);
-    if good == NEIGHBOURS {
-        return f64::NAN;
-    }
-    let good: std::collections::HashSet<u64> = nearest[..good].iter().map(|(row, _)| *row).collect();
-    let hits = candidates.iter().take(k * overfetch).filter(|row| good.contains(row)).count();
-    hits.min(k) as f64 / k as f64
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
 }

@@ -112,9 +112,9 @@ fn many_items_with_one_embedding_come_in_order_of_their_ids() {
 }
 
 /// Each kind of index, Lance's name for it, and whether Lance searches it for many queries at once.
-/// Without room for the embeddings in memory: the index is asked where it lies.
+/// As a large library is opened: the index's own entries are searched.
 fn open_files(dataset: &std::path::Path) -> LanceDatabase {
-    let options = OpenOptions::new().index_cache_bytes(1 << 10);
+    let options = OpenOptions::new().index_from_bytes(0).index_cache_bytes(1 << 10);
     LanceDatabase::open_with(dataset.to_string_lossy(), &options).expect("opened")
 }
 
@@ -555,6 +555,82 @@ fn a_small_library_in_memory_gives_what_the_files_of_its_index_give() {
                 // Of the files more was asked, and of more partitions: what is left out is known only afterwards.
                 assert!(u64s(&in_memory, "db_idx").iter().all(|item| item % 3 == 0));
                 assert_eq!(in_memory.height(), from_files.height());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_search_finds_does_not_depend_on_the_memory_that_it_is_given() {
+    let mut rng = rng(61);
+    let library = clustered(8000, 24, 60, &mut rng);
+    let queries = queries_of(&(library.slice(ndarray::s![..60, ..]).to_owned() + normal(60, 24, &mut rng)));
+    let booked: HashSet<u64> = (0..8000).filter(|item| item % 3 > 0).collect();
+    for (kind, ..) in KINDS {
+        let folder = folder();
+        let path = dataset(&folder, &library, &IndexOptions::new().index(kind));
+        let ask = |bytes: usize, request: Request<'_>| {
+            let options = OpenOptions::new().index_cache_bytes(bytes);
+            let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened").recall(0.9);
+            [0, 1].map(|_| database.query(&queries, request).expect("results"))
+        };
+        for request in [Request::new(), Request::new().exclude(&booked)] {
+            let [kept, kept_again] = ask(384 << 20, request);
+            let [read, read_again] = ask(0, request);
+            assert!(kept.equals(&kept_again) && kept.equals(&read) && kept.equals(&read_again), "{kind}");
+        }
+    }
+}
+
+/// Gives items other embeddings by Lance itself, as the owner of a library would: their ids stay.
+fn update(dataset: &std::path::Path, frame: &DataFrame) {
+    use lance::dataset::{MergeInsertBuilder, WhenMatched, WhenNotMatched};
+    let batch = uphill::to_arrow(frame).expect("a batch");
+    let uri = dataset.to_string_lossy().into_owned();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let dataset = std::sync::Arc::new(lance::Dataset::open(&uri).await.expect("opened"));
+        let schema = arrow::datatypes::Schema::from(dataset.schema());
+        let cast = |field: &std::sync::Arc<arrow::datatypes::Field>| {
+            arrow::compute::cast(batch.column_by_name(field.name()).expect("a column"), field.data_type())
+                .expect("cast")
+        };
+        let columns = schema.fields().iter().map(cast).collect();
+        let batch = arrow::array::RecordBatch::try_new(schema.into(), columns).expect("a batch");
+        let schema = batch.schema();
+        let mut job = MergeInsertBuilder::try_new(dataset, vec!["name".into()]).expect("a merge");
+        job.when_matched(WhenMatched::UpdateAll).when_not_matched(WhenNotMatched::DoNothing);
+        let reader = arrow::array::RecordBatchIterator::new([Ok(batch)], schema);
+        job.try_build().expect("a merge").execute_reader(reader).await.expect("merged");
+    });
+}
+
+#[test]
+fn an_item_that_its_owner_updated_is_met_once_and_where_it_is_now() {
+    let library = clustered(4000, 16, 30, &mut rng(62));
+    for kind in [IndexKind::IvfFlat, IndexKind::IvfSq, IndexKind::IvfRq] {
+        let folder = folder();
+        let path = dataset(&folder, &library, &IndexOptions::new().index(kind));
+        // A half moved a little, and one item far away.
+        let mut now = library.clone();
+        now.slice_mut(ndarray::s![..2000, ..]).mapv_inplace(|value| value * 1.01);
+        now.row_mut(7).fill(40.0);
+        update(&path, &items(&now).slice(0, 2000));
+        let queries = now.slice(ndarray::s![..40, ..]).to_owned();
+        for database in [open(&path), open_files(&path), open(&path).exact(true)] {
+            assert_eq!(database.len(), 4000);
+            let results = database.k(10).recall(0.999).query(&queries_of(&queries), Request::new()).expect("results");
+            assert_eq!(results.height(), 400, "{kind}");
+            for (query, number) in queries.rows().into_iter().zip(0..) {
+                let met = found(&results, number);
+                let ids: HashSet<u64> = met.iter().map(|(_, id)| *id).collect();
+                assert_eq!(ids.len(), 10, "{kind}: query {number} met {met:?}");
+                assert_eq!(met[0], (0.0, u64::from(number)), "{kind}: the item itself, where it is now");
+                for (distance, id) in met {
+                    let item = now.row(id as usize);
+                    let truth = Metric::L2.distance(query.as_slice().expect("a row"), item.as_slice().expect("a row"));
+                    assert_eq!(distance, truth, "{kind}");
+                }
             }
         }
     }

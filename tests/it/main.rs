@@ -47,6 +47,7 @@ mod scorers_command;
 mod scorers_http;
 mod scorers_interrupted;
 mod screen;
+mod settings;
 mod stages;
 mod sums;
 mod surrogate;

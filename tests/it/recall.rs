@@ -8,7 +8,8 @@ use lance::index::vector::VectorIndexParams;
 use lance_index::IndexType;
 use lance_linalg::distance::MetricType;
 use ndarray::{Array2, ArrayView1, Axis};
-use uphill::{IndexKind, IndexOptions, LanceDatabase, RecallTable, Request, VectorDatabase};
+use polars::prelude::DataFrame;
+use uphill::{IndexKind, IndexOptions, LanceDatabase, OpenOptions, RecallTable, Request, VectorDatabase};
 
 use crate::common::*;
 
@@ -25,9 +26,13 @@ fn learned(rows: usize, dim: usize, seed: u64) -> Array2<f32> {
 
 /// Items that moved a part of the way towards another.
 fn moved(library: &Array2<f32>, n: usize, seed: u64) -> Array2<f32> {
+    moved_by(0.2, library, n, seed)
+}
+
+fn moved_by(share: f32, library: &Array2<f32>, n: usize, seed: u64) -> Array2<f32> {
     let mut rng = rng(seed);
     let drawn = rand::seq::index::sample(&mut rng, library.nrows(), 2 * n).into_vec();
-    library.select(Axis(0), &drawn[..n]) * 0.8 + library.select(Axis(0), &drawn[n..]) * 0.2
+    library.select(Axis(0), &drawn[..n]) * (1.0 - share) + library.select(Axis(0), &drawn[n..]) * share
 }
 
 /// The 300 items nearest to each query, by brute force.
@@ -61,22 +66,33 @@ fn queries_that_were_not_measured_with_find_the_share_that_is_asked_for() {
     for (what, library) in
         [("clustered", clustered(25_000, 32, 60, &mut rng(41))), ("learned", learned(25_000, 32, 42))]
     {
-        let queries = moved(&library, 200, 43);
-        let nearest = nearest(&library, &queries);
+        // At items, between two, half way, and beyond one, away from another.
+        let kinds = [0.0, 0.2, 0.5, -0.5].map(|share| {
+            let queries = moved_by(share, &library, 120, 43);
+            let nearest = nearest(&library, &queries);
+            (share, queries, nearest)
+        });
         for index in [IndexKind::IvfFlat, IndexKind::IvfRq, IndexKind::IvfSq] {
             let folder = folder();
             let path = dataset(&folder, &library, &IndexOptions::new().index(index));
-            let mut few = 0.0;
-            for asked in [0.9, 0.99, 0.999] {
-                for k in [1, 10, 40, 100, 300] {
-                    let (found, error) = recall(&open(&path).recall(asked), &queries, &nearest, k);
-                    println!("{what}, {index}: recall@{k} of {found:.4} for {asked}");
-                    assert!(found + 2.0 * error + 0.002 >= asked, "{what}, {index}: recall@{k} {found}, asked {asked}");
-                    few += if asked == 0.9 && k == 10 { found } else { 0.0 };
+            let files = OpenOptions::new().index_from_bytes(0);
+            let files = LanceDatabase::open_with(path.to_string_lossy(), &files).expect("a dataset");
+            for (share, queries, nearest) in &kinds {
+                for asked in [0.9, 0.99, 0.999] {
+                    for (database, k) in
+                        [1, 10, 40, 100, 300].map(|k| (open(&path), k)).into_iter().chain([(files.clone(), 10)])
+                    {
+                        let (found, error) = recall(&database.recall(asked), queries, nearest, k);
+                        println!("{what}, {index}, {share}: recall@{k} of {found:.4} for {asked}");
+                        let told = format!("{what}, {index}, moved by {share}: recall@{k} {found}, asked {asked}");
+                        assert!(found + 2.0 * error + 0.002 >= asked, "{told}");
+                    }
                 }
             }
             // It is not looked at everything instead.
-            assert!(few < 0.99, "{what}, {index}: {few} for 0.9");
+            let table = files.recall_table().expect("measured");
+            let level = table.levels.iter().find(|level| level.k == 10 && level.recall == 0.9).expect("a level");
+            assert!(4 * level.nprobes < table.partitions, "{what}, {index}: {table}");
         }
     }
 }
@@ -103,17 +119,44 @@ fn between_and_beyond_what_was_measured_as_much_is_looked_at_as_the_next_takes()
     let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
     let database = open(&path).recall(0.95);
     let table = database.recall_table().expect("measured").clone();
-    let level = |k| table.levels.iter().find(|level| level.k == k && level.recall == 0.95).expect("a level").nprobes;
+    let level = |k| *table.levels.iter().find(|level| level.k == k && level.recall == 0.95).expect("a level");
     let (ten, hundred) = (level(10), level(100));
-    assert!(ten < hundred, "{table}");
-    let queries = uphill::queries(moved(&library, 50, 50).mapv(f64::from).view()).expect("queries");
-    let finds = |database: LanceDatabase, k| database.query(&queries, Request::new().k(k)).expect("results");
-    for (k, nprobes) in [(1, ten), (10, ten), (11, hundred), (100, hundred)] {
-        assert!(finds(database.clone(), k) == finds(open(&path).nprobes(nprobes), k), "k {k}, nprobes {nprobes}");
+    assert!(ten.margin < hundred.margin && ten.nprobes < hundred.nprobes, "{table}");
+    let queries = moved(&library, 50, 50);
+    let frame = uphill::queries(queries.mapv(f64::from).view()).expect("queries");
+    let finds = |k| database.query(&frame, Request::new().k(k)).expect("results");
+    let first = |found: &DataFrame, k: usize| {
+        let mut first: Vec<Vec<u64>> = vec![Vec::new(); 50];
+        for (query, id) in u32s(found, "query_idx").into_iter().zip(u64s(found, "db_idx")) {
+            first[query as usize].push(id);
+        }
+        first.iter_mut().for_each(|ids| ids.truncate(k));
+        first
+    };
+    for (few, many) in [(1, 10), (11, 100), (50, 100)] {
+        assert_eq!(first(&finds(few), few), first(&finds(many), few), "k {few} searches what k {many} does");
     }
-    let near =
-        |database| f32s(&finds(database, 600), "distance").iter().map(|distance| f64::from(*distance)).sum::<f64>();
-    assert!(near(database) < near(open(&path).nprobes(hundred)), "beyond, more partitions are looked into");
+    assert_ne!(first(&finds(10), 10), first(&finds(100), 10), "k 100 searches more than k 10");
+    assert_ne!(first(&finds(100), 100), first(&finds(600), 100), "beyond, more partitions are searched");
+}
+
+#[test]
+fn a_table_of_an_earlier_version_searches_the_partitions_that_it_names() {
+    let library = learned(5000, 16, 51);
+    let folder = folder();
+    let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
+    let queries = moved(&library, 20, 52);
+    let nearest = nearest(&library, &queries);
+    let mut table = serde_json::to_value(open(&path).recall_table().expect("measured")).expect("JSON");
+    for level in table["levels"].as_array_mut().expect("levels") {
+        level.as_object_mut().expect("a level").remove("margin");
+        level["nprobes"] = 3.into();
+    }
+    change(&path, async |mut dataset| {
+        dataset.update_metadata([("uphill.recall", table.to_string().as_str())]).await.map(|_| ())
+    });
+    let of = |database: &LanceDatabase| recall(database, &queries, &nearest, 10);
+    assert_eq!(of(&open(&path)), of(&open(&path).nprobes(3)));
 }
 
 /// The library, built by the command, and what it said.
@@ -215,7 +258,7 @@ fn a_run_goes_on_with_what_was_measured_when_it_started() {
     let whole = search("whole", &[]);
     search("run", &["--set", "stop.iterations=2"]);
     let mut table: RecallTable = serde_json::from_value(inspected(&folder)["recall"].clone()).expect("a table");
-    table.levels.iter_mut().for_each(|level| level.nprobes = 1);
+    table.levels.iter_mut().for_each(|level| level.margin = Some(0.0));
     let table = serde_json::to_string(&table).expect("JSON");
     change(&folder.path().join("items.lance"), async |mut dataset| {
         dataset.update_metadata([("uphill.recall", table.as_str())]).await.map(|_| ())

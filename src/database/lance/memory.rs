@@ -1,9 +1,10 @@
 //! A small library in memory: its index with the embeddings, and the attributes that are asked for again and again.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use polars::prelude::{Column, DataFrame};
 
+use super::OpenOptions;
 use super::attributes::Attributes;
 use super::identity::{Identity, IndexInfo};
 use super::partitions::Partitions;
@@ -18,36 +19,49 @@ const CODES_PAY_FROM: usize = 192;
 
 /// What of a library is in memory: nothing, until a search wants it and it fits.
 pub(super) struct Memory {
-    /// Whether all embeddings fit beside an index.
+    /// Whether a search is by embeddings: of a small library. What is found follows from the library alone, never from the
+    /// memory that a run is given.
     is_small: bool,
+    /// Whether they stay in memory between searches.
+    keeps: bool,
     /// The index, once it was wanted; none where that cannot be.
-    index: OnceLock<Option<Partitions>>,
+    index: OnceLock<Option<Arc<Partitions>>>,
     attributes: Attributes,
 }
 
 impl Memory {
     /// Half of so many bytes at most are the embeddings', a sixteenth the attributes': more takes longer to read than a run of
     /// some tens of iterations fetches.
-    pub(super) fn new(identity: &Identity, bytes: usize) -> Self {
-        let embeddings = identity.embedding_bytes();
+    pub(super) fn new(identity: &Identity, options: &OpenOptions) -> Self {
+        let (bytes, embeddings) = (options.index_cache_bytes, identity.embedding_bytes());
+        let has_long_codes =
+            identity.index.as_ref().is_some_and(|index| index.has_codes() && identity.dim >= CODES_PAY_FROM);
+        // Codes of long vectors cost less than the vectors themselves, wherever these lie.
+        let is_small = embeddings < options.index_from_bytes && !has_long_codes;
         let attributes = Attributes::new(bytes / 16, identity.rows as usize);
-        Memory { is_small: embeddings <= bytes / 2, index: OnceLock::new(), attributes }
+        Memory { is_small, keeps: embeddings <= bytes / 2, index: OnceLock::new(), attributes }
     }
 
-    /// The index, read now if it was not; none where the library is not small, or its codes are the better index.
+    /// The index of a small library, read now if it is not in memory; none where the library is not small, or its codes are
+    /// the better index.
     ///
     /// # Errors
     /// A dataset that cannot be read.
-    pub(super) fn index(&self, table: &Table, identity: &Identity, index: &IndexInfo) -> Result<Option<&Partitions>> {
-        // Codes of long vectors cost less than the vectors themselves, wherever these lie.
-        if !self.is_small || (index.has_codes() && identity.dim >= CODES_PAY_FROM) {
+    pub(super) fn index(
+        &self,
+        table: &Table,
+        identity: &Identity,
+        index: &IndexInfo,
+        uncovered: &[u64],
+    ) -> Result<Option<Arc<Partitions>>> {
+        if !self.is_small {
             return Ok(None);
         }
-        if self.index.get().is_none() {
-            let read = Partitions::read(table, &index.name, identity.metric, identity.dim)?;
-            self.index.get_or_init(|| read);
+        if let Some(kept) = self.index.get() {
+            return Ok(kept.clone());
         }
-        Ok(self.index.get().and_then(Option::as_ref))
+        let read = Partitions::read(table, &index.name, identity.metric, identity.dim, uncovered)?.map(Arc::new);
+        Ok(if self.keeps { self.index.get_or_init(|| read).clone() } else { read })
     }
 
     /// Items by row id, distinct and in the order asked: `db_idx`, `embedding`, attributes; `None` if their embeddings are not in
@@ -56,7 +70,7 @@ impl Memory {
     /// # Errors
     /// A dataset that cannot be read.
     pub(super) fn items(&self, table: &Table, rows: &[u64], columns: &[String]) -> Result<Option<DataFrame>> {
-        let index = self.index.get().and_then(Option::as_ref);
+        let index = self.index.get().and_then(Option::as_deref);
         let Some(embeddings) = index.and_then(|index| index.embeddings(rows)) else { return Ok(None) };
         let ids = table.ids.of_rows(rows)?;
         let attributes = self.attributes.of(table, rows, &ids, columns)?;

@@ -33,12 +33,15 @@ pub struct OpenOptions {
     pub metric: Option<Metric>,
     /// The dataset version; the latest where `None`.
     pub version: Option<u64>,
-    /// Bytes of index kept in memory (default 384 MB). An index that is larger than this is read
-    /// again from disk in every iteration: give it its size on disk and a tenth more. An exact search
-    /// keeps the embeddings, as f32, if all of them take no more than this; a search through an index
-    /// keeps them, and asks them instead of the index's files, if they take no more than half of it (not where
-    /// the index keeps codes of vectors of 192 components or more, which are faster).
+    /// Bytes of index kept in memory (default 384 MB): it changes how fast a search is, never what it finds. An index that is
+    /// larger than this is read again from disk in every iteration: give it its size on disk and a tenth more. An exact
+    /// search keeps the embeddings, as f32, if all of them take no more than this, and so does a search of a small library
+    /// ([`OpenOptions::index_from_bytes`]) if they take no more than half of it.
     pub index_cache_bytes: usize,
+    /// Bytes of embeddings, as f32, from which on the index's own entries are searched (default 192 MB and one byte). In a
+    /// smaller library the partitions that a query searches are searched by their embeddings, also where the index keeps
+    /// codes; not where it keeps codes of vectors of 192 components or more, which are faster.
+    pub index_from_bytes: usize,
     /// Bytes of metadata kept in memory (default 128 MB).
     pub metadata_cache_bytes: usize,
 }
@@ -51,6 +54,7 @@ impl Default for OpenOptions {
             metric: None,
             version: None,
             index_cache_bytes: 384 << 20,
+            index_from_bytes: (192 << 20) + 1,
             metadata_cache_bytes: 128 << 20,
         }
     }
@@ -89,6 +93,12 @@ impl OpenOptions {
     /// Bytes of index kept in memory.
     pub fn index_cache_bytes(mut self, index_cache_bytes: usize) -> Self {
         self.index_cache_bytes = index_cache_bytes;
+        self
+    }
+
+    /// Bytes of embeddings from which on the index's own entries are searched.
+    pub fn index_from_bytes(mut self, index_from_bytes: usize) -> Self {
+        self.index_from_bytes = index_from_bytes;
         self
     }
 

@@ -4,18 +4,16 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array};
+use arrow::array::{Array, AsArray, FixedSizeListArray, Float32Array};
 use arrow::datatypes::{Float32Type, UInt64Type};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use lance::Dataset;
-use lance::index::{DatasetIndexExt, DatasetIndexInternalExt};
 use lance_index::metrics::NoOpMetricsCollector;
-use lance_index::vector::VectorIndex;
-use lance_linalg::distance::DistanceType;
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::batch::{ROW_ID, as_f32, fixed_size_list};
+use super::batch::{ROW_ID, fixed_size_list};
+use super::centroids::{self, Centroids, Probes};
 use super::table::Table;
 use crate::database::Metric;
 use crate::database::exact::{LeftOut, Neighbour};
@@ -28,7 +26,7 @@ const READS: usize = 32;
 /// The rows of an index and their embeddings.
 pub(super) struct Partitions {
     metric: Metric,
-    centroids: FixedSizeListArray,
+    centroids: Centroids,
     partitions: Vec<Partition>,
     /// The partition of each row, and its position there.
     place: HashMap<u64, (u32, u32)>,
@@ -40,22 +38,26 @@ struct Partition {
 }
 
 impl Partitions {
-    /// Reads an index of one segment, and the embeddings of its rows; `None` if there are several.
-    pub(super) fn read(table: &Table, name: &str, metric: Metric, dim: usize) -> Result<Option<Self>> {
-        let (dataset, name, column) = (table.dataset.clone(), name.to_string(), table.embedding_column.clone());
-        let Some((centroids, lists)) =
-            on_runtime(async move { lists(&dataset, &name, &column).await })?.doing("reading the index")?
-        else {
-            return Ok(None);
-        };
-        let centroids = as_f32(&(Arc::new(centroids) as ArrayRef))?;
+    /// Reads an index of one segment, and the embeddings of its rows in the fragments that it covers; `None` if there are
+    /// several segments.
+    pub(super) fn read(
+        table: &Table,
+        name: &str,
+        metric: Metric,
+        dim: usize,
+        uncovered: &[u64],
+    ) -> Result<Option<Self>> {
+        let Some((centroids, lists)) = lists(table, name, metric)? else { return Ok(None) };
         let mut place = HashMap::new();
         for (partition, rows) in (0..).zip(&lists) {
             place.extend(rows.iter().copied().zip((0..).map(|position| (partition, position))));
         }
-        // A row that was deleted since is listed, and not scanned: NaN is near to nothing.
+        // A row that was deleted since, or moved to a fragment that the index does not cover, as a new embedding has it
+        // moved, is listed and not scanned: NaN is near to nothing.
         let mut items: Vec<Vec<f32>> = lists.iter().map(|rows| vec![f32::NAN; rows.len() * dim]).collect();
-        table.scan(None, None, &mut |scanned, embeddings| {
+        let fragments = table.dataset.fragments().iter().map(|fragment| fragment.id);
+        let covered: Vec<u64> = fragments.filter(|fragment| !uncovered.contains(fragment)).collect();
+        table.scan(None, Some(&covered), &mut |scanned, embeddings| {
             for (row, embedding) in scanned.iter().zip(embeddings.rows()) {
                 if let (Some((partition, position)), Some(embedding)) = (place.get(row), embedding.as_slice()) {
                     let start = *position as usize * dim;
@@ -71,14 +73,14 @@ impl Partitions {
         Ok(Some(Partitions { metric, centroids, partitions: partitions.collect::<Result<_>>()?, place }))
     }
 
-    /// The `k` rows nearest to each query, of those in its nearest `nprobes` partitions, nearest first.
+    /// The `k` rows nearest to each query, of those in the partitions that it searches, nearest first.
     ///
     /// # Errors
     /// Queries of another dimension.
     pub(super) fn nearest(
         &self,
         queries: ArrayView2<'_, f32>,
-        nprobes: usize,
+        probes: Probes,
         k: usize,
         left_out: &LeftOut<'_>,
     ) -> Result<Vec<Vec<Neighbour>>> {
@@ -87,7 +89,7 @@ impl Partitions {
             let mut asking = [vec![Vec::new(); self.partitions.len()], vec![Vec::new(); self.partitions.len()]];
             let mut asked = Vec::with_capacity(queries.nrows());
             for (at, query) in queries.rows().into_iter().enumerate() {
-                for (rank, partition) in self.nearest_partitions(query, nprobes)?.into_iter().enumerate() {
+                for (rank, partition) in self.centroids.nearest(query, probes)?.into_iter().enumerate() {
                     asking[rank.min(1)][partition].push(at);
                 }
                 asked.push(Float32Array::from(query.to_vec()));
@@ -97,7 +99,13 @@ impl Partitions {
                 asking.iter().flat_map(|asking| self.partitions.iter().zip(asking))
             {
                 for at in asking {
-                    sift(measured(self.metric, &asked[*at], items)?.values(), rows, k, left_out, &mut nearest[*at]);
+                    sift(
+                        centroids::distances(self.metric, &asked[*at], items)?.values(),
+                        rows,
+                        k,
+                        left_out,
+                        &mut nearest[*at],
+                    );
                 }
             }
             Ok(nearest.into_iter().map(BinaryHeap::into_sorted_vec).collect::<Vec<_>>())
@@ -109,31 +117,9 @@ impl Partitions {
         Ok(found?.into_iter().flatten().collect())
     }
 
-    /// The partitions of the nearest centroids, as Lance measures it, nearest first.
-    fn nearest_partitions(&self, query: ArrayView1<'_, f32>, nprobes: usize) -> Result<Vec<usize>> {
-        let distances = match self.metric {
-            // Of vectors of length 1.
-            Metric::Cosine => {
-                let length = query.dot(&query).sqrt();
-                measured(Metric::L2, &Float32Array::from(query.mapv(|value| value / length).to_vec()), &self.centroids)?
-            }
-            metric => measured(metric, &Float32Array::from(query.to_vec()), &self.centroids)?,
-        };
-        let mut partitions: Vec<usize> = (0..self.partitions.len()).collect();
-        let distance = |partition: usize| distances.value(partition);
-        let nearer = |a: &usize, b: &usize| distance(*a).total_cmp(&distance(*b)).then(a.cmp(b));
-        let nprobes = nprobes.min(partitions.len());
-        if (1..partitions.len()).contains(&nprobes) {
-            partitions.select_nth_unstable_by(nprobes - 1, nearer);
-        }
-        partitions.truncate(nprobes);
-        partitions.sort_unstable_by(nearer);
-        Ok(partitions)
-    }
-
     /// The embeddings of rows, in their order; `None` if one is not held.
     pub(super) fn embeddings(&self, rows: &[u64]) -> Option<Array2<f32>> {
-        let dim = self.centroids.value_length() as usize;
+        let dim = self.centroids.dim();
         let mut embeddings = Vec::with_capacity(rows.len() * dim);
         for row in rows {
             let (partition, position) = self.place.get(row)?;
@@ -144,16 +130,6 @@ impl Partitions {
         }
         Array2::from_shape_vec((rows.len(), dim), embeddings).ok()
     }
-}
-
-/// How far items are from a query, in f32.
-fn measured(metric: Metric, query: &Float32Array, items: &FixedSizeListArray) -> Result<Arc<Float32Array>> {
-    let metric = match metric {
-        Metric::L2 => DistanceType::L2,
-        Metric::Cosine => DistanceType::Cosine,
-        Metric::Dot => DistanceType::Dot,
-    };
-    metric.arrow_batch_func()(query, items).doing("measuring distances")
 }
 
 /// Keeps the nearest. Counted by hand, because iterators are calls where little is optimised.
@@ -176,16 +152,19 @@ fn sift(distances: &[f32], rows: &[u64], k: usize, left_out: &LeftOut<'_>, neare
     }
 }
 
-/// The centroids of an index of one segment, and the rows of each partition.
-async fn lists(
+/// The centroids of an index of one segment, and the rows of each partition; `None` if there are several segments.
+pub(super) fn lists(table: &Table, name: &str, metric: Metric) -> Result<Option<(Centroids, Vec<Vec<u64>>)>> {
+    let (dataset, name, column) = (table.dataset.clone(), name.to_string(), table.embedding_column.clone());
+    let read = on_runtime(async move { rows(&dataset, &name, &column).await })?.doing("reading the index")?;
+    read.map(|(centroids, lists)| Ok((Centroids::new(metric, centroids)?, lists))).transpose()
+}
+
+async fn rows(
     dataset: &Arc<Dataset>,
     name: &str,
-    column_name: &str,
+    column: &str,
 ) -> lance::Result<Option<(FixedSizeListArray, Vec<Vec<u64>>)>> {
-    let segments = dataset.load_indices_by_name(name).await?;
-    let [segment] = segments.as_slice() else { return Ok(None) };
-    let index: Arc<dyn VectorIndex> =
-        dataset.open_vector_index(column_name, &segment.uuid, &NoOpMetricsCollector).await?;
+    let Some(index) = centroids::open(dataset, name, column).await? else { return Ok(None) };
     let Some(centroids) = index.ivf_model().centroids_array().cloned() else { return Ok(None) };
     let reads = (0..centroids.len()).map(|partition| {
         let index = index.clone();

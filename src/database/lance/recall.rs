@@ -3,14 +3,15 @@
 use lance::Dataset;
 use serde::{Deserialize, Serialize};
 
+use super::centroids::Probes;
 use super::identity::IndexInfo;
 use crate::database::META_RECALL;
 
 /// How much of the index a search looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Effort {
     /// Partitions for each query.
-    pub(crate) nprobes: usize,
+    pub(crate) probes: Probes,
     /// Candidates for each neighbour asked for.
     pub(crate) overfetch: usize,
 }
@@ -35,8 +36,12 @@ pub struct RecallLevel {
     pub k: usize,
     /// The share of the k nearest that was to be found.
     pub recall: f64,
-    /// Partitions to look into for each query.
+    /// Partitions that a query searches in the mean.
     pub nprobes: usize,
+    /// A query searches the partitions whose centroid is no farther than this share of the way from the nearest to the
+    /// median one. Tables of earlier versions have none: there every query searches `nprobes` partitions.
+    #[serde(default)]
+    pub margin: Option<f32>,
     /// Candidates for each neighbour; they are measured again.
     pub overfetch: usize,
     /// What was found with that; less than `recall` where no looking reached it.
@@ -51,31 +56,36 @@ impl RecallTable {
         (table.index == index.uuids && !table.levels.is_empty() && table.levels.iter().all(is_sound)).then_some(table)
     }
 
-    /// What it takes to find that share of the k nearest. Between two measured k it is what the larger takes; beyond,
-    /// partitions are added as they were from one measured k to the next.
+    /// What it takes to find that share of the k nearest. Between two measured k it is what the larger takes; beyond, the
+    /// margin grows with the logarithm of k as it did from one measured k to the next, and so do partitions, of which each
+    /// query then searches as many at least.
     pub(super) fn effort(&self, recall: f64, k: usize) -> Option<Effort> {
         let mut measured: Vec<usize> = self.levels.iter().map(|level| level.k).collect();
         measured.dedup();
         let at = |k: usize| {
             let mut levels = self.levels.iter().filter(|level| level.k == k);
             // What was not reached takes the most that was looked at.
-            let level = levels.clone().find(|level| level.recall >= recall).or_else(|| levels.next_back())?;
-            Some(Effort { nprobes: level.nprobes, overfetch: level.overfetch })
+            levels.clone().find(|level| level.recall >= recall).or_else(|| levels.next_back()).copied()
         };
         let upto = measured.partition_point(|of| *of < k).min(measured.len() - 1);
-        let efforts: Option<Vec<Effort>> = measured[..=upto].iter().map(|of| at(*of)).collect();
-        let safer = |a: Effort, b: Effort| Effort {
+        let levels: Option<Vec<RecallLevel>> = measured[..=upto].iter().map(|of| at(*of)).collect();
+        let safer = |a: RecallLevel, b: RecallLevel| RecallLevel {
             nprobes: a.nprobes.max(b.nprobes),
+            margin: a.margin.zip(b.margin).map(|(a, b)| a.max(b)),
             overfetch: a.overfetch.max(b.overfetch),
+            ..b
         };
-        let mut effort = efforts?.into_iter().reduce(safer)?;
+        let RecallLevel { mut nprobes, mut margin, overfetch, .. } = levels?.into_iter().reduce(safer)?;
         let (first, last) = (measured[0], measured[measured.len() - 1]);
         if k > last && last > first {
-            let growth = (effort.nprobes as f64 / at(first)?.nprobes as f64).ln() / (last as f64 / first as f64).ln();
-            let more = (k as f64 / last as f64).powf(growth);
-            effort.nprobes = (effort.nprobes as f64 * more).ceil() as usize;
+            let beyond = (k as f64 / last as f64).ln() / (last as f64 / first as f64).ln();
+            let before = at(first)?;
+            nprobes = (nprobes as f64 * (nprobes as f64 / before.nprobes as f64).powf(beyond)).ceil() as usize;
+            let grown = |(margin, before): (f32, f32)| margin + (margin - before) * beyond as f32;
+            margin = margin.zip(before.margin).map(grown);
         }
-        Some(effort)
+        let at_least = if margin.is_some() && k <= last { 1 } else { nprobes };
+        Some(Effort { probes: Probes { at_least, margin }, overfetch })
     }
 }
 

@@ -2,12 +2,16 @@
 //!
 //! Both give candidates as row ids; their distances are measured by the caller.
 
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, UInt64Type};
 use lance::dataset::scanner::Scanner;
 use ndarray::{ArrayView2, Axis};
 
 use super::batch::{ROW_ID, column, fixed_size_list};
+use super::centroids::{Centroids, Probes};
 use super::held::Held;
 use super::identity::IndexInfo;
 use super::partitions::Partitions;
@@ -88,7 +92,9 @@ pub(super) struct IndexSearch<'a> {
     pub(super) exact: ExactSearch<'a>,
     pub(super) index: &'a IndexInfo,
     /// The index in memory, where it is to be.
-    pub(super) held: Option<&'a Partitions>,
+    pub(super) held: Option<Arc<Partitions>>,
+    /// Its centroids, where it is Lance that is asked.
+    pub(super) centroids: Option<&'a Centroids>,
     /// Fragments that the index does not cover.
     pub(super) uncovered: &'a [u64],
     /// Rows of the library.
@@ -115,20 +121,22 @@ impl IndexSearch<'_> {
         let mut open: Vec<usize> = (0..queries.nrows()).collect();
         while !open.is_empty() {
             let of_open = queries.select(Axis(0), &open);
-            let (nprobes, fetch) = self.effort(wanted);
+            let (probes, fetch) = self.effort(wanted);
             if fetch >= self.rows {
                 let nearest = self.exact.nearest(of_open.view(), k, left_out, None)?;
                 open.drain(..).zip(nearest).for_each(|(query, nearest)| found[query] = nearest);
                 break;
             }
-            let mut candidates = self.ask(of_open.view(), nprobes, fetch, left_out)?;
+            let mut candidates = self.ask(of_open.view(), probes, fetch, left_out)?;
             if !self.uncovered.is_empty() {
                 let extra = self.exact.nearest(of_open.view(), k, left_out, Some(self.uncovered))?;
                 candidates.iter_mut().zip(extra).for_each(|(rows, extra)| rows.extend(extra));
             }
             let mut still = Vec::new();
             for (query, mut candidates) in open.into_iter().zip(candidates) {
-                candidates.retain(|row| !left_out(*row));
+                // A row that was written anew may stand in the index and in a fragment that it does not cover.
+                let mut distinct = HashSet::with_capacity(candidates.len());
+                candidates.retain(|row| !left_out(*row) && distinct.insert(*row));
                 // Even where nothing is left out the partitions looked into may hold too few.
                 if candidates.len() < k {
                     still.push(query);
@@ -140,58 +148,73 @@ impl IndexSearch<'_> {
         Ok(found)
     }
 
-    /// The rows that so many partitions hold for each query, nearest first. Those to leave out may be among them.
+    /// The rows that the partitions which each query searches hold, nearest first. Those to leave out may be among them.
     pub(super) fn ask(
         &self,
         queries: ArrayView2<'_, f32>,
-        nprobes: usize,
+        probes: Probes,
         fetch: usize,
         left_out: &LeftOut<'_>,
     ) -> Result<Candidates> {
         self.check_metric()?;
-        if let Some(held) = self.held {
-            let found = held.nearest(queries, nprobes, fetch, left_out)?.into_iter();
+        if let Some(held) = &self.held {
+            let found = held.nearest(queries, probes, fetch, left_out)?.into_iter();
             return Ok(found.map(|nearest| nearest.into_iter().map(|neighbour| neighbour.db_idx).collect()).collect());
         }
-        let mut rows: Candidates = Vec::with_capacity(queries.nrows());
-        for chunk in queries.axis_chunks_iter(Axis(0), QUERIES_PER_CALL) {
-            let scanner = self.scanner(chunk, nprobes, fetch)?;
-            let batch = on_runtime(async move { scanner.try_into_batch().await })?.doing("asking the index")?;
-            let start = rows.len();
-            rows.resize(start + chunk.nrows(), Vec::new());
-            let query_index = column(&batch, "query_index")?.as_primitive::<Int32Type>();
-            let row_id = column(&batch, ROW_ID)?.as_primitive::<UInt64Type>();
-            for (query, row) in query_index.values().iter().zip(row_id.values()) {
-                rows[start + *query as usize].push(*row);
+        let mut found: Candidates = vec![Vec::new(); queries.nrows()];
+        for (nprobes, group) in self.groups(queries, probes)? {
+            for chunk in group.chunks(QUERIES_PER_CALL) {
+                let scanner = self.scanner(queries.select(Axis(0), chunk).view(), nprobes, fetch)?;
+                let batch = on_runtime(async move { scanner.try_into_batch().await })?.doing("asking the index")?;
+                let query_index = column(&batch, "query_index")?.as_primitive::<Int32Type>();
+                let row_id = column(&batch, ROW_ID)?.as_primitive::<UInt64Type>();
+                for (query, row) in query_index.values().iter().zip(row_id.values()) {
+                    found[chunk[*query as usize]].push(*row);
+                }
             }
         }
-        Ok(rows)
+        Ok(found)
     }
 
-    /// The partitions that a query for `k` looks into, and the candidates it asks for: as many partitions as it takes
-    /// for the recall, or as were asked for; and enough to hold about twice what is fetched.
-    fn effort(&self, k: usize) -> (usize, usize) {
+    /// Queries that search about as many partitions, by that number: Lance takes one for all queries of a call.
+    fn groups(&self, queries: ArrayView2<'_, f32>, probes: Probes) -> Result<BTreeMap<usize, Vec<usize>>> {
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, query) in queries.rows().into_iter().enumerate() {
+            let nprobes = match self.centroids.filter(|_| probes.margin.is_some()) {
+                Some(centroids) => rounded_up(centroids.nearest(query, probes)?.len()),
+                None => probes.at_least,
+            };
+            groups.entry(nprobes.clamp(1, self.index.partitions.max(1))).or_default().push(at);
+        }
+        Ok(groups)
+    }
+
+    /// The partitions that a query for `k` searches, and the candidates it asks for: as many partitions as it takes for the
+    /// recall, or as were asked for; and enough to hold about twice what is fetched.
+    fn effort(&self, k: usize) -> (Probes, usize) {
         let partitions = self.index.partitions.max(1);
         // The k nearest that match a prefilter are as far as more are of all.
         let of_all = k.saturating_mul(self.all) / self.rows.max(1);
         let measured = self.measured.filter(|_| self.nprobes.is_none());
         let measured = measured.and_then(|table| {
-            let Effort { nprobes, .. } = table.effort(self.recall, of_all)?;
-            Some(Effort { nprobes, ..table.effort(self.recall, k)? })
+            let Effort { probes, .. } = table.effort(self.recall, of_all)?;
+            Some(Effort { probes, ..table.effort(self.recall, k)? })
         });
         let effort = measured.unwrap_or_else(|| Effort {
-            nprobes: self.nprobes.unwrap_or_else(|| (partitions / 16).max(16)),
+            probes: Probes { at_least: self.nprobes.unwrap_or_else(|| (partitions / 16).max(16)), margin: None },
             overfetch: if self.index.has_codes() { OVERFETCH } else { 1 },
         });
         // What is held is measured, not guessed from codes.
         let fetch = if self.held.is_some() { k } else { k.saturating_mul(effort.overfetch) };
         let enough = fetch.saturating_mul(2 * partitions) / self.rows.max(1);
-        (effort.nprobes.max(enough).clamp(1, partitions), fetch)
+        let at_least = effort.probes.at_least.max(enough).clamp(1, partitions);
+        (Probes { at_least, ..effort.probes }, fetch)
     }
 
     /// Lance's plan for a query.
     pub(super) fn explain(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<String> {
-        let (nprobes, fetch) = self.effort(k);
+        let (probes, fetch) = self.effort(k);
+        let nprobes = self.groups(queries, probes)?.into_keys().next_back().unwrap_or(1);
         let scanner = self.scanner(queries, nprobes, fetch)?;
         on_runtime(async move { scanner.explain_plan(true).await })?.doing("explaining a query")
     }
@@ -225,4 +248,10 @@ impl IndexSearch<'_> {
         scanner.disable_scoring_autoprojection();
         Ok(scanner)
     }
+}
+
+/// One of 1, 2, 3, 4, 6, 8, 12, 16, ... that is no less: few calls, each with at most half as many partitions again.
+fn rounded_up(count: usize) -> usize {
+    let below = 1usize << count.max(1).ilog2();
+    [below, below + below / 2, 2 * below].into_iter().find(|step| *step >= count).unwrap_or(count)
 }

@@ -1,0 +1,62 @@
+//! Each setting does what it says, or is named as one that does nothing.
+
+use std::path::Path;
+
+use crate::common::*;
+
+fn library(folder: &TempDir) {
+    write(&folder.path().join("items.parquet"), &items(&normal(600, 8, &mut rng(71))));
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+}
+
+/// Searches by a run file with these lines under `[database]` and `[update]`, and gives what was said.
+fn search(folder: &Path, run: &str, database: &str, update: &str) -> String {
+    let text = format!(
+        "seed = 1\n[database]\npath = \"items.lance\"\n{database}\n[score]\nsql = \"weight\"\n[update]\n{update}\n[stop]\n\
+         evaluations = 60\niterations = 8\n"
+    );
+    std::fs::write(folder.join("run.toml"), text).expect("written");
+    let output = uphill(&["search", "run.toml", "--out", run, "-o", "best.csv"], folder);
+    assert!(output.status.success(), "{}", stderr(&output));
+    stderr(&output)
+}
+
+#[test]
+fn no_rule_scores_an_item_beyond_the_largest_distance() {
+    let folder = folder();
+    library(&folder);
+    for rule in ["surrogate", "rl", "top-k", "top-k-discrete"] {
+        let more = if rule == "surrogate" { "\nfeatures = []" } else { "" };
+        search(folder.path(), rule, "max_distance = 3.0", &format!("rule = \"{rule}\"{more}"));
+        let parts = std::fs::read_dir(folder.path().join(rule).join("results")).expect("results");
+        let mut rows = 0;
+        for part in parts {
+            let results = read(&part.expect("a part").path().join("part-0000.parquet"));
+            rows += results.height();
+            let distances = f32s(&results, "distance");
+            assert!(distances.iter().all(|distance| *distance <= 3.0), "{rule}: {distances:?}");
+        }
+        assert!(rows > 9, "{rule}: {rows} rows");
+    }
+}
+
+#[test]
+fn a_setting_that_another_one_makes_useless_is_named() {
+    let folder = folder();
+    library(&folder);
+    for (run, database, update, named) in [
+        ("a", "k = 7", "features = []", "database.k = 7 is not used: the rule `surrogate`"),
+        (
+            "b",
+            "nprobes = 3\nrecall = 0.9",
+            "rule = \"rl\"",
+            "database.recall = 0.9 is not used beside database.nprobes = 3",
+        ),
+        ("c", "nprobes = 3\nexact = true", "rule = \"rl\"", "database.nprobes is not used beside database.exact"),
+    ] {
+        let said = search(folder.path(), run, database, update);
+        assert_eq!(said.matches(named).count(), 1, "{said}");
+    }
+    let said = search(folder.path(), "d", "k = 7\nrecall = 0.9", "rule = \"rl\"");
+    assert!(!said.contains("not used"), "{said}");
+}
