@@ -1,5 +1,6 @@
 //! The command line: what the commands are, their exit codes; each in a room of its own.
 
+mod demo;
 mod generate;
 mod help;
 mod index;
@@ -36,6 +37,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// A first search, from Parquet to a report: shows each command, and runs it.
+    #[command(after_long_help = help::DEMO)]
+    Demo(demo::Demo),
     /// Build a Lance dataset with an index from Parquet files of embedded items.
     #[command(after_long_help = help::INDEX)]
     Index(index::Index),
@@ -132,6 +136,7 @@ pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>)
 
 fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
     match command {
+        Command::Demo(arguments) => demo::demo(arguments, signals),
         Command::Index(arguments) => index::index(arguments, signals),
         Command::Init(arguments) => init::init(arguments),
         Command::Search(arguments) => search::search(arguments, signals),

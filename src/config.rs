@@ -88,8 +88,8 @@ pub struct DatabaseConfig {
     /// Leaves out neighbours farther than this from their query. The queries of the surrogate are at the best items so far.
     pub max_distance: Option<f32>,
     /// Megabytes of index kept in memory, or of embeddings where searches are exact; a larger index, or library, is
-    /// read again in every iteration. It changes how fast a search is, never what it finds. Embeddings that take half of it
-    /// stay in memory; attributes that take a sixteenth are kept, once they were read again and again.
+    /// read again in every iteration. It changes how fast a search is, never what it finds. The embeddings of a
+    /// small library stay in memory where they fit; attributes that take a sixteenth of it too, once they were read again and again.
     #[serde(default = "index_cache_mb")]
     pub index_cache_mb: usize,
     /// Megabytes of the dataset's metadata kept in memory.

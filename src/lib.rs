@@ -67,8 +67,8 @@
 //! # What it needs
 //!
 //! Linux or macOS: run folders rest on atomic renames and durable folders, scorers on groups of processes. Feature `cli`
-//! (default) is the command line, as [`command`](command()) too; `http` (default) is [`HttpScore`]; `aws` (default), `gcp` and
-//! `azure` are object stores.
+//! (default) is the command line, as [`command`](command()) too; `http` (default) is [`HttpScore`]; `aws`, `gcp` and
+//! `azure` are object stores, which released wheels and binaries have.
 
 #![deny(unsafe_code)]
 

@@ -10,6 +10,10 @@ Examples:
 
 `uphill COMMAND --help` has more of each.";
 
+pub const DEMO: &str = "\
+Examples:
+  uphill demo first";
+
 pub const INDEX: &str = "\
 Examples:
   uphill index items.parquet items.lance

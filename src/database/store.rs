@@ -32,7 +32,8 @@ pub(crate) fn is_remote(path: impl AsRef<Path>) -> bool {
     path.contains("://") && !path.starts_with("file://")
 }
 
-/// Refuses a URI that holds a password or a signature, which would be told and logged wherever the library is named.
+/// Refuses a URI that holds a password or a signature, which would be told and logged wherever the library is named; and one
+/// of a store that this build does not read.
 pub(crate) fn check_uri(uri: impl AsRef<Path>) -> Result<()> {
     let uri = uri.as_ref().to_string_lossy();
     let Some((scheme, place)) = uri.split_once("://") else { return Ok(()) };
@@ -42,7 +43,18 @@ pub(crate) fn check_uri(uri: impl AsRef<Path>) -> Result<()> {
             "a {scheme}:// address holds credentials; take them out: they come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, …)"
         )));
     }
-    Ok(())
+    const STORES: [(&[&str], &str, bool); 3] = [
+        (&["s3", "s3+ddb"], "aws", cfg!(feature = "aws")),
+        (&["gs"], "gcp", cfg!(feature = "gcp")),
+        (&["az", "abfs", "abfss"], "azure", cfg!(feature = "azure")),
+    ];
+    match STORES.iter().find(|(schemes, _, is_built)| schemes.contains(&scheme) && !is_built) {
+        Some((_, feature, _)) => Err(Error::Config(format!(
+            "{uri}: this build reads no {scheme}:// addresses; build it with `--features {feature}`, or take a released wheel or \
+             binary, which have all stores"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A path of this machine for what may be on an object store: what was fetched goes when this does.

@@ -26,6 +26,29 @@ fn rows(printed: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
+fn the_demo_shows_each_command_and_leaves_a_run_a_report_and_the_commands_that_come_next() {
+    let folder = folder();
+    let output = uphill(&["demo"], folder.path());
+    let (said, shown) = (stderr(&output), String::from_utf8_lossy(&output.stdout).into_owned());
+    assert!(output.status.success(), "{said}");
+    let typed: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    assert_eq!(typed.len(), 4, "{said}");
+    for (line, begins) in typed.iter().zip(["uphill index ", "cat ", "uphill search ", "uphill report "]) {
+        assert!(line.starts_with(begins), "{line}");
+    }
+    assert_eq!(shown.lines().count(), 11, "the ten best: {shown}");
+    assert!(folder.path().join("uphill-demo/report.html").exists());
+    let next: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("  uphill ")).collect();
+    let next = &next[next.len() - 3..];
+    for line in next {
+        uphill_ok(&line.split_whitespace().collect::<Vec<_>>(), folder.path());
+    }
+    assert!(folder.path().join("run.toml").exists(), "{next:?}");
+    let again = uphill(&["demo"], folder.path());
+    assert!(!again.status.success() && stderr(&again).contains("is there already"), "{}", stderr(&again));
+}
+
+#[test]
 fn the_quickstart_climbs_keeps_its_run_folder_and_ends_with_the_report() {
     let temporary = folder();
     let (stdout, stderr) = example("quickstart", &temporary);

@@ -60,3 +60,25 @@ fn a_setting_that_another_one_makes_useless_is_named() {
     let said = search(folder.path(), "d", "k = 7\nrecall = 0.9", "rule = \"rl\"");
     assert!(!said.contains("not used"), "{said}");
 }
+
+#[test]
+fn an_address_on_a_store_that_this_build_does_not_read_names_the_feature() {
+    let folder = folder();
+    library(&folder);
+    let stores = [
+        ("s3", "aws", cfg!(feature = "aws")),
+        ("gs", "gcp", cfg!(feature = "gcp")),
+        ("az", "azure", cfg!(feature = "azure")),
+    ];
+    for (scheme, feature, _) in stores.iter().filter(|(_, _, is_built)| !is_built) {
+        let (there, items) = (format!("{scheme}://bucket/items.lance"), format!("{scheme}://bucket/items.parquet"));
+        for arguments in
+            [vec!["inspect", &*there], vec!["index", "items.parquet", &*there], vec!["index", &*items, "new.lance"]]
+        {
+            let output = uphill(&arguments, folder.path());
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+            assert!(said.contains(&format!("--features {feature}")) && said.lines().count() == 1, "{said}");
+        }
+    }
+}

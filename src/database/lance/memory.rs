@@ -30,8 +30,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Half of so many bytes at most are the embeddings', a sixteenth the attributes': more takes longer to read than a run of
-    /// some tens of iterations fetches.
+    /// Embeddings are kept where they fit into the index cache, which nothing else needs then; attributes where they take a
+    /// sixteenth of it: more takes longer to read than a run of some tens of iterations fetches.
     pub(super) fn new(identity: &Identity, options: &OpenOptions) -> Self {
         let (bytes, embeddings) = (options.index_cache_bytes, identity.embedding_bytes());
         let has_long_codes =
@@ -39,7 +39,7 @@ impl Memory {
         // Codes of long vectors cost less than the vectors themselves, wherever these lie.
         let is_small = embeddings < options.index_from_bytes && !has_long_codes;
         let attributes = Attributes::new(bytes / 16, identity.rows as usize);
-        Memory { is_small, keeps: embeddings <= bytes / 2, index: OnceLock::new(), attributes }
+        Memory { is_small, keeps: embeddings <= bytes, index: OnceLock::new(), attributes }
     }
 
     /// The index of a small library, read now if it is not in memory; none where the library is not small, or its codes are

@@ -36,7 +36,7 @@ pub struct OpenOptions {
     /// Bytes of index kept in memory (default 384 MB): it changes how fast a search is, never what it finds. An index that is
     /// larger than this is read again from disk in every iteration: give it its size on disk and a tenth more. An exact
     /// search keeps the embeddings, as f32, if all of them take no more than this, and so does a search of a small library
-    /// ([`OpenOptions::index_from_bytes`]) if they take no more than half of it.
+    /// ([`OpenOptions::index_from_bytes`]).
     pub index_cache_bytes: usize,
     /// Bytes of embeddings, as f32, from which on the index's own entries are searched (default 192 MB and one byte). In a
     /// smaller library the partitions that a query searches are searched by their embeddings, also where the index keeps
@@ -215,9 +215,6 @@ fn told(error: &lance::Error) -> String {
     let text = one_line(&error.to_string());
     match error {
         lance::Error::DatasetNotFound { .. } => "no dataset is there; `uphill index` builds one".into(),
-        _ if text.contains("No object store provider") => {
-            format!("{text}; build uphill with --features aws, gcp or azure")
-        }
         _ => text,
     }
 }
