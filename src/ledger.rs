@@ -32,11 +32,13 @@ pub(crate) struct Ledger {
     booked: HashSet<u64>,
     /// Those of them that are paid for, and their ordinals in the strategy's order.
     asked: PlHashMap<u64, u64>,
-    /// How many of them have a score that was paid for before.
+    /// How many of them have a score.
+    scored: u64,
+    /// How many items that are booked have a score that was paid for before.
     reused: u64,
-    /// Those of them that failed.
+    /// Those that failed.
     failed: PlHashSet<u64>,
-    /// How many of them were rejected.
+    /// How many were rejected.
     rejected: u64,
     kept: Arc<Mutex<Kept>>,
     /// Workers that ask while the search goes on.
@@ -63,6 +65,11 @@ impl Ledger {
     /// Items paid for so far, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
         self.asked.len() as u64
+    }
+
+    /// Items paid for that have a score.
+    pub(crate) fn scored(&self) -> u64 {
+        self.scored
     }
 
     /// Items of which there is an earlier score, the best first.
@@ -158,7 +165,10 @@ impl Ledger {
             self.failed.insert(item);
         }
         self.rejected += u64::from(outcome == Some(Outcome::Rejected));
-        self.reused += u64::from(outcome == Some(Outcome::Scored) && !self.asked.contains_key(&item));
+        if outcome == Some(Outcome::Scored) {
+            let count = if self.asked.contains_key(&item) { &mut self.scored } else { &mut self.reused };
+            *count += 1;
+        }
     }
 
     /// Orders the scores of a results frame: each item is asked for once, however many queries meet it. What is to be

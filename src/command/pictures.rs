@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::evaluate::Truth;
 use crate::report::ReportOptions;
 
-use super::output::{say, to_file, warn};
+use super::output::{extension, say, to_file, warn};
 
 #[derive(clap::Args)]
 pub struct Report {
@@ -50,9 +50,9 @@ struct Known {
     /// The column of the true score.
     #[arg(long, requires = "truth")]
     score_column: Option<String>,
-    /// How many items are the best.
-    #[arg(long, default_value_t = 100)]
-    top: usize,
+    /// How many items are the best [default: 100, or fewer where there are fewer].
+    #[arg(long)]
+    top: Option<usize>,
     /// Match items with the truth by this column, which both have, instead of by row number.
     #[arg(long, value_name = "COLUMN", requires = "truth")]
     key: Option<String>,
@@ -67,6 +67,7 @@ impl Known {
 }
 
 pub fn report(arguments: Report) -> anyhow::Result<()> {
+    extension(&arguments.output, &["html", "htm"], "")?;
     let options = ReportOptions { smiles: arguments.smiles, picture: arguments.picture, ..arguments.known.options() };
     write(&arguments.output, crate::report::report(&arguments.runs, &options)?)?;
     if arguments.open {
@@ -76,6 +77,7 @@ pub fn report(arguments: Report) -> anyhow::Result<()> {
 }
 
 pub fn plot(arguments: Plot) -> anyhow::Result<()> {
+    extension(&arguments.output, &["svg"], "")?;
     write(&arguments.output, crate::report::plot(&arguments.runs, &arguments.known.options())?)
 }
 

@@ -61,6 +61,9 @@ pub struct Ended {
     pub iterations: u32,
     /// Distinct items paid for.
     pub evaluations: u64,
+    /// Those of them that have a score; `None` where that was not noted yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scored: Option<u64>,
     /// Items booked whose score was paid for before.
     #[serde(default)]
     pub reused: u64,

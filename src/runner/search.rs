@@ -82,6 +82,7 @@ impl Runner {
             reason,
             iterations: log.iterations().last().map_or(0, |last| last + 1),
             evaluations: self.ledger.evaluations(),
+            scored: Some(self.ledger.scored()),
             reused: self.ledger.reused(),
             rejected: self.ledger.rejected(),
             failed: self.ledger.failed(),

@@ -32,7 +32,10 @@ pub fn ended(log: &SearchLog) {
     let beside: String =
         beside.iter().filter(|(items, _)| *items > 0).map(|(items, what)| format!(", {items} {what}")).collect();
     let (iterations, evaluations, reason) = (ended.iterations, ended.evaluations, ended.reason);
-    say(format_args!("{iterations} iterations, {evaluations} items scored{beside} ({reason}): {run}"));
+    let scored = ended.scored.unwrap_or(evaluations);
+    // What was paid for and has no score.
+    let of = if scored == evaluations { String::new() } else { format!("{evaluations} evaluations: ") };
+    say(format_args!("{iterations} iterations, {of}{scored} items scored{beside} ({reason}): {run}"));
 }
 
 /// Where the time went.
