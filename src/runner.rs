@@ -153,7 +153,9 @@ impl Runner {
 
         let worth = match selector {
             Some(selector) => {
-                let chosen = selector.select(&Step { iteration, queries, results: &kept, out: &[], database, seed })?;
+                let (results, replayed) = (&kept, false);
+                let step = Step { iteration, queries, results, out: &[], database, seed, replayed };
+                let chosen = selector.select(&step)?;
                 check_subset("select", &kept, &chosen)?;
                 if columns.is_some() { candidates::completed(&chosen, queries, database)? } else { chosen }
             }
