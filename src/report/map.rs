@@ -94,7 +94,8 @@ pub(super) fn map(run: &Told) -> Result<Map> {
         caption,
         background: background.into_iter().map(|place| dot(view.place(place))).collect(),
         colours,
-        scale: cuts.iter().map(|cut| number(run.raw(*cut))).collect(),
+        // Of one score there is none.
+        scale: cuts.iter().filter(|_| cuts.first() < cuts.last()).map(|cut| number(run.raw(*cut))).collect(),
         marks: marks.collect(),
         walks,
         says,
@@ -111,6 +112,7 @@ fn caption(
     walks: &Drawn,
 ) -> String {
     let shown = match (run.counts.scored as usize).saturating_sub(marked) {
+        0 if marked == 0 => "nothing, as no item has a score".into(),
         0 => format!("all {marked} items that have a score"),
         more => {
             format!("the best {BEST} items and {} of the others that have a score ({more} are left out)", marked - BEST)
@@ -172,10 +174,12 @@ fn chosen(run: &Told) -> Result<Vec<Mark>> {
     Ok(all.into_iter().enumerate().filter(|(at, _)| taken.contains(at)).map(|(_, mark)| mark).collect())
 }
 
-/// The scores at which colours change: evenly between those of the 5 % best and worst, so that single ones do not decide.
+/// The scores at which colours change: evenly between those of the 5 % best and worst, so that single ones do not decide,
+/// unless all others are alike.
 fn cuts(descending: &[f64]) -> Vec<f64> {
-    let quantile = |share: f64| descending.get((share * descending.len() as f64) as usize).copied().unwrap_or(0.0);
-    let (high, low) = (quantile(0.05), quantile(0.95));
+    let quantile = |share: f64| descending.get((share * descending.len() as f64) as usize).copied();
+    let between = quantile(0.05).zip(quantile(0.95)).filter(|(high, low)| high > low);
+    let (high, low) = between.or(descending.first().copied().zip(descending.last().copied())).unwrap_or_default();
     let at = |share: f64| low * (1.0 - share) + high * share;
     (1..COLOURS).map(|cut| at((cut as f64 - 0.5) / (COLOURS - 1) as f64)).collect()
 }

@@ -22,11 +22,11 @@ pub(super) struct Table {
 }
 
 /// How several runs compare.
-pub(super) fn comparing(runs: &[Told], top: usize) -> Vec<Table> {
+pub(super) fn comparing(runs: &[Told]) -> Vec<Table> {
     if runs.len() < 2 {
         return Vec::new();
     }
-    [comparison(runs, top)].into_iter().chain(differences(runs)).collect()
+    [comparison(runs)].into_iter().chain(differences(runs)).collect()
 }
 
 /// What made the runs, and what it took.
@@ -49,17 +49,21 @@ fn by_run(id: &'static str, title: &'static str, caption: &str, runs: &[Told], r
 }
 
 /// What was found in each run.
-fn comparison(runs: &[Told], top: usize) -> Table {
+fn comparison(runs: &[Told]) -> Table {
     let or_none = |value: Option<f64>| value.map_or_else(none, number);
     let last = |run: &Told| run.progress.reached(u64::MAX);
     let mut rows = vec![
         row("rule", Told::rule),
-        row("items scored", |run| run.counts.paid.to_string()),
+        row("evaluations", |run| run.counts.paid.to_string()),
+        row("items scored", |run| run.counts.scored_anew().to_string()),
         row("best score", |run| or_none(last(run).best)),
-        row(format!("sum of the best {top}"), |run| or_none(last(run).top_sum)),
     ];
-    if runs.iter().any(|run| run.found.is_some()) {
-        let share = |found: &Evaluation| found.reached(u64::MAX).found as f64 / top as f64;
+    if let Some(summed) = runs.first().map(|run| run.progress.top()) {
+        let sum = move |run: &Told| last(run).top_sum.filter(|_| last(run).summed == summed);
+        rows.push(row(format!("sum of the best {summed}"), move |run| or_none(sum(run))));
+    }
+    if let Some(top) = runs.iter().find_map(|run| Some(run.found.as_ref()?.top())) {
+        let share = |found: &Evaluation| found.reached(u64::MAX).found as f64 / found.top() as f64;
         rows.push(row(format!("share of the true best {top}"), move |run| or_none(run.found.as_ref().map(share))));
     }
     rows.extend([
