@@ -242,7 +242,7 @@ pub fn evaluate(
     run: PathBuf,
     truth: PathBuf,
     score_column: String,
-    top: usize,
+    top: Option<usize>,
     key: Option<String>,
     curve: bool,
 ) -> PyResult<Table> {
@@ -263,7 +263,7 @@ pub fn report(
     runs: Vec<PathBuf>,
     truth: Option<PathBuf>,
     score_column: Option<String>,
-    top: usize,
+    top: Option<usize>,
     key: Option<String>,
     smiles: Option<String>,
     picture: Option<String>,
@@ -281,15 +281,21 @@ pub fn plot(
     runs: Vec<PathBuf>,
     truth: Option<PathBuf>,
     score_column: Option<String>,
-    top: usize,
+    top: Option<usize>,
     key: Option<String>,
 ) -> PyResult<String> {
     let options = known(truth, score_column, top, key);
     py.detach(|| uphill::plot(&runs, &options)).map_err(|error| exception(py, error))
 }
 
-fn known(truth: Option<PathBuf>, score_column: Option<String>, top: usize, key: Option<String>) -> ReportOptions {
-    let mut options = ReportOptions::new().top(top);
+fn known(
+    truth: Option<PathBuf>,
+    score_column: Option<String>,
+    top: Option<usize>,
+    key: Option<String>,
+) -> ReportOptions {
+    let mut options = ReportOptions::new();
+    options.top = top;
     options.truth = truth.zip(score_column).map(|(items, score_column)| Truth::new(items, score_column));
     if let Some(truth) = &mut options.truth {
         truth.key = key;

@@ -22,6 +22,8 @@ class Ended(TypedDict):
     reason: str
     iterations: int
     evaluations: int
+    #: Those of them that have a score (not of runs that ended before this was noted).
+    scored: int
     reused: int
     rejected: int
     failed: int
@@ -50,7 +52,7 @@ class Run:
 
     def __repr__(self) -> str:
         ended = self.ended
-        how = "goes on, or was killed" if ended is None else f"{ended['evaluations']} items scored ({ended['reason']})"
+        how = "goes on, or was killed" if ended is None else f"{_cost(ended)} ({ended['reason']})"
         return f"Run({os.fspath(self.path)!r}): {how}"
 
     def _repr_html_(self) -> str:
@@ -85,14 +87,15 @@ class Run:
         truth: PathLike | Table,
         score_column: str,
         *,
-        top: int = 100,
+        top: int | None = None,
         key: str | None = None,
         curve: bool = False,
     ) -> pl.DataFrame:
         """How much of the best it found, at what cost, where the scores of all items are known: within 1, 2 and 5 % of the
-        library and in all, or with `curve` after each item.
+        library, as far as it went, and in all, or with `curve` after each item.
 
-        `truth` is what was indexed, in the same order, or with a `key` any table or Parquet file that has it.
+        `truth` is what was indexed, in the same order, or with a `key` any table or file (Parquet, CSV) that has it. The
+        best are `top` items: 100, or as many as have a true score, if those are fewer.
 
         >>> uphill.Run("run").evaluate(molecules, "qed", top=10).columns
         ['share', 'budget', 'scored', 'found', 'recall', 'best', 'top_sum']
@@ -109,7 +112,7 @@ class Run:
         *,
         truth: PathLike | Table | None = None,
         score_column: str | None = None,
-        top: int = 100,
+        top: int | None = None,
         key: str | None = None,
         smiles: str | None = None,
         picture: str | None = None,
@@ -147,6 +150,12 @@ def _discard(path: Path) -> None:
         _uphill.remove(path)
 
 
+def _cost(ended: Ended) -> str:
+    evaluations = ended["evaluations"]
+    scored = ended.get("scored", evaluations)
+    return f"{scored} items scored" if scored == evaluations else f"{evaluations} evaluations: {scored} items scored"
+
+
 def _folders(runs: Run | PathLike | Sequence[Run | PathLike]) -> list[Path]:
     many = [runs] if isinstance(runs, Run) or is_path(runs) else runs
     return [run.path if isinstance(run, Run) else Path(run) for run in cast("Sequence[Run | PathLike]", many)]
@@ -158,12 +167,13 @@ def report(
     *,
     truth: PathLike | Table | None = None,
     score_column: str | None = None,
-    top: int = 100,
+    top: int | None = None,
     key: str | None = None,
     smiles: str | None = None,
     picture: str | None = None,
 ) -> str:
     """A page of HTML that shows a run, or compares several; written to `output`, too, if that is given."""
+    to = _file(output, ".html", ".htm")
     with as_file(truth) as file:
         page = _uphill.report(
             _folders(runs),
@@ -174,7 +184,7 @@ def report(
             smiles=smiles,
             picture=picture,
         )
-    return _written(page, output)
+    return _written(page, to)
 
 
 def plot(
@@ -183,16 +193,27 @@ def plot(
     *,
     truth: PathLike | Table | None = None,
     score_column: str | None = None,
-    top: int = 100,
+    top: int | None = None,
     key: str | None = None,
 ) -> str:
     """The curves of a run, or of several, as SVG for a paper; written to `output`, too, if that is given."""
+    to = _file(output, ".svg")
     with as_file(truth) as file:
         drawn = _uphill.plot(_folders(runs), truth=file, score_column=score_column, top=top, key=key)
-    return _written(drawn, output)
+    return _written(drawn, to)
 
 
-def _written(text: str, output: PathLike | None) -> str:
-    if output is not None:
-        Path(output).write_text(text, encoding="utf-8")
+def _file(output: PathLike | None, *known: str) -> Path | None:
+    """Where it is to be written; a name that promises another format is refused before anything is done."""
+    if output is None:
+        return None
+    file = Path(output)
+    if file.suffix.lower() not in ("", *known):
+        raise _uphill.ConfigError(f"{file}: {file.suffix} is not written here; name it {' or '.join(known)}")
+    return file
+
+
+def _written(text: str, file: Path | None) -> str:
+    if file is not None:
+        file.write_text(text, encoding="utf-8")
     return text
