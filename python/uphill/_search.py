@@ -51,6 +51,9 @@ def search(
     `reason`; with `on_error="stop"` the run ends with what was raised. A `filter` that is a function says for each row
     of a frame if it may be scored.
 
+    The rule `surrogate` reads the columns that ride along. Which of them a function reads it cannot know: name the others
+    by `update={"features": [...]}`, so that it does not read what the score is made of.
+
     `out` is the run folder. Without it, the run goes when it is no longer used (`Run.keep`). Ctrl-C ends the search
     once the calls that are out are back (a second one has them raise KeyboardInterrupt), with everything kept that came
     back; the same call with `resume=True` goes on.
@@ -78,7 +81,8 @@ def ask(
     """The next items to score by hand, in a lab, in a queue of your own; `None` when the run has ended. Asked again before
     they are told, the same come. The arguments are those of `uphill.search`.
 
-    >>> while (items := uphill.ask("molecules.lance", out="lab", stop={"evaluations": 40})) is not None:
+    >>> options = {"update": {"rule": "surrogate", "features": ["smiles"]}, "stop": {"evaluations": 40}, "out": "lab"}
+    >>> while (items := uphill.ask("molecules.lance", **options)) is not None:
     ...     uphill.tell("lab", items.select("db_idx", score="qed"))
     >>> uphill.Run("lab").ended["evaluations"]
     40

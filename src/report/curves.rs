@@ -119,14 +119,15 @@ pub(super) fn charts(groups: &[Group<'_>], score: &str) -> Vec<Chart> {
         reached.top_sum.filter(|_| reached.summed == run.progress.top())
     };
     let summed = runs().next().map_or(0, |run| run.progress.top());
-    if runs().any(|run| sum(run, u64::MAX).is_some()) {
+    // Of one it is the best score.
+    if summed > 1 && runs().any(|run| sum(run, u64::MAX).is_some()) {
         charts.push(chart(
             "Sum of the best",
             format!("sum of the best {summed}"),
             format!("The sum of the best {summed} so far, once there are so many.{seeds}"),
             &sum,
         ));
-    } else {
+    } else if summed > 1 {
         charts[0].caption.push_str(&format!(" There is no sum of the best {summed}: no run has so many scores."));
     }
     let Some((rows, top)) = runs().find_map(|run| run.found.as_ref()).map(|found| (found.rows(), found.top())) else {
