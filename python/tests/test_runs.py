@@ -160,6 +160,44 @@ def test_a_run_shows_in_a_notebook_and_as_pictures(dataset, molecules):
         uphill.Run("nowhere")
 
 
+def test_a_file_whose_name_says_another_format_is_refused(dataset, tmp_path):
+    run = uphill.search(dataset, score="qed", stop={"evaluations": 20}, out="run")
+    with pytest.raises(uphill.ConfigError, match=r"page.pdf: .pdf is not written here; name it .html or .htm"):
+        run.report("page.pdf")
+    with pytest.raises(uphill.ConfigError, match=r"curve.png: .png is not written here; name it .svg"):
+        uphill.plot(run, "curve.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_small_library_is_judged_by_as_many_as_have_a_score(molecules):
+    few = molecules.head(40)
+    run = uphill.search(uphill.index(few, "few.lance"), score="qed", stop={"evaluations": 10}, out="run")
+    judged = run.evaluate(few, "qed")
+    assert judged["scored"].to_list() == [1, 2, 10], "2 % and 5 % are reached, 1 % is less than one item"
+    assert judged["recall"][-1] == 10 / 40
+    assert "10 of 40" in run.report(truth=few, score_column="qed")
+    for judge in (lambda: run.evaluate(few, "qed", top=100), lambda: run.report(truth=few, score_column="qed", top=100)):
+        with pytest.raises(uphill.Error, match="expected 1 to 40, the scores there, found 100"):
+            judge()
+
+
+def test_what_was_paid_for_is_told_from_what_has_a_score(dataset):
+    stop: uphill.StopOptions = {"evaluations": 20, "failed_share": 1}
+    light = "CASE WHEN mw < 300 THEN qed END"
+    run = uphill.search(dataset, score=light, update="rl", stop=stop, out="run")
+    scored = run.results()["score"].count()
+    assert 0 < scored < 20 and run.ended["scored"] == scored
+    assert repr(run) == f"Run('run'): 20 evaluations: {scored} items scored (evaluations)"
+
+
+def test_what_gives_the_score_away_is_said_once_in_a_run_by_hand(dataset, caplog):
+    # Where nothing else is said, the rule reads the column that is told.
+    while (items := uphill.ask(dataset, out="lab", stop={"evaluations": 60})) is not None:
+        uphill.tell("lab", items.select("db_idx", score="qed"))
+        uphill.Run("lab").report()
+    assert caplog.text.count("the column `qed` says the score nearly by itself") == 1
+
+
 def test_one_run_folder_has_one_writer(dataset):
     first = start(dataset, 30)
     assert first.stdout is not None and first.stdout.readline() == "asked\n"
