@@ -9,12 +9,16 @@ use super::score::forget_how_asked;
 
 impl Config {
     /// Says which settings differ from a run's that a resumed run must share.
-    /// Stop conditions may differ, and how scorers are asked.
+    /// Stop conditions may differ, how scorers are asked, and where the library and the starting queries are: what they
+    /// are is looked at when they are read.
     pub fn differences(&self, then: &Value) -> Vec<String> {
         // Through text, as what is compared with was: numbers are then read alike.
         let now = serde_json::to_string(&self.absolute()).and_then(|text| serde_json::from_str(&text));
         let (mut then, mut now): (Value, Value) = (then.clone(), now.unwrap_or_default());
         [&mut then, &mut now].into_iter().for_each(forget_what_may_change);
+        if [&then, &now].into_iter().all(|config| config["queries"]["path"].is_string()) {
+            then["queries"]["path"] = now["queries"]["path"].clone();
+        }
         let mut found = Vec::new();
         compare("", &then, &now, &mut found);
         found

@@ -17,6 +17,7 @@ mod examples;
 mod faults;
 mod features;
 mod formats;
+mod going_on;
 mod golden;
 mod guides;
 mod help;
