@@ -13,6 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::differences::forget_where_and_how;
 pub use self::queries::{QueriesConfig, queries_at};
 pub use self::score::ScoreConfig;
 pub use self::start::Calls;

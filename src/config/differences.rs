@@ -27,13 +27,17 @@ impl Config {
 
 /// Takes out of a configuration, as JSON, what a resumed run may change.
 fn forget_what_may_change(config: &mut Value) {
-    let Some(sections) = config.as_object_mut() else { return };
-    sections.retain(|name, _| name != "stop");
-    if let Some(database) = sections.get_mut("database").and_then(Value::as_object_mut) {
-        // Where it is does not matter, as long as it is the same: SearchLog::check_dataset.
+    config.as_object_mut().map(|sections| sections.remove("stop"));
+    forget_where_and_how(config);
+}
+
+/// Takes out of a configuration, as JSON, what changes nothing of what is found: where the library is (that it is the same
+/// is for [`SearchLog::check_dataset`](crate::SearchLog::check_dataset)), what is kept in memory, how scorers are asked.
+pub(crate) fn forget_where_and_how(config: &mut Value) {
+    if let Some(database) = config.get_mut("database").and_then(Value::as_object_mut) {
         database.retain(|key, _| !["path", "index_cache_mb", "metadata_cache_mb"].contains(&key.as_str()));
     }
-    sections.get_mut("score").map(forget_how_asked);
+    config.get_mut("score").map(forget_how_asked);
 }
 
 /// Finds the keys whose values differ; in lists of tables, such as `score.sum`, those of each table.

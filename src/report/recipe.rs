@@ -15,8 +15,8 @@ pub(super) struct Recipe {
     /// The run file; as JSON, where TOML cannot say it.
     file: Option<String>,
     file_name: &'static str,
-    /// In their order.
-    commands: Vec<String>,
+    /// Or two, in their order.
+    command: String,
     /// What the rule learned of how much each column says about the score: names and percentages, the largest first.
     learned: Vec<(String, String)>,
 }
@@ -39,7 +39,14 @@ impl Recipe {
         };
         let learned = manifest.ended.iter().flat_map(|ended| &ended.learned);
         let learned = learned.map(|(column, share)| (column.clone(), format!("{:.1} %", 100.0 * share))).collect();
-        Recipe { name: run.name.clone(), seeds: seeds.join(", "), file, file_name, commands, learned }
+        Recipe {
+            name: run.name.clone(),
+            seeds: seeds.join(", "),
+            file,
+            file_name,
+            command: commands.join("\n"),
+            learned,
+        }
     }
 }
 
