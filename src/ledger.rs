@@ -22,7 +22,7 @@ use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
 use crate::outcome::Outcome;
-use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
+use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, OUTCOME, QUERY_IDX, SCORE};
 use crate::score::{OnError, Reusable, Score, ask, items_told, number};
 
 /// Everything asked and answered in a run so far.
@@ -296,7 +296,7 @@ impl Ledger {
         let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
         let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
         // Told again what is known already: no harm, if it is the same.
-        let (ids, news) = items_told(&told, |item| self.kept().answers.outcome(item).is_some())?;
+        let (ids, news) = items_told(&told, |item| self.is_known(item))?;
         self.name_other_scores(&ids, &told);
         let known: HashSet<u64> = ids.into_iter().collect();
         let (mut rows, mut open) = (Vec::new(), Vec::new());
@@ -317,19 +317,32 @@ impl Ledger {
         Err(Error::Waiting { items: open.len() })
     }
 
-    /// Names a score that was told of an item whose score is another one.
+    fn is_known(&self, item: u64) -> bool {
+        self.kept().answers.outcome(item).is_some()
+    }
+
+    /// The items of told scores that this run has no outcome of.
+    pub(crate) fn told_in_vain(&self, told: &DataFrame) -> Result<Vec<u64>> {
+        let (ids, news) = items_told(told, |item| self.is_known(item))?;
+        self.name_other_scores(&ids, told);
+        Ok(news.into_iter().map(|row| ids[row as usize]).collect())
+    }
+
+    /// Names a score that was told of an item whose outcome is another one.
     fn name_other_scores(&self, ids: &[u64], told: &DataFrame) {
         let Ok(scores) = number(told, SCORE) else { return };
-        let kept = self.kept();
-        let other = |(item, told): (&u64, Option<f64>)| {
-            let (stands, told) = (kept.answers.score(*item)?, told?);
-            (stands != told).then_some((*item, stands, told))
+        let (kept, said) = (self.kept(), told.column(OUTCOME).and_then(|said| said.str()).ok());
+        let other = |(row, (item, told)): (usize, (&u64, Option<f64>))| {
+            let (stands, told) = (kept.answers.outcome(*item)?, told.filter(|told| told.is_finite())?);
+            let score = kept.answers.score(*item);
+            let is_same = score == Some(told) || said.and_then(|said| said.get(row)) == Some(stands.name());
+            (!is_same).then(|| (*item, score.map_or(stands.name().into(), |score| score.to_string()), told))
         };
-        let others: Vec<(u64, f64, f64)> = ids.iter().zip(scores).filter_map(other).collect();
+        let others: Vec<(u64, String, f64)> = ids.iter().zip(scores).enumerate().filter_map(other).collect();
         if let Some((item, stands, told)) = others.first() {
             log::warn!(
-                "{} items were told before, with another score, which stands: item {item} has {stands}, not {told}; a new run \
-                 takes corrected scores by score.reuse",
+                "{} items were told before, with another score or none, which stands: item {item} has {stands}, not {told}; a \
+                 new run takes corrected scores by score.reuse",
                 others.len()
             );
         }

@@ -37,6 +37,8 @@ pub struct ReportOptions {
     pub smiles: Option<String>,
     /// A column of SVG, each shown as an image: what scripts it has do not run, what it refers to is not fetched.
     pub picture: Option<String>,
+    /// Where the library of the run is now, if it was moved since: the map is drawn of it.
+    pub library: Option<String>,
 }
 
 impl ReportOptions {
@@ -68,6 +70,12 @@ impl ReportOptions {
         self.picture = Some(picture.into());
         self
     }
+
+    /// Where the library of the run is now.
+    pub fn library(mut self, library: impl Into<String>) -> Self {
+        self.library = Some(library.into());
+        self
+    }
 }
 
 /// Makes a page of HTML of a run, or of several to compare them: runs of one recipe that differ in their seeds are one
@@ -78,7 +86,7 @@ impl ReportOptions {
 ///
 /// # Errors
 /// What is not a run folder, or is damaged; a truth or a column that does not fit; runs of which some maximise and some
-/// minimise.
+/// minimise; a library of several runs, which have no map.
 pub fn report<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<String> {
     let runs = read(runs, options)?;
     let groups = curves::groups(&runs);
@@ -87,7 +95,9 @@ pub fn report<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<Str
     let mut map = None;
     if let [run] = runs.as_slice() {
         charts.extend(curves::iterations(run, &score)?);
-        map = Some(map::map(run).map_err(|error| error.to_string()));
+        map = Some(map::map(run, options.library.as_deref()).map_err(|error| error.to_string()));
+    } else if options.library.is_some() {
+        return Err(Error::Config("library: the map of one run is drawn of it; several runs have none".into()));
     }
     page::report(page::Told {
         charts: charts.into_iter().map(Chart::draw).collect(),

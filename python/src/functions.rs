@@ -256,7 +256,7 @@ pub fn evaluate(
 
 /// A page of HTML that shows runs.
 #[pyfunction]
-#[pyo3(signature = (runs, *, truth, score_column, top, key, smiles, picture))]
+#[pyo3(signature = (runs, *, truth, score_column, top, key, smiles, picture, library))]
 #[expect(clippy::too_many_arguments)]
 pub fn report(
     py: Python<'_>,
@@ -267,9 +267,10 @@ pub fn report(
     key: Option<String>,
     smiles: Option<String>,
     picture: Option<String>,
+    library: Option<String>,
 ) -> PyResult<String> {
     let mut options = known(truth, score_column, top, key);
-    (options.smiles, options.picture) = (smiles, picture);
+    (options.smiles, options.picture, options.library) = (smiles, picture, library);
     py.detach(|| uphill::report(&runs, &options)).map_err(|error| exception(py, error))
 }
 
@@ -303,8 +304,12 @@ fn known(
     options
 }
 
-/// Removes a run folder, and the tag that keeps the dataset version it reads.
+/// Removes a run folder, and the tag that keeps the dataset version it reads, where that is now.
 #[pyfunction]
-pub fn remove(py: Python<'_>, run: PathBuf) -> PyResult<()> {
-    py.detach(|| uphill::remove(&run)).map_err(|error| exception(py, error))
+pub fn remove(py: Python<'_>, run: PathBuf, library: Option<String>) -> PyResult<()> {
+    let removed = py.detach(|| match library {
+        Some(library) => uphill::remove_from(&run, library),
+        None => uphill::remove(&run),
+    });
+    removed.map_err(|error| exception(py, error))
 }

@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,50 @@ def test_by_hand_gives_what_a_search_gives(dataset):
     assert_frame_equal(uphill.Run("lab").results(), searched.results())
     with pytest.raises(uphill.Error, match="do not come by hand"):
         uphill.tell(searched, pl.DataFrame({"db_idx": [1], "score": [1.0]}), filter=options["filter"])
+
+
+def test_a_run_by_hand_goes_on_with_what_it_was_asked_with_last(dataset, tmp_path):
+    library = tmp_path / "here.lance"
+    shutil.copytree(dataset, library)
+
+    def rounds(path: Path, budget: int) -> int:
+        asked = 0
+        while (items := uphill.ask(path, out="lab", update="rl", stop={"evaluations": budget})) is not None:
+            asked += items.height
+            assert asked <= budget, "scores were thrown away"
+            uphill.tell("lab", items.select("db_idx", score="qed"))
+        return asked
+
+    assert rounds(library, 20) == 20
+    with pytest.raises(uphill.Error, match="has ended"):
+        uphill.tell("lab", pl.DataFrame({"db_idx": [2999], "score": [1.0]}))
+    assert rounds(library, 50) == 30
+    assert uphill.Run("lab").manifest["config"]["stop"]["evaluations"] == 50
+    moved = library.rename(tmp_path / "there.lance")
+    items = uphill.ask(moved, out="lab", update="rl", stop={"evaluations": 70})
+    again = moved.rename(tmp_path / "once_more.lance")
+    scores = items.select("db_idx", score="qed")
+    with pytest.raises(uphill.Error, match="if it was moved"):
+        uphill.tell("lab", scores)
+    uphill.tell("lab", scores, library=again)
+    assert rounds(again, 70) + items.height == 20
+    assert '<svg class="map"' in uphill.Run("lab").report()
+    last = again.rename(tmp_path / "last.lance")
+    assert '<svg class="map"' in uphill.Run("lab").report(library=last)
+    assert len(list((last / "_refs" / "tags").iterdir())) == 1
+    uphill.Run("lab").remove(library=last)
+    assert len(list((last / "_refs" / "tags").iterdir())) == 0
+
+
+def test_an_error_that_ended_a_run_is_told_by_the_run(dataset):
+    def score(items: pl.DataFrame) -> pl.Series:
+        raise ValueError("out of ink")
+
+    with pytest.raises(ValueError, match="out of ink"):
+        uphill.search(dataset, score={"call": score, "on_error": "stop"}, update="rl", out="run")
+    ended = uphill.Run("run").ended
+    assert ended["reason"] == "error" and "out of ink" in ended["error"]
+    assert "out of ink" in repr(uphill.Run("run"))
 
 
 def test_a_run_shows_in_a_notebook_and_as_pictures(dataset, molecules):

@@ -8,18 +8,23 @@ import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import polars as pl
 
 from . import _uphill
 from ._tables import PathLike, Table, as_file, frame, is_path
 
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
+
 
 class Ended(TypedDict):
     """How a run ended, and what it cost."""
 
+    #: `evaluations`, `iterations`, …; `away` and `error` where an error ended it, which `error` tells.
     reason: str
+    error: NotRequired[str]
     iterations: int
     evaluations: int
     #: Those of them that have a score (not of runs that ended before this was noted).
@@ -52,7 +57,10 @@ class Run:
 
     def __repr__(self) -> str:
         ended = self.ended
-        how = "goes on, or was killed" if ended is None else f"{_cost(ended)} ({ended['reason']})"
+        if ended is None:
+            how = "goes on, waits for scores, or was killed"
+        else:
+            how = f"{_cost(ended)} ({ended.get('error', ended['reason'])})"
         return f"Run({os.fspath(self.path)!r}): {how}"
 
     def _repr_html_(self) -> str:
@@ -61,12 +69,12 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """run.json: what was asked, the dataset version it reads, how it ended."""
+        """run.json: what it goes on with, the dataset version it reads, how it ended."""
         return cast("dict[str, Any]", json.loads((self.path / "run.json").read_text()))
 
     @property
     def ended(self) -> Ended | None:
-        """How it ended; `None` while it goes on, or if it was killed."""
+        """How it ended, by itself or by an error; `None` while it goes on or waits for scores, or if it was killed."""
         return cast("Ended | None", self.manifest.get("ended"))
 
     def results(self, limit: int | None = None) -> pl.DataFrame:
@@ -116,8 +124,10 @@ class Run:
         key: str | None = None,
         smiles: str | None = None,
         picture: str | None = None,
+        library: PathLike | None = None,
     ) -> str:
-        """A page of HTML that shows it, without a network; written to `output`, too, if that is given."""
+        """A page of HTML that shows it, without a network; written to `output`, too, if that is given. `library` is where
+        the dataset is now, if it was moved."""
         return report(
             [self],
             output,
@@ -127,6 +137,7 @@ class Run:
             key=key,
             smiles=smiles,
             picture=picture,
+            library=library,
         )
 
     def keep(self) -> Path:
@@ -135,10 +146,11 @@ class Run:
             self._removal.detach()
         return self.path
 
-    def remove(self) -> None:
-        """Removes the folder, and the tag that keeps the dataset version it reads."""
+    def remove(self, *, library: PathLike | None = None) -> None:
+        """Removes the folder, and the tag that keeps the dataset version it reads. `library` is where the dataset is now, if
+        it was moved."""
         self.keep()
-        _uphill.remove(self.path)
+        _uphill.remove(self.path, None if library is None else os.fspath(library))
 
     def _goes_when_unused(self) -> Run:
         self._removal = weakref.finalize(self, _discard, self.path)
@@ -147,7 +159,7 @@ class Run:
 
 def _discard(path: Path) -> None:
     if path.exists():
-        _uphill.remove(path)
+        _uphill.remove(path, None)
 
 
 def _cost(ended: Ended) -> str:
@@ -171,8 +183,10 @@ def report(
     key: str | None = None,
     smiles: str | None = None,
     picture: str | None = None,
+    library: PathLike | None = None,
 ) -> str:
-    """A page of HTML that shows a run, or compares several; written to `output`, too, if that is given."""
+    """A page of HTML that shows a run, or compares several; written to `output`, too, if that is given. `library` is where
+    the dataset of the run is now, if it was moved."""
     to = _file(output, ".html", ".htm")
     with as_file(truth) as file:
         page = _uphill.report(
@@ -183,6 +197,7 @@ def report(
             key=key,
             smiles=smiles,
             picture=picture,
+            library=None if library is None else os.fspath(library),
         )
     return _written(page, to)
 

@@ -20,6 +20,7 @@ from ._options import (
     Functions,
     ScoreOptions,
     Sections,
+    StopOptions,
     run_file,
     section,
     stage,
@@ -93,15 +94,29 @@ def ask(
     return None if items is None else frame(items)
 
 
-def tell(run: Run | PathLike, scores: Table, *, filter: Function | None = None) -> None:
+def tell(
+    run: Run | PathLike,
+    scores: Table,
+    *,
+    filter: Function | None = None,
+    library: Library | PathLike | None = None,
+    stop: StopOptions | None = None,
+) -> None:
     """Takes scores of items that were asked, all or a part: a table of `db_idx` and `score`, optionally `reason` and parts.
-    They are durable when this returns. A run whose filter is a function needs it here, too."""
+    They are durable when this returns; scores that a run which has ended has no use for are an error. It goes on as the
+    last `ask` did: a run whose filter is a function needs it here, too; `library` is where the library is now, if it was moved
+    since, `stop` what the run is to stop at instead."""
     path = run.path if isinstance(run, Run) else Path(run)
-    config, functions = Run(path).manifest["config"], Functions()
+    config, functions = Run(path).manifest["config"] or {}, Functions()
     if filter is not None:
         config["filter"] = stage(filter, "keep", functions)
+    if library is not None:
+        place = library.options["path"] if isinstance(library, Library) else library
+        config["database"]["path"] = place
+    if stop is not None:
+        config["stop"] = stop
     with _folder(path):
-        _uphill.tell(json.dumps(config), path, stream(scores), functions=functions)
+        _uphill.tell(run_file(config), path, stream(scores), functions=functions)
 
 
 def _told(
@@ -131,7 +146,7 @@ def _folder(out: PathLike | None) -> Iterator[Path]:
         if any(path.glob("results/*")) or any(path.glob("ledger/*.parquet")):
             _note(error, f"what was finished is in {os.fspath(path)!r}: go on with that as `out` and `resume=True`")
         elif out is None and (path / "run.json").exists():
-            _uphill.remove(path)
+            _uphill.remove(path, None)
         elif out is None:
             path.rmdir()
         raise

@@ -104,6 +104,7 @@ def report(
     key: str | None,
     smiles: str | None,
     picture: str | None,
+    library: str | None,
 ) -> str: ...
 def plot(
     runs: Sequence[str | PathLike[str]],
@@ -113,4 +114,4 @@ def plot(
     top: int | None,
     key: str | None,
 ) -> str: ...
-def remove(run: str | PathLike[str]) -> None: ...
+def remove(run: str | PathLike[str], library: str | None) -> None: ...

@@ -27,6 +27,9 @@ pub struct Report {
     /// Show the SVG text of this column as an image.
     #[arg(long, value_name = "COLUMN")]
     picture: Option<String>,
+    /// Where the dataset of the run is now, if it was moved.
+    #[arg(long, value_name = "DATASET")]
+    library: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -68,7 +71,8 @@ impl Known {
 
 pub fn report(arguments: Report) -> anyhow::Result<()> {
     extension(&arguments.output, &["html", "htm"], "")?;
-    let options = ReportOptions { smiles: arguments.smiles, picture: arguments.picture, ..arguments.known.options() };
+    let Report { smiles, picture, library, .. } = arguments;
+    let options = ReportOptions { smiles, picture, library, ..arguments.known.options() };
     write(&arguments.output, crate::report::report(&arguments.runs, &options)?)?;
     if arguments.open {
         open(&arguments.output);

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::chart::{Band, Chart, Line};
 use super::told::Told;
+use crate::config::forget_where_and_how;
 use crate::error::{Doing, Result};
 use crate::log::collect;
 use crate::schema::{ITERATION, SCORE};
@@ -32,7 +33,7 @@ pub(super) struct Legend {
 
 /// The runs by recipe, in the order given.
 pub(super) fn groups(runs: &[Told]) -> Vec<Group<'_>> {
-    let mut groups: Vec<(Value, Vec<&Told>)> = Vec::new();
+    let mut groups: Vec<((String, Value), Vec<&Told>)> = Vec::new();
     for run in runs {
         let mut recipe = run.log.manifest().config.clone();
         // Runs without a run file may be anything.
@@ -40,6 +41,8 @@ pub(super) fn groups(runs: &[Told]) -> Vec<Group<'_>> {
             Some(sections) => drop(sections.remove("seed")),
             None => recipe = Value::from(run.log.path().to_string_lossy()),
         }
+        forget_where_and_how(&mut recipe);
+        let recipe = (run.library_key(), recipe);
         match groups.iter_mut().find(|(other, _)| *other == recipe) {
             Some((_, same)) => same.push(run),
             None => groups.push((recipe, vec![run])),

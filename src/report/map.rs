@@ -1,6 +1,7 @@
 //! The library in two dimensions: a sample of it in grey, the items scored by their score, the queries' paths.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use ndarray::Array2;
 use serde::Serialize;
@@ -10,7 +11,7 @@ use super::told::Told;
 use super::view::{HEIGHT, View, WIDTH};
 use super::walks::{Drawn, Walks};
 use crate::bridge;
-use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
+use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote};
 use crate::error::{Error, Result};
 use crate::plain::number;
 use crate::schema::{self, DB_IDX, EMBEDDING, ITERATION};
@@ -44,12 +45,12 @@ pub(super) struct Map {
     pub says: String,
 }
 
-/// Draws the map of a run; what it needs the dataset for.
+/// Draws the map of a run; what it needs the dataset for, wherever that is now.
 ///
 /// # Errors
 /// The dataset is gone, or is another one now.
-pub(super) fn map(run: &Told) -> Result<Map> {
-    let database = open(run)?;
+pub(super) fn map(run: &Told, library: Option<&str>) -> Result<Map> {
+    let database = open(run, library)?;
     let vectors = |ids: &[u64]| -> Result<Array2<f64>> {
         Ok(bridge::matrix::<f32>(&database.take(ids)?, EMBEDDING)?.view().mapv(f64::from))
     };
@@ -137,17 +138,27 @@ fn caption(
 }
 
 /// The dataset, at the version that the run reads, without attributes.
-fn open(run: &Told) -> Result<LanceDatabase> {
-    let Some(dataset) = &run.log.manifest().dataset else {
+fn open(run: &Told, library: Option<&str>) -> Result<LanceDatabase> {
+    let manifest = run.log.manifest();
+    let (Some(dataset), Some(known)) = (&manifest.dataset, manifest.library()) else {
         return Err(Error::input(run.log.path(), "its library is not a dataset"));
     };
-    let database = match run.config() {
-        Some(config) => config.database(Some(dataset.version))?,
+    let (place, version) = (library.unwrap_or(known), Some(dataset.version));
+    let opened = match run.config() {
+        Some(mut config) => {
+            config.database.path = place.into();
+            config.database(version)
+        }
         None => LanceDatabase::open_with(
-            &dataset.uri,
-            &OpenOptions { version: Some(dataset.version), metric: Some(dataset.metric), ..Default::default() },
-        )?,
+            place,
+            &OpenOptions { version, metric: Some(dataset.metric), ..Default::default() },
+        ),
     };
+    let database =
+        opened.map_err(|error| match library.is_none() && !is_remote(place) && !Path::new(place).exists() {
+            true => Error::input(place, "is not there; if it was moved, say where it is: --library DATASET"),
+            false => error,
+        })?;
     run.log.check_dataset(database.identity())?;
     database.columns::<&str>(&[])
 }

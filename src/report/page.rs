@@ -10,7 +10,7 @@ use super::curves::{Group, Legend};
 use super::items::Items;
 use super::map::Map;
 use super::recipe::Recipe;
-use super::tables::{self, NOT_ENDED, Table};
+use super::tables::{self, Table};
 use crate::error::{Doing, Result};
 use crate::plain::number;
 
@@ -220,8 +220,8 @@ fn heading(runs: &[super::Told]) -> String {
 fn subtitle(told: &Told<'_>) -> String {
     let better = if told.runs.iter().any(|run| run.minimize) { "smaller is better" } else { "larger is better" };
     let ended = |run: &super::Told| {
-        let ended = run.log.manifest().ended.as_ref();
-        ended.map_or(NOT_ENDED.to_string(), |ended| format!("ended: {}", ended.reason))
+        let manifest = run.log.manifest();
+        manifest.ended.as_ref().map_or_else(|| manifest.state(), |ended| format!("ended: {ended}"))
     };
     match told.runs {
         [run] => format!(

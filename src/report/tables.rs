@@ -130,26 +130,18 @@ fn reasons(runs: &[Told]) -> Option<Table> {
 
 /// How long each stage took; `None` if no run has noted it.
 fn times(runs: &[Told]) -> Option<Table> {
-    type Stage = (&'static str, fn(&Times) -> f64);
-    const STAGES: [Stage; 6] = [
-        ("vector search", |times| times.query),
-        ("filter", |times| times.filter),
-        ("choice", |times| times.select),
-        ("score", |times| times.score),
-        ("log", |times| times.log),
-        ("rule", |times| times.update),
-    ];
     runs.iter().find_map(|run| run.log.times())?;
     let rounded = |value: f64, parts: f64| number((value * parts).round() / parts);
-    let rows = STAGES.map(|(name, of)| {
+    let rows = Times::default().stages().into_iter().enumerate().map(|(at, (name, _))| {
         row(name, move |run| {
             let Some(times) = run.log.times() else { return "not noted".into() };
-            let all: f64 = STAGES.iter().map(|(_, of)| of(&times)).sum();
-            format!("{} s ({} %)", rounded(of(&times), 1000.0), rounded(100.0 * of(&times) / all.max(1e-9), 10.0))
+            let stages = times.stages();
+            let (took, all) = (stages[at].1, stages.iter().map(|(_, took)| took).sum::<f64>());
+            format!("{} s ({} %)", rounded(took, 1000.0), rounded(100.0 * took / all.max(1e-9), 10.0))
         })
     });
     let caption = "What each stage took, in all iterations.";
-    Some(by_run("times", "Time per stage", caption, runs, rows.into()))
+    Some(by_run("times", "Time per stage", caption, runs, rows.collect()))
 }
 
 /// What made each run: programs, dataset, times.
@@ -168,14 +160,12 @@ fn versions(runs: &[Told]) -> Table {
         of_dataset("library id", |dataset| dataset.library_id.clone().unwrap_or_else(none)),
         row("started", |run| instant(run.log.manifest().started)),
         row("ended", |run| match &run.log.manifest().ended {
-            Some(ended) => format!("{}: {}", instant(ended.at), ended.reason),
-            None => NOT_ENDED.into(),
+            Some(ended) => format!("{}: {ended}", instant(ended.at)),
+            None => run.log.manifest().state(),
         }),
     ];
     by_run("versions", "Versions", "What made it.", runs, rows)
 }
-
-pub(super) const NOT_ENDED: &str = "not ended: it goes on, or was killed";
 
 fn none() -> String {
     "none".into()

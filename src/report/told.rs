@@ -99,7 +99,7 @@ impl Told {
 
     /// The run file, of a run that has one.
     pub fn config(&self) -> Option<Config> {
-        Config::of_run(&self.log).ok()
+        Config::of_run(&self.log, &[]).ok()
     }
 
     /// What is searched, by its name.

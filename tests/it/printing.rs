@@ -291,7 +291,6 @@ fn a_file_whose_name_says_a_format_that_is_not_written_is_refused_before_anythin
         refused(&["plot", "run", "-o", "curve.png"], "curve.png").contains(".png is not written here; name it .svg")
     );
 
-
     // What is said by --format, or by nothing, and letters of any size.
     let magic = |name: &str| std::fs::read(folder.path().join(name)).expect("a file")[..4].to_vec();
     for (name, format, begins) in [

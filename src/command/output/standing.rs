@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::screen::{count, seconds, spark};
 use crate::config::StopConfig;
-use crate::log::Times;
 use crate::plain::number;
 use crate::runner::Summary;
 
@@ -161,10 +160,7 @@ impl Standing {
     }
 
     pub fn verbose_line(&self, summary: &Summary) -> String {
-        let Times { query, filter, select, score, log, update } = summary.times;
-        let stages = [query, filter, select, score, log, update].map(|seconds| format!("{seconds:.3}"));
-        let [query, filter, select, score, log, update] = stages;
-        let times = format!("query {query} filter {filter} select {select} score {score} log {log} update {update}");
+        let times = summary.times.stages().map(|(stage, seconds)| format!("{stage} {seconds:.3}")).join(" ");
         format!("{}  new {}  {times}", self.line(), summary.new)
     }
 
