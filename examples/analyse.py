@@ -48,10 +48,12 @@ by_iteration = (
     .with_columns(pl.col("evaluations").cum_max())
 )
 
+# An example of the reasons that differ in numbers only.
 failed = (
     items.filter(pl.col("score").is_null())
-    .group_by("outcome", "reason")
-    .agg(items=pl.len())
+    .group_by("outcome", kind=pl.col("reason").str.replace_all(r"[0-9][0-9.]*", "#"))
+    .agg(reason=pl.col("reason").min(), items=pl.len())
+    .drop("kind")
     .sort("items", "reason", descending=[True, False])
 )
 

@@ -54,12 +54,7 @@ enum Command {
     Ask(search::Ask),
     /// Take scores of asked items, all or a part, and go on.
     #[command(after_long_help = help::TELL)]
-    Tell {
-        /// The run folder.
-        run: PathBuf,
-        /// Parquet with `db_idx` and `score`, optionally `reason` and parts of the score.
-        scores: PathBuf,
-    },
+    Tell(search::Tell),
     /// The items met, best first: one row each.
     #[command(after_long_help = help::RESULTS)]
     Results(show::Show),
@@ -89,6 +84,9 @@ enum Command {
     Remove {
         /// The run folder.
         run: PathBuf,
+        /// Where the dataset is now, if it was moved.
+        #[arg(long, value_name = "DATASET")]
+        library: Option<String>,
     },
     /// What a dataset or a run folder is: rows, index, version; how far, how it ended, best.
     #[command(after_long_help = help::INSPECT)]
@@ -141,7 +139,7 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
         Command::Init(arguments) => init::init(arguments),
         Command::Search(arguments) => search::search(arguments, signals),
         Command::Ask(arguments) => search::ask(arguments, signals),
-        Command::Tell { run, scores } => search::tell(run, scores, signals),
+        Command::Tell(arguments) => search::tell(arguments, signals),
         Command::Results(arguments) => show::results(arguments),
         Command::Queries(arguments) => show::queries(arguments),
         Command::Trajectories { paths: false, show } => show::trajectories(show),
@@ -149,7 +147,7 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
         Command::Evaluate(arguments) => show::evaluate(arguments),
         Command::Report(arguments) => pictures::report(arguments),
         Command::Plot(arguments) => pictures::plot(arguments),
-        Command::Remove { run } => remove(run),
+        Command::Remove { run, library } => remove(run, library),
         Command::Inspect { path, json } => inspect::inspect(path, json),
         Command::Generate(arguments) => generate::generate(arguments, Cli::command()),
     }
@@ -166,8 +164,11 @@ fn fail(error: &anyhow::Error, interrupted: u8) -> u8 {
     }
 }
 
-fn remove(run: PathBuf) -> anyhow::Result<()> {
-    crate::log::remove(&run)?;
+fn remove(run: PathBuf, library: Option<String>) -> anyhow::Result<()> {
+    match library {
+        Some(library) => crate::log::remove_from(&run, library)?,
+        None => crate::log::remove(&run)?,
+    }
     say(format_args!("{}: removed", run.display()));
     Ok(())
 }

@@ -14,11 +14,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::differences::forget_where_and_how;
 pub use self::queries::{QueriesConfig, queries_at};
 pub use self::score::ScoreConfig;
 pub use self::start::Calls;
 use self::start::NoCalls;
-use self::text::{located, name_the_rule, refuse_nan, set, suggest};
+pub(crate) use self::text::as_toml;
+use self::text::{forget_nulls, located, name_the_rule, name_the_rule_of, placed, refuse_nan, set, suggest};
 pub use self::update::{GradientConfig, LearningRates, PruneConfig, RestartConfig, UpdateConfig};
 use crate::database::{GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote};
 use crate::error::{AtPath, Error, Result};
@@ -216,21 +218,19 @@ impl Config {
     /// As [`Config::read`].
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
         let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| located(text, &error))?;
-        for change in overrides {
-            set(&mut table, change)?;
-        }
-        let named = name_the_rule(&mut table);
-        table.iter().try_for_each(|(section, value)| refuse_nan(section, value))?;
-        if overrides.is_empty() && !named {
+        if overrides.is_empty() && !name_the_rule(&mut table) {
+            table.iter().try_for_each(|(section, value)| refuse_nan(section, value))?;
             // From the text itself, so that messages can name the line.
             return toml::from_str(text).map_err(|error| located(text, &error));
         }
-        table.try_into().map_err(|error: toml::de::Error| {
-            // Of a table, toml tells the key below its message.
-            let said = error.to_string();
-            let key = said.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
-            Error::Config(key.map_or(String::new(), |key| format!("{key}: ")) + &suggest(error.message()))
-        })
+        Self::of_table(table, overrides)
+    }
+
+    fn of_table(mut table: toml::Table, overrides: &[String]) -> Result<Self> {
+        overrides.iter().try_for_each(|change| set(&mut table, change))?;
+        name_the_rule(&mut table);
+        table.iter().try_for_each(|(section, value)| refuse_nan(section, value))?;
+        table.try_into().map_err(|error: toml::de::Error| placed(&error))
     }
 
     /// As [`Config::read`], of JSON, as a run.json keeps it; null means that nothing is said. Relative paths are relative to
@@ -239,18 +239,33 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn of_json(text: &str) -> Result<Self> {
-        // By way of a value, as places in the text say nothing to whoever made it by a program.
-        let value: Result<Value, _> = serde_json::from_str(text);
-        value.and_then(serde_json::from_value).map_err(|error| Error::Config(suggest(&error.to_string())))
+        let value = serde_json::from_str(text).map_err(|error| Error::Config(suggest(&error.to_string())))?;
+        Self::of_value(value)
     }
 
-    /// The run file of a run, as its run.json keeps it.
+    fn of_value(mut value: Value) -> Result<Self> {
+        forget_nulls(&mut value);
+        name_the_rule_of(&mut value);
+        // Messages are those of the same TOML, which name the section. A seed may be larger than TOML can say.
+        let of_toml = || as_toml(&value).ok()?.try_into::<Config>().err();
+        Self::deserialize(&value).map_err(|error| {
+            of_toml().map_or_else(|| Error::Config(suggest(&error.to_string())), |error| placed(&error))
+        })
+    }
+
+    /// The run file that a run goes on with, as its run.json keeps it; `overrides` as in [`Config::read`], where relative
+    /// paths are relative to the working directory.
     ///
     /// # Errors
-    /// A run that was started through the Rust API and has none, or a damaged one.
-    pub fn of_run(log: &SearchLog) -> Result<Self> {
-        serde_json::from_value(log.manifest().config.clone())
-            .map_err(|error| Error::input(log.path().join("run.json"), format!("no run file in it: {error}")))
+    /// A run that was started through the Rust API and has none, or a damaged one; as [`Config::read`].
+    pub fn of_run(log: &SearchLog, overrides: &[String]) -> Result<Self> {
+        let no_file = |error| Error::input(log.path().join("run.json"), format!("no run file in it: {error}"));
+        let config = Self::of_value(log.manifest().config.clone()).map_err(no_file)?;
+        if overrides.is_empty() {
+            return Ok(config);
+        }
+        let table = toml::Table::try_from(&config).map_err(|error| Error::Config(format!("--set: {error}")))?;
+        Self::of_table(table, overrides)
     }
 
     fn relative_to(&mut self, folder: &Path) {
@@ -276,6 +291,12 @@ impl Config {
         config.queries.path = config.queries.path.as_deref().map(absolute);
         config.score.reuse = config.score.reuse.iter().map(|path| absolute(path)).collect();
         config
+    }
+
+    /// As a run.json has it: by way of text, so that numbers are those that are read from there.
+    fn recorded(&self) -> Result<Value> {
+        let text = serde_json::to_string(&self.absolute());
+        text.and_then(|text| serde_json::from_str(&text)).map_err(|error| Error::Config(error.to_string()))
     }
 
     /// Opens the library, at a version if given.
@@ -364,7 +385,7 @@ impl Config {
             score: self.stop.score,
             failed_share: Some(self.stop.failed_share),
         };
-        let config = serde_json::to_value(self.absolute()).map_err(|error| Error::Config(error.to_string()))?;
+        let config = self.recorded()?;
         let mut runner = Runner::from_parts(database, score, update)
             .seed(self.seed)
             .stop(stop)

@@ -22,7 +22,7 @@ use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
 use crate::outcome::Outcome;
-use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
+use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, OUTCOME, QUERY_IDX, SCORE};
 use crate::score::{OnError, Reusable, Score, ask, items_told, number};
 
 /// Everything asked and answered in a run so far.
@@ -32,11 +32,13 @@ pub(crate) struct Ledger {
     booked: HashSet<u64>,
     /// Those of them that are paid for, and their ordinals in the strategy's order.
     asked: PlHashMap<u64, u64>,
-    /// How many of them have a score that was paid for before.
+    /// How many of them have a score.
+    scored: u64,
+    /// How many items that are booked have a score that was paid for before.
     reused: u64,
-    /// Those of them that failed.
+    /// Those that failed.
     failed: PlHashSet<u64>,
-    /// How many of them were rejected.
+    /// How many were rejected.
     rejected: u64,
     kept: Arc<Mutex<Kept>>,
     /// Workers that ask while the search goes on.
@@ -63,6 +65,11 @@ impl Ledger {
     /// Items paid for so far, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
         self.asked.len() as u64
+    }
+
+    /// Items paid for that have a score.
+    pub(crate) fn scored(&self) -> u64 {
+        self.scored
     }
 
     /// Items of which there is an earlier score, the best first.
@@ -158,7 +165,10 @@ impl Ledger {
             self.failed.insert(item);
         }
         self.rejected += u64::from(outcome == Some(Outcome::Rejected));
-        self.reused += u64::from(outcome == Some(Outcome::Scored) && !self.asked.contains_key(&item));
+        if outcome == Some(Outcome::Scored) {
+            let count = if self.asked.contains_key(&item) { &mut self.scored } else { &mut self.reused };
+            *count += 1;
+        }
     }
 
     /// Orders the scores of a results frame: each item is asked for once, however many queries meet it. What is to be
@@ -286,7 +296,7 @@ impl Ledger {
         let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
         let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
         // Told again what is known already: no harm, if it is the same.
-        let (ids, news) = items_told(&told, |item| self.kept().answers.outcome(item).is_some())?;
+        let (ids, news) = items_told(&told, |item| self.is_known(item))?;
         self.name_other_scores(&ids, &told);
         let known: HashSet<u64> = ids.into_iter().collect();
         let (mut rows, mut open) = (Vec::new(), Vec::new());
@@ -307,19 +317,32 @@ impl Ledger {
         Err(Error::Waiting { items: open.len() })
     }
 
-    /// Names a score that was told of an item whose score is another one.
+    fn is_known(&self, item: u64) -> bool {
+        self.kept().answers.outcome(item).is_some()
+    }
+
+    /// The items of told scores that this run has no outcome of.
+    pub(crate) fn told_in_vain(&self, told: &DataFrame) -> Result<Vec<u64>> {
+        let (ids, news) = items_told(told, |item| self.is_known(item))?;
+        self.name_other_scores(&ids, told);
+        Ok(news.into_iter().map(|row| ids[row as usize]).collect())
+    }
+
+    /// Names a score that was told of an item whose outcome is another one.
     fn name_other_scores(&self, ids: &[u64], told: &DataFrame) {
         let Ok(scores) = number(told, SCORE) else { return };
-        let kept = self.kept();
-        let other = |(item, told): (&u64, Option<f64>)| {
-            let (stands, told) = (kept.answers.score(*item)?, told?);
-            (stands != told).then_some((*item, stands, told))
+        let (kept, said) = (self.kept(), told.column(OUTCOME).and_then(|said| said.str()).ok());
+        let other = |(row, (item, told)): (usize, (&u64, Option<f64>))| {
+            let (stands, told) = (kept.answers.outcome(*item)?, told.filter(|told| told.is_finite())?);
+            let score = kept.answers.score(*item);
+            let is_same = score == Some(told) || said.and_then(|said| said.get(row)) == Some(stands.name());
+            (!is_same).then(|| (*item, score.map_or(stands.name().into(), |score| score.to_string()), told))
         };
-        let others: Vec<(u64, f64, f64)> = ids.iter().zip(scores).filter_map(other).collect();
+        let others: Vec<(u64, String, f64)> = ids.iter().zip(scores).enumerate().filter_map(other).collect();
         if let Some((item, stands, told)) = others.first() {
             log::warn!(
-                "{} items were told before, with another score, which stands: item {item} has {stands}, not {told}; a new run \
-                 takes corrected scores by score.reuse",
+                "{} items were told before, with another score or none, which stands: item {item} has {stands}, not {told}; a \
+                 new run takes corrected scores by score.reuse",
                 others.len()
             );
         }

@@ -123,7 +123,7 @@ pub use evaluate::{Evaluation, Truth, evaluate};
 pub use features::{Feature, Features, ItemFeatures, Role, View};
 pub use filter::{Filter, PassThroughFilter, SqlFilter, keep};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index, index_table};
-pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, Times, collect, remove};
+pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, Times, collect, remove, remove_from};
 pub use outcome::Outcome;
 pub use plain::{number, to_plain};
 pub use report::{ReportOptions, plot, report};

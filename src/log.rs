@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RUN/
-//!   run.json                                      what was asked, and how it ended
+//!   run.json                                      what the run goes on with, and how it ended
 //!   queries/iteration=000000/part-0000.parquet    the queries frame
 //!   results/iteration=000000/part-0000.parquet    the scored frame, without embeddings
 //!   ledger/batch-000000.parquet                   what was paid for, some hundred answers a file
@@ -34,7 +34,7 @@ pub use self::compile::collect;
 pub use self::manifest::{Ended, FORMAT_VERSION, Manifest, StopReason};
 pub(crate) use self::manifest::{TAG, now};
 use self::manifest::{is_unused, read_manifest};
-pub use self::remove::remove;
+pub use self::remove::{remove, remove_from};
 pub use self::times::Times;
 use crate::bridge;
 use crate::database::{Identity, is_remote};
@@ -115,7 +115,7 @@ impl SearchLog {
         }
         let log = SearchLog {
             path: path.into(),
-            manifest,
+            manifest: manifest.named(),
             iterations: Vec::new(),
             columns: None,
             reopened: None,
@@ -227,24 +227,38 @@ impl SearchLog {
         self.path.join("tmp")
     }
 
-    /// Notes that the run goes on. A run whose last iteration is written anew has ended until that is done.
-    pub(crate) fn goes_on(&mut self) -> Result<()> {
-        if self.manifest.ended.is_none() || self.reopened.is_some() {
-            return Ok(());
+    /// Notes where the library is, if it was moved: readers need it also where the run goes no further.
+    pub(crate) fn library_is_at(&mut self, library: &str) -> Result<()> {
+        if self.manifest.moved_to(library) { self.write_manifest() } else { Ok(()) }
+    }
+
+    /// Notes the run file that the run goes on with, before anything is asked.
+    pub(crate) fn goes_on_with(&mut self, config: &serde_json::Value) -> Result<()> {
+        if self.manifest.goes_on_with(config) { self.write_manifest() } else { Ok(()) }
+    }
+
+    /// Notes that the run goes on, and with which run file. A run whose last iteration is written anew has ended until that
+    /// is done.
+    pub(crate) fn goes_on(&mut self, config: &serde_json::Value) -> Result<()> {
+        let is_open = self.manifest.ended.is_none() || self.reopened.is_some();
+        if is_open {
+            return self.goes_on_with(config);
         }
+        self.manifest.goes_on_with(config);
         (self.manifest.ended, self.manifest.cut) = (None, None);
         self.manifest.format_version = FORMAT_VERSION;
         self.write_manifest()
     }
 
-    /// Notes how the run ended, unless it had ended so before.
-    pub(crate) fn end(&mut self, ended: Ended) -> Result<()> {
+    /// Notes how the run ended, with which run file, and whether the budget is spent, unless it had ended so before.
+    pub(crate) fn end(&mut self, ended: Ended, config: &serde_json::Value, is_spent: bool) -> Result<()> {
         if self.manifest.ended.as_ref().is_some_and(|before| *before == Ended { at: before.at, ..ended.clone() }) {
             return Ok(());
         }
-        // One that was to be written anew, and was not, is still cut.
-        if self.reopened.is_none() {
-            self.manifest.cut = (ended.reason == StopReason::Evaluations).then_some(ended.evaluations);
+        self.manifest.goes_on_with(config);
+        // One that was to be written anew, and was not, is still cut; so is one that an error kept from going on.
+        if self.reopened.is_none() && (is_spent || ended.error.is_none()) {
+            self.manifest.cut = is_spent.then_some(ended.evaluations);
         }
         self.manifest.ended = Some(ended);
         self.manifest.format_version = FORMAT_VERSION;

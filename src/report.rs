@@ -10,6 +10,7 @@ mod items;
 mod map;
 mod page;
 mod plane;
+mod reasons;
 mod recipe;
 mod tables;
 mod told;
@@ -19,22 +20,25 @@ mod walks;
 use std::path::Path;
 
 use self::chart::Chart;
-use self::told::Told;
+use self::told::{Read, Told};
 use crate::error::{Error, Result};
-use crate::evaluate::Truth;
+use crate::evaluate::{TOP, Truth};
 
 /// What a report shows beside the runs themselves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ReportOptions {
     /// Where the true scores of all items are: the share of the best that was found is shown then.
     pub truth: Option<Truth>,
-    /// How many items are the best.
-    pub top: usize,
+    /// How many items are the best. Where `None`, the true best are 100, or as many as have a true score, if those are fewer;
+    /// and those in the sum of the best are 100, or half of what has a score, where that is fewer than 200.
+    pub top: Option<usize>,
     /// The column whose SMILES are drawn; one that is named so, where nothing is said.
     pub smiles: Option<String>,
     /// A column of SVG, each shown as an image: what scripts it has do not run, what it refers to is not fetched.
     pub picture: Option<String>,
+    /// Where the library of the run is now, if it was moved since: the map is drawn of it.
+    pub library: Option<String>,
 }
 
 impl ReportOptions {
@@ -51,7 +55,7 @@ impl ReportOptions {
 
     /// How many items are the best.
     pub fn top(mut self, top: usize) -> Self {
-        self.top = top;
+        self.top = Some(top);
         self
     }
 
@@ -66,11 +70,11 @@ impl ReportOptions {
         self.picture = Some(picture.into());
         self
     }
-}
 
-impl Default for ReportOptions {
-    fn default() -> Self {
-        ReportOptions { truth: None, top: 100, smiles: None, picture: None }
+    /// Where the library of the run is now.
+    pub fn library(mut self, library: impl Into<String>) -> Self {
+        self.library = Some(library.into());
+        self
     }
 }
 
@@ -82,16 +86,18 @@ impl Default for ReportOptions {
 ///
 /// # Errors
 /// What is not a run folder, or is damaged; a truth or a column that does not fit; runs of which some maximise and some
-/// minimise.
+/// minimise; a library of several runs, which have no map.
 pub fn report<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<String> {
     let runs = read(runs, options)?;
     let groups = curves::groups(&runs);
     let score = score_of(&runs);
-    let mut charts = if is_any_scored(&runs) { curves::charts(&groups, options.top, &score) } else { Vec::new() };
+    let mut charts = if is_any_scored(&runs) { curves::charts(&groups, &score) } else { Vec::new() };
     let mut map = None;
     if let [run] = runs.as_slice() {
         charts.extend(curves::iterations(run, &score)?);
-        map = Some(map::map(run).map_err(|error| error.to_string()));
+        map = Some(map::map(run, options.library.as_deref()).map_err(|error| error.to_string()));
+    } else if options.library.is_some() {
+        return Err(Error::Config("library: the map of one run is drawn of it; several runs have none".into()));
     }
     page::report(page::Told {
         charts: charts.into_iter().map(Chart::draw).collect(),
@@ -99,7 +105,6 @@ pub fn report<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<Str
         map,
         items: items::items(&runs, options)?,
         score,
-        top: options.top,
         runs: &runs,
     })
 }
@@ -115,15 +120,18 @@ pub fn plot<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<Strin
         return Err(Error::input(run.log.path(), "nothing to draw: no item has a score"));
     }
     let groups = curves::groups(&runs);
-    let charts = curves::charts(&groups, options.top, &score_of(&runs));
+    let charts = curves::charts(&groups, &score_of(&runs));
     page::plot(charts.into_iter().map(Chart::draw).collect(), groups.iter().map(curves::Group::legend).collect())
 }
 
 fn read<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<Vec<Told>> {
-    if options.top == 0 {
+    if options.top == Some(0) {
         return Err(Error::Config("top: expected at least 1, found 0".into()));
     }
-    let runs = runs.iter().map(|run| Told::read(run.as_ref(), options)).collect::<Result<Vec<_>>>()?;
+    let read = runs.iter().map(|run| Read::of(run.as_ref())).collect::<Result<Vec<_>>>()?;
+    let summed = options.top.unwrap_or_else(|| summed(&read));
+    let told = read.into_iter().zip(runs).map(|(read, run)| Told::of(read, run.as_ref(), options, summed));
+    let runs = told.collect::<Result<Vec<_>>>()?;
     let Some(first) = runs.first() else {
         return Err(Error::Config("expected at least one run, found none".into()));
     };
@@ -134,6 +142,12 @@ fn read<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<Vec<Told>
         return Err(Error::input(other.0.log.path(), reason));
     }
     Ok(runs)
+}
+
+/// How many are in the sum of the best, where nothing is said: so many that each run has as many before it is half over.
+fn summed(runs: &[Read]) -> usize {
+    let scored = runs.iter().map(Read::scored).filter(|scored| *scored > 0).min().unwrap_or_default();
+    (scored.div_ceil(2) as usize).clamp(1, TOP)
 }
 
 fn is_any_scored(runs: &[Told]) -> bool {

@@ -38,7 +38,7 @@ use crate::update::QueryUpdate;
 /// # Example
 ///
 /// ```
-/// use uphill::{IndexOptions, LanceDatabase, Runner, SurrogateUpdate, polars::prelude::*};
+/// use uphill::{Features, IndexOptions, LanceDatabase, Runner, SurrogateUpdate, polars::prelude::*};
 /// # fn main() -> uphill::Result<()> {
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("molecules.lance");
@@ -52,8 +52,10 @@ use crate::update::QueryUpdate;
 ///     Ok(items.column("qed")?.clone())
 /// };
 ///
-/// // Two iterations, then, perhaps in another process, two more: no item is asked for twice.
-/// let mut runner = Runner::new(library, score, SurrogateUpdate::new()).seed(7);
+/// // The rule reads what the score is not made of. Two iterations, then, perhaps in another process, two more: no item is
+/// // asked for twice.
+/// let rule = SurrogateUpdate::new().features(Features::columns(["smiles"]));
+/// let mut runner = Runner::new(library, score, rule).seed(7);
 /// let run = folder.path().join("run");
 /// runner.search_into(&run, &queries, 2)?;
 /// let log = runner.resume(&run, &queries, 4)?;
@@ -153,7 +155,9 @@ impl Runner {
 
         let worth = match selector {
             Some(selector) => {
-                let chosen = selector.select(&Step { iteration, queries, results: &kept, out: &[], database, seed })?;
+                let (results, replayed) = (&kept, false);
+                let step = Step { iteration, queries, results, out: &[], database, seed, replayed };
+                let chosen = selector.select(&step)?;
                 check_subset("select", &kept, &chosen)?;
                 if columns.is_some() { candidates::completed(&chosen, queries, database)? } else { chosen }
             }

@@ -23,6 +23,9 @@ pub struct Step<'a> {
     pub database: &'a dyn VectorDatabase,
     /// The run's seed.
     pub seed: u64,
+    /// Whether it was observed before: a run that goes on replays what is committed. Of such a step a rule says nothing on
+    /// screen, as it said it then.
+    pub replayed: bool,
 }
 
 impl<'a> Step<'a> {

@@ -242,7 +242,7 @@ pub fn evaluate(
     run: PathBuf,
     truth: PathBuf,
     score_column: String,
-    top: usize,
+    top: Option<usize>,
     key: Option<String>,
     curve: bool,
 ) -> PyResult<Table> {
@@ -256,20 +256,21 @@ pub fn evaluate(
 
 /// A page of HTML that shows runs.
 #[pyfunction]
-#[pyo3(signature = (runs, *, truth, score_column, top, key, smiles, picture))]
+#[pyo3(signature = (runs, *, truth, score_column, top, key, smiles, picture, library))]
 #[expect(clippy::too_many_arguments)]
 pub fn report(
     py: Python<'_>,
     runs: Vec<PathBuf>,
     truth: Option<PathBuf>,
     score_column: Option<String>,
-    top: usize,
+    top: Option<usize>,
     key: Option<String>,
     smiles: Option<String>,
     picture: Option<String>,
+    library: Option<String>,
 ) -> PyResult<String> {
     let mut options = known(truth, score_column, top, key);
-    (options.smiles, options.picture) = (smiles, picture);
+    (options.smiles, options.picture, options.library) = (smiles, picture, library);
     py.detach(|| uphill::report(&runs, &options)).map_err(|error| exception(py, error))
 }
 
@@ -281,15 +282,21 @@ pub fn plot(
     runs: Vec<PathBuf>,
     truth: Option<PathBuf>,
     score_column: Option<String>,
-    top: usize,
+    top: Option<usize>,
     key: Option<String>,
 ) -> PyResult<String> {
     let options = known(truth, score_column, top, key);
     py.detach(|| uphill::plot(&runs, &options)).map_err(|error| exception(py, error))
 }
 
-fn known(truth: Option<PathBuf>, score_column: Option<String>, top: usize, key: Option<String>) -> ReportOptions {
-    let mut options = ReportOptions::new().top(top);
+fn known(
+    truth: Option<PathBuf>,
+    score_column: Option<String>,
+    top: Option<usize>,
+    key: Option<String>,
+) -> ReportOptions {
+    let mut options = ReportOptions::new();
+    options.top = top;
     options.truth = truth.zip(score_column).map(|(items, score_column)| Truth::new(items, score_column));
     if let Some(truth) = &mut options.truth {
         truth.key = key;
@@ -297,8 +304,12 @@ fn known(truth: Option<PathBuf>, score_column: Option<String>, top: usize, key: 
     options
 }
 
-/// Removes a run folder, and the tag that keeps the dataset version it reads.
+/// Removes a run folder, and the tag that keeps the dataset version it reads, where that is now.
 #[pyfunction]
-pub fn remove(py: Python<'_>, run: PathBuf) -> PyResult<()> {
-    py.detach(|| uphill::remove(&run)).map_err(|error| exception(py, error))
+pub fn remove(py: Python<'_>, run: PathBuf, library: Option<String>) -> PyResult<()> {
+    let removed = py.detach(|| match library {
+        Some(library) => uphill::remove_from(&run, library),
+        None => uphill::remove(&run),
+    });
+    removed.map_err(|error| exception(py, error))
 }

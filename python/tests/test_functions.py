@@ -223,3 +223,10 @@ def test_a_search_may_be_started_from_any_thread_and_from_within_a_function(data
     thread.start()
     thread.join()
     assert found == [5, 5]
+
+
+def test_a_function_is_called_by_its_own_name_in_a_report(dataset):
+    page = uphill.search(dataset, score=qed, stop={"evaluations": 20}, update=RULE, out="run").report()
+    assert "Best score, qed against items scored" in page
+    page = uphill.search(dataset, score=lambda items: items["qed"], stop={"evaluations": 20}, update=RULE).report()
+    assert "Best score, score against items scored" in page

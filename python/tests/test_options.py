@@ -151,3 +151,25 @@ def test_the_command_names_a_function_that_it_cannot_call(dataset):
     assert done.returncode == 2 and "is a function of a program" in done.stderr, done.stderr
     page = uphill.Run("run").report()
     assert "by the program whose functions it calls" in page
+
+
+@pytest.mark.parametrize("update", [{"batch": 8}, {"features": []}, {}, {"rule": None, "batch": 8}, None])
+def test_a_section_without_a_rule_is_of_the_default_one_as_in_toml(dataset, update):
+    run = uphill.search(dataset, score="qed", update=update, stop={"evaluations": 16})
+    assert run.manifest["config"]["update"]["rule"] == "surrogate"
+
+
+def test_messages_name_the_section_and_none_means_that_nothing_is_said(dataset):
+    for options, says in [
+        ({"update": {"batch": "many"}}, "^update"),
+        ({"update": "rl", "prune": {}}, "^prune: missing field `k`"),
+        ({"update": "rl", "gradient": {"max_norm": 1.0}}, "^gradient: missing field `scales`"),
+        ({"prune": 3}, "^prune: .*expected a section"),
+        ({"score": [{"name": "a", "sqk": "qed"}]}, "^score.*did you mean `sql`"),
+        ({"stop": {"seconds": float("nan")}}, "^stop.seconds: expected a number, found nan"),
+        ({"update": {"rule": "rl", "lr": [0.5, float("inf")]}}, "^update.lr: expected a number, found inf"),
+    ]:
+        with pytest.raises(uphill.ConfigError, match=says):
+            uphill.search(dataset, **{"score": "qed", **options})
+    nothing = {"filter": {"sql": None}, "stop": {"evaluations": 16, "failed_share": None}, "queries": {"sample": None}}
+    assert uphill.search(dataset, score={"sql": "qed", "reuse": None}, **nothing).ended["evaluations"] == 16

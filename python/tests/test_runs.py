@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,50 @@ def test_by_hand_gives_what_a_search_gives(dataset):
         uphill.tell(searched, pl.DataFrame({"db_idx": [1], "score": [1.0]}), filter=options["filter"])
 
 
+def test_a_run_by_hand_goes_on_with_what_it_was_asked_with_last(dataset, tmp_path):
+    library = tmp_path / "here.lance"
+    shutil.copytree(dataset, library)
+
+    def rounds(path: Path, budget: int) -> int:
+        asked = 0
+        while (items := uphill.ask(path, out="lab", update="rl", stop={"evaluations": budget})) is not None:
+            asked += items.height
+            assert asked <= budget, "scores were thrown away"
+            uphill.tell("lab", items.select("db_idx", score="qed"))
+        return asked
+
+    assert rounds(library, 20) == 20
+    with pytest.raises(uphill.Error, match="has ended"):
+        uphill.tell("lab", pl.DataFrame({"db_idx": [2999], "score": [1.0]}))
+    assert rounds(library, 50) == 30
+    assert uphill.Run("lab").manifest["config"]["stop"]["evaluations"] == 50
+    moved = library.rename(tmp_path / "there.lance")
+    items = uphill.ask(moved, out="lab", update="rl", stop={"evaluations": 70})
+    again = moved.rename(tmp_path / "once_more.lance")
+    scores = items.select("db_idx", score="qed")
+    with pytest.raises(uphill.Error, match="if it was moved"):
+        uphill.tell("lab", scores)
+    uphill.tell("lab", scores, library=again)
+    assert rounds(again, 70) + items.height == 20
+    assert '<svg class="map"' in uphill.Run("lab").report()
+    last = again.rename(tmp_path / "last.lance")
+    assert '<svg class="map"' in uphill.Run("lab").report(library=last)
+    assert len(list((last / "_refs" / "tags").iterdir())) == 1
+    uphill.Run("lab").remove(library=last)
+    assert len(list((last / "_refs" / "tags").iterdir())) == 0
+
+
+def test_an_error_that_ended_a_run_is_told_by_the_run(dataset):
+    def score(items: pl.DataFrame) -> pl.Series:
+        raise ValueError("out of ink")
+
+    with pytest.raises(ValueError, match="out of ink"):
+        uphill.search(dataset, score={"call": score, "on_error": "stop"}, update="rl", out="run")
+    ended = uphill.Run("run").ended
+    assert ended["reason"] == "error" and "out of ink" in ended["error"]
+    assert "out of ink" in repr(uphill.Run("run"))
+
+
 def test_a_run_shows_in_a_notebook_and_as_pictures(dataset, molecules):
     one, other = (
         uphill.search(dataset, score="qed", stop={"evaluations": 40}, seed=seed, out=f"run-{seed}") for seed in (1, 2)
@@ -158,6 +203,44 @@ def test_a_run_shows_in_a_notebook_and_as_pictures(dataset, molecules):
     assert repr(one) == "Run('run-1'): 40 items scored (evaluations)"
     with pytest.raises(uphill.Error, match="is not a run folder"):
         uphill.Run("nowhere")
+
+
+def test_a_file_whose_name_says_another_format_is_refused(dataset, tmp_path):
+    run = uphill.search(dataset, score="qed", stop={"evaluations": 20}, out="run")
+    with pytest.raises(uphill.ConfigError, match=r"page.pdf: .pdf is not written here; name it .html or .htm"):
+        run.report("page.pdf")
+    with pytest.raises(uphill.ConfigError, match=r"curve.png: .png is not written here; name it .svg"):
+        uphill.plot(run, "curve.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_small_library_is_judged_by_as_many_as_have_a_score(molecules):
+    few = molecules.head(40)
+    run = uphill.search(uphill.index(few, "few.lance"), score="qed", stop={"evaluations": 10}, out="run")
+    judged = run.evaluate(few, "qed")
+    assert judged["scored"].to_list() == [1, 2, 10], "2 % and 5 % are reached, 1 % is less than one item"
+    assert judged["recall"][-1] == 10 / 40
+    assert "10 of 40" in run.report(truth=few, score_column="qed")
+    for judge in (lambda: run.evaluate(few, "qed", top=100), lambda: run.report(truth=few, score_column="qed", top=100)):
+        with pytest.raises(uphill.Error, match="expected 1 to 40, the scores there, found 100"):
+            judge()
+
+
+def test_what_was_paid_for_is_told_from_what_has_a_score(dataset):
+    stop: uphill.StopOptions = {"evaluations": 20, "failed_share": 1}
+    light = "CASE WHEN mw < 300 THEN qed END"
+    run = uphill.search(dataset, score=light, update="rl", stop=stop, out="run")
+    scored = run.results()["score"].count()
+    assert 0 < scored < 20 and run.ended["scored"] == scored
+    assert repr(run) == f"Run('run'): 20 evaluations: {scored} items scored (evaluations)"
+
+
+def test_what_gives_the_score_away_is_said_once_in_a_run_by_hand(dataset, caplog):
+    # Where nothing else is said, the rule reads the column that is told.
+    while (items := uphill.ask(dataset, out="lab", stop={"evaluations": 60})) is not None:
+        uphill.tell("lab", items.select("db_idx", score="qed"))
+        uphill.Run("lab").report()
+    assert caplog.text.count("the column `qed` says the score nearly by itself") == 1
 
 
 def test_one_run_folder_has_one_writer(dataset):

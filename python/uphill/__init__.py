@@ -3,7 +3,10 @@
 >>> import polars as pl, uphill
 >>> molecules = pl.read_parquet(data / "molecules.parquet", n_rows=2000)
 >>> library = uphill.index(molecules, "molecules.lance")
->>> run = uphill.search(library, score=lambda items: items["qed"], filter="mw < 500", stop={"evaluations": 100})
+>>> def score(items: pl.DataFrame) -> pl.Series:
+...     return items["qed"]
+>>> reads = {"rule": "surrogate", "features": ["smiles", "mw"]}  # not what the score is made of
+>>> run = uphill.search(library, score=score, filter="mw < 500", update=reads, stop={"evaluations": 100})
 >>> best = run.results()
 >>> best["score"].is_sorted(descending=True), run.ended["evaluations"]
 (True, 100)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from . import _uphill
 from ._tables import Function, PathLike, Stream, Table, called
 
 
@@ -185,7 +187,21 @@ def stage(value: Any, column: str, functions: Functions) -> Any:
 
 def run_file(sections: Mapping[str, Any]) -> str:
     """A run file as JSON, without the sections of which nothing is said."""
-    return json.dumps({name: told for name, told in sections.items() if told is not None}, default=_plain)
+    told = json.dumps({name: told for name, told in sections.items() if told is not None}, default=_plain)
+    _refuse_odd_numbers("", json.loads(told))
+    return told
+
+
+def _refuse_odd_numbers(place: str, value: Any) -> None:
+    """JSON has neither NaN nor infinities; the key is named."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            _refuse_odd_numbers(f"{place}.{key}" if place else key, below)
+    elif isinstance(value, list):
+        for below in value:
+            _refuse_odd_numbers(place, below)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise _uphill.ConfigError(f"{place}: expected a number, found {value}")
 
 
 def _plain(value: Any) -> Any:

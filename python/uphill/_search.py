@@ -20,6 +20,7 @@ from ._options import (
     Functions,
     ScoreOptions,
     Sections,
+    StopOptions,
     run_file,
     section,
     stage,
@@ -51,6 +52,9 @@ def search(
     `reason`; with `on_error="stop"` the run ends with what was raised. A `filter` that is a function says for each row
     of a frame if it may be scored.
 
+    The rule `surrogate` reads the columns that ride along. Which of them a function reads it cannot know: name the others
+    by `update={"features": [...]}`, so that it does not read what the score is made of.
+
     `out` is the run folder. Without it, the run goes when it is no longer used (`Run.keep`). Ctrl-C ends the search
     once the calls that are out are back (a second one has them raise KeyboardInterrupt), with everything kept that came
     back; the same call with `resume=True` goes on.
@@ -78,7 +82,8 @@ def ask(
     """The next items to score by hand, in a lab, in a queue of your own; `None` when the run has ended. Asked again before
     they are told, the same come. The arguments are those of `uphill.search`.
 
-    >>> while (items := uphill.ask("molecules.lance", out="lab", stop={"evaluations": 40})) is not None:
+    >>> options = {"update": {"rule": "surrogate", "features": ["smiles"]}, "stop": {"evaluations": 40}, "out": "lab"}
+    >>> while (items := uphill.ask("molecules.lance", **options)) is not None:
     ...     uphill.tell("lab", items.select("db_idx", score="qed"))
     >>> uphill.Run("lab").ended["evaluations"]
     40
@@ -89,15 +94,29 @@ def ask(
     return None if items is None else frame(items)
 
 
-def tell(run: Run | PathLike, scores: Table, *, filter: Function | None = None) -> None:
+def tell(
+    run: Run | PathLike,
+    scores: Table,
+    *,
+    filter: Function | None = None,
+    library: Library | PathLike | None = None,
+    stop: StopOptions | None = None,
+) -> None:
     """Takes scores of items that were asked, all or a part: a table of `db_idx` and `score`, optionally `reason` and parts.
-    They are durable when this returns. A run whose filter is a function needs it here, too."""
+    They are durable when this returns; scores that a run which has ended has no use for are an error. It goes on as the
+    last `ask` did: a run whose filter is a function needs it here, too; `library` is where the library is now, if it was moved
+    since, `stop` what the run is to stop at instead."""
     path = run.path if isinstance(run, Run) else Path(run)
-    config, functions = Run(path).manifest["config"], Functions()
+    config, functions = Run(path).manifest["config"] or {}, Functions()
     if filter is not None:
         config["filter"] = stage(filter, "keep", functions)
+    if library is not None:
+        place = library.options["path"] if isinstance(library, Library) else library
+        config["database"]["path"] = place
+    if stop is not None:
+        config["stop"] = stop
     with _folder(path):
-        _uphill.tell(json.dumps(config), path, stream(scores), functions=functions)
+        _uphill.tell(run_file(config), path, stream(scores), functions=functions)
 
 
 def _told(
@@ -127,7 +146,7 @@ def _folder(out: PathLike | None) -> Iterator[Path]:
         if any(path.glob("results/*")) or any(path.glob("ledger/*.parquet")):
             _note(error, f"what was finished is in {os.fspath(path)!r}: go on with that as `out` and `resume=True`")
         elif out is None and (path / "run.json").exists():
-            _uphill.remove(path)
+            _uphill.remove(path, None)
         elif out is None:
             path.rmdir()
         raise

@@ -91,7 +91,7 @@ def evaluate(
     *,
     truth: str | PathLike[str],
     score_column: str,
-    top: int,
+    top: int | None,
     key: str | None,
     curve: bool,
 ) -> Table: ...
@@ -100,17 +100,18 @@ def report(
     *,
     truth: str | PathLike[str] | None,
     score_column: str | None,
-    top: int,
+    top: int | None,
     key: str | None,
     smiles: str | None,
     picture: str | None,
+    library: str | None,
 ) -> str: ...
 def plot(
     runs: Sequence[str | PathLike[str]],
     *,
     truth: str | PathLike[str] | None,
     score_column: str | None,
-    top: int,
+    top: int | None,
     key: str | None,
 ) -> str: ...
-def remove(run: str | PathLike[str]) -> None: ...
+def remove(run: str | PathLike[str], library: str | None) -> None: ...

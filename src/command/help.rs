@@ -40,7 +40,8 @@ Examples:
 
 pub const TELL: &str = "\
 Examples:
-  uphill tell hand scores.parquet";
+  uphill tell hand scores.parquet
+  uphill tell hand scores.parquet --set stop.evaluations=150";
 
 pub const RESULTS: &str = "\
 Examples:

@@ -12,6 +12,7 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     let facts = if path.join("run.json").exists() {
         let log = SearchLog::open(&path)?;
         let best = log.compile_results()?.limit(1).collect()?;
+        let best = Some(best).filter(|best| best.height() > 0);
         let manifest = log.manifest();
         json!({
             "run": path,
@@ -22,16 +23,17 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "dataset tag": manifest.version_tag,
             "seed": manifest.seed,
             "iterations": log.iterations().len(),
-            "ended": manifest.ended.as_ref().map_or("no: it goes on, or was killed".into(), |ended| ended.reason.to_string()),
+            "ended": manifest.state(),
             "items reused": manifest.ended.as_ref().map(|ended| ended.reused),
             "items rejected": manifest.ended.as_ref().map(|ended| ended.rejected),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
             "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
             "items asked again after a stop": manifest.ended.as_ref().map(|ended| ended.asked_again),
-            "items scored": manifest.ended.as_ref().map(|ended| ended.evaluations),
+            "evaluations": manifest.ended.as_ref().map(|ended| ended.evaluations),
+            "items scored": manifest.ended.as_ref().map(|ended| ended.scored.unwrap_or(ended.evaluations)),
             "columns that say about the score": manifest.ended.as_ref().map(|ended| shares(&ended.learned)),
-            "best score": best.column("score").ok().and_then(|score| score.f64().ok()?.get(0)),
-            "best item": best.column("db_idx").ok().and_then(|item| item.u64().ok()?.get(0)),
+            "best score": best.as_ref().and_then(|best| best.column("score").ok()?.f64().ok()?.get(0)),
+            "best item": best.as_ref().and_then(|best| best.column("db_idx").ok()?.u64().ok()?.get(0)),
         })
     } else {
         let database = LanceDatabase::open(path.to_string_lossy())?;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::evaluate::Truth;
 use crate::report::ReportOptions;
 
-use super::output::{say, to_file, warn};
+use super::output::{extension, say, to_file, warn};
 
 #[derive(clap::Args)]
 pub struct Report {
@@ -27,6 +27,9 @@ pub struct Report {
     /// Show the SVG text of this column as an image.
     #[arg(long, value_name = "COLUMN")]
     picture: Option<String>,
+    /// Where the dataset of the run is now, if it was moved.
+    #[arg(long, value_name = "DATASET")]
+    library: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -50,9 +53,9 @@ struct Known {
     /// The column of the true score.
     #[arg(long, requires = "truth")]
     score_column: Option<String>,
-    /// How many items are the best.
-    #[arg(long, default_value_t = 100)]
-    top: usize,
+    /// How many items are the best [default: 100, or fewer where there are fewer].
+    #[arg(long)]
+    top: Option<usize>,
     /// Match items with the truth by this column, which both have, instead of by row number.
     #[arg(long, value_name = "COLUMN", requires = "truth")]
     key: Option<String>,
@@ -67,7 +70,9 @@ impl Known {
 }
 
 pub fn report(arguments: Report) -> anyhow::Result<()> {
-    let options = ReportOptions { smiles: arguments.smiles, picture: arguments.picture, ..arguments.known.options() };
+    extension(&arguments.output, &["html", "htm"], "")?;
+    let Report { smiles, picture, library, .. } = arguments;
+    let options = ReportOptions { smiles, picture, library, ..arguments.known.options() };
     write(&arguments.output, crate::report::report(&arguments.runs, &options)?)?;
     if arguments.open {
         open(&arguments.output);
@@ -76,6 +81,7 @@ pub fn report(arguments: Report) -> anyhow::Result<()> {
 }
 
 pub fn plot(arguments: Plot) -> anyhow::Result<()> {
+    extension(&arguments.output, &["svg"], "")?;
     write(&arguments.output, crate::report::plot(&arguments.runs, &arguments.known.options())?)
 }
 

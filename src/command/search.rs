@@ -54,7 +54,19 @@ pub struct Ask {
     output: Output,
 }
 
+#[derive(clap::Args)]
+pub struct Tell {
+    /// The run folder.
+    run: PathBuf,
+    /// Parquet with `db_idx` and `score`, optionally `reason` and parts of the score.
+    scores: PathBuf,
+    /// Override what the run goes on with: --set stop.evaluations=400, or --set database.path=moved.lance.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
 pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
+    arguments.output.check()?;
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
     if arguments.dry_run {
@@ -102,13 +114,14 @@ fn dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
         warn(format_args!("uphill: {} is not empty; a search would refuse it", out.display()));
     }
     let database = config.library(log.as_ref())?;
-    let queries = config.queries(&database)?;
+    let queries = config.starting_queries(&database, log.as_ref())?;
     let runner = config.runner(database.clone())?;
     let plan = plan(config, &database, &runner, &queries, out, log.as_ref())?;
     Ok(facts(&plan, arguments.output.is_json())?)
 }
 
 pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
+    arguments.output.check()?;
     let config = Config::read(&arguments.run, &arguments.set)?;
     if !config.score.by_hand {
         return Err(Error::Config("ask: this run's scores do not come by hand (score.by_hand = true)".into()).into());
@@ -127,8 +140,9 @@ pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> {
-    let config = Config::of_run(&SearchLog::open(&run)?)?;
+pub fn tell(arguments: Tell, signals: &Signals) -> anyhow::Result<()> {
+    let Tell { run, scores, set } = arguments;
+    let config = Config::of_run(&SearchLog::open(&run)?, &set)?;
     let (runner, queries) = config.start(Some(&run))?;
     let told = crate::untrusted::read_parquet(&scores)?;
     match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {

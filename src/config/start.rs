@@ -5,11 +5,13 @@ use std::path::Path;
 use polars::prelude::DataFrame;
 
 use super::{Config, FilterConfig, ScoreConfig};
-use crate::database::{LanceDatabase, VectorDatabase};
+use crate::bridge;
+use crate::database::{LanceDatabase, VectorDatabase, is_remote};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::log::SearchLog;
 use crate::runner::Runner;
+use crate::schema::EMBEDDING;
 use crate::score::Score;
 
 /// Brings the stages that a run file names by `call`: functions of the program that runs it.
@@ -64,8 +66,24 @@ impl Config {
     pub fn start_calling(&self, resume: Option<&Path>, calls: &dyn Calls) -> Result<(Runner, DataFrame)> {
         let log = resume.map(SearchLog::open).transpose()?;
         let database = self.library(log.as_ref())?;
-        let queries = self.queries(&database)?;
+        let queries = self.starting_queries(&database, log.as_ref())?;
         Ok((self.runner_calling(database, calls)?, queries))
+    }
+
+    /// The starting queries; those of a run that has begun, whatever became of the file that they were in.
+    pub(crate) fn starting_queries(&self, database: &LanceDatabase, log: Option<&SearchLog>) -> Result<DataFrame> {
+        let Some(log) = log.filter(|log| log.has_queries(0)) else { return self.queries(database) };
+        let begun = log.queries(0)?;
+        let is_there = self.queries.path.as_ref().is_some_and(|path| is_remote(path) || path.exists());
+        let vectors =
+            |queries: &DataFrame| -> Result<_> { Ok(bridge::matrix::<f64>(queries, EMBEDDING)?.view().to_owned()) };
+        if (is_there || self.queries.table.is_some()) && vectors(&self.queries(database)?)? != vectors(&begun)? {
+            let what = self.queries.path.as_ref().map_or("the table".into(), |path| path.display().to_string());
+            let reason =
+                format!("--resume: queries: {what} is not what the run began at; leave it as it was, or start anew");
+            return Err(Error::Config(reason));
+        }
+        Ok(begun)
     }
 
     /// The library of this run file, as a run that is gone on with reads it.
@@ -79,7 +97,16 @@ impl Config {
             );
             return Err(Error::Config(reason));
         }
-        let database = self.database(log.manifest().dataset.as_ref().map(|dataset| dataset.version))?;
+        let opened = self.database(log.manifest().dataset.as_ref().map(|dataset| dataset.version));
+        let database = opened.map_err(|error| match error {
+            Error::Input { path, reason }
+                if path == Path::new(&self.database.path) && !is_remote(&path) && !path.exists() =>
+            {
+                let reason = format!("{reason}; if it was moved, say where it is: --set database.path=…");
+                Error::Input { path, reason }
+            }
+            other => other,
+        })?;
         log.check_dataset(database.identity())?;
         Ok(database)
     }

@@ -1,5 +1,7 @@
 //! The text of a run file: what is overridden, what is written down for it, and what its mistakes are called.
 
+use serde_json::Value;
+
 use super::update::UpdateConfig;
 use crate::error::{Error, Result};
 use crate::near::nearest;
@@ -13,6 +15,47 @@ pub(super) fn name_the_rule(table: &mut toml::Table) -> bool {
         }
         _ => false,
     }
+}
+
+/// The same, of JSON.
+pub(super) fn name_the_rule_of(config: &mut Value) {
+    if let Some(update) = config.get_mut("update").and_then(Value::as_object_mut) {
+        update.entry("rule").or_insert_with(|| UpdateConfig::DEFAULT_RULE.into());
+    }
+}
+
+/// Null means that nothing is said.
+pub(super) fn forget_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(forget_nulls);
+        }
+        Value::Array(values) => values.iter_mut().for_each(forget_nulls),
+        _ => {}
+    }
+}
+
+/// JSON as TOML, which has no nulls: what is not there is not set.
+///
+/// # Errors
+/// What TOML cannot say: a null in a list, a whole number from 2^63 on.
+pub(crate) fn as_toml(value: &Value) -> Result<toml::Value, ()> {
+    Ok(match value {
+        Value::Null => return Err(()),
+        Value::Bool(truth) => (*truth).into(),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => whole.into(),
+            None => number.as_f64().filter(|_| number.is_f64()).ok_or(())?.into(),
+        },
+        Value::String(text) => text.as_str().into(),
+        Value::Array(values) => toml::Value::Array(values.iter().map(as_toml).collect::<Result<_, _>>()?),
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            let fields = fields.map(|(name, value)| Ok((name.clone(), as_toml(value)?)));
+            toml::Value::Table(fields.collect::<Result<_, ()>>()?)
+        }
+    })
 }
 
 /// Applies `section.key=value`.
@@ -65,6 +108,13 @@ pub(super) fn located(text: &str, error: &toml::de::Error) -> Error {
     }
 }
 
+/// A TOML error of a table, whose key toml tells below its message.
+pub(super) fn placed(error: &toml::de::Error) -> Error {
+    let said = error.to_string();
+    let key = said.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
+    Error::Config(key.map_or(String::new(), |key| format!("{key}: ")) + &suggest(error.message()))
+}
+
 /// What serde says of types, in words of a run file.
 const WORDS: [(&str, &str); 9] = [
     ("expected u64", "expected a whole number"),
@@ -83,7 +133,13 @@ pub(super) fn suggest(message: &str) -> String {
     let message = message.lines().next().unwrap_or(message);
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let Some((wrong, known)) = quoted.split_first().filter(|_| message.starts_with("unknown")) else {
-        return WORDS.iter().fold(message.to_string(), |message, (rust, plain)| message.replace(rust, plain));
+        // Whatever type of this program a section is.
+        let message =
+            match message.split_once(", expected struct ").or(message.split_once(", expected internally tagged")) {
+                Some((found, _)) => format!("{found}, expected a section"),
+                None => message.to_string(),
+            };
+        return WORDS.iter().fold(message, |message, (rust, plain)| message.replace(rust, plain));
     };
     let what = if message.starts_with("unknown variant") { "value" } else { "key" };
     match nearest(wrong, known.iter().copied()) {

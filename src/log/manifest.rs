@@ -25,7 +25,11 @@ pub struct Manifest {
     /// The tag under which the dataset keeps that version, if it could be tagged. `None` for logs in temporary folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_tag: Option<String>,
-    /// The resolved run file; null for runs started through the Rust API.
+    /// Names the run, the same for all processes that go on with it: a hash of what it was started with.
+    #[serde(default)]
+    pub run_id: String,
+    /// The resolved run file that the run goes on with: that of the last process that did. Null for runs started through
+    /// the Rust API.
     pub config: serde_json::Value,
     /// Whether failed items were asked again, and their answers stand where they failed.
     #[serde(default)]
@@ -38,29 +42,77 @@ pub struct Manifest {
     pub cut: Option<u64>,
     /// Seconds since 1970.
     pub started: u64,
-    /// Absent while the run goes on, or was killed.
+    /// Absent while the run goes on, waits for scores by hand, or was killed.
     pub ended: Option<Ended>,
 }
 
 impl Manifest {
-    /// Names the run, the same for all processes that go on with it.
-    pub(crate) fn id(&self) -> String {
-        let library = self.dataset.as_ref().and_then(|dataset| dataset.library_id.as_deref()).unwrap_or_default();
-        let what = format!("{} {} {library} {}", self.started, self.seed, self.config);
-        blake3::hash(what.as_bytes()).to_hex()[..32].to_string()
+    /// With a name, if it has none: of a run that begins, or of one of an earlier version, whose run file is still the first.
+    pub(super) fn named(mut self) -> Self {
+        if self.run_id.is_empty() {
+            let library = self.dataset.as_ref().and_then(|dataset| dataset.library_id.as_deref()).unwrap_or_default();
+            let what = format!("{} {} {library} {}", self.started, self.seed, self.config);
+            self.run_id = blake3::hash(what.as_bytes()).to_hex()[..32].to_string();
+        }
+        self
+    }
+
+    /// Where the library is, as far as the run knows: as its run file says, whose path holds from any working directory,
+    /// or as it was opened.
+    pub(crate) fn library(&self) -> Option<&str> {
+        let opened = self.dataset.as_ref().map(|dataset| dataset.uri.as_str());
+        self.config["database"]["path"].as_str().or(opened)
+    }
+
+    /// Notes the run file that the run goes on with, if there is one. Says whether it is another one.
+    pub(super) fn goes_on_with(&mut self, config: &serde_json::Value) -> bool {
+        let is_new = !config.is_null() && *config != self.config;
+        if is_new {
+            self.config = config.clone();
+        }
+        is_new
+    }
+
+    /// Notes where the library is now. Says whether that is another place.
+    pub(super) fn moved_to(&mut self, library: &str) -> bool {
+        let is_new = self.library().is_some_and(|before| before != library);
+        if is_new {
+            if let Some(path) = self.config.pointer_mut("/database/path") {
+                *path = library.into();
+            }
+            if let Some(dataset) = &mut self.dataset {
+                dataset.uri = library.into();
+            }
+        }
+        is_new
+    }
+
+    /// How far the run is, in words.
+    pub(crate) fn state(&self) -> String {
+        match &self.ended {
+            Some(ended) => ended.to_string(),
+            None if self.config["score"]["by_hand"] == true => "not ended: items wait for their scores".into(),
+            None => "not ended: it goes on, or was killed".into(),
+        }
     }
 }
 
-/// How a run ended.
+/// How a run ended, by itself or by an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Ended {
     /// Why.
     pub reason: StopReason,
+    /// What went wrong, if that ended it: the line that was said. Gone when the run goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Committed iterations.
     pub iterations: u32,
     /// Distinct items paid for.
     pub evaluations: u64,
+    /// Those of them that have a score; `None` where that was not noted yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scored: Option<u64>,
     /// Items booked whose score was paid for before.
     #[serde(default)]
     pub reused: u64,
@@ -84,6 +136,16 @@ pub struct Ended {
     pub at: u64,
 }
 
+/// Why, in words, and what went wrong.
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            Some(error) => write!(f, "an error: {error}"),
+            None => self.reason.fmt(f),
+        }
+    }
+}
+
 /// Why a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -103,6 +165,10 @@ pub enum StopReason {
     Score,
     /// A signal.
     Interrupted,
+    /// An error: nobody answered for the items for longer than the scorer is waited for.
+    Away,
+    /// Another error.
+    Error,
 }
 
 /// In words.
@@ -116,6 +182,8 @@ impl fmt::Display for StopReason {
             StopReason::Seconds => "the time is over",
             StopReason::Score => "the score is good enough",
             StopReason::Interrupted => "interrupted",
+            StopReason::Away => "the scorer is away",
+            StopReason::Error => "an error",
         })
     }
 }
@@ -162,7 +230,9 @@ pub(super) fn read_manifest_at(path: &Path, file: &Path) -> Result<Manifest> {
             return Err(Error::input(file, reason));
         }
     }
-    serde_json::from_value(version).map_err(|error| Error::input(file, format!("damaged: {error}")))
+    let manifest: Manifest =
+        serde_json::from_value(version).map_err(|error| Error::input(file, format!("damaged: {error}")))?;
+    Ok(manifest.named())
 }
 
 /// Seconds since 1970.

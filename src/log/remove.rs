@@ -18,7 +18,18 @@ use crate::folder;
 /// # Errors
 /// What is not a run folder; a run that another process writes to; a folder that may not be written to.
 pub fn remove(run: impl AsRef<Path>) -> Result<()> {
-    let run = run.as_ref();
+    remove_run(run.as_ref(), None)
+}
+
+/// As [`remove`], of a run whose library was moved since: the tag is taken away where it is now.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_from(run: impl AsRef<Path>, library: impl AsRef<str>) -> Result<()> {
+    remove_run(run.as_ref(), Some(library.as_ref()))
+}
+
+fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     let (file, mark) = (run.join("run.json"), run.join(REMOVED));
     let manifest = || match mark.exists() && !file.exists() {
         true => read_manifest_at(run, &mark),
@@ -31,7 +42,7 @@ pub fn remove(run: impl AsRef<Path>) -> Result<()> {
     if file.exists() {
         folder::publish(&file, &mark)?;
     }
-    release(&manifest);
+    release(&manifest, library);
     for name in ["results", "queries", "ledger", "stderr", "tmp"] {
         folder::remove(&run.join(name))?;
     }
@@ -52,13 +63,18 @@ pub fn remove(run: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
-fn release(manifest: &Manifest) {
+fn release(manifest: &Manifest, library: Option<&str>) {
     // Whatever a damaged run.json says, other tags are not ours.
     let tag = manifest.version_tag.as_ref().filter(|tag| tag.starts_with(TAG));
     let (Some(tag), Some(dataset)) = (tag, &manifest.dataset) else { return };
-    // The run file's path holds from any working directory.
-    let uri = manifest.config["database"]["path"].as_str().unwrap_or(&dataset.uri);
-    if let Err(error) = LanceDatabase::release_version(uri, tag) {
-        log::warn!("{error}; if the dataset is still there, it keeps version {} under the tag {tag}", dataset.version);
-    }
+    let Some(library) = library.or(manifest.library()) else { return };
+    let why = match LanceDatabase::release_version(library, tag) {
+        Ok(true) => return,
+        Ok(false) => format!("{library}: has no tag {tag}; if this is not the run's dataset, that one"),
+        Err(error) => format!("{error}; if the dataset is still there, it"),
+    };
+    log::warn!(
+        "{why} keeps version {} under the tag {tag}, until lance.dataset(\"…\").tags.delete(\"{tag}\")",
+        dataset.version
+    );
 }

@@ -16,23 +16,48 @@ const FILE: &str = "times.jsonl";
 #[non_exhaustive]
 pub struct Times {
     /// The vector search.
+    #[serde(rename = "vector search", alias = "query")]
     pub query: f64,
     /// The filter.
     pub filter: f64,
     /// The choice of what is worth a score.
+    #[serde(rename = "choice", alias = "select")]
     pub select: f64,
     /// The scorer, and keeping what it says.
     pub score: f64,
     /// Writing the log.
     pub log: f64,
     /// The rule.
+    #[serde(rename = "rule", alias = "update")]
     pub update: f64,
+}
+
+impl Times {
+    /// The stages by their names, which are the same on screen, in reports and in `times.jsonl`.
+    pub(crate) fn stages(&self) -> [(&'static str, f64); 6] {
+        [
+            ("vector search", self.query),
+            ("filter", self.filter),
+            ("choice", self.select),
+            ("score", self.score),
+            ("log", self.log),
+            ("rule", self.update),
+        ]
+    }
+}
+
+/// A line of the file. Those of earlier versions name no iteration.
+#[derive(Serialize)]
+struct Line<'a> {
+    iteration: u32,
+    #[serde(flatten)]
+    times: &'a Times,
 }
 
 impl SearchLog {
     /// Notes how long an iteration took. Nothing depends on it: it is not synced, and may be missing.
-    pub(crate) fn note_times(&self, times: &Times) {
-        if let Ok(line) = serde_json::to_string(times) {
+    pub(crate) fn note_times(&self, iteration: u32, times: &Times) {
+        if let Ok(line) = serde_json::to_string(&Line { iteration, times }) {
             folder::jot(&self.path.join(FILE), &line);
         }
     }

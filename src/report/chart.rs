@@ -111,8 +111,8 @@ impl Chart {
         let of_bands = self.bands.iter().flat_map(|band| &band.points).flat_map(|at| [(at.0, at.1), (at.0, at.2)]);
         let all: Vec<(f64, f64)> = of_lines.chain(of_bands).filter(drawable).collect();
         let least = self.at_least.into_iter().flat_map(|(low, high)| [low, high]);
-        let x = Axis::over(all.iter().map(|point| point.0).chain([0.0]), 5, false);
-        let y = Axis::over(all.iter().map(|point| point.1).chain(least), 5, true);
+        let x = Axis::of_counts(all.iter().map(|point| point.0), 5);
+        let y = Axis::to_ticks(all.iter().map(|point| point.1).chain(least), 5);
         let place =
             |point: (f64, f64)| (x.place(point.0, PLOT.left, PLOT.right), y.place(point.1, PLOT.bottom, PLOT.top));
 
@@ -122,6 +122,10 @@ impl Chart {
             let mut upper = self.outline(&points.iter().map(|at| place((at.0, at.2))).collect::<Vec<_>>());
             let lower = self.outline(&points.iter().map(|at| place((at.0, at.1))).collect::<Vec<_>>());
             upper.extend(lower.into_iter().rev());
+            if let [(x, high), (_, low)] = upper[..] {
+                // It has no width of its own.
+                upper = vec![(x - LONE, high), (x + LONE, high), (x + LONE, low), (x - LONE, low)];
+            }
             let d = path(&upper) + if upper.is_empty() { "" } else { "z" };
             DrawnPath { class: band.class.clone(), d, label: String::new(), places: Vec::new() }
         });
@@ -129,8 +133,13 @@ impl Chart {
             let points: Vec<(f64, f64)> = line.points.iter().copied().filter(drawable).collect();
             let places: Vec<(f64, f64)> = points.iter().map(|point| place(*point)).collect();
             let told = points.iter().zip(&places).map(|(point, at)| (at.0, at.1, number(point.0), number(point.1)));
-            let d = path(&self.outline(&places));
-            DrawnPath { class: line.class.clone(), d, label: line.label.clone(), places: told.collect() }
+            let mut d = path(&self.outline(&places));
+            let mut class = line.class.clone();
+            if places.len() == 1 {
+                d.push_str("h0");
+                class.push_str(" lone");
+            }
+            DrawnPath { class, d, label: line.label.clone(), places: told.collect() }
         });
         let (bands, lines): (Vec<_>, Vec<_>) = (bands.collect(), lines.collect());
         let ends = lines.iter().filter_map(|line| {
@@ -170,6 +179,9 @@ impl Chart {
     }
 }
 
+/// Half the width of a band at a single place.
+const LONE: f64 = 6.0;
+
 /// The numbers of one direction, and its ticks at round ones.
 struct Axis {
     low: f64,
@@ -178,8 +190,20 @@ struct Axis {
 }
 
 impl Axis {
-    /// That shows all values, with about so many ticks; `to_ticks`, from a tick to a tick.
-    fn over(values: impl Iterator<Item = f64>, ticks: usize, to_ticks: bool) -> Self {
+    /// Of whole numbers from 0.
+    fn of_counts(values: impl Iterator<Item = f64>, ticks: usize) -> Self {
+        let axis = Axis::over(values.chain([0.0, 1.0]), ticks);
+        Axis { step: axis.step.max(1.0), ..axis }
+    }
+
+    /// From a tick to a tick.
+    fn to_ticks(values: impl Iterator<Item = f64>, ticks: usize) -> Self {
+        let Axis { low, high, step } = Axis::over(values, ticks);
+        Axis { low: (low / step).floor() * step, high: (high / step).ceil() * step, step }
+    }
+
+    /// That shows all values, with about so many ticks.
+    fn over(values: impl Iterator<Item = f64>, ticks: usize) -> Self {
         // Beyond it, differences overflow.
         const MOST: f64 = 1e300;
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -197,11 +221,7 @@ impl Axis {
         let rough = (high - low) / ticks as f64;
         let magnitude = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|times| times * magnitude).into_iter().find(|step| *step >= rough);
-        let step = step.unwrap_or(rough);
-        if to_ticks {
-            (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
-        }
-        Axis { low, high, step }
+        Axis { low, high, step: step.unwrap_or(rough) }
     }
 
     fn place(&self, value: f64, from: f64, to: f64) -> f64 {
@@ -214,7 +234,12 @@ impl Axis {
         let first = (self.low / self.step - 1e-6).ceil();
         let count = (self.high / self.step + 1e-6).floor() - first;
         let values = (0..=(count as usize).min(20)).map(|tick| (first + tick as f64) * self.step);
-        values.map(|value| Tick { at: self.place(value, from, to), label: number(value) }).collect()
+        let values: Vec<f64> = values.collect();
+        // As short as they are told apart.
+        let are_short = values.windows(2).all(|pair| number(pair[0]) != number(pair[1]));
+        let decimals = (-self.step.log10().floor()).clamp(0.0, 17.0) as usize;
+        let label = |value: f64| if are_short { number(value) } else { format!("{value:.decimals$}") };
+        values.into_iter().map(|value| Tick { at: self.place(value, from, to), label: label(value) }).collect()
     }
 }
 

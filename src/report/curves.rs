@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::chart::{Band, Chart, Line};
 use super::told::Told;
+use crate::config::forget_where_and_how;
 use crate::error::{Doing, Result};
-use crate::evaluate::Evaluation;
 use crate::log::collect;
 use crate::schema::{ITERATION, SCORE};
 
@@ -33,7 +33,7 @@ pub(super) struct Legend {
 
 /// The runs by recipe, in the order given.
 pub(super) fn groups(runs: &[Told]) -> Vec<Group<'_>> {
-    let mut groups: Vec<(Value, Vec<&Told>)> = Vec::new();
+    let mut groups: Vec<((String, Value), Vec<&Told>)> = Vec::new();
     for run in runs {
         let mut recipe = run.log.manifest().config.clone();
         // Runs without a run file may be anything.
@@ -41,6 +41,8 @@ pub(super) fn groups(runs: &[Told]) -> Vec<Group<'_>> {
             Some(sections) => drop(sections.remove("seed")),
             None => recipe = Value::from(run.log.path().to_string_lossy()),
         }
+        forget_where_and_how(&mut recipe);
+        let recipe = (run.library_key(), recipe);
         match groups.iter_mut().find(|(other, _)| *other == recipe) {
             Some((_, same)) => same.push(run),
             None => groups.push((recipe, vec![run])),
@@ -98,34 +100,42 @@ fn median(ascending: &[f64]) -> f64 {
 }
 
 /// The best score, the sum of the best, and the share found where the truth is known, against items scored.
-pub(super) fn charts(groups: &[Group<'_>], top: usize, score: &str) -> Vec<Chart> {
+pub(super) fn charts(groups: &[Group<'_>], score: &str) -> Vec<Chart> {
+    let runs = || groups.iter().flat_map(|group| &group.runs);
+    let all_scored = runs().all(|run| run.counts.paid == run.counts.scored_anew());
+    let x_label = if all_scored { "items scored" } else { "evaluations" };
     let chart = |title, y_label: String, caption: String, value: &dyn Fn(&Told, u64) -> Option<f64>| {
         let drawn = groups.iter().map(|group| group.line(value));
         let (lines, bands): (Vec<_>, Vec<_>) = drawn.unzip();
         let bands = bands.into_iter().flatten().collect();
-        Chart { title, caption, x_label: "items scored", y_label, bands, lines, steps: true, at_least: None }
+        Chart { title, caption, x_label, y_label, bands, lines, steps: true, at_least: None }
     };
     let seeds = match groups.iter().any(|group| group.runs.len() > 1) {
         true => " The line is the median of the seeds, the band goes from the least to the most of them.",
         false => "",
     };
     let best = |run: &Told, cost| run.progress.reached(cost).best;
-    // Of fewer items the sum says how many there are, unless there are never more.
+    let mut charts = vec![chart("Best score", score.into(), format!("The best {score} so far.{seeds}"), &best)];
+    // Of fewer items a sum says how many there are.
     let sum = |run: &Told, cost| {
         let reached = run.progress.reached(cost);
-        reached.top_sum.filter(|_| reached.summed == run.progress.reached(u64::MAX).summed)
+        reached.top_sum.filter(|_| reached.summed == run.progress.top())
     };
-    let mut charts = vec![
-        chart("Best score", score.into(), format!("The best {score} so far.{seeds}"), &best),
-        chart(
+    let summed = runs().next().map_or(0, |run| run.progress.top());
+    // Of one it is the best score.
+    if summed > 1 && runs().any(|run| sum(run, u64::MAX).is_some()) {
+        charts.push(chart(
             "Sum of the best",
-            format!("sum of the best {top}"),
-            format!("The sum of the best {top} so far, once there are so many.{seeds}"),
+            format!("sum of the best {summed}"),
+            format!("The sum of the best {summed} so far, once there are so many.{seeds}"),
             &sum,
-        ),
-    ];
-    let mut runs = groups.iter().flat_map(|group| &group.runs);
-    let Some(rows) = runs.find_map(|run| run.found.as_ref()).map(Evaluation::rows) else { return charts };
+        ));
+    } else if summed > 1 {
+        charts[0].caption.push_str(&format!(" There is no sum of the best {summed}: no run has so many scores."));
+    }
+    let Some((rows, top)) = runs().find_map(|run| run.found.as_ref()).map(|found| (found.rows(), found.top())) else {
+        return charts;
+    };
     let share = |run: &Told, cost| Some(run.found.as_ref()?.reached(cost).found as f64 / top as f64);
     let caption =
         format!("The share of the library's true best {top} that was found.{seeds} Dashed: scoring at random.");

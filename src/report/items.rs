@@ -46,6 +46,7 @@ pub(super) struct Heading {
 
 #[derive(Default, Serialize)]
 pub(super) struct Cell {
+    /// What is shown; of a picture, what it is of.
     text: String,
     /// To sort by, where the text has not all of its digits.
     number: Option<f64>,
@@ -72,6 +73,8 @@ pub(super) fn items(runs: &[Told], options: &ReportOptions) -> Result<Items> {
         }
     }
     let named_so = |name: &&String| name.to_lowercase().contains("smiles") && is_text(name);
+    let is_name = |name: &&String| ["name", "title"].contains(&name.to_lowercase().as_str()) && is_text(name);
+    let named = names.iter().find(is_name).filter(|name| options.picture.as_ref() != Some(*name));
     let smiles = options.smiles.as_ref().or_else(|| names.iter().find(named_so));
 
     let several = runs.len() > 1;
@@ -100,10 +103,13 @@ pub(super) fn items(runs: &[Told], options: &ReportOptions) -> Result<Items> {
             cells.push(Cell::text(&run.name));
         }
         cells.extend([Cell::text(&best.item.to_string()), Cell::number(run.raw(best.score))]);
+        let text_of = |name: &String| frame.column(name).ok().and_then(|column| column.str().ok()?.get(best.row));
+        let whose = named.and_then(text_of).map_or(String::new(), |name| format!(", {name}"));
         for name in &names {
-            let whole = frame.column(name).ok().and_then(|column| column.str().ok()?.get(best.row));
-            cells.push(match whole {
-                Some(text) if Some(name) == options.picture.as_ref() => Cell::picture(text, &mut room),
+            cells.push(match text_of(name) {
+                Some(text) if Some(name) == options.picture.as_ref() => {
+                    Cell::picture(text, &format!("picture of item {}{whose}", best.item), &mut room)
+                }
                 Some(text) if Some(name) == smiles => Cell::structure(text),
                 _ => Cell::of(frame, name, best.row)?,
             });
@@ -188,13 +194,13 @@ impl Cell {
         }
     }
 
-    /// An image, or text if it is none or if there is no room for it.
-    fn picture(text: &str, room: &mut usize) -> Self {
+    /// An image of what is said, or text if it is none or if there is no room for it.
+    fn picture(text: &str, of: &str, room: &mut usize) -> Self {
         if !text.contains("<svg") || text.len() > PICTURE.min(*room) {
             return Cell::text(text);
         }
         *room -= text.len();
-        Cell { picture: Some(BASE64_STANDARD.encode(text)), ..Cell::default() }
+        Cell { picture: Some(BASE64_STANDARD.encode(text)), ..Cell::text(of) }
     }
 
     fn of(frame: &DataFrame, name: &str, row: usize) -> Result<Self> {

@@ -1,6 +1,7 @@
 //! The library in two dimensions: a sample of it in grey, the items scored by their score, the queries' paths.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use ndarray::Array2;
 use serde::Serialize;
@@ -10,7 +11,7 @@ use super::told::Told;
 use super::view::{HEIGHT, View, WIDTH};
 use super::walks::{Drawn, Walks};
 use crate::bridge;
-use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
+use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote};
 use crate::error::{Error, Result};
 use crate::plain::number;
 use crate::schema::{self, DB_IDX, EMBEDDING, ITERATION};
@@ -44,12 +45,12 @@ pub(super) struct Map {
     pub says: String,
 }
 
-/// Draws the map of a run; what it needs the dataset for.
+/// Draws the map of a run; what it needs the dataset for, wherever that is now.
 ///
 /// # Errors
 /// The dataset is gone, or is another one now.
-pub(super) fn map(run: &Told) -> Result<Map> {
-    let database = open(run)?;
+pub(super) fn map(run: &Told, library: Option<&str>) -> Result<Map> {
+    let database = open(run, library)?;
     let vectors = |ids: &[u64]| -> Result<Array2<f64>> {
         Ok(bridge::matrix::<f32>(&database.take(ids)?, EMBEDDING)?.view().mapv(f64::from))
     };
@@ -94,7 +95,8 @@ pub(super) fn map(run: &Told) -> Result<Map> {
         caption,
         background: background.into_iter().map(|place| dot(view.place(place))).collect(),
         colours,
-        scale: cuts.iter().map(|cut| number(run.raw(*cut))).collect(),
+        // Of one score there is none.
+        scale: cuts.iter().filter(|_| cuts.first() < cuts.last()).map(|cut| number(run.raw(*cut))).collect(),
         marks: marks.collect(),
         walks,
         says,
@@ -111,6 +113,7 @@ fn caption(
     walks: &Drawn,
 ) -> String {
     let shown = match (run.counts.scored as usize).saturating_sub(marked) {
+        0 if marked == 0 => "nothing, as no item has a score".into(),
         0 => format!("all {marked} items that have a score"),
         more => {
             format!("the best {BEST} items and {} of the others that have a score ({more} are left out)", marked - BEST)
@@ -135,17 +138,27 @@ fn caption(
 }
 
 /// The dataset, at the version that the run reads, without attributes.
-fn open(run: &Told) -> Result<LanceDatabase> {
-    let Some(dataset) = &run.log.manifest().dataset else {
+fn open(run: &Told, library: Option<&str>) -> Result<LanceDatabase> {
+    let manifest = run.log.manifest();
+    let (Some(dataset), Some(known)) = (&manifest.dataset, manifest.library()) else {
         return Err(Error::input(run.log.path(), "its library is not a dataset"));
     };
-    let database = match run.config() {
-        Some(config) => config.database(Some(dataset.version))?,
+    let (place, version) = (library.unwrap_or(known), Some(dataset.version));
+    let opened = match run.config() {
+        Some(mut config) => {
+            config.database.path = place.into();
+            config.database(version)
+        }
         None => LanceDatabase::open_with(
-            &dataset.uri,
-            &OpenOptions { version: Some(dataset.version), metric: Some(dataset.metric), ..Default::default() },
-        )?,
+            place,
+            &OpenOptions { version, metric: Some(dataset.metric), ..Default::default() },
+        ),
     };
+    let database =
+        opened.map_err(|error| match library.is_none() && !is_remote(place) && !Path::new(place).exists() {
+            true => Error::input(place, "is not there; if it was moved, say where it is: --library DATASET"),
+            false => error,
+        })?;
     run.log.check_dataset(database.identity())?;
     database.columns::<&str>(&[])
 }
@@ -172,10 +185,12 @@ fn chosen(run: &Told) -> Result<Vec<Mark>> {
     Ok(all.into_iter().enumerate().filter(|(at, _)| taken.contains(at)).map(|(_, mark)| mark).collect())
 }
 
-/// The scores at which colours change: evenly between those of the 5 % best and worst, so that single ones do not decide.
+/// The scores at which colours change: evenly between those of the 5 % best and worst, so that single ones do not decide,
+/// unless all others are alike.
 fn cuts(descending: &[f64]) -> Vec<f64> {
-    let quantile = |share: f64| descending.get((share * descending.len() as f64) as usize).copied().unwrap_or(0.0);
-    let (high, low) = (quantile(0.05), quantile(0.95));
+    let quantile = |share: f64| descending.get((share * descending.len() as f64) as usize).copied();
+    let between = quantile(0.05).zip(quantile(0.95)).filter(|(high, low)| high > low);
+    let (high, low) = between.or(descending.first().copied().zip(descending.last().copied())).unwrap_or_default();
     let at = |share: f64| low * (1.0 - share) + high * share;
     (1..COLOURS).map(|cut| at((cut as f64 - 0.5) / (COLOURS - 1) as f64)).collect()
 }

@@ -10,7 +10,7 @@ use super::curves::{Group, Legend};
 use super::items::Items;
 use super::map::Map;
 use super::recipe::Recipe;
-use super::tables::{self, NOT_ENDED, Table};
+use super::tables::{self, Table};
 use crate::error::{Doing, Result};
 use crate::plain::number;
 
@@ -39,7 +39,6 @@ pub(super) struct Told<'a> {
     pub map: Option<Result<Map, String>>,
     pub items: Items,
     pub score: String,
-    pub top: usize,
 }
 
 /// A number that says how it went.
@@ -130,7 +129,7 @@ pub(super) fn report(told: Told<'_>) -> Result<String> {
         script: Value::from_safe_string(SCRIPT.into()),
         drawer: structures.then(|| Value::from_safe_string(DRAWER.into())),
         licences: LICENCES,
-        figures: figures(runs, told.top)?,
+        figures: figures(runs)?,
         legend: told.groups.iter().map(Group::legend).collect(),
         charts: charts.collect::<Result<_>>()?,
         map,
@@ -138,7 +137,7 @@ pub(super) fn report(told: Told<'_>) -> Result<String> {
         minimize: runs.iter().any(|run| run.minimize),
         without_map: told.map.as_ref().and_then(|map| map.as_ref().err()).map(String::as_str),
         items: &told.items,
-        comparisons: shown(tables::comparing(runs, told.top))?,
+        comparisons: shown(tables::comparing(runs))?,
         tables: shown(tables::telling(runs))?,
         recipes: told.groups.iter().map(|group| Recipe::of(&group.runs)).collect(),
         data: Value::from_safe_string(data),
@@ -221,8 +220,8 @@ fn heading(runs: &[super::Told]) -> String {
 fn subtitle(told: &Told<'_>) -> String {
     let better = if told.runs.iter().any(|run| run.minimize) { "smaller is better" } else { "larger is better" };
     let ended = |run: &super::Told| {
-        let ended = run.log.manifest().ended.as_ref();
-        ended.map_or(NOT_ENDED.to_string(), |ended| format!("ended: {}", ended.reason))
+        let manifest = run.log.manifest();
+        manifest.ended.as_ref().map_or_else(|| manifest.state(), |ended| format!("ended: {ended}"))
     };
     match told.runs {
         [run] => format!(
@@ -242,22 +241,25 @@ fn capital(text: &str) -> String {
 }
 
 /// What was found and what it cost, of one run.
-fn figures(runs: &[super::Told], top: usize) -> Result<Vec<Figure>> {
+fn figures(runs: &[super::Told]) -> Result<Vec<Figure>> {
     let [run] = runs else { return Ok(Vec::new()) };
     let mut figures = Vec::new();
     let mut figure =
         |label: &str, value: String, beside: String| figures.push(Figure { label: label.into(), value, beside });
-    let paid = run.counts.paid;
+    let (paid, scored) = (run.counts.paid, run.counts.scored_anew());
     let rows = run.log.manifest().dataset.as_ref().map(|dataset| dataset.rows).filter(|rows| *rows > 0);
-    let share = rows.map_or(String::new(), |rows| {
-        format!("{} % of {rows}", number((1000.0 * paid as f64 / rows as f64).round() / 10.0))
-    });
+    let share = rows.map_or(String::new(), |rows| format!("{} % of {rows}", percent(paid as f64 / rows as f64)));
     figure("Best score", run.best()?.map_or("none".into(), number), String::new());
     if let Some(found) = &run.found {
-        let found = found.reached(u64::MAX).found;
-        figure("Of the true best", format!("{found} of {top}"), String::new());
+        let reached = found.reached(u64::MAX).found;
+        figure("Of the true best", format!("{reached} of {}", found.top()), String::new());
     }
-    figure("Items scored", paid.to_string(), share);
+    if paid == scored {
+        figure("Items scored", scored.to_string(), share);
+    } else {
+        figure("Evaluations", paid.to_string(), share);
+        figure("Items scored", scored.to_string(), String::new());
+    }
     figure("Iterations", run.log.iterations().len().to_string(), String::new());
     figure("Reused", run.counts.reused.to_string(), String::new());
     figure("Rejected", run.counts.rejected.to_string(), String::new());
@@ -272,6 +274,15 @@ fn figures(runs: &[super::Told], top: usize) -> Result<Vec<Figure>> {
         }
     }
     Ok(figures)
+}
+
+/// A share in percent, to a tenth, but that some is never none.
+fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    number(match percent < 0.1 {
+        true => format!("{percent:.0e}").parse().unwrap_or(percent),
+        false => (10.0 * percent).round() / 10.0,
+    })
 }
 
 fn duration(seconds: u64) -> String {

@@ -22,11 +22,11 @@ pub(super) struct Table {
 }
 
 /// How several runs compare.
-pub(super) fn comparing(runs: &[Told], top: usize) -> Vec<Table> {
+pub(super) fn comparing(runs: &[Told]) -> Vec<Table> {
     if runs.len() < 2 {
         return Vec::new();
     }
-    [comparison(runs, top)].into_iter().chain(differences(runs)).collect()
+    [comparison(runs)].into_iter().chain(differences(runs)).collect()
 }
 
 /// What made the runs, and what it took.
@@ -49,17 +49,21 @@ fn by_run(id: &'static str, title: &'static str, caption: &str, runs: &[Told], r
 }
 
 /// What was found in each run.
-fn comparison(runs: &[Told], top: usize) -> Table {
+fn comparison(runs: &[Told]) -> Table {
     let or_none = |value: Option<f64>| value.map_or_else(none, number);
     let last = |run: &Told| run.progress.reached(u64::MAX);
     let mut rows = vec![
         row("rule", Told::rule),
-        row("items scored", |run| run.counts.paid.to_string()),
+        row("evaluations", |run| run.counts.paid.to_string()),
+        row("items scored", |run| run.counts.scored_anew().to_string()),
         row("best score", |run| or_none(last(run).best)),
-        row(format!("sum of the best {top}"), |run| or_none(last(run).top_sum)),
     ];
-    if runs.iter().any(|run| run.found.is_some()) {
-        let share = |found: &Evaluation| found.reached(u64::MAX).found as f64 / top as f64;
+    if let Some(summed) = runs.first().map(|run| run.progress.top()) {
+        let sum = move |run: &Told| last(run).top_sum.filter(|_| last(run).summed == summed);
+        rows.push(row(format!("sum of the best {summed}"), move |run| or_none(sum(run))));
+    }
+    if let Some(top) = runs.iter().find_map(|run| Some(run.found.as_ref()?.top())) {
+        let share = |found: &Evaluation| found.reached(u64::MAX).found as f64 / found.top() as f64;
         rows.push(row(format!("share of the true best {top}"), move |run| or_none(run.found.as_ref().map(share))));
     }
     rows.extend([
@@ -126,26 +130,18 @@ fn reasons(runs: &[Told]) -> Option<Table> {
 
 /// How long each stage took; `None` if no run has noted it.
 fn times(runs: &[Told]) -> Option<Table> {
-    type Stage = (&'static str, fn(&Times) -> f64);
-    const STAGES: [Stage; 6] = [
-        ("vector search", |times| times.query),
-        ("filter", |times| times.filter),
-        ("choice", |times| times.select),
-        ("score", |times| times.score),
-        ("log", |times| times.log),
-        ("rule", |times| times.update),
-    ];
     runs.iter().find_map(|run| run.log.times())?;
     let rounded = |value: f64, parts: f64| number((value * parts).round() / parts);
-    let rows = STAGES.map(|(name, of)| {
+    let rows = Times::default().stages().into_iter().enumerate().map(|(at, (name, _))| {
         row(name, move |run| {
             let Some(times) = run.log.times() else { return "not noted".into() };
-            let all: f64 = STAGES.iter().map(|(_, of)| of(&times)).sum();
-            format!("{} s ({} %)", rounded(of(&times), 1000.0), rounded(100.0 * of(&times) / all.max(1e-9), 10.0))
+            let stages = times.stages();
+            let (took, all) = (stages[at].1, stages.iter().map(|(_, took)| took).sum::<f64>());
+            format!("{} s ({} %)", rounded(took, 1000.0), rounded(100.0 * took / all.max(1e-9), 10.0))
         })
     });
     let caption = "What each stage took, in all iterations.";
-    Some(by_run("times", "Time per stage", caption, runs, rows.into()))
+    Some(by_run("times", "Time per stage", caption, runs, rows.collect()))
 }
 
 /// What made each run: programs, dataset, times.
@@ -164,14 +160,12 @@ fn versions(runs: &[Told]) -> Table {
         of_dataset("library id", |dataset| dataset.library_id.clone().unwrap_or_else(none)),
         row("started", |run| instant(run.log.manifest().started)),
         row("ended", |run| match &run.log.manifest().ended {
-            Some(ended) => format!("{}: {}", instant(ended.at), ended.reason),
-            None => NOT_ENDED.into(),
+            Some(ended) => format!("{}: {ended}", instant(ended.at)),
+            None => run.log.manifest().state(),
         }),
     ];
     by_run("versions", "Versions", "What made it.", runs, rows)
 }
-
-pub(super) const NOT_ENDED: &str = "not ended: it goes on, or was killed";
 
 fn none() -> String {
     "none".into()

@@ -1,10 +1,12 @@
 //! What is told of one run: its items in the columns that charts need, how much of the best it found, its counts.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use polars::prelude::*;
 
 use super::ReportOptions;
+use super::reasons::{Reason, grouped};
 use crate::config::Config;
 use crate::error::{Doing, Result};
 use crate::evaluate::{Evaluation, evaluate, minimizes, progress};
@@ -22,7 +24,7 @@ pub(super) struct Told {
     pub met: DataFrame,
     /// Whether smaller scores are better in the scorer's own terms.
     pub minimize: bool,
-    /// By the run's own scores.
+    /// By the run's own scores: its top are the items in the sum of the best.
     pub progress: Evaluation,
     /// By the true ones.
     pub found: Option<Evaluation>,
@@ -38,22 +40,42 @@ pub(super) struct Counts {
     pub failed: u64,
     /// Without an evaluation: their score was paid for before.
     pub reused: u64,
-    /// Why items were rejected or failed, the most frequent first: outcome, reason, items.
-    pub reasons: Vec<(&'static str, String, u64)>,
+    /// Why items were rejected or failed, the most frequent first.
+    pub reasons: Vec<Reason>,
 }
 
-impl Told {
-    pub fn read(path: &Path, options: &ReportOptions) -> Result<Self> {
+/// A run as it was read: its log, what it met, its counts.
+pub(super) struct Read(SearchLog, DataFrame, Counts);
+
+impl Read {
+    pub fn of(path: &Path) -> Result<Self> {
         let log = SearchLog::open(path)?;
         let mut query = log.compile_results()?;
         let there = query.collect_schema().doing(path.display())?;
         let wanted = [DB_IDX, SCORE, RAW_SCORE, OUTCOME, REASON, EVALUATION, ITERATION];
         let wanted: Vec<Expr> = wanted.into_iter().filter(|name| there.contains(name)).map(col).collect();
+        let known = there.iter_names().map(|name| name.to_string());
+        let parts = log.manifest().config["score"]["sum"].as_array();
+        let parts = parts.into_iter().flatten().filter_map(|part| Some(part["name"].as_str()?.to_string()));
+        let known = known.chain(parts).collect();
         let met = collect(query.select(wanted))?;
+        let counts = Counts::of(&met, &known)?;
+        Ok(Read(log, met, counts))
+    }
+
+    /// Items that have a score.
+    pub fn scored(&self) -> u64 {
+        self.2.scored
+    }
+}
+
+impl Told {
+    /// A run at a path, whose best so many items are summed.
+    pub fn of(read: Read, path: &Path, options: &ReportOptions, summed: usize) -> Result<Self> {
+        let Read(log, met, counts) = read;
         let minimize = minimizes(&log, &met);
-        let progress = progress(&met, options.top, minimize)?;
+        let progress = progress(&met, summed, minimize)?;
         let found = options.truth.as_ref().map(|truth| evaluate(&log, truth, options.top)).transpose()?;
-        let counts = Counts::of(&met)?;
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
         let name = absolute.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
         Ok(Told { name: name.into_owned(), log, met, minimize, progress, found, counts })
@@ -77,7 +99,7 @@ impl Told {
 
     /// The run file, of a run that has one.
     pub fn config(&self) -> Option<Config> {
-        Config::of_run(&self.log).ok()
+        Config::of_run(&self.log, &[]).ok()
     }
 
     /// What is searched, by its name.
@@ -114,13 +136,27 @@ impl Told {
             Some(words.iter().filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" "))
         };
         let by_hand = || score["by_hand"].as_bool()?.then(|| "scores given by hand".to_string());
-        let called = || text("url").or_else(|| text("call"));
+        let called = || text("url").or_else(|| text("call").map(|call| function(&call)));
         text("sql").or_else(called).or_else(parts).or_else(command).or_else(by_hand).unwrap_or("score".into())
     }
 }
 
+/// A function as its program calls it: without the module and whatever else it is in.
+fn function(call: &str) -> String {
+    match call.rsplit('.').next() {
+        Some(name) if !name.starts_with('<') => name.into(),
+        // It has no name.
+        _ => "score".into(),
+    }
+}
+
 impl Counts {
-    fn of(met: &DataFrame) -> Result<Self> {
+    /// Items paid for that have a score.
+    pub fn scored_anew(&self) -> u64 {
+        self.scored - self.reused
+    }
+
+    fn of(met: &DataFrame, known: &BTreeSet<String>) -> Result<Self> {
         let scores = schema::scores(met, SCORE)?;
         let text = |name: &str| -> Vec<Option<String>> {
             let column = met.column(name).and_then(|column| column.str());
@@ -149,8 +185,7 @@ impl Counts {
             }
         }
         let reasons = reasons.into_iter().map(|((outcome, reason), items)| (outcome, reason, items));
-        counts.reasons = reasons.collect();
-        counts.reasons.sort_by_key(|(_, _, items)| std::cmp::Reverse(*items));
+        counts.reasons = grouped(reasons, known);
         Ok(counts)
     }
 }

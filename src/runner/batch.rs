@@ -46,6 +46,7 @@ impl Batch {
         database: &'a dyn VectorDatabase,
         seed: u64,
     ) -> Step<'a> {
-        Step { iteration: self.iteration, queries: &self.queries, results, out, database, seed }
+        let (iteration, queries, replayed) = (self.iteration, &self.queries, self.is_of_earlier);
+        Step { iteration, queries, results, out, database, seed, replayed }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use polars::prelude::DataFrame;
+use polars::prelude::{Column, DataFrame};
 
 use super::Runner;
-use crate::error::{Error, Result};
-use crate::log::SearchLog;
+use crate::error::{Doing, Error, Result};
+use crate::log::{SearchLog, StopReason};
+use crate::schema::DB_IDX;
 
 /// Where a run by hand stands.
 pub enum Asked {
@@ -39,7 +40,8 @@ impl Runner {
     /// `score` (null if it failed), optionally `reason` and parts. What was told before is passed over.
     ///
     /// # Errors
-    /// As [`Runner::resume`]; an item that does not wait; a score that does not come by hand ([`ByHand`](crate::ByHand)).
+    /// As [`Runner::resume`]; an item that does not wait, also where the run has ended; a score that does not come by hand
+    /// ([`ByHand`](crate::ByHand)).
     pub fn tell(
         &mut self,
         path: impl AsRef<Path>,
@@ -50,6 +52,28 @@ impl Runner {
         if !self.score.tell(scores) {
             return Err(Error::Config("tell: this run's scores do not come by hand (score.by_hand = true)".into()));
         }
-        self.ask(path, queries, iterations)
+        let asked = self.ask(path, queries, iterations)?;
+        if let Asked::Ended(log) = &asked {
+            self.refuse_what_is_left(log)?;
+        }
+        Ok(asked)
+    }
+
+    /// Refuses scores that a run which has ended took none of. What was told before stands.
+    fn refuse_what_is_left(&self, log: &SearchLog) -> Result<()> {
+        let nothing = DataFrame::new(0, vec![Column::new(DB_IDX.into(), Vec::<u64>::new())]).doing("tell")?;
+        let told = self.score.score(&nothing)?;
+        let left = self.ledger.told_in_vain(&told)?;
+        let (Some(item), Some(ended)) = (left.first(), &log.manifest().ended) else { return Ok(()) };
+        if ended.reason == StopReason::Interrupted {
+            return Err(Error::Interrupted);
+        }
+        let reason = format!(
+            "has ended ({ended}); nothing was taken: of the {} items told, {} do not wait, such as {item}; if the run is to go \
+             further, raise what it stops at (stop.evaluations, …) and tell them again",
+            told.height(),
+            left.len()
+        );
+        Err(Error::input(log.path(), reason))
     }
 }

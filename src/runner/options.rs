@@ -65,7 +65,7 @@ impl Runner {
         Ok(self)
     }
 
-    /// Stores the configuration in run.json.
+    /// Stores the configuration in run.json, and, when a run goes on, what it goes on with.
     pub fn describe(mut self, config: serde_json::Value) -> Self {
         self.config = config;
         self

@@ -6,6 +6,7 @@ use std::path::Path;
 use polars::prelude::DataFrame;
 use rayon::prelude::*;
 
+use super::search::place;
 use super::stop::{Progress, Summary};
 use super::{Batch, Runner, Scores};
 use crate::error::{Doing, Error, Result};
@@ -25,9 +26,10 @@ impl Runner {
         self.keep_version(&log);
         self.check(queries, log.manifest().planned)?;
         self.begin(&log)?;
+        self.note_library(&mut log)?;
         self.ledger.retries_before = log.manifest().ended.as_ref().map_or(0, |ended| ended.retries);
         if self.retry_failed {
-            self.ask_failed_again(&log)?;
+            self.ask_failed_again(&mut log)?;
         }
         let mut progress = Progress::new(iterations);
         let mut out = VecDeque::new();
@@ -35,16 +37,33 @@ impl Runner {
         self.run(log, next.unwrap_or_else(|| queries.clone()), progress, out)
     }
 
+    /// Notes where the library is now. What it is does not change: `check_same`.
+    fn note_library(&self, log: &mut SearchLog) -> Result<()> {
+        let opened = self.database.identity().map(|identity| place(&identity.uri));
+        match self.config["database"]["path"].as_str().or(opened.as_deref()) {
+            Some(library) => log.library_is_at(library),
+            None => Ok(()),
+        }
+    }
+
     /// Asks once more for the items that failed, whatever the rule. Their answers are durable then, and the replay finds
     /// them: it puts them into the iterations in which the items failed.
-    fn ask_failed_again(&mut self, log: &SearchLog) -> Result<()> {
+    fn ask_failed_again(&mut self, log: &mut SearchLog) -> Result<()> {
         let mut failed = BTreeSet::new();
         for &iteration in log.iterations() {
             self.ledger.note_failed(&log.results(iteration)?, &mut failed)?;
         }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        log.goes_on_with(&self.config)?;
         let failed: Vec<u64> = failed.into_iter().collect();
         let items = self.database.take(&failed)?;
-        self.ledger.ask_again(&*self.score, &items)
+        let asked = self.ledger.ask_again(&*self.score, &items);
+        if let (Err(error), Some(costs)) = (&asked, log.manifest().ended.clone()) {
+            self.note_error(log, error, costs);
+        }
+        asked
     }
 
     /// Shows the ledger every committed iteration, and the rule those that it would know of if the run had never stopped:

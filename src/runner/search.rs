@@ -9,7 +9,7 @@ use polars::prelude::DataFrame;
 
 use super::stop::{Progress, Summary};
 use super::{Batch, Runner, Scores};
-use crate::database::Request;
+use crate::database::{Identity, Request};
 use crate::error::{Error, Result};
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, TAG, now};
 use crate::schema;
@@ -49,7 +49,7 @@ impl Runner {
         let stderr = log.path().join("stderr");
         // What is asked once more on purpose is not what was asked before.
         let again = if self.retry_failed { format!(" again {}", now()) } else { String::new() };
-        let id = log.manifest().id() + &again;
+        let id = log.manifest().run_id.clone() + &again;
         let session = Session { id, stderr, interrupt: self.interrupt.clone(), answered };
         // No worker has it any more.
         let in_use = || Error::Config("score: asked by another run".into());
@@ -65,8 +65,8 @@ impl Runner {
         mut progress: Progress,
         mut out: VecDeque<Batch>,
     ) -> Result<SearchLog> {
-        log.append_queries(progress.iteration, &queries)?;
-        let ended = self.iterate(&mut log, queries, &mut progress, &mut out);
+        let begun = log.append_queries(progress.iteration, &queries);
+        let ended = begun.and_then(|()| self.iterate(&mut log, queries, &mut progress, &mut out));
         // Nobody writes to the folder when its lock goes.
         self.ledger.close();
         for batch in &out {
@@ -75,13 +75,27 @@ impl Runner {
             }
         }
         let reason = match ended {
+            Ok(reason) => reason,
             Err(Error::Interrupted) => StopReason::Interrupted,
-            ended => ended?,
+            Err(error) => {
+                let costs = self.ended(&log, StopReason::Error);
+                self.note_error(&mut log, &error, costs);
+                return Err(error);
+            }
         };
-        let ended = Ended {
+        let ended = self.ended(&log, reason);
+        self.end(&mut log, ended)?;
+        Ok(log)
+    }
+
+    /// What a run that ends now cost.
+    fn ended(&self, log: &SearchLog, reason: StopReason) -> Ended {
+        Ended {
             reason,
+            error: None,
             iterations: log.iterations().last().map_or(0, |last| last + 1),
             evaluations: self.ledger.evaluations(),
+            scored: Some(self.ledger.scored()),
             reused: self.ledger.reused(),
             rejected: self.ledger.rejected(),
             failed: self.ledger.failed(),
@@ -89,9 +103,26 @@ impl Runner {
             retries: self.ledger.retries_before + self.score.retried(),
             learned: self.update.learned(),
             at: now(),
+        }
+    }
+
+    /// Notes the error that ended a run, and what it cost, where run.json can still be written. One that waits has not ended.
+    pub(super) fn note_error(&self, log: &mut SearchLog, error: &Error, costs: Ended) {
+        const LONGEST: usize = 1000;
+        let reason = match error {
+            Error::Waiting { .. } | Error::Interrupted => return,
+            Error::Away { .. } => StopReason::Away,
+            _ => StopReason::Error,
         };
-        log.end(ended)?;
-        Ok(log)
+        let said = error.to_string();
+        let line: String = said.lines().next().unwrap_or_default().chars().take(LONGEST).collect();
+        // Whoever called is told of the error itself.
+        let _ = self.end(log, Ended { reason, error: Some(line), at: now(), ..costs });
+    }
+
+    fn end(&self, log: &mut SearchLog, ended: Ended) -> Result<()> {
+        let is_spent = self.stop.evaluations.is_some_and(|budget| ended.evaluations >= budget);
+        log.end(ended, &self.config, is_spent)
     }
 
     fn iterate(
@@ -115,7 +146,7 @@ impl Runner {
                 }
                 return Ok(reason);
             }
-            log.goes_on()?;
+            log.goes_on(&self.config)?;
             let iteration = progress.iteration;
             let goes_on = self.behind() > 0;
             let chosen =
@@ -155,7 +186,7 @@ impl Runner {
         if batch.is_of_earlier {
             return Ok(());
         }
-        log.note_times(&batch.summary.times);
+        log.note_times(batch.iteration, &batch.summary.times);
         self.stop.refuse_many_failures(&self.ledger, false).map_err(|error| error.at(batch.iteration))?;
         if let Some(observer) = &mut self.observer {
             observer(&Summary { best_so_far: progress.best, ..batch.summary });
@@ -211,8 +242,12 @@ impl Runner {
             format_version: FORMAT_VERSION,
             uphill_version: env!("CARGO_PKG_VERSION").into(),
             seed: self.seed,
-            dataset: self.database.identity().cloned(),
+            dataset: self
+                .database
+                .identity()
+                .map(|identity| Identity { uri: place(&identity.uri), ..identity.clone() }),
             version_tag: None,
+            run_id: String::new(),
             config: self.config.clone(),
             amended: false,
             planned: self.stop.evaluations,
@@ -221,6 +256,13 @@ impl Runner {
             ended: None,
         }
     }
+}
+
+/// Where a library is, from any working directory.
+pub(super) fn place(uri: &str) -> String {
+    let path = Path::new(uri);
+    let absolute = if path.exists() { std::path::absolute(path).ok() } else { None };
+    absolute.map_or_else(|| uri.into(), |path| path.to_string_lossy().into_owned())
 }
 
 /// A name of a run's own.

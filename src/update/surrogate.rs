@@ -219,12 +219,12 @@ impl SurrogateUpdate {
     }
 
     /// Learns the measure anew if much more is known than when it was learned, and where the hill is.
-    fn learn(&mut self, seed: u64, groups: &[std::ops::Range<usize>], width: usize) -> Result<()> {
-        let chosen = self.seen.chosen(self.points, seed);
+    fn learn(&mut self, step: &Step<'_>, groups: &[std::ops::Range<usize>], width: usize) -> Result<()> {
+        let chosen = self.seen.chosen(self.points, step.seed);
         let vectors = self.seen.vectors(&chosen, width);
         if self.seen.asked() >= self.next_fit {
             let targets = self.seen.targets().select(Axis(0), &chosen);
-            let learned = self.seen.chosen(LEARNED.min(self.points), seed);
+            let learned = self.seen.chosen(LEARNED.min(self.points), step.seed);
             let learned: Vec<usize> = learned.iter().filter_map(|item| chosen.binary_search(item).ok()).collect();
             let (scores, threshold) = (self.seen.scores_of(&chosen), self.seen.threshold());
             let measure =
@@ -234,7 +234,7 @@ impl SurrogateUpdate {
             }
             self.shortlist = Shortlist::default();
             self.measure = Some(measure);
-            self.name_giveaways(vectors.view(), &chosen);
+            self.name_giveaways(vectors.view(), &chosen, step.replayed);
             self.next_fit = self.seen.asked() + self.seen.asked().div_ceil(2);
         }
         if let Some(measure) = &self.measure {
@@ -247,18 +247,20 @@ impl SurrogateUpdate {
         Ok(())
     }
 
-    /// Names, once, columns that say the score nearly by themselves.
-    fn name_giveaways(&mut self, vectors: ArrayView2<'_, f32>, chosen: &[usize]) {
+    /// Names, once in a run, columns that say the score nearly by themselves; where they were named before, notes it.
+    fn name_giveaways(&mut self, vectors: ArrayView2<'_, f32>, chosen: &[usize], were_named: bool) {
         let Some(views) = &self.views else { return };
         let scores = self.seen.scores_of(chosen);
         for (name, group) in views.names().into_iter().zip(views.groups()).skip(1) {
             let found = giveaway(vectors.column(group.start), &scores);
             if let Some(correlation) = found.filter(|_| !self.named.contains(&name)) {
-                log::warn!(
-                    "the column `{name}` says the score nearly by itself (rank correlation {correlation:.4} over {} items): if it \
-                     is made from the score, leave it out with update.features",
-                    scores.len()
-                );
+                if !were_named {
+                    log::warn!(
+                        "the column `{name}` says the score nearly by itself (rank correlation {correlation:.4} over {} items): \
+                         if it is made from the score, leave it out with update.features",
+                        scores.len()
+                    );
+                }
                 self.named.push(name);
             }
         }
@@ -400,7 +402,7 @@ impl QueryUpdate for SurrogateUpdate {
         let (_, blind) = self.next_batch(queries, step.database);
         self.pace.push(self.seen.asked());
         self.sighted = self.sighted.or((!blind).then_some(self.pace.len()));
-        if !blind { self.learn(step.seed, &groups, width) } else { Ok(()) }
+        if !blind { self.learn(step, &groups, width) } else { Ok(()) }
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {

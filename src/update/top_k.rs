@@ -1,6 +1,6 @@
 //! The best items: queries move to their mean, or on to each of them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
 
 use ndarray::{Array2, Axis};
 use polars::prelude::DataFrame;
@@ -8,6 +8,7 @@ use polars::prelude::DataFrame;
 use super::lineage::Lineage;
 use super::{QueryUpdate, Start};
 use crate::error::{Error, Result};
+use crate::schema::{self, QUERY_IDX, SCORE};
 use crate::step::Step;
 
 /// Moves each query to the mean of the best `k` items it met.
@@ -24,13 +25,13 @@ use crate::step::Step;
 pub struct TopKUpdate {
     k: usize,
     score_weighting: bool,
-    warned: AtomicBool,
+    warned: bool,
 }
 
 impl TopKUpdate {
     /// `k` items, weighted by score.
     pub fn new(k: usize) -> Self {
-        TopKUpdate { k, score_weighting: true, warned: AtomicBool::new(false) }
+        TopKUpdate { k, score_weighting: true, warned: false }
     }
 
     /// Whether better items weigh more (default), or all the same.
@@ -48,18 +49,49 @@ impl TopKUpdate {
         if lowest >= 0.0 {
             return scores.to_vec();
         }
-        if !self.warned.swap(true, Ordering::Relaxed) {
-            log::warn!(
-                "top-k: some scores are negative (such as {lowest}); their lowest is subtracted to weigh by them"
-            );
-        }
         scores.iter().map(|score| score - lowest).collect()
+    }
+
+    /// A negative score among different ones of the best that a query met.
+    fn negative(&self, step: &Step<'_>) -> Result<Option<f64>> {
+        let mut met: HashMap<u32, Vec<f64>> = HashMap::new();
+        for (query, score) in
+            schema::u32s(step.results, QUERY_IDX)?.into_iter().zip(schema::scores(step.results, SCORE)?)
+        {
+            met.entry(query).or_default().extend(score);
+        }
+        let lowest = met.into_values().filter_map(|mut scores| {
+            scores.sort_by(|a, b| b.total_cmp(a));
+            scores.truncate(self.k);
+            scores.last().copied().filter(|lowest| *lowest < 0.0 && scores[0] > *lowest)
+        });
+        Ok(lowest.min_by(f64::total_cmp))
     }
 }
 
 impl QueryUpdate for TopKUpdate {
     fn check(&self) -> Result<()> {
         refuse_none(self.k)
+    }
+
+    fn begin(&mut self, _start: &Start<'_>) -> Result<()> {
+        self.warned = false;
+        Ok(())
+    }
+
+    fn observe(&mut self, step: &Step<'_>) -> Result<()> {
+        if !self.score_weighting || self.warned {
+            return Ok(());
+        }
+        if let Some(lowest) = self.negative(step)? {
+            if !step.replayed {
+                log::warn!(
+                    "top-k: some scores are negative (such as {lowest}); their lowest is subtracted to weigh by them"
+                );
+            }
+            self.warned = true;
+        }
+        Ok(())
     }
 
     fn observes_embeddings(&self) -> bool {

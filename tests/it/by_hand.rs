@@ -200,3 +200,67 @@ fn a_run_in_which_too_many_items_fail_stops_by_itself_and_keeps_what_it_has() {
     assert!(message.starts_with("score in iteration 0: ") && message.ends_with(end), "{message}");
     assert_eq!(uphill::SearchLog::open(&path).expect("a run").iterations(), [0]);
 }
+
+/// Asks and tells until the run ends; what was said on the way.
+fn to_the_end(folder: &TempDir, scores: impl Fn(&DataFrame) -> DataFrame) -> String {
+    let at = |name: &str| folder.path().join(name);
+    let mut said = String::new();
+    for _ in 0..40 {
+        for command in [
+            ["ask", "hand.toml", "--out", "hand", "-o", "asked.parquet"].as_slice(),
+            &["tell", "hand", "scores.parquet"],
+        ] {
+            let output = uphill(command, folder.path());
+            assert!(output.status.success(), "{}", stderr(&output));
+            said += &stderr(&output);
+            let manifest = std::fs::read_to_string(at("hand/run.json")).expect("run.json");
+            if serde_json::from_str::<serde_json::Value>(&manifest).expect("JSON")["ended"].is_object() {
+                return said;
+            }
+            write(&at("scores.parquet"), &scores(&read(&at("asked.parquet"))));
+        }
+    }
+    panic!("the run does not end: {said}");
+}
+
+#[test]
+fn what_a_rule_has_to_say_it_says_once_in_a_run_however_many_times_that_goes_on() {
+    let folder = library();
+    let at = |name: &str| folder.path().join(name);
+    // The column that is told is read, and the rule sees that.
+    let reads = RUN.replace("features = [\"name\"]\n", "").replace("iterations = 4", "evaluations = 80");
+    std::fs::write(at("hand.toml"), format!("{reads}[score]\nby_hand = true\n")).expect("written");
+    let said = to_the_end(&folder, scores_of);
+    assert_eq!(said.matches("the column `weight` says the score nearly by itself").count(), 1, "{said}");
+    // A search that goes on says it no more.
+    std::fs::write(at("score.py"), SCORER).expect("written");
+    let scored = format!("{reads}[score]\ncommand = [\"python3\", \"score.py\"]\n");
+    std::fs::write(at("run.toml"), scored).expect("written");
+    let first = uphill(&["search", "run.toml", "--out", "run"], folder.path());
+    let again = ["search", "run.toml", "--out", "run", "--resume", "--set", "stop.evaluations=120"];
+    let again = uphill(&again, folder.path());
+    let named = |output| stderr(output).matches("says the score nearly by itself").count();
+    assert_eq!((named(&first), named(&again)), (1, 0), "{}{}", stderr(&first), stderr(&again));
+
+    // The same of another rule and another thing to say.
+    std::fs::remove_dir_all(at("hand")).expect("removed");
+    let top_k = RUN.replace("rule = \"surrogate\"\nfeatures = [\"name\"]\n", "rule = \"top-k\"\n");
+    std::fs::write(at("hand.toml"), format!("{top_k}[score]\nby_hand = true\n")).expect("written");
+    let below = |asked: &DataFrame| {
+        let less = scores_of(asked).lazy().with_column(col("score") - lit(2.0));
+        less.collect().expect("scores")
+    };
+    let said = to_the_end(&folder, below);
+    assert_eq!(said.matches("top-k: some scores are negative").count(), 1, "{said}");
+}
+
+/// Gives the weight back.
+const SCORER: &str = r#"
+import json, sys
+for line in sys.stdin:
+    if line.strip():
+        item = json.loads(line)
+        print(json.dumps({"db_idx": item["db_idx"], "score": item["weight"]}))
+    else:
+        print(flush=True)
+"#;

@@ -256,3 +256,52 @@ fn what_a_scorer_says_does_nothing_to_a_terminal() {
         assert_inert(&stderr(&output));
     }
 }
+
+#[test]
+fn a_file_whose_name_says_a_format_that_is_not_written_is_refused_before_anything_is_done() {
+    let folder = library(60, vec![]);
+    let refused = |arguments: &[&str], name: &str| {
+        let output = uphill(arguments, folder.path());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(!folder.path().join(name).exists(), "{arguments:?}");
+        stderr(&output)
+    };
+    // Nothing is scored for a table that is not written then.
+    let said = refused(&["search", "run.toml", "--out", "run", "-o", "best.xlsx"], "run");
+    let known = "name it .csv, .json, .parquet, or say --format";
+    assert_eq!(said, format!("uphill: best.xlsx: .xlsx is not written here; {known}\n"));
+    let by_hand = RUN.replace("sql = \"weight\"", "by_hand = true");
+    std::fs::write(folder.path().join("hand.toml"), by_hand).expect("written");
+    refused(&["ask", "hand.toml", "--out", "hand", "-o", "next.tsv"], "hand");
+
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let truth = ["--truth", "items.parquet", "--score-column", "weight"];
+    for name in ["best.xlsx", "best.csv.gz", "best.feather", "best.txt", "best.jsonl"] {
+        for command in ["results", "queries", "trajectories"] {
+            let said = refused(&[command, "run", "-o", name], name);
+            assert!(said.starts_with(&format!("uphill: {name}: .")) && said.ends_with(&format!("{known}\n")), "{said}");
+        }
+        refused(&[&["evaluate", "run", "-o", name], &truth[..]].concat(), name);
+    }
+    assert!(
+        refused(&["report", "run", "-o", "report.pdf"], "report.pdf")
+            .contains(".pdf is not written here; name it .html")
+    );
+    assert!(
+        refused(&["plot", "run", "-o", "curve.png"], "curve.png").contains(".png is not written here; name it .svg")
+    );
+
+    // What is said by --format, or by nothing, and letters of any size.
+    let magic = |name: &str| std::fs::read(folder.path().join(name)).expect("a file")[..4].to_vec();
+    for (name, format, begins) in [
+        ("best.xlsx", Some("csv"), b"db_i"),
+        ("best", None, b"db_i"),
+        ("BEST.PARQUET", None, b"PAR1"),
+        ("Best.Json", None, b"[{\"d"),
+        ("best.dat", Some("parquet"), b"PAR1"),
+    ] {
+        let format = format.map_or(vec![], |format| vec!["--format", format]);
+        uphill_ok(&[&["results", "run", "-o", name], &format[..]].concat(), folder.path());
+        assert_eq!(magic(name), begins, "{name}");
+    }
+}

@@ -460,3 +460,253 @@ fn how_long_stages_took_is_noted_beside_the_frames_and_removed_with_the_run() {
     uphill_ok(&["remove", "run"], folder.path());
     assert!(!folder.path().join("run").exists());
 }
+
+/// The charts of a page: what each says, its lines (class and path), and the labels below it.
+type Drawn<'a> = (&'a str, Vec<(&'a str, &'a str)>, Vec<&'a str>);
+
+fn charts(page: &str) -> Vec<Drawn<'_>> {
+    let chart = |svg| {
+        let lines = between(svg, "<path class=\"line ", "/path>").into_iter();
+        let lines = lines.map(|line| (line.split('"').next().expect("a class"), between(line, " d=\"", "\"")[0]));
+        let below = between(svg, "<text class=\"tick middle\"", "</text>").into_iter();
+        let below = below.map(|tick| tick.split_once('>').expect("a text").1);
+        (between(svg, "aria-label=\"", "\"")[0], lines.collect(), below.collect())
+    };
+    between(page, "<svg class=\"chart\"", "</svg>").into_iter().map(chart).collect()
+}
+
+#[test]
+fn no_panel_is_empty_and_no_label_promises_more_however_few_items_have_a_score() {
+    let folder = library(300);
+    for (scored, summed) in [(1, None), (2, None), (3, Some(2)), (15, Some(8)), (40, Some(20)), (150, Some(75))] {
+        let run = format!("run-{scored}");
+        let more = [&format!("stop.evaluations={scored}"), "stop.iterations=1000", "update.rule=surrogate"];
+        std::fs::write(folder.path().join("run.toml"), RUN.replace("rule = \"rl\"\n", "")).expect("written");
+        search(&folder, &run, &more);
+        assert_eq!(paid(&folder.path().join(&run)).len(), scored);
+        let page = report(&folder, &[&run]);
+        let charts = charts(&page);
+        for (says, lines, below) in &charts {
+            let is_seen = |(class, d): &(&str, &str)| d.contains('L') || class.ends_with(" lone") && d.contains("h0");
+            assert!(!lines.is_empty() && lines.iter().all(is_seen), "{scored}: {says}: {lines:?}");
+            // Items and iterations are counted.
+            assert!(below.iter().all(|tick| tick.parse::<u32>().is_ok()), "{scored}: {says}: {below:?}");
+        }
+        let sums: Vec<&str> = charts.iter().map(|chart| chart.0).filter(|says| says.starts_with("Sum of")).collect();
+        match summed {
+            Some(summed) => assert!(sums[0].contains(&format!("sum of the best {summed} against")), "{sums:?}"),
+            None => assert!(sums.is_empty(), "{sums:?}"),
+        }
+        assert!(!page.contains("best 100") && page.contains("<svg class=\"map\""));
+    }
+    // Of runs that are compared, what each of them has: two of the first three.
+    let page = report(&folder, &["run-150", "run-3"]);
+    assert!(page.contains("sum of the best 2 against"), "{:?}", charts(&page));
+    assert!(charts(&page)[1].1.len() == 2);
+
+    // More than there are, if that is asked for, is said.
+    let page = report(&folder, &["run-15", "--top", "50"]);
+    assert!(page.contains("There is no sum of the best 50: no run has so many scores."));
+    assert!(!charts(&page).iter().any(|chart| chart.0.starts_with("Sum of")));
+    // In a table, too: where there are fewer, their sum is another.
+    let page = report(&folder, &["run-150", "run-15", "--top", "50"]);
+    let row = between(&page, "<th scope=\"row\">sum of the best 50</th>", "</tr>")[0];
+    assert!(row.contains("<td>none</td>"), "{row}");
+}
+
+#[test]
+fn what_was_paid_for_and_has_no_score_is_not_called_scored() {
+    let folder = library(300);
+    let score = "score.sql=CASE WHEN weight > 0.5 THEN weight END";
+    let set = ["--set", score, "--set", "stop.failed_share=1", "--set", "score.direction=minimize"];
+    let output = uphill(&[&["search", "run.toml", "--out", "run"][..], &set].concat(), folder.path());
+    let results = read_results(&folder.path().join("run"));
+    let (all, failed) = (results.height(), results.column("score").expect("scores").null_count());
+    let scored = all - failed;
+    assert!(failed > 0 && scored > 0);
+    let says = format!("4 iterations, {all} evaluations: {scored} items scored, {failed} failed (as many");
+    assert!(stderr(&output).contains(&says), "{}", stderr(&output));
+    let shown = uphill(&["results", "run", "-n", "3"], folder.path());
+    assert!(stderr(&shown).starts_with(&says), "{}", stderr(&shown));
+    let facts = uphill_ok(&["inspect", "run", "--json"], folder.path());
+    let facts: serde_json::Value = serde_json::from_str(&facts).expect("JSON");
+    for (fact, number) in [("evaluations", all), ("items scored", scored), ("items failed", failed)] {
+        assert_eq!(facts[fact], number, "{fact}");
+    }
+    let page = report(&folder, &["run"]);
+    for (label, number) in [("Evaluations", all), ("Items scored", scored), ("Failed", failed)] {
+        assert!(page.contains(&format!("<dt>{label}</dt><dd>{number}<")), "{label}: {number}");
+    }
+    let says = format!("against evaluations. run: {}", uphill::number(f64s(&results, "raw_score")[0]));
+    assert!(page.contains(&says) && !page.contains("against items scored"), "{:?}", charts(&page));
+    // A line for each iteration says it too.
+    let set = [&set[..], &["--log-format", "json"]].concat();
+    let output = uphill(&[&["search", "run.toml", "--out", "again"][..], &set].concat(), folder.path());
+    let events = stderr(&output);
+    let events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let events: Vec<serde_json::Value> = events.collect();
+    let last = events.iter().rfind(|event| event["event"] == "iteration").expect("an iteration");
+    assert!(last["evaluations"] == all && last["scored"].is_null(), "{last}");
+    let ended = events.iter().find(|event| event["event"] == "ended").expect("an end");
+    assert!(ended["evaluations"] == all && ended["scored"] == scored, "{ended}");
+}
+
+fn read_results(run: &Path) -> DataFrame {
+    let log = uphill::SearchLog::open(run).expect("a run");
+    uphill::collect(log.compile_results().expect("a query")).expect("results")
+}
+
+/// The rows of the table of reasons.
+fn reasons(page: &str) -> Vec<String> {
+    let table = between(page, "<h2 id=\"reasons\">", "</table>")[0];
+    let body = between(table, "<tbody>", "</tbody>")[0];
+    let text = |row: &str| {
+        let cells = between(row, ">", "<").into_iter().filter(|cell| !cell.trim().is_empty());
+        cells.collect::<Vec<_>>().join(" | ")
+    };
+    between(body, "<tr>", "</tr>").into_iter().map(text).collect()
+}
+
+#[test]
+fn reasons_that_differ_in_numbers_ids_and_names_alone_are_one_row() {
+    let folder = library(300);
+    let by_hand = RUN.replace("sql = \"weight\"", "by_hand = true").replace("[stop]", "[stop]\nfailed_share = 1");
+    std::fs::write(folder.path().join("run.toml"), by_hand).expect("written");
+    uphill_ok(&["ask", "run.toml", "--out", "run", "-o", "asked.parquet"], folder.path());
+    let asked = u64s(&read(&folder.path().join("asked.parquet")), "db_idx");
+    assert_eq!(asked.len(), 20);
+    // Five kinds, of four items each.
+    let reason = |at: usize| match at % 5 {
+        0 => format!("item {}: no answer within {} s", 100 + at, [60.5, 9.5, 120.0, 30.0][at / 5]),
+        1 => format!("no pose of mol-{at:06} (job 550e8400-e29b-41d4-a716-{at:012})"),
+        2 => format!("cannot read \"C{}(=O)N\"", "C".repeat(at)),
+        3 => format!("exit code {}", 1 + at / 10),
+        _ => "out of licences".to_string(),
+    };
+    let columns = vec![
+        Column::new("db_idx".into(), asked.clone()),
+        Column::full_null("score".into(), asked.len(), &DataType::Float64),
+        Column::new("reason".into(), (0..asked.len()).map(reason).collect::<Vec<_>>()),
+    ];
+    write(&folder.path().join("told.parquet"), &DataFrame::new(asked.len(), columns).expect("a frame"));
+    uphill_ok(&["tell", "run", "told.parquet"], folder.path());
+    let mut found = reasons(&report(&folder, &["run"]));
+    found.sort();
+    let expected = [
+        "failed | cannot read &quot;CCC(=O)N, …&quot; | 4",
+        "failed | exit code 1, 2 | 4",
+        "failed | item 100 to 115: no answer within 9.5 to 120 s | 4",
+        "failed | no pose of mol-000001, … (job 550e8400-e29b-41d4-a716-000000000001, …) | 4",
+        "failed | out of licences | 4",
+    ];
+    for (found, expected) in found.iter().zip(expected) {
+        let expected = expected.replace("mol-000001, …", "mol-000001 to 000016");
+        assert_eq!(*found, expected);
+    }
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+}
+
+#[test]
+fn each_gate_of_a_sum_is_one_row_of_the_reasons_whatever_it_is_named() {
+    let folder = library(300);
+    let gate = |name: &str, sql: &str, least: f64| {
+        format!("[[score.sum]]\nname = \"{name}\"\nsql = \"{sql}\"\nat_least = {least}\n")
+    };
+    let sum = [gate("gate 1", "weight", 0.3), gate("gate 2", "1 - weight", 0.3), gate("g3", "weight", 0.5)].concat();
+    let run = RUN.replace("[score]\nsql = \"weight\"\n", "").replace("iterations = 4", "iterations = 8") + &sum;
+    std::fs::write(folder.path().join("run.toml"), run).expect("written");
+    search(&folder, "run", &["database.k=20"]);
+    let rows = reasons(&report(&folder, &["run"]));
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    for (gate, limit) in [("gate 1", "0.3"), ("gate 2", "0.3"), ("g3", "0.5")] {
+        let row = rows.iter().find(|row| row.starts_with(&format!("rejected | {gate}: "))).expect("a row");
+        assert!(row.contains(" to ") && row.contains(&format!(" is below {limit} | ")), "{row}");
+    }
+    let rejected: u64 =
+        rows.iter().map(|row| row.rsplit(' ').next().expect("a count").parse::<u64>().expect("n")).sum();
+    let results = read_results(&folder.path().join("run"));
+    assert_eq!(rejected as usize, results.column("score").expect("scores").null_count(), "each item is counted");
+}
+
+#[test]
+fn a_function_is_called_by_its_own_name() {
+    let folder = library(100);
+    search(&folder, "run", &[]);
+    let file = folder.path().join("run/run.json");
+    let whole = std::fs::read_to_string(&file).expect("run.json");
+    for (call, name) in [
+        ("__main__.score", "score"),
+        ("package.module.Docking.energy", "energy"),
+        ("__main__.make.<locals>.likeness", "likeness"),
+        ("__main__.<lambda>", "score"),
+    ] {
+        let mut manifest: serde_json::Value = serde_json::from_str(&whole).expect("JSON");
+        manifest["config"]["score"] = serde_json::json!({ "call": call });
+        std::fs::write(&file, manifest.to_string()).expect("written");
+        let page = report(&folder, &["run"]);
+        assert!(page.contains(&format!("Best score, {name} against")), "{:?}", charts(&page));
+        assert!(page.contains(&format!("Score: {name} (larger is better)")), "{call}");
+        let before_recipe = page.split("<h2 id=\"recipe\">").next().expect("a page");
+        assert!(!before_recipe.contains("__main__") && !before_recipe.contains("lambda"), "{call}");
+        assert!(!plot(&folder, &["run"]).contains("__main__"));
+    }
+}
+
+#[test]
+fn what_stands_for_a_picture_names_its_item() {
+    let folder = folder();
+    let drawn: Vec<&str> = vec!["<svg xmlns=\"http://www.w3.org/2000/svg\"/>"; 40];
+    let frame = items(&normal(40, 3, &mut rng(5))).hstack(&[Column::new("drawn".into(), drawn)]).expect("a frame");
+    write(&folder.path().join("items.parquet"), &frame);
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+    std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
+    search(&folder, "run", &[]);
+    search(&folder, "other", &["seed=4"]);
+    for runs in [&["run"][..], &["run", "other"]] {
+        let page = report(&folder, &[runs, &["--picture", "drawn"]].concat());
+        let table = between(&page, "<table id=\"items\">", "</table>")[0];
+        let column = if runs.len() > 1 { 2 } else { 1 };
+        let rows = between(between(table, "<tbody>", "</tbody>")[0], "<tr>", "</tr>");
+        assert!(!rows.is_empty());
+        for row in rows {
+            let item = between(row, "<td", "</td>")[column].rsplit('>').next().expect("a text");
+            assert!(row.contains(&format!("alt=\"picture of item {item}, item {item}\"")), "{item}: {row}");
+        }
+    }
+}
+
+#[test]
+fn the_map_has_no_scale_of_colours_where_there_is_nothing_to_tell_apart() {
+    let folder = library(100);
+    search(&folder, "alike", &["score.sql=0.0 * weight + 0.5"]);
+    search(&folder, "nothing", &["score.sql=CASE WHEN weight > 5 THEN weight END", "stop.failed_share=1"]);
+    search(&folder, "ties", &["score.sql=CASE WHEN weight > 0.98 THEN 2.0 ELSE 1.0 END", "database.k=40"]);
+    let page = report(&folder, &["alike"]);
+    assert!(!page.contains("<div class=\"scale\">") && page.contains("<svg class=\"map\""));
+    let page = report(&folder, &["nothing"]);
+    assert!(!page.contains("<div class=\"scale\">") && page.contains("coloured: nothing, as no item has a score"));
+    assert!(page.contains("Nothing to draw: no item has a score."));
+    // All but few are alike: from the one to the other.
+    let results = read_results(&folder.path().join("ties"));
+    assert_eq!(f64s(&results, "score")[0], 2.0);
+    let page = report(&folder, &["ties"]);
+    let scale = between(&page, "<div class=\"scale\">", "</div>")[0];
+    let scale = between(scale, "<span>", "</span>").join(" ");
+    let ends: Vec<f64> = scale.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert!(ends[0] < 1.2 && ends.last() > Some(&1.8), "{scale}");
+}
+
+#[test]
+fn ticks_are_told_apart_and_a_small_share_is_not_none() {
+    let folder = library(3000);
+    search(&folder, "run", &["score.sql=1000000 + weight / 1000", "stop.evaluations=2"]);
+    let page = report(&folder, &["run"]);
+    for svg in between(&page, "<svg class=\"chart\"", "</svg>") {
+        let ticks: Vec<&str> = between(svg, "<text class=\"tick end\"", "</text>");
+        let mut labels: Vec<&str> = ticks.iter().map(|tick| tick.split_once('>').expect("a text").1).collect();
+        let all = labels.len();
+        labels.dedup();
+        assert!(labels.len() == all && all > 1, "{labels:?}");
+    }
+    assert!(page.contains("0.07 % of 3000"), "{:?}", between(&page, "<small>", "</small>"));
+}

@@ -160,7 +160,7 @@ fn off_a_terminal_a_search_says_how_far_it_is_now_and_then() {
     // The scorer does not go on before it is said.
     let line = said.next().expect("a line");
     let parts: Vec<&str> = line.split("  ").collect();
-    assert_eq!((parts[0], parts[2]), ("best 0.658537", "20 of 30 scored"), "{line}");
+    assert_eq!((parts[0], parts[2]), ("best 0.658537", "20 of 30 evaluations"), "{line}");
     assert!(parts[1].starts_with("iteration 1 of 9: mean ") && line.contains(" wait"), "{line}");
     std::fs::write(folder.path().join("go"), "").expect("written");
     let rest: Vec<String> = said.collect();

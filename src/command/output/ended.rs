@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::screen::seconds;
 use super::voice::{Voice, report, say};
-use crate::log::{SearchLog, StopReason, Times};
+use crate::log::{SearchLog, StopReason};
 
 /// How a run ended: what was asked, and what it cost beside that.
 pub fn ended(log: &SearchLog) {
     let run = log.path().display();
     let Some(ended) = &log.manifest().ended else {
-        return say(format_args!("{run}: not ended; it goes on, or was killed"));
+        return say(format_args!("{run}: {}", log.manifest().state()));
     };
     if Voice::now().is_json() {
         let mut event = json!({ "event": "ended", "run": log.path() });
@@ -31,22 +31,21 @@ pub fn ended(log: &SearchLog) {
     ];
     let beside: String =
         beside.iter().filter(|(items, _)| *items > 0).map(|(items, what)| format!(", {items} {what}")).collect();
-    let (iterations, evaluations, reason) = (ended.iterations, ended.evaluations, ended.reason);
-    say(format_args!("{iterations} iterations, {evaluations} items scored{beside} ({reason}): {run}"));
+    let (iterations, evaluations) = (ended.iterations, ended.evaluations);
+    let scored = ended.scored.unwrap_or(evaluations);
+    // What was paid for and has no score.
+    let of = if scored == evaluations { String::new() } else { format!("{evaluations} evaluations: ") };
+    say(format_args!("{iterations} iterations, {of}{scored} items scored{beside} ({ended}): {run}"));
 }
 
 /// Where the time went.
 pub fn took(log: &SearchLog) {
-    let Some(Times { query, filter, select, score, log, update }) = log.times() else { return };
-    if Voice::now().is_json() {
-        return;
-    }
-    let mut stages =
-        [(score, "scoring"), (query, "vector search"), (update + select, "rule"), (filter, "filter"), (log, "log")];
-    stages.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let all: f64 = stages.iter().map(|(time, _)| time).sum();
-    let shares = stages.iter().filter(|(time, _)| *time >= all / 100.0);
-    let shares: Vec<String> = shares.map(|(time, stage)| format!("{stage} {}", seconds(*time))).collect();
+    let Some(times) = log.times().filter(|_| !Voice::now().is_json()) else { return };
+    let mut stages = times.stages();
+    stages.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let all: f64 = stages.iter().map(|(_, time)| time).sum();
+    let shares = stages.iter().filter(|(_, time)| *time >= all / 100.0);
+    let shares: Vec<String> = shares.map(|(stage, time)| format!("{stage} {}", seconds(*time))).collect();
     say(format_args!("{}: {}", seconds(all), shares.join(", ")));
 }
 

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::screen::{count, seconds, spark};
 use crate::config::StopConfig;
-use crate::log::Times;
 use crate::plain::number;
 use crate::runner::Summary;
 
@@ -55,7 +54,7 @@ impl Standing {
         self.bests.extend(summary.best_so_far.map(|best| best * self.sign));
     }
 
-    fn scored(&self) -> u64 {
+    fn evaluated(&self) -> u64 {
         self.last.map_or(0, |last| last.evaluations)
     }
 
@@ -64,7 +63,7 @@ impl Standing {
     }
 
     fn per_second(&self) -> f64 {
-        self.scored().saturating_sub(self.before) as f64 / self.elapsed()
+        self.evaluated().saturating_sub(self.before) as f64 / self.elapsed()
     }
 
     /// Seconds until the first of what stops the search, as far as what was seen tells.
@@ -81,7 +80,7 @@ impl Standing {
 
     /// The share of what it takes that is behind.
     fn share(&self) -> Option<f64> {
-        let evaluations = self.evaluations.map(|budget| self.scored() as f64 / budget.max(1) as f64);
+        let evaluations = self.evaluations.map(|budget| self.evaluated() as f64 / budget.max(1) as f64);
         let iterations = self.last.map_or(0, |last| last.iteration + 1);
         let iterations = self.iterations.map(|most| f64::from(iterations) / f64::from(most.max(1)));
         let seconds = self.seconds.map(|limit| self.elapsed() / limit.max(1e-9));
@@ -118,11 +117,11 @@ impl Standing {
 
     /// What it took so far and still takes, the most important first.
     fn parts(&self) -> Vec<String> {
-        let scored = match self.evaluations {
-            Some(budget) => format!("{} of {} scored", count(self.scored()), count(budget)),
-            None => format!("{} scored", count(self.scored())),
+        let evaluations = match self.evaluations {
+            Some(budget) => format!("{} of {} evaluations", count(self.evaluated()), count(budget)),
+            None => format!("{} evaluations", count(self.evaluated())),
         };
-        let mut parts = vec![scored];
+        let mut parts = vec![evaluations];
         parts.extend(self.left().map(|left| format!("{} left", seconds(left))));
         let waiting = self.waiting.load(Ordering::Relaxed);
         if waiting > 0 {
@@ -161,10 +160,7 @@ impl Standing {
     }
 
     pub fn verbose_line(&self, summary: &Summary) -> String {
-        let Times { query, filter, select, score, log, update } = summary.times;
-        let stages = [query, filter, select, score, log, update].map(|seconds| format!("{seconds:.3}"));
-        let [query, filter, select, score, log, update] = stages;
-        let times = format!("query {query} filter {filter} select {select} score {score} log {log} update {update}");
+        let times = summary.times.stages().map(|(stage, seconds)| format!("{stage} {seconds:.3}")).join(" ");
         format!("{}  new {}  {times}", self.line(), summary.new)
     }
 
@@ -181,7 +177,7 @@ impl Standing {
             "new": summary.new,
             "rejected": summary.rejected,
             "failed": summary.failed,
-            "scored": summary.evaluations,
+            "evaluations": summary.evaluations,
             "per_second": self.per_second(),
             "seconds_left": self.left(),
             "seconds": summary.times,
