@@ -237,15 +237,14 @@ impl SearchLog {
         if self.manifest.goes_on_with(config) { self.write_manifest() } else { Ok(()) }
     }
 
-    /// Notes that the run goes on, and with which run file. A run whose last iteration is written anew has ended until that
-    /// is done.
+    /// Notes that the run goes on, and with which run file. One whose last iteration is written anew is cut until that is done.
     pub(crate) fn goes_on(&mut self, config: &serde_json::Value) -> Result<()> {
-        let is_open = self.manifest.ended.is_none() || self.reopened.is_some();
-        if is_open {
-            return self.goes_on_with(config);
+        let cut = self.manifest.cut.filter(|_| self.reopened.is_some());
+        let had_ended = self.manifest.ended.take().is_some() || self.manifest.cut != cut;
+        self.manifest.cut = cut;
+        if !self.manifest.goes_on_with(config) && !had_ended {
+            return Ok(());
         }
-        self.manifest.goes_on_with(config);
-        (self.manifest.ended, self.manifest.cut) = (None, None);
         self.manifest.format_version = FORMAT_VERSION;
         self.write_manifest()
     }

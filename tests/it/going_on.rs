@@ -108,7 +108,9 @@ fn a_run_by_hand_whose_budget_was_raised_takes_each_score_that_it_asked_for() {
     for budget in [6, 14] {
         place.run_file("hand.toml", &format!("[score]\nby_hand = true\n[stop]\nevaluations = {budget}"));
         while let Some(items) = place.ask("hand.toml") {
-            assert_eq!(place.manifest("lab")["config"]["stop"]["evaluations"], budget, "before it is told");
+            let manifest = place.manifest("lab");
+            assert_eq!(manifest["config"]["stop"]["evaluations"], budget, "before it is told");
+            assert!(manifest["ended"].is_null(), "items wait: {manifest}");
             asked += items.height();
             assert!(asked <= 14, "scores were thrown away");
             place.measure(&items);
