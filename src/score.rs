@@ -15,6 +15,7 @@ mod reuse;
 #[cfg(feature = "http")]
 mod secrets;
 mod sql;
+mod stray;
 mod sum;
 mod trouble;
 mod wait;

@@ -3,20 +3,22 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::trouble::Trouble;
 use super::wait::{Wait, start_thread};
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::folder;
 
 /// Read from a pipe at a time; what a pipe holds.
@@ -153,40 +155,86 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
 /// A long-lived process that is sent messages and answers them.
 pub(super) struct Worker {
     process: Process,
-    /// To the thread that writes: a scorer that does not read must not keep us from reading.
-    stdin: Option<Sender<Vec<u8>>>,
+    stdin: Option<Stdin>,
     pub(super) stdout: Stdout,
+}
+
+/// A worker's standard input.
+struct Stdin {
+    /// To the thread that writes: a scorer that does not read must not keep us from reading.
+    messages: Sender<Vec<u8>>,
+    /// Messages that are not in the pipe yet.
+    waiting: Arc<AtomicUsize>,
+    pipe: OwnedFd,
+}
+
+impl Stdin {
+    /// Starts a thread that writes to it.
+    fn new(stdin: ChildStdin) -> Result<Self> {
+        let pipe = stdin.as_fd().try_clone_to_owned().doing("starting a scorer")?;
+        let ((messages, queue), waiting) = (channel(), Arc::new(AtomicUsize::new(0)));
+        let written = waiting.clone();
+        start_thread(move || feed(stdin, queue, &written))?;
+        Ok(Stdin { messages, waiting, pipe })
+    }
+
+    /// If the process is gone, reading says so.
+    fn send(&self, message: Vec<u8>) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _ = self.messages.send(message);
+    }
+
+    /// Whether the process has read all that it was sent.
+    fn is_read(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) == 0 && ioctl_fionread(&self.pipe).is_ok_and(|unread| unread == 0)
+    }
 }
 
 impl Worker {
     pub(super) fn start(launch: &Launch<'_>) -> Result<Self, Trouble> {
         let mut command = launch.command();
         let mut process = launch.start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let (send, messages) = channel();
-        if let Some(stdin) = process.child.stdin.take() {
-            start_thread(move || feed(stdin, messages))?;
-        }
+        let stdin = process.child.stdin.take().map(Stdin::new).transpose()?;
         // A scorer that writes faster than we read waits.
         let (pass, chunks) = sync_channel(4);
         if let Some(stdout) = process.child.stdout.take() {
             start_thread(move || each_chunk(stdout, |bytes| pass.send(bytes.to_vec()).is_ok()))?;
         }
         let stdout = Stdout { chunks, chunk: Vec::new(), at: 0, wait: Wait::new(None, None) };
-        Ok(Worker { process, stdin: Some(send), stdout })
+        Ok(Worker { process, stdin, stdout })
     }
 
     /// Sends a message; the answer is waited for so long.
     pub(super) fn send(&mut self, message: Vec<u8>, wait: &Wait) {
         self.stdout.wait = wait.clone();
         if let Some(stdin) = &self.stdin {
-            // If the process is gone, reading says so.
-            let _ = stdin.send(message);
+            stdin.send(message);
         }
     }
 
-    /// Whether it waits for the next message: runs, and has written nothing that was not asked.
-    pub(super) fn is_ready(&mut self) -> bool {
-        !self.process.has_ended() && self.stdout.is_silent()
+    /// Whether it runs, and may get the next message.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.process.has_ended()
+    }
+
+    /// Whether nothing comes for so long, and it reads on: it has ended its answers. A scorer of JSON lines does not notice a
+    /// space before the next line, but to take it from the pipe it has to wait for that line.
+    pub(super) fn reads_on(&mut self, silence: Duration) -> bool {
+        if !self.stdout.is_quiet(silence) {
+            return false;
+        }
+        let Some(stdin) = &self.stdin else { return false };
+        stdin.send(b" ".to_vec());
+        loop {
+            // What it wrote before it read the space is there by then.
+            let is_read = stdin.is_read();
+            if !self.stdout.is_quiet(Duration::from_millis(200)) {
+                return false;
+            }
+            if is_read {
+                return true;
+            }
+        }
     }
 
     /// Lets it know that nothing comes any more.
@@ -202,11 +250,12 @@ impl Worker {
     }
 }
 
-fn feed(mut stdin: ChildStdin, messages: Receiver<Vec<u8>>) {
+fn feed(mut stdin: ChildStdin, messages: Receiver<Vec<u8>>, waiting: &AtomicUsize) {
     for message in messages {
         if stdin.write_all(&message).and_then(|()| stdin.flush()).is_err() {
             return;
         }
+        waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -237,8 +286,32 @@ impl Stdout {
         self.wait.hurry(left);
     }
 
-    fn is_silent(&mut self) -> bool {
-        self.at >= self.chunk.len() && matches!(self.chunks.try_recv(), Err(TryRecvError::Empty))
+    /// Whether something comes within so long.
+    pub(super) fn has_more(&mut self, within: Duration) -> bool {
+        self.peek(within).is_ok()
+    }
+
+    /// Whether nothing comes for so long, though it may still.
+    fn is_quiet(&mut self, silence: Duration) -> bool {
+        matches!(self.peek(silence), Err(RecvTimeoutError::Timeout)) && !self.wait.is_over()
+    }
+
+    /// Waits so long for something to read.
+    fn peek(&mut self, within: Duration) -> Result<(), RecvTimeoutError> {
+        if self.at >= self.chunk.len() {
+            let mut wait = self.wait.clone();
+            wait.hurry(within);
+            (self.chunk, self.at) = (wait.receive(&self.chunks)?, 0);
+        }
+        Ok(())
+    }
+
+    /// All that was written and not read.
+    pub(super) fn rest(&mut self) -> &[u8] {
+        self.chunk.drain(..self.at);
+        self.at = 0;
+        self.chunk.extend(self.chunks.try_iter().flatten());
+        &self.chunk
     }
 }
 
@@ -288,7 +361,7 @@ impl Capture {
     }
 
     /// Scoring goes on if the disk is full: these are only messages.
-    fn write(&self, bytes: &[u8]) {
+    pub(super) fn write(&self, bytes: &[u8]) {
         let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, left) = &mut *guard;
         if *left == 0 {
