@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::{Attempt, excerpt};
 use super::json;
-use super::process::{Stdout, Worker};
 use super::stray::Stray;
 use super::trouble::{Kind, Trouble};
+use super::worker::{Next, Stdout, Worker};
 use crate::bridge;
 use crate::error::{Doing, Result, one_line};
 use crate::schema::DB_IDX;
@@ -41,11 +41,9 @@ const LONGEST: usize = 64 << 20;
 /// How long the empty line may be missing once each item is answered.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long more may take to come after an empty line: then it was the library's, not the end of the answers.
+/// How long a scorer may be silent before it is looked at whether more comes: after an empty line, where something of the batch
+/// is answered, and where nothing is; after another line that is no answer, where nothing is.
 const MORE: Duration = Duration::from_millis(100);
-
-/// How long a scorer that has not answered yet may be silent, after an empty line and after another that is no answer, before
-/// it is looked at.
 const ENDED: Duration = Duration::from_secs(1);
 const DOUBT: Duration = Duration::from_secs(10);
 
@@ -126,21 +124,21 @@ fn read_lines(worker: &mut Worker, attempt: &mut Attempt, stray: &mut Stray<'_>)
             return Err(Fault::Io(io::ErrorKind::UnexpectedEof));
         }
         let is_empty = line.trim_ascii().is_empty();
-        let mut is_left_out = || attempt.has_any() && !worker.stdout.has_more(MORE);
-        if is_empty && (attempt.is_complete() || is_left_out()) {
+        if is_empty && !attempt.is_complete() {
+            // The end of the answers, though items are left out, or a library's?
+            let silence = if attempt.has_any() { MORE } else { ENDED };
+            if !matches!(worker.next(silence), Next::Output) {
+                return Ok(());
+            }
+        } else if is_empty {
             return Ok(());
         }
         let answers = json::answers_in(&line);
         if answers.is_empty() {
             stray.take(&line)?;
-            // A banner, or all that it has to say? It is busy for as long as it does not read on.
-            match is_empty {
-                _ if attempt.has_any() => {}
-                true if worker.reads_on(ENDED) => return Ok(()),
-                false if worker.reads_on(DOUBT) => {
-                    return Err(Fault::Said(Trouble::unanswered(Kind::Unusable, "no answer")));
-                }
-                _ => {}
+            // A banner, or all that it has to say?
+            if !is_empty && !attempt.has_any() && matches!(worker.next(DOUBT), Next::Nothing) {
+                return Err(Fault::Said(Trouble::unanswered(Kind::Unusable, "no answer")));
             }
         }
         answers.iter().try_for_each(|answer| json::put_record(answer, attempt))?;

@@ -1,24 +1,21 @@
-//! A scorer's process: started in a group of its own, fed and read without blocking each other,
-//! always reaped.
+//! A scorer's process: started in a group of its own, its messages kept, always reaped.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::io::{Errno, ioctl_fionread};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::trouble::Trouble;
 use super::wait::{Wait, start_thread};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
 use crate::folder;
 
 /// Read from a pipe at a time; what a pipe holds.
@@ -32,7 +29,7 @@ pub(super) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.arguments[0]);
         // A group of its own: Ctrl-C reaches the run only, which ends the scorer in its own way, and
         // whatever the scorer starts can be killed with it.
@@ -46,7 +43,7 @@ impl Launch<'_> {
         command
     }
 
-    fn start(&self, command: &mut Command) -> Result<Process, Trouble> {
+    pub(super) fn start(&self, command: &mut Command) -> Result<Process, Trouble> {
         let child = command.spawn().map_err(|error| {
             let reason = format!("score.command: cannot run `{}`: {error}", self.arguments[0]);
             match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -97,12 +94,17 @@ impl Process {
         })
     }
 
+    /// Its pipes, once.
+    pub(super) fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>) {
+        (self.child.stdin.take(), self.child.stdout.take())
+    }
+
     fn id(&self) -> Option<Pid> {
         Pid::from_raw(self.child.id() as i32)
     }
 
     /// Whether it ended by itself. It is not reaped yet, so that its id is still its own.
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         self.id().is_none_or(|id| !matches!(waitid(WaitId::Pid(id), options), Ok(None)))
     }
@@ -152,115 +154,8 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
     }
 }
 
-/// A long-lived process that is sent messages and answers them.
-pub(super) struct Worker {
-    process: Process,
-    stdin: Option<Stdin>,
-    pub(super) stdout: Stdout,
-}
-
-/// A worker's standard input.
-struct Stdin {
-    /// To the thread that writes: a scorer that does not read must not keep us from reading.
-    messages: Sender<Vec<u8>>,
-    /// Messages that are not in the pipe yet.
-    waiting: Arc<AtomicUsize>,
-    pipe: OwnedFd,
-}
-
-impl Stdin {
-    /// Starts a thread that writes to it.
-    fn new(stdin: ChildStdin) -> Result<Self> {
-        let pipe = stdin.as_fd().try_clone_to_owned().doing("starting a scorer")?;
-        let ((messages, queue), waiting) = (channel(), Arc::new(AtomicUsize::new(0)));
-        let written = waiting.clone();
-        start_thread(move || feed(stdin, queue, &written))?;
-        Ok(Stdin { messages, waiting, pipe })
-    }
-
-    /// If the process is gone, reading says so.
-    fn send(&self, message: Vec<u8>) {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _ = self.messages.send(message);
-    }
-
-    /// Whether the process has read all that it was sent.
-    fn is_read(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) == 0 && ioctl_fionread(&self.pipe).is_ok_and(|unread| unread == 0)
-    }
-}
-
-impl Worker {
-    pub(super) fn start(launch: &Launch<'_>) -> Result<Self, Trouble> {
-        let mut command = launch.command();
-        let mut process = launch.start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let stdin = process.child.stdin.take().map(Stdin::new).transpose()?;
-        // A scorer that writes faster than we read waits.
-        let (pass, chunks) = sync_channel(4);
-        if let Some(stdout) = process.child.stdout.take() {
-            start_thread(move || each_chunk(stdout, |bytes| pass.send(bytes.to_vec()).is_ok()))?;
-        }
-        let stdout = Stdout { chunks, chunk: Vec::new(), at: 0, wait: Wait::new(None, None) };
-        Ok(Worker { process, stdin, stdout })
-    }
-
-    /// Sends a message; the answer is waited for so long.
-    pub(super) fn send(&mut self, message: Vec<u8>, wait: &Wait) {
-        self.stdout.wait = wait.clone();
-        if let Some(stdin) = &self.stdin {
-            stdin.send(message);
-        }
-    }
-
-    /// Whether it runs, and may get the next message.
-    pub(super) fn is_alive(&self) -> bool {
-        !self.process.has_ended()
-    }
-
-    /// Whether nothing comes for so long, and it reads on: it has ended its answers. A scorer of JSON lines does not notice a
-    /// space before the next line, but to take it from the pipe it has to wait for that line.
-    pub(super) fn reads_on(&mut self, silence: Duration) -> bool {
-        if !self.stdout.is_quiet(silence) {
-            return false;
-        }
-        let Some(stdin) = &self.stdin else { return false };
-        stdin.send(b" ".to_vec());
-        loop {
-            // What it wrote before it read the space is there by then.
-            let is_read = stdin.is_read();
-            if !self.stdout.is_quiet(Duration::from_millis(200)) {
-                return false;
-            }
-            if is_read {
-                return true;
-            }
-        }
-    }
-
-    /// Lets it know that nothing comes any more.
-    pub(super) fn close(&mut self) {
-        self.stdin = None;
-    }
-
-    /// Gives it time to end by itself, then ends it.
-    pub(super) fn end(&mut self, grace: &Wait) -> Option<ExitStatus> {
-        self.close();
-        self.process.wait(grace);
-        self.process.end()
-    }
-}
-
-fn feed(mut stdin: ChildStdin, messages: Receiver<Vec<u8>>, waiting: &AtomicUsize) {
-    for message in messages {
-        if stdin.write_all(&message).and_then(|()| stdin.flush()).is_err() {
-            return;
-        }
-        waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// Reads to the end, or until `take` has enough.
-fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
+pub(super) fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; CHUNK];
     loop {
         match pipe.read(&mut buffer) {
@@ -268,79 +163,6 @@ fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             _ => return,
         }
-    }
-}
-
-/// A worker's standard output, read until a wait is over: later reads fail with `TimedOut`.
-/// What was read and not used stays for the next.
-pub(super) struct Stdout {
-    chunks: Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
-    at: usize,
-    wait: Wait,
-}
-
-impl Stdout {
-    /// Waits no longer than so much from now.
-    pub(super) fn hurry(&mut self, left: Duration) {
-        self.wait.hurry(left);
-    }
-
-    /// Whether something comes within so long.
-    pub(super) fn has_more(&mut self, within: Duration) -> bool {
-        self.peek(within).is_ok()
-    }
-
-    /// Whether nothing comes for so long, though it may still.
-    fn is_quiet(&mut self, silence: Duration) -> bool {
-        matches!(self.peek(silence), Err(RecvTimeoutError::Timeout)) && !self.wait.is_over()
-    }
-
-    /// Waits so long for something to read.
-    fn peek(&mut self, within: Duration) -> Result<(), RecvTimeoutError> {
-        if self.at >= self.chunk.len() {
-            let mut wait = self.wait.clone();
-            wait.hurry(within);
-            (self.chunk, self.at) = (wait.receive(&self.chunks)?, 0);
-        }
-        Ok(())
-    }
-
-    /// All that was written and not read.
-    pub(super) fn rest(&mut self) -> &[u8] {
-        self.chunk.drain(..self.at);
-        self.at = 0;
-        self.chunk.extend(self.chunks.try_iter().flatten());
-        &self.chunk
-    }
-}
-
-impl BufRead for Stdout {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at >= self.chunk.len() {
-            self.at = 0;
-            self.chunk = match self.wait.receive(&self.chunks) {
-                Ok(chunk) => chunk,
-                Err(RecvTimeoutError::Disconnected) => Vec::new(),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.chunk = Vec::new();
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-            };
-        }
-        Ok(&self.chunk[self.at..])
-    }
-
-    fn consume(&mut self, used: usize) {
-        self.at += used;
-    }
-}
-
-impl Read for Stdout {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
-        Ok(read)
     }
 }
 
