@@ -118,11 +118,13 @@ fn certificates_that_are_named_and_not_there_are_refused() {
     }
 }
 
+/// The first line of a request, and the login to the proxy.
+type Request = (String, Option<String>);
+
 /// A proxy that passes requests on, and opens tunnels.
 struct Proxy {
     port: u16,
-    /// The first lines of what it was asked, and the logins.
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Proxy {
@@ -143,13 +145,13 @@ impl Proxy {
         (name, format!("http://me:hunter2@127.0.0.1:{}", self.port))
     }
 
-    fn first(&self) -> Option<(String, Option<String>)> {
+    fn first(&self) -> Option<Request> {
         self.asked.lock().expect("whole").first().cloned()
     }
 }
 
 /// One request of a client, or a tunnel.
-fn serve(client: TcpStream, heard: &Mutex<Vec<(String, Option<String>)>>) -> Option<()> {
+fn serve(client: TcpStream, heard: &Mutex<Vec<Request>>) -> Option<()> {
     let mut reader = BufReader::new(client.try_clone().ok()?);
     let (mut head, mut length, mut login) = (Vec::new(), 0, None);
     loop {
