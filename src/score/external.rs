@@ -172,7 +172,7 @@ impl<A: Ask> ExternalScore<A> {
                     self.give_up(&trouble, batch.height(), true, answers)?
                 }
                 _ if retry >= self.retries => self.give_up(&trouble, batch.height(), apart && !alone, answers)?,
-                _ if silent => Some(pause(self.backoff, retry).min(self.patience.remaining())),
+                _ if silent => Some(pause(self.backoff, retry).min(tenths(self.patience.remaining()))),
                 _ => Some(pause(self.backoff, retry)),
             };
             if answers.unanswered().is_empty() {
@@ -189,7 +189,8 @@ impl<A: Ask> ExternalScore<A> {
                     // One item that breaks the scorer is to fail alone.
                     apart = retry == self.retries && trouble.kind != Kind::LeftOut;
                     let (reason, left) = (&trouble.reason, open.len());
-                    log::warn!("score: {reason}; asking again for {left} of {} items in {pause:?}", batch.height());
+                    let soon = if pause.is_zero() { "now".into() } else { format!("in {pause:?}") };
+                    log::warn!("score: {reason}; asking again for {left} of {} items {soon}", batch.height());
                     self.retried.fetch_add(open.len() as u64, Ordering::Relaxed);
                     pause
                 }
@@ -349,6 +350,12 @@ impl<A: std::fmt::Debug> std::fmt::Debug for ExternalScore<A> {
 fn pause(first: Duration, retry: u32) -> Duration {
     const LONGEST: Duration = Duration::from_secs(30);
     first.saturating_mul(1 << retry.min(16)).min(LONGEST)
+}
+
+/// A duration without what is less than a tenth of a second.
+fn tenths(duration: Duration) -> Duration {
+    const TENTH: Duration = Duration::from_millis(100);
+    TENTH.saturating_mul(u32::try_from(duration.as_millis() / TENTH.as_millis()).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

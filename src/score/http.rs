@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use polars::prelude::DataFrame;
 use serde_json::{Value, json};
+use ureq::http::header::AUTHORIZATION;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::Session;
@@ -91,6 +92,9 @@ impl Http {
             let value = std::env::var(variable).map_err(|_| wrong("is not set"))?;
             let mut value =
                 HeaderValue::try_from(value).map_err(|_| wrong("has characters that a header cannot have"))?;
+            if header == AUTHORIZATION && value.to_str().is_err() {
+                return Err(wrong("has characters that are not of ASCII, which this header cannot have"));
+            }
             value.set_sensitive(true);
             Ok((header, value))
         };

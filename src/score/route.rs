@@ -13,7 +13,7 @@ use super::certificates;
 use super::connect::connector;
 use super::proxy::Proxy;
 use super::secrets::Secrets;
-use super::trouble::{Kind, Trouble};
+use super::trouble::Trouble;
 use crate::error::{Doing, Error, Result, one_line};
 
 /// As many connections as there are requests in flight.
@@ -70,15 +70,14 @@ impl Route {
 
     /// What a failed request means.
     pub(super) fn trouble(&self, error: ureq::Error, timed_out: Trouble, secrets: &Secrets) -> Trouble {
-        let words = secrets.redacted(&one_line(&error.to_string()));
         let through = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
-        let reason = format!("connection{through}: {words}");
-        if let Some(advice) = tls_error(&error).and_then(certificates::advice) {
-            return Trouble::Stop(Error::Score {
-                iteration: None,
-                reason: format!("{reason}: {}: {advice}; then go on with --resume", self.host),
-            });
+        if let Some((cause, advice)) = tls_error(&error).and_then(|error| Some((error, certificates::advice(error)?))) {
+            let (host, cause) = (secrets.redacted(&self.host), one_line(&cause.to_string()));
+            let reason = format!("TLS with {host}{through}: {cause}: {advice}; then go on with --resume");
+            return Trouble::Stop(Error::Score { iteration: None, reason });
         }
+        let words = secrets.redacted(&one_line(&error.to_string()));
+        let reason = format!("connection{through}: {words}");
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Trouble::away(reason, None),
             ureq::Error::Timeout(_) => timed_out,
@@ -104,7 +103,7 @@ impl Route {
                 _ if error.to_string().contains("failed to lookup address") => Trouble::away(reason, None),
                 _ => Trouble::broken(reason),
             },
-            _ => Trouble::unanswered(Kind::Broken, reason),
+            _ => Trouble::broken(reason),
         }
     }
 }

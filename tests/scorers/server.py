@@ -71,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour in ("500", "503"):
             return self.reply(int(behaviour), "oops")
         if behaviour == "repeats-and-refuses":
-            return self.reply(401, json.dumps({"error": f"{self.headers['Authorization']} of {self.path}"}))
+            token = self.headers["Authorization"] or self.headers["X-Token"]
+            return self.reply(401, json.dumps({"error": f"{token} of {self.path}"}))
         if behaviour == "dead":
             return self.reply(401, f"token {self.headers['Authorization']} has expired")
         if behaviour in ("early", "404"):
@@ -125,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
             answers = [{**answer, **(rejected if answer["db_idx"] % 3 == 0 else {})} for answer in answers]
         if behaviour == "repeats":
             # What a server reads as Latin-1 was sent as UTF-8.
-            token = self.headers["Authorization"].encode("latin-1").decode()
+            token = (self.headers["Authorization"] or self.headers["X-Token"]).encode("latin-1").decode()
             reason = f"no score for {token} of {self.path}"
             answers = [{**answer, "score": None, "reason": reason} for answer in answers]
         if behaviour == "embeddings":
