@@ -2,7 +2,11 @@
 
 mod answers;
 mod by_hand;
+#[cfg(feature = "http")]
+mod certificates;
 mod command;
+#[cfg(feature = "http")]
+mod connect;
 mod contract;
 mod external;
 mod framing;
@@ -11,13 +15,19 @@ mod http;
 mod json;
 mod patience;
 mod process;
+#[cfg(feature = "http")]
+mod proxy;
 mod reuse;
+#[cfg(feature = "http")]
+mod route;
 #[cfg(feature = "http")]
 mod secrets;
 mod sql;
+mod stray;
 mod sum;
 mod trouble;
 mod wait;
+mod worker;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -136,6 +136,11 @@ impl Answers {
         rows.filter(|(_, answer)| answer.is_none()).map(|(row, _)| row).collect()
     }
 
+    /// Whether an item is answered.
+    pub(super) fn has_any(&self) -> bool {
+        self.given.answers.iter().any(Option::is_some)
+    }
+
     /// Gives up the items without an answer.
     pub(super) fn fail(&mut self, reason: &str) {
         for answer in self.given.answers.iter_mut().filter(|answer| answer.is_none()) {
@@ -182,6 +187,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Whether an item is answered.
+    pub(super) fn has_any(&self) -> bool {
+        self.given.answers.iter().any(Option::is_some)
+    }
+
     /// Whether each item that was asked is answered.
     pub(super) fn is_complete(&self) -> bool {
         self.left == 0

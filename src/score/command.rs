@@ -1,6 +1,7 @@
 //! Scores by a program of one's own.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::Session;
 use super::answers::Attempt;
 use super::external::{Ask, ExternalScore};
-use super::framing::{CommandFormat, Fault, decode, encode};
-use super::process::{Capture, Launch, Worker, describe, find_program};
-use super::trouble::Trouble;
+use super::framing::{CommandFormat, Fault, decode, encode, may_answer};
+use super::process::{Capture, Launch, describe, find_program};
+use super::stray::Stray;
+use super::trouble::{Trouble, Unanswered};
 use super::wait::Wait;
+use super::worker::Worker;
 use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::untrusted::read_parquet;
@@ -58,8 +61,11 @@ pub enum CommandMode {
 /// ```
 ///
 /// There is no answer ([`ExternalScore`] says what follows) as the process exits, closes its output, is too slow,
-/// writes what is no answer, or leaves items out: a fresh process is asked for the rest.
+/// or leaves items out: a fresh process is asked for the rest.
 /// The reasons are such as `exited with status 3`, `timeout after 30 s`, `no answer`.
+///
+/// What a library prints to standard output between the answers is left out: it is kept with the standard error, and shown where
+/// no answer comes at all.
 ///
 /// Processes run in groups of their own, are killed with whatever they started, and are always reaped.
 /// They end on their own when their standard input does; a little later they are killed. Those with a batch in flight
@@ -77,6 +83,8 @@ pub struct Command {
     own_stderr: bool,
     /// Processes that wait for a batch.
     idle: Mutex<Vec<Worker>>,
+    /// Whether it was said that the scorer prints what is no answer.
+    is_stray_said: AtomicBool,
 }
 
 enum Stderr {
@@ -97,6 +105,7 @@ impl CommandScore {
             stderr: Mutex::new(Stderr::Inherited),
             own_stderr: false,
             idle: Mutex::new(Vec::new()),
+            is_stray_said: AtomicBool::new(false),
         };
         ExternalScore::of(command, 64, None)
     }
@@ -141,10 +150,11 @@ impl Command {
         Ok(Launch { arguments: &self.arguments, directory: self.directory.as_deref(), stderr: capture })
     }
 
-    fn worker(&self) -> Result<Worker, Trouble> {
+    fn worker(&self, launch: &Launch<'_>) -> Result<Worker, Trouble> {
         loop {
-            let Some(mut worker) = lock(&self.idle).pop() else { return Worker::start(&self.launch()?) };
-            if worker.is_ready() {
+            let Some(mut worker) = lock(&self.idle).pop() else { return Worker::start(launch) };
+            // What a library has printed since does no harm.
+            if worker.is_alive() && !may_answer(self.format, worker.stdout.rest()) {
                 return Ok(worker);
             }
             log::warn!("score: a process ended, or wrote what was not asked, between two batches; starting another");
@@ -153,21 +163,27 @@ impl Command {
 
     fn stream(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
         let message = encode(self.format, items)?;
-        let mut worker = self.worker()?;
+        let launch = self.launch()?;
+        let mut stray = Stray::new(launch.stderr.as_deref(), &self.is_stray_said);
+        let mut worker = self.worker(&launch)?;
         worker.send(message, wait);
-        match decode(self.format, &mut worker.stdout, attempt) {
+        let trouble = match decode(self.format, &mut worker, attempt, &mut stray) {
             Ok(()) => {
                 lock(&self.idle).push(worker);
-                Ok(())
+                if attempt.has_any() || items.height() == 0 {
+                    return Ok(());
+                }
+                Trouble::Unanswered(Unanswered::left_out())
             }
-            Err(Fault::Said(trouble)) => Err(trouble),
+            Err(Fault::Said(trouble)) => trouble,
             Err(Fault::Io(std::io::ErrorKind::TimedOut)) if attempt.is_complete() => {
-                Err(Trouble::broken("did not end its answers with an empty line"))
+                Trouble::broken("did not end its answers with an empty line")
             }
-            Err(Fault::Io(std::io::ErrorKind::TimedOut)) => Err(wait.timed_out()),
+            Err(Fault::Io(std::io::ErrorKind::TimedOut)) => wait.timed_out(),
             // The output ends a little before the process does.
-            Err(Fault::Io(_)) => Err(Trouble::broken(describe(worker.end(&Wait::up_to(Duration::from_secs(1)))))),
-        }
+            Err(Fault::Io(_)) => Trouble::broken(describe(worker.end(&Wait::up_to(Duration::from_secs(1))))),
+        };
+        Err(if attempt.has_any() { trouble } else { stray.explain(trouble) })
     }
 
     fn batch(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
@@ -225,9 +241,14 @@ impl Ask for Command {
         }
     }
 
+    fn is_started_here(&self) -> bool {
+        true
+    }
+
     fn begin(&mut self, session: &Session) {
         // Those of another run write to its file.
         self.end_idle();
+        self.is_stray_said.store(false, Ordering::Relaxed);
         if !self.own_stderr {
             *lock(&self.stderr) = Stderr::To(session.stderr.join("command.log"));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use polars::prelude::DataFrame;
 
@@ -25,7 +25,16 @@ pub trait Ask: Send + Sync {
 
     /// Told of the run that is going to ask.
     fn begin(&mut self, session: &Session);
+
+    /// Whether this process starts it. Then one that never answers is broken: there is nobody to come back.
+    fn is_started_here(&self) -> bool {
+        false
+    }
 }
+
+/// Items asked alone, one after the other in silence, after which nobody seems to be there: where nothing of the batch was
+/// answered, and where something was.
+const SILENT: [usize; 2] = [2, 4];
 
 /// A [`CommandScore`](super::CommandScore) or [`HttpScore`](super::HttpScore): how the scorer is asked, whatever it is.
 ///
@@ -34,7 +43,9 @@ pub trait Ask: Send + Sync {
 ///   failure, and with `"outcome": "rejected"` a rejection, both with a reason. It is not asked again. Other numbers are
 ///   kept as parts of the score, but for columns that it was sent and sends back.
 /// - *The scorer is away*, so that nobody looked: it is waited for, up to [`patience`](Self::patience), and then
-///   the run stops with [`Error::Away`]. The item has not been asked.
+///   the run stops with [`Error::Away`]. The item has not been asked. So is one that accepts items and answers none in time:
+///   patience counts from the first such batch, and a few items are asked alone, as one of them may hold up the others. A
+///   command that has never answered is not waited for.
 /// - *No answer*, though somebody may have looked: what was answered in the same batch counts, and the rest is asked again, up to
 ///   [`retries`](Self::retries) times, with a longer wait each time, and at last each item alone. Items that are
 ///   still without an answer fail with the last reason, if others of the batch were answered. If none was, it is the
@@ -140,7 +151,6 @@ impl<A: Ask> ExternalScore<A> {
             let open = answers.unanswered();
             let progressed = open.len() < rest.height();
             if progressed {
-                self.patience.heard();
                 alone |= apart;
                 waits = 0;
             }
@@ -152,12 +162,17 @@ impl<A: Ask> ExternalScore<A> {
             }
             let trouble = trouble.unwrap_or_else(Unanswered::left_out);
             self.stop_if_interrupted()?;
+            let silent = trouble.kind == Kind::Slow && !progressed;
             let again = match trouble.kind {
                 Kind::Away => None,
                 Kind::Unusable if !apart => self.give_up(&trouble, batch.height(), false, answers)?,
                 // It may have come back while it was asked: each is asked alone while others are answered.
                 _ if apart && progressed => Some(pause(self.backoff, 0)),
+                _ if silent && !answers.has_any() && self.patience.is_given_up() => {
+                    self.give_up(&trouble, batch.height(), true, answers)?
+                }
                 _ if retry >= self.retries => self.give_up(&trouble, batch.height(), apart && !alone, answers)?,
+                _ if silent => Some(pause(self.backoff, retry).min(tenths(self.patience.remaining()))),
                 _ => Some(pause(self.backoff, retry)),
             };
             if answers.unanswered().is_empty() {
@@ -168,11 +183,14 @@ impl<A: Ask> ExternalScore<A> {
             rest = bridge::gather(batch, &open)?;
             let pause = match again {
                 Some(pause) => {
-                    retry = (retry + 1).min(self.retries);
+                    // No time is left for the whole batch: items alone show whether one of them is to blame.
+                    let hurry = silent && self.patience.remaining().is_zero();
+                    retry = if hurry { self.retries } else { (retry + 1).min(self.retries) };
                     // One item that breaks the scorer is to fail alone.
                     apart = retry == self.retries && trouble.kind != Kind::LeftOut;
                     let (reason, left) = (&trouble.reason, open.len());
-                    log::warn!("score: {reason}; asking again for {left} of {} items in {pause:?}", batch.height());
+                    let soon = if pause.is_zero() { "now".into() } else { format!("in {pause:?}") };
+                    log::warn!("score: {reason}; asking again for {left} of {} items {soon}", batch.height());
                     self.retried.fetch_add(open.len() as u64, Ordering::Relaxed);
                     pause
                 }
@@ -194,26 +212,40 @@ impl<A: Ask> ExternalScore<A> {
         if !apart {
             return self.ask_once(items, answers);
         }
-        let mut trouble = None;
+        let (mut trouble, mut silent) = (None, 0);
+        let enough = SILENT[usize::from(answers.has_any())];
         for row in 0..items.height() {
             let said = self.ask_once(&items.slice(row as i64, 1), answers)?;
-            let is_away = said.as_ref().is_some_and(|said| said.kind == Kind::Away);
+            let kind = said.as_ref().map(|said| said.kind);
+            silent = if kind == Some(Kind::Slow) { silent + 1 } else { 0 };
             trouble = said.or(trouble);
-            if is_away || self.wait(None).is_interrupted() {
+            if kind == Some(Kind::Away) || self.wait(None).is_interrupted() {
                 break;
+            }
+            if silent >= enough && self.never_answers() {
+                break;
+            }
+            if silent >= enough && self.patience.remaining().is_zero() {
+                return Ok(trouble.map(|trouble: Unanswered| Unanswered { kind: Kind::Away, ..trouble }));
             }
         }
         Ok(trouble)
     }
 
     fn ask_once(&self, items: &DataFrame, answers: &mut Answers) -> Result<Option<Unanswered>> {
-        let mut attempt = answers.attempt(items)?;
+        let (begun, mut attempt) = (Instant::now(), answers.attempt(items)?);
         let trouble = match self.scorer.ask(items, &mut attempt, &self.wait(self.timeout)) {
             Ok(()) => None,
             Err(Trouble::Unanswered(trouble)) => Some(trouble),
             Err(Trouble::Stop(error)) => return Err(error),
         };
-        if trouble.as_ref().is_none_or(|trouble| !trouble.void) {
+        let counts = trouble.as_ref().is_none_or(|trouble| !trouble.void);
+        match trouble.as_ref().map(|trouble| trouble.kind) {
+            _ if counts && attempt.has_any() => self.patience.heard(),
+            Some(Kind::Slow) => self.patience.silent(begun),
+            _ => {}
+        }
+        if counts {
             answers.take(attempt);
         }
         Ok(trouble)
@@ -236,6 +268,16 @@ impl<A: Ask> ExternalScore<A> {
             return Ok(None);
         }
         match trouble.kind {
+            Kind::Slow if self.never_answers() => {
+                self.patience.give_up();
+                Err(Error::Score {
+                    iteration: None,
+                    reason: format!(
+                        "{reason}, and none of {asked} items was answered; mend the scorer or raise score.timeout, then go on \
+                         with --resume"
+                    ),
+                })
+            }
             Kind::Away | Kind::Slow => Ok(None),
             Kind::Broken | Kind::LeftOut | Kind::Unusable if self.patience.has_answered() && asked > 1 => Ok(None),
             _ => Err(Error::Score {
@@ -243,6 +285,11 @@ impl<A: Ask> ExternalScore<A> {
                 reason: format!("{reason}, for each of {asked} items; mend the scorer, then go on with --resume"),
             }),
         }
+    }
+
+    /// Whether it is a process of ours that has never answered in this run.
+    fn never_answers(&self) -> bool {
+        self.scorer.is_started_here() && !self.patience.has_answered()
     }
 
     fn stop_if_interrupted(&self) -> Result<()> {
@@ -303,6 +350,12 @@ impl<A: std::fmt::Debug> std::fmt::Debug for ExternalScore<A> {
 fn pause(first: Duration, retry: u32) -> Duration {
     const LONGEST: Duration = Duration::from_secs(30);
     first.saturating_mul(1 << retry.min(16)).min(LONGEST)
+}
+
+/// A duration without what is less than a tenth of a second.
+fn tenths(duration: Duration) -> Duration {
+    const TENTH: Duration = Duration::from_millis(100);
+    TENTH.saturating_mul(u32::try_from(duration.as_millis() / TENTH.as_millis()).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

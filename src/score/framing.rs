@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::{Attempt, excerpt};
 use super::json;
-use super::process::Stdout;
-use super::trouble::Trouble;
+use super::stray::Stray;
+use super::trouble::{Kind, Trouble};
+use super::worker::{Next, Stdout, Worker};
 use crate::bridge;
 use crate::error::{Doing, Result, one_line};
+use crate::schema::DB_IDX;
 use crate::untrusted::unpanicked;
 
 /// What batches and answers look like to a command in `stream` mode.
@@ -23,17 +25,27 @@ pub enum CommandFormat {
     /// Each batch, and each batch of answers, is one Arrow IPC stream, from its schema to its end-of-stream mark.
     #[serde(rename = "arrow")]
     Arrow,
-    /// Each item and each answer is a JSON object on a line of its own; an empty line ends the batch, both ways.
+    /// Each item and each answer is a JSON object on a line of its own; an empty line ends the batch, both ways. Other lines
+    /// between the answers, such as a library prints, are left out.
     #[default]
     #[serde(rename = "jsonl")]
     JsonLines,
 }
+
+/// The byte that begins each message of an Arrow stream, four times.
+const MARKER: u8 = 0xff;
 
 /// The longest line, and the longest Arrow stream, that is taken as an answer.
 const LONGEST: usize = 64 << 20;
 
 /// How long the empty line may be missing once each item is answered.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a scorer may be silent before it is looked at whether more comes: after an empty line, where something of the batch
+/// is answered, and where nothing is; after another line that is no answer, where nothing is.
+const MORE: Duration = Duration::from_millis(100);
+const ENDED: Duration = Duration::from_secs(1);
+const DOUBT: Duration = Duration::from_secs(10);
 
 /// Why answers could not be read to their end.
 pub(super) enum Fault {
@@ -80,37 +92,64 @@ pub(super) fn encode(format: CommandFormat, batch: &DataFrame) -> Result<Vec<u8>
 }
 
 /// Reads the answers to one batch, and not a byte more.
-pub(super) fn decode(format: CommandFormat, stdout: &mut Stdout, attempt: &mut Attempt) -> Result<(), Fault> {
+pub(super) fn decode(
+    format: CommandFormat,
+    worker: &mut Worker,
+    attempt: &mut Attempt,
+    stray: &mut Stray<'_>,
+) -> Result<(), Fault> {
     match format {
-        CommandFormat::JsonLines => read_lines(stdout, attempt),
-        CommandFormat::Arrow => read_stream(stdout, attempt),
+        CommandFormat::JsonLines => read_lines(worker, attempt, stray),
+        CommandFormat::Arrow => read_stream(&mut worker.stdout, attempt, stray),
     }
 }
 
-fn read_lines(stdout: &mut Stdout, attempt: &mut Attempt) -> Result<(), Fault> {
+/// Whether output that nobody asked for may be an answer, or a part of one.
+pub(super) fn may_answer(format: CommandFormat, output: &[u8]) -> bool {
+    match format {
+        CommandFormat::JsonLines => output.windows(DB_IDX.len()).any(|word| word == DB_IDX.as_bytes()),
+        CommandFormat::Arrow => output.contains(&MARKER),
+    }
+}
+
+fn read_lines(worker: &mut Worker, attempt: &mut Attempt, stray: &mut Stray<'_>) -> Result<(), Fault> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        stdout.take(LONGEST as u64 + 1).read_until(b'\n', &mut line)?;
+        worker.stdout.by_ref().take(LONGEST as u64 + 1).read_until(b'\n', &mut line)?;
         if line.len() > LONGEST {
             return Err(said(format!("answered a line of more than {} MiB", LONGEST >> 20)));
         }
         if !line.ends_with(b"\n") {
             return Err(Fault::Io(io::ErrorKind::UnexpectedEof));
         }
-        let text = line.trim_ascii();
-        if text.is_empty() {
+        let is_empty = line.trim_ascii().is_empty();
+        if is_empty && !attempt.is_complete() {
+            // The end of the answers, though items are left out, or a library's?
+            let silence = if attempt.has_any() { MORE } else { ENDED };
+            if !matches!(worker.next(silence), Next::Output) {
+                return Ok(());
+            }
+        } else if is_empty {
             return Ok(());
         }
-        json::put_record(&json::parse(text).map_err(said)?, attempt)?;
+        let answers = json::answers_in(&line);
+        if answers.is_empty() {
+            stray.take(&line)?;
+            // A banner, or all that it has to say?
+            if !is_empty && !attempt.has_any() && matches!(worker.next(DOUBT), Next::Nothing) {
+                return Err(Fault::Said(Trouble::unanswered(Kind::Unusable, "no answer")));
+            }
+        }
+        answers.iter().try_for_each(|answer| json::put_record(answer, attempt))?;
         if attempt.is_complete() {
-            stdout.hurry(GRACE);
+            worker.stdout.hurry(GRACE);
         }
     }
 }
 
-fn read_stream(stdout: &mut Stdout, attempt: &mut Attempt) -> Result<(), Fault> {
-    let bytes = stream_bytes(stdout)?;
+fn read_stream(stdout: &mut Stdout, attempt: &mut Attempt, stray: &mut Stray<'_>) -> Result<(), Fault> {
+    let bytes = stream_bytes(stdout, stray)?;
     let broken = |error: String| said(format!("answered a broken Arrow stream: {}", one_line(&error)));
     let reader = unpanicked(|| StreamReader::try_new(Cursor::new(bytes), None)).map_err(broken)?;
     let mut reader = reader.map_err(|error| broken(error.to_string()))?;
@@ -126,12 +165,13 @@ fn read_stream(stdout: &mut Stdout, attempt: &mut Attempt) -> Result<(), Fault> 
 
 /// The bytes of one IPC stream. Its messages are walked here, by the lengths they state, because a
 /// reader that fills a buffer of its own would take the beginning of the next stream with it.
-fn stream_bytes(stdout: &mut Stdout) -> Result<Vec<u8>, Fault> {
+fn stream_bytes(stdout: &mut Stdout, stray: &mut Stray<'_>) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     loop {
+        skip_text(stdout, stray)?;
         let mut head = Vec::with_capacity(8);
         append(stdout, 8, &mut head)?;
-        if head[..4] != [0xff; 4] {
+        if head[..4] != [MARKER; 4] {
             if let Ok(more) = stdout.fill_buf() {
                 head.extend_from_slice(&more[..more.len().min(240)]);
             }
@@ -150,6 +190,22 @@ fn stream_bytes(stdout: &mut Stdout) -> Result<Vec<u8>, Fault> {
         let body = usize::try_from(message.bodyLength()).unwrap_or(usize::MAX);
         let before = bytes.len();
         append_within(stdout, body, before, &mut bytes)?;
+    }
+}
+
+/// Goes to where a message may begin. What a library prints is text, of which no byte is a marker's.
+fn skip_text(stdout: &mut Stdout, stray: &mut Stray<'_>) -> Result<(), Fault> {
+    loop {
+        let bytes = stdout.fill_buf()?;
+        let text = bytes.iter().position(|byte| *byte == MARKER).unwrap_or(bytes.len());
+        let is_over = bytes.is_empty() || text < bytes.len();
+        if text > 0 {
+            stray.take(&bytes[..text])?;
+            stdout.consume(text);
+        }
+        if is_over {
+            return Ok(());
+        }
     }
 }
 

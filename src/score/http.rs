@@ -1,20 +1,23 @@
 //! Scores by an HTTP service.
 
-use std::io::ErrorKind;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use polars::prelude::DataFrame;
 use serde_json::{Value, json};
+use ureq::http::header::AUTHORIZATION;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::Session;
 use super::answers::{Answer, Attempt};
 use super::external::{Ask, ExternalScore};
 use super::json::{parse, put_record, records, score_of};
+use super::proxy::Proxy;
+use super::route::Route;
 use super::secrets::{Secrets, expanded, parameter_with_a_secret};
 use super::trouble::{Kind, Trouble};
 use super::wait::Wait;
-use crate::error::{Doing, Error, Result, one_line};
+use crate::error::{Doing, Error, Result};
 use crate::schema::{self, DB_IDX};
 
 /// The longest that a connection may take.
@@ -36,12 +39,16 @@ const LONGEST: u64 = 64 << 20;
 /// What happens to an item, [`ExternalScore`] says. Here,
 /// - the service is away while there is no connection, and with status 408, 409, 425, 429, 502 and 503; it is asked again
 ///   after the longer of our wait and `Retry-After`. The reasons are such as `HTTP 429`, `connection: …`;
+/// - a certificate that is not trusted, and a service that does not speak TLS, stop the run at once. Certificates are checked
+///   against those of the system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, as OpenSSL takes them;
 /// - status 401 to 405, 407, 410, 451 and redirects, which are not followed, stop the run at once, with the service's words;
 /// - an answer that is not JSON or has no scores is not asked for again, as it would cost the same again;
 /// - another status, a time-out, a lost connection, items left out and wrong ids are no answer.
 ///
 /// Each request has a header `Idempotency-Key`, the same whenever the same items are asked again because no answer came:
 /// a service that keeps its answers by it can give them again without working twice.
+///
+/// Proxies are those that curl takes: `http_proxy`, `https_proxy`, `all_proxy` (or in capitals), and what `no_proxy` exempts.
 ///
 /// `${NAME}` in the URL stands for an environment variable, so that a key need not stand in files.
 ///
@@ -55,23 +62,14 @@ pub struct Http {
     headers: Vec<(String, String)>,
     /// The run that asks, for the idempotency keys.
     run: String,
-    agent: ureq::Agent,
+    /// How it is reached in this run, once it is known.
+    route: OnceLock<Route>,
 }
 
 impl HttpScore {
     /// A service at `http://…` or `https://…`.
     pub fn new(url: impl Into<String>) -> Self {
-        // As many connections as there are requests in flight.
-        const IDLE: usize = 1024;
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .max_idle_connections(IDLE)
-            .max_idle_connections_per_host(IDLE)
-            .user_agent(concat!("uphill/", env!("CARGO_PKG_VERSION")));
-        let agent = config.build().into();
-        let http = Http { url: url.into(), headers: Vec::new(), run: String::new(), agent };
+        let http = Http { url: url.into(), headers: Vec::new(), run: String::new(), route: OnceLock::new() };
         ExternalScore::of(http, 32, Some(Duration::from_secs(60)))
     }
 
@@ -94,36 +92,35 @@ impl Http {
             let value = std::env::var(variable).map_err(|_| wrong("is not set"))?;
             let mut value =
                 HeaderValue::try_from(value).map_err(|_| wrong("has characters that a header cannot have"))?;
+            if header == AUTHORIZATION && value.to_str().is_err() {
+                return Err(wrong("has characters that are not of ASCII, which this header cannot have"));
+            }
             value.set_sensitive(true);
             Ok((header, value))
         };
         self.headers.iter().map(header).collect()
     }
 
-    fn trouble(&self, error: ureq::Error, wait: &Wait, secrets: &Secrets) -> Trouble {
-        let reason = format!("connection: {}", secrets.redacted(&one_line(&error.to_string())));
-        match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Trouble::away(reason, None),
-            ureq::Error::Timeout(_) => wait.timed_out(),
+    /// The way there.
+    fn route(&self) -> Result<&Route> {
+        if let Some(route) = self.route.get() {
+            return Ok(route);
+        }
+        let route = Route::to(self.expanded()?)?;
+        Ok(self.route.get_or_init(|| route))
+    }
+
+    /// The URL with what stands in the environment.
+    fn expanded(&self) -> Result<Uri> {
+        expanded(&self.url)?.0.parse().map_err(|_| self.bad_url("is not a URL"))
+    }
+
+    fn trouble(&self, error: ureq::Error, wait: &Wait, secrets: &Secrets) -> Result<Trouble> {
+        Ok(match error {
             ureq::Error::BodyExceedsLimit(_) => unusable(format!("answered more than {} MiB", LONGEST >> 20)),
             ureq::Error::BadUri(_) => Trouble::Stop(self.bad_url("is not a URL")),
-            ureq::Error::HostNotFound
-            | ureq::Error::ConnectionFailed
-            | ureq::Error::Rustls(_)
-            | ureq::Error::Tls(_) => Trouble::away(reason, None),
-            ureq::Error::Io(error) => match error.kind() {
-                ErrorKind::TimedOut => wait.timed_out(),
-                ErrorKind::ConnectionRefused
-                | ErrorKind::HostUnreachable
-                | ErrorKind::NetworkUnreachable
-                | ErrorKind::NetworkDown
-                | ErrorKind::AddrNotAvailable => Trouble::away(reason, None),
-                // What the system's resolver says has no kind.
-                _ if error.to_string().contains("failed to lookup address") => Trouble::away(reason, None),
-                _ => Trouble::broken(reason),
-            },
-            _ => Trouble::broken(reason),
-        }
+            error => self.route()?.trouble(error, wait.timed_out(), secrets),
+        })
     }
 
     /// The same whenever this run asks for the same.
@@ -147,12 +144,14 @@ impl Http {
 impl Ask for Http {
     fn ask(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
         let body = serde_json::to_vec(&json!({"items": records(items)?})).doing("writing a batch")?;
-        let (headers, (url, in_url)) = (self.headers()?, expanded(&self.url)?);
-        let values = headers.iter().filter_map(|(_, value)| value.to_str().ok());
-        let secrets = Secrets::new(values.chain(in_url.iter().map(String::as_str)));
-        let mut request = self
+        let (headers, in_url, route) = (self.headers()?, expanded(&self.url)?.1, self.route()?);
+        let values: Vec<_> = headers.iter().map(|(_, value)| String::from_utf8_lossy(value.as_bytes())).collect();
+        let of_proxy = route.proxy.as_ref().map_or(Vec::new(), Proxy::secrets);
+        let texts = values.iter().map(|value| &**value).chain(in_url.iter().chain(&of_proxy).map(String::as_str));
+        let secrets = Secrets::new(texts);
+        let mut request = route
             .agent
-            .post(&url)
+            .post(&route.url)
             .config()
             .timeout_global(wait.limit())
             .timeout_connect(Some(wait.limit().map_or(CONNECT, |limit| limit.mul_f64(0.9).min(CONNECT))))
@@ -160,12 +159,16 @@ impl Ask for Http {
             .header("Content-Type", "application/json")
             .header("Accept", "application/json")
             .header("Idempotency-Key", self.idempotency_key(&body));
-        for (name, value) in &headers {
+        for (name, value) in route.headers.iter().chain(&headers) {
             request = request.header(name, value);
         }
         // On a thread, as nothing else ends a request before its time.
         let answer = wait.run(move || request.send(&body[..]).and_then(Reply::read))?;
-        let answer = answer.ok_or_else(|| wait.timed_out())?.map_err(|error| self.trouble(error, wait, &secrets))?;
+        let answer = match answer.ok_or_else(|| wait.timed_out())? {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.trouble(error, wait, &secrets)?),
+        };
+        let through = route.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
         let said = || match answer.body.trim_ascii() {
             [] => format!("HTTP {}", answer.status),
             body => format!("HTTP {}: {}", answer.status, secrets.excerpt(body)),
@@ -173,12 +176,13 @@ impl Ask for Http {
         match answer.status {
             200..=299 => put_answers(&answer.body, items, attempt, &secrets),
             408 | 409 | 425 | 429 | 502 | 503 => {
-                Err(Trouble::away(format!("HTTP {}", answer.status), answer.retry_after))
+                Err(Trouble::away(format!("HTTP {}{through}", answer.status), answer.retry_after))
             }
-            504 => Err(Trouble::unanswered(Kind::Slow, "HTTP 504")),
+            504 => Err(Trouble::unanswered(Kind::Slow, format!("HTTP 504{through}"))),
             500.. => Err(Trouble::broken(format!("HTTP {}", answer.status))),
             300..=399 | 401..=405 | 407 | 410 | 451 => {
-                let reason = format!("{}; mend what it refuses, then go on with --resume", said());
+                let who = if answer.status == 407 { &through } else { "" };
+                let reason = format!("{}{who}; mend what it refuses, then go on with --resume", said());
                 Err(Trouble::Stop(Error::Score { iteration: None, reason }))
             }
             _ => Err(Trouble::broken(said())),
@@ -191,7 +195,7 @@ impl Ask for Http {
             let what = format!("has a secret in it: name an environment variable, as in {parameter}=${{{variable}}}");
             return Err(self.bad_url(&what));
         }
-        let url: Uri = expanded(&self.url)?.0.parse().map_err(|_| self.bad_url("is not a URL"))?;
+        let url = self.expanded()?;
         if !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(self.bad_url("does not begin with http:// or https://"));
         }
@@ -200,11 +204,13 @@ impl Ask for Http {
             return Err(self.bad_url("has a user name or password in it: send them in a header, by score.headers"));
         }
         self.headers()?;
+        self.route()?;
         records(items).map(|_| ())
     }
 
     fn begin(&mut self, session: &Session) {
         self.run = session.id.clone();
+        self.route = OnceLock::new();
     }
 }
 
@@ -305,6 +311,5 @@ mod tests {
             format!("{score:?}"),
             r#"HttpScore { url: "https://example.org/score", headers: [("Authorization", "TOKEN")], .. }"#
         );
-        assert_eq!(Secrets::new(["Bearer hunter2"]).redacted("no such token: hunter2"), "no such token: ***");
     }
 }

@@ -73,6 +73,41 @@ pub(super) fn parse(text: &[u8]) -> std::result::Result<Value, String> {
     serde_json::from_str(&quote_floats(text)).map_err(|_| not_json())
 }
 
+/// The answers in a line that a scorer wrote: its JSON objects with a `db_idx`, whatever a library printed before, between and
+/// after them.
+pub(super) fn answers_in(line: &[u8]) -> Vec<Value> {
+    /// Braces of other things that are passed over.
+    const TRIES: usize = 64;
+    let text = String::from_utf8_lossy(line);
+    if !text.contains(DB_IDX) {
+        return Vec::new();
+    }
+    if let Ok(value) = serde_json::from_str::<Value>(&quote_floats(&text)) {
+        return if is_answer(&value) { vec![value] } else { Vec::new() };
+    }
+    let (mut found, mut rest, mut tries) = (Vec::new(), text.into_owned(), 0);
+    while tries < TRIES {
+        let Some(start) = rest.find('{') else { break };
+        let quoted = quote_floats(&rest[start..]);
+        let mut values = serde_json::Deserializer::from_str(&quoted).into_iter::<Value>();
+        rest = match values.next() {
+            Some(Ok(value)) => {
+                found.extend(Some(value).filter(is_answer));
+                quoted[values.byte_offset()..].into()
+            }
+            _ => {
+                tries += 1;
+                rest[start + 1..].into()
+            }
+        };
+    }
+    found
+}
+
+fn is_answer(value: &Value) -> bool {
+    value.get(DB_IDX).is_some()
+}
+
 /// The text with each float, NaN and infinity as a marked string. What is not JSON stays so.
 fn quote_floats(text: &str) -> String {
     let bytes = text.as_bytes();
@@ -209,6 +244,24 @@ mod tests {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
         assert_eq!(parse(b"Loading model\nmore").unwrap_err(), "answered what is not JSON: `Loading model…`");
+    }
+
+    #[test]
+    fn answers_are_found_among_what_a_library_prints() {
+        let answer = json!({"db_idx": 1, "score": "\u{1}0.1"});
+        for line in [
+            r#"{"db_idx": 1, "score": 0.1}"#,
+            "\rscoring  10%|#   |{\"db_idx\": 1, \"score\": 0.1}",
+            "\x1b[32mok\x1b[0m {\"db_idx\": 1, \"score\": 0.1}\x1b[0m done",
+            r#"5" {x: 1.5} {"level": "info"} {"db_idx": 1, "score": 0.1} "#,
+        ] {
+            assert_eq!(answers_in(line.as_bytes()), [answer.clone()], "{line}");
+        }
+        assert_eq!(answers_in(br#"{"db_idx": 1, "score": 0.1}{"db_idx": 1, "score": 0.1}"#), [answer.clone(), answer]);
+        for line in ["42", "null", "[1]", "hello", r#"{"level": "info"}"#, "{'db_idx': 1, 'score': 0.5}", "db_idx {{{"]
+        {
+            assert_eq!(answers_in(line.as_bytes()), [] as [Value; 0], "{line}");
+        }
     }
 
     #[test]

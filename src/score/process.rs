@@ -1,12 +1,11 @@
-//! A scorer's process: started in a group of its own, fed and read without blocking each other,
-//! always reaped.
+//! A scorer's process: started in a group of its own, its messages kept, always reaped.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -30,7 +29,7 @@ pub(super) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.arguments[0]);
         // A group of its own: Ctrl-C reaches the run only, which ends the scorer in its own way, and
         // whatever the scorer starts can be killed with it.
@@ -44,7 +43,7 @@ impl Launch<'_> {
         command
     }
 
-    fn start(&self, command: &mut Command) -> Result<Process, Trouble> {
+    pub(super) fn start(&self, command: &mut Command) -> Result<Process, Trouble> {
         let child = command.spawn().map_err(|error| {
             let reason = format!("score.command: cannot run `{}`: {error}", self.arguments[0]);
             match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -95,12 +94,17 @@ impl Process {
         })
     }
 
+    /// Its pipes, once.
+    pub(super) fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>) {
+        (self.child.stdin.take(), self.child.stdout.take())
+    }
+
     fn id(&self) -> Option<Pid> {
         Pid::from_raw(self.child.id() as i32)
     }
 
     /// Whether it ended by itself. It is not reaped yet, so that its id is still its own.
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         self.id().is_none_or(|id| !matches!(waitid(WaitId::Pid(id), options), Ok(None)))
     }
@@ -150,68 +154,8 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
     }
 }
 
-/// A long-lived process that is sent messages and answers them.
-pub(super) struct Worker {
-    process: Process,
-    /// To the thread that writes: a scorer that does not read must not keep us from reading.
-    stdin: Option<Sender<Vec<u8>>>,
-    pub(super) stdout: Stdout,
-}
-
-impl Worker {
-    pub(super) fn start(launch: &Launch<'_>) -> Result<Self, Trouble> {
-        let mut command = launch.command();
-        let mut process = launch.start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let (send, messages) = channel();
-        if let Some(stdin) = process.child.stdin.take() {
-            start_thread(move || feed(stdin, messages))?;
-        }
-        // A scorer that writes faster than we read waits.
-        let (pass, chunks) = sync_channel(4);
-        if let Some(stdout) = process.child.stdout.take() {
-            start_thread(move || each_chunk(stdout, |bytes| pass.send(bytes.to_vec()).is_ok()))?;
-        }
-        let stdout = Stdout { chunks, chunk: Vec::new(), at: 0, wait: Wait::new(None, None) };
-        Ok(Worker { process, stdin: Some(send), stdout })
-    }
-
-    /// Sends a message; the answer is waited for so long.
-    pub(super) fn send(&mut self, message: Vec<u8>, wait: &Wait) {
-        self.stdout.wait = wait.clone();
-        if let Some(stdin) = &self.stdin {
-            // If the process is gone, reading says so.
-            let _ = stdin.send(message);
-        }
-    }
-
-    /// Whether it waits for the next message: runs, and has written nothing that was not asked.
-    pub(super) fn is_ready(&mut self) -> bool {
-        !self.process.has_ended() && self.stdout.is_silent()
-    }
-
-    /// Lets it know that nothing comes any more.
-    pub(super) fn close(&mut self) {
-        self.stdin = None;
-    }
-
-    /// Gives it time to end by itself, then ends it.
-    pub(super) fn end(&mut self, grace: &Wait) -> Option<ExitStatus> {
-        self.close();
-        self.process.wait(grace);
-        self.process.end()
-    }
-}
-
-fn feed(mut stdin: ChildStdin, messages: Receiver<Vec<u8>>) {
-    for message in messages {
-        if stdin.write_all(&message).and_then(|()| stdin.flush()).is_err() {
-            return;
-        }
-    }
-}
-
 /// Reads to the end, or until `take` has enough.
-fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
+pub(super) fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; CHUNK];
     loop {
         match pipe.read(&mut buffer) {
@@ -219,55 +163,6 @@ fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             _ => return,
         }
-    }
-}
-
-/// A worker's standard output, read until a wait is over: later reads fail with `TimedOut`.
-/// What was read and not used stays for the next.
-pub(super) struct Stdout {
-    chunks: Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
-    at: usize,
-    wait: Wait,
-}
-
-impl Stdout {
-    /// Waits no longer than so much from now.
-    pub(super) fn hurry(&mut self, left: Duration) {
-        self.wait.hurry(left);
-    }
-
-    fn is_silent(&mut self) -> bool {
-        self.at >= self.chunk.len() && matches!(self.chunks.try_recv(), Err(TryRecvError::Empty))
-    }
-}
-
-impl BufRead for Stdout {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at >= self.chunk.len() {
-            self.at = 0;
-            self.chunk = match self.wait.receive(&self.chunks) {
-                Ok(chunk) => chunk,
-                Err(RecvTimeoutError::Disconnected) => Vec::new(),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.chunk = Vec::new();
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-            };
-        }
-        Ok(&self.chunk[self.at..])
-    }
-
-    fn consume(&mut self, used: usize) {
-        self.at += used;
-    }
-}
-
-impl Read for Stdout {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
-        Ok(read)
     }
 }
 
@@ -288,7 +183,7 @@ impl Capture {
     }
 
     /// Scoring goes on if the disk is full: these are only messages.
-    fn write(&self, bytes: &[u8]) {
+    pub(super) fn write(&self, bytes: &[u8]) {
         let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, left) = &mut *guard;
         if *left == 0 {

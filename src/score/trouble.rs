@@ -34,7 +34,6 @@ pub enum Kind {
     /// The scorer broke over the items: it exited, said what is no answer, mixed up ids.
     Broken,
     /// It answered, and asking again would only cost the same answer again.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only services need it"))]
     Unusable,
     /// It ended its answers, and left items out.
     LeftOut,

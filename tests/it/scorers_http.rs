@@ -20,7 +20,16 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Self {
-        Self::on(0, Counter::new())
+        Self::on(0, Counter::new(), None)
+    }
+
+    /// One that speaks TLS, with a certificate of `tests/tls`.
+    pub fn with_certificate(name: &str) -> Self {
+        Self::on(0, Counter::new(), Some(name))
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Goes away, so that nobody listens.
@@ -32,12 +41,13 @@ impl Server {
     /// Comes back where it was.
     pub fn start_again(&mut self) {
         let counter = std::mem::replace(&mut self.counter, Counter::new());
-        *self = Self::on(self.port, counter);
+        *self = Self::on(self.port, counter, None);
     }
 
-    fn on(port: u16, counter: Counter) -> Self {
+    fn on(port: u16, counter: Counter, certificate: Option<&str>) -> Self {
         let mut command = Command::new("python3");
         command.args([script("server.py"), counter.path(), port.to_string()]);
+        command.args(certificate.map(|name| root().join("tests/tls").join(name)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("python3 runs");
         let mut line = String::new();
@@ -236,10 +246,12 @@ fn secrets_reach_the_service_and_nothing_else() {
     let server = Server::start();
     let folder = folder();
     molecules(&folder);
-    let run = |behaviour: &str, out: &str| {
+    let run = |behaviour: &str, out: &str, (token, key): (&str, &str), code: i32| {
+        // What ASCII does not have, a header of one's own may.
+        let header = if token.is_ascii() { "Authorization" } else { "X-Token" };
         let toml = format!(
             "[database]\npath = \"molecules.lance\"\n[queries]\nsample = 2\n[stop]\niterations = 1\nfailed_share = 1\n\
-             [score]\nurl = \"{}?key=${{UPHILL_TEST_KEY}}\"\nretries = 0\nheaders = {{ Authorization = \"UPHILL_TEST_TOKEN\" }}\n",
+             [score]\nurl = \"{}?key=${{UPHILL_TEST_KEY}}\"\nretries = 0\nheaders = {{ {header} = \"UPHILL_TEST_TOKEN\" }}\n",
             server.url(behaviour)
         );
         std::fs::write(folder.path().join("run.toml"), toml).expect("written");
@@ -247,27 +259,76 @@ fn secrets_reach_the_service_and_nothing_else() {
         command
             .args(["search", "run.toml", "--out", out])
             .current_dir(folder.path())
-            .env("UPHILL_TEST_TOKEN", "Bearer hunter2")
-            .env("UPHILL_TEST_KEY", "hunter2-too");
+            .env("UPHILL_TEST_TOKEN", token)
+            .env("UPHILL_TEST_KEY", key);
         let output = command.output().expect("the binary runs");
-        assert!(output.status.success(), "{}", stderr(&output));
-        assert!(!format!("{}{}", stderr(&output), String::from_utf8_lossy(&output.stdout)).contains("hunter2"));
-        let results = read(&folder.path().join(out).join("results/iteration=000000/part-0000.parquet"));
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        let mut said = vec![output.stderr.clone(), output.stdout.clone()];
         let mut files = vec![folder.path().join(out)];
         while let Some(path) = files.pop() {
             if path.is_dir() {
                 files.extend(std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path()));
             } else {
-                let bytes = std::fs::read(&path).expect("a file");
-                assert!(!bytes.windows(7).any(|window| window == b"hunter2"), "{}", path.display());
+                said.push(std::fs::read(&path).expect("a file"));
             }
         }
-        results
+        let last = token.split(' ').next_back().unwrap_or_default();
+        for secret in [last, key].into_iter().filter(|secret| secret.chars().count() > 3) {
+            let secret = secret.as_bytes();
+            assert!(!said.iter().any(|bytes| bytes.windows(secret.len()).any(|found| found == secret)), "{behaviour}");
+        }
+        stderr(&output)
     };
-    assert_eq!(run("token", "A").column("score").expect("score").null_count(), 0, "the service got the token");
+    let reason = |out: &str| {
+        let results = read(&folder.path().join(out).join("results/iteration=000000/part-0000.parquet"));
+        let reasons = results.column("reason").expect("reason").str().expect("strings").clone();
+        (results.column("score").expect("score").null_count(), reasons.get(0).map(str::to_string))
+    };
+    run("token", "A", ("Bearer hunter2", "hunter2-too"), 0);
+    assert_eq!(reason("A"), (0, None), "the service got the token");
     // A service that repeats it, in a good answer too.
-    let results = run("repeats", "B");
-    let reason =
-        results.column("reason").expect("reason").str().expect("strings").get(0).expect("a reason").to_string();
-    assert_eq!(reason, "no score for *** of /repeats?key=***");
+    let repeated = Some("no score for *** of /repeats?key=***".to_string());
+    for (out, secrets) in [
+        ("B", ("Bearer hunter2", "hunter2-too")),
+        ("C", ("Bearer pässwört", "k%C3%A4%2Fse")),
+        ("D", ("Basic dXNlcjpoaWRkZW4=", "a7")),
+        ("E", ("x", "y")),
+        ("F", (r#"a/b"c\d"#, "one&two=three")),
+    ] {
+        run("repeats", out, secrets, 0);
+        assert_eq!(reason(out).1, repeated, "{secrets:?}");
+    }
+    // As JSON escapes it, in an error's words.
+    for (out, secrets) in [("G", ("Bearer pässwört", "k%C3%A4%2Fse")), ("H", (r#"a/b"c\d"#, "ab"))] {
+        let said = run("repeats-and-refuses", out, secrets, 1);
+        assert!(said.contains(r#"HTTP 401: `{"error": "*** of /repeats-and-refuses?key=***"}`"#), "{said}");
+    }
+}
+
+#[test]
+fn variables_that_cannot_be_sent_are_refused() {
+    let folder = folder();
+    exact_library(&folder, &normal(20, 4, &mut rng(1)));
+    for (score, value, words) in [
+        (
+            "url = 'http://127.0.0.1:1/?key=${UPHILL_TEST_KEY}&model=2'",
+            "ab#hidden",
+            "has a character that would end the URL",
+        ),
+        (
+            "url = 'http://127.0.0.1:1/'\nheaders = { Authorization = 'UPHILL_TEST_KEY' }",
+            "Bearer hidden ä",
+            "has characters that are not of ASCII",
+        ),
+    ] {
+        let run = format!("[database]\npath = 'items.lance'\n[score]\n{score}\n");
+        std::fs::write(folder.path().join("run.toml"), run).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uphill"));
+        command.args(["search", "run.toml", "--out", "run"]).current_dir(folder.path()).env("UPHILL_TEST_KEY", value);
+        let output = command.output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        let expected = format!("the environment variable `UPHILL_TEST_KEY` {words}");
+        assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+        assert!(!stderr(&output).contains("hidden"), "{}", stderr(&output));
+    }
 }

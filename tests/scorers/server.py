@@ -1,15 +1,17 @@
 """A scoring service on a free port, which it prints. Standard library only.
 
-    server.py COUNTER [PORT]
+    server.py COUNTER [PORT [CERTIFICATE]]
 
 POST /BEHAVIOUR misbehaves always, POST /BEHAVIOUR/2 the first two times; then it scores items by their `qed`.
 COUNTER gets a line for each item that is scored. Where there is a file COUNTER.good, it is good. Where there is a
-file COUNTER.status with `503`, it answers with that, or from so many items on with `503 after 16`.
+file COUNTER.status with `503`, it answers with that, or from so many items on with `503 after 16`. With a file of a
+certificate and its key it speaks TLS.
 """
 
 import json
 import os
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -68,6 +70,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(429, "slow down", [("Retry-After", "1")])
         if behaviour in ("500", "503"):
             return self.reply(int(behaviour), "oops")
+        if behaviour == "repeats-and-refuses":
+            token = self.headers["Authorization"] or self.headers["X-Token"]
+            return self.reply(401, json.dumps({"error": f"{token} of {self.path}"}))
         if behaviour == "dead":
             return self.reply(401, f"token {self.headers['Authorization']} has expired")
         if behaviour in ("early", "404"):
@@ -120,7 +125,9 @@ class Handler(BaseHTTPRequestHandler):
             rejected = {"score": None, "outcome": "rejected", "reason": "a known toxin"}
             answers = [{**answer, **(rejected if answer["db_idx"] % 3 == 0 else {})} for answer in answers]
         if behaviour == "repeats":
-            reason = f"no score for {self.headers['Authorization']} of {self.path}"
+            # What a server reads as Latin-1 was sent as UTF-8.
+            token = (self.headers["Authorization"] or self.headers["X-Token"]).encode("latin-1").decode()
+            reason = f"no score for {token} of {self.path}"
             answers = [{**answer, "score": None, "reason": reason} for answer in answers]
         if behaviour == "embeddings":
             answers = [{"db_idx": item["db_idx"], "score": len(item.get("embedding", []))} for item in items]
@@ -134,6 +141,10 @@ class Handler(BaseHTTPRequestHandler):
 
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 0), Handler)
 server.daemon_threads = True
+if len(sys.argv) > 3:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[3])
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 # Clients that hang up early are what some tests are about.
 server.handle_error = lambda *_: None
 print(server.server_address[1], flush=True)

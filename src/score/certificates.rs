@@ -1,0 +1,184 @@
+//! Which certificates a service's own is checked against: those of the system, or those that the environment names, as
+//! OpenSSL takes them.
+
+use std::collections::HashSet;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+};
+
+use crate::error::{Doing, Error, Result};
+
+const FILE: &str = "SSL_CERT_FILE";
+const FOLDERS: &str = "SSL_CERT_DIR";
+
+/// Where systems keep their certificates in one file: Debian, Fedora, openSUSE, CentOS, Alpine.
+const FILES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// And where in a folder.
+const FOLDER: &str = "/etc/ssl/certs";
+
+/// How to speak TLS; `None` if there are no certificates here, neither of the system nor named.
+///
+/// # Errors
+/// Certificates that are named and cannot be read.
+pub(super) fn client_config() -> Result<Option<Arc<ClientConfig>>> {
+    let trusted = trusted(env::var_os(FILE), env::var_os(FOLDERS))?;
+    if trusted.is_empty() {
+        return Ok(None);
+    }
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted.iter().cloned());
+    let doing = "reading the certificates of this system";
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build().doing(doing)?;
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().doing(doing)?;
+    let verifier = Arc::new(Verifier { verifier, trusted });
+    let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    Ok(Some(Arc::new(config)))
+}
+
+type Certificates = HashSet<CertificateDer<'static>>;
+
+/// The certificates of a file and of folders; of those that are not named, the system's.
+fn trusted(file: Option<OsString>, folders: Option<OsString>) -> Result<Certificates> {
+    let mut trusted = Certificates::new();
+    match file.filter(|file| !file.is_empty()) {
+        Some(file) => {
+            let wrong = |what: String| Error::Config(format!("{FILE}: {}: {what}", Path::new(&file).display()));
+            let read = read_file(Path::new(&file)).map_err(|error| wrong(error.to_string()))?;
+            if read.is_empty() {
+                return Err(wrong("no certificate in it; expected PEM, `-----BEGIN CERTIFICATE-----`".into()));
+            }
+            trusted.extend(read);
+        }
+        None => trusted.extend(FILES.iter().find_map(|file| read_file(Path::new(file)).ok()).unwrap_or_default()),
+    }
+    match folders.filter(|folders| !folders.is_empty()) {
+        Some(folders) => {
+            let read: Certificates = env::split_paths(&folders).flat_map(|folder| read_folder(&folder)).collect();
+            if read.is_empty() {
+                let folders = Path::new(&folders).display();
+                return Err(Error::Config(format!(
+                    "{FOLDERS}: {folders}: no certificate there; expected files of PEM"
+                )));
+            }
+            trusted.extend(read);
+        }
+        None => trusted.extend(read_folder(Path::new(FOLDER))),
+    }
+    Ok(trusted)
+}
+
+/// The certificates of a PEM file, whatever else is in it.
+fn read_file(path: &Path) -> std::io::Result<Vec<CertificateDer<'static>>> {
+    let bytes = fs::read(path)?;
+    Ok(CertificateDer::pem_slice_iter(&bytes).filter_map(std::result::Result::ok).collect())
+}
+
+/// Those of all files in a folder: most stand there twice, under a name and under its hash.
+fn read_folder(path: &Path) -> Certificates {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let files: HashSet<PathBuf> = entries.filter_map(|entry| entry.path().canonicalize().ok()).collect();
+    files.iter().filter(|file| file.is_file()).filter_map(|file| read_file(file).ok()).flatten().collect()
+}
+
+/// As rustls verifies, but a service's own certificate may be named as trusted, though it says that it is an authority's:
+/// as `openssl req -x509` makes it, and as OpenSSL takes it.
+#[derive(Debug)]
+struct Verifier {
+    verifier: Arc<WebPkiServerVerifier>,
+    trusted: Certificates,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, TlsError> {
+        match self.verifier.verify_server_cert(certificate, others, name, ocsp, now) {
+            // Its dates are checked before that.
+            Err(error) if is_authority(&error) && self.trusted.contains(certificate) => {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, TlsError> {
+        self.verifier.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, TlsError> {
+        self.verifier.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// Whether a certificate was refused as it is an authority's, and not a service's.
+fn is_authority(error: &TlsError) -> bool {
+    // The library below that says so is none of ours.
+    matches!(error, TlsError::InvalidCertificate(CertificateError::Other(cause)) if cause.to_string() == "CaUsedAsEndEntity")
+}
+
+/// What to do about TLS that failed; `None` if it may pass by itself.
+pub(super) fn advice(error: &TlsError) -> Option<String> {
+    use rustls::AlertDescription::{CloseNotify, InternalError, UserCanceled};
+    Some(match error {
+        TlsError::InvalidCertificate(why) => match why {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "it is for another name: ask by a name that stands in the certificate".into()
+            }
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => "renew it, or set the clock of this machine".into(),
+            CertificateError::Revoked => "it was revoked: renew it".into(),
+            _ => format!(
+                "if the service is the one that is meant, name the certificate of its authority, a PEM file, in the environment \
+                 variable {FILE}"
+            ),
+        },
+        TlsError::InvalidMessage(_) => "it answers without TLS: ask it by http://, or by another port".into(),
+        TlsError::AlertReceived(InternalError | CloseNotify | UserCanceled) => return None,
+        TlsError::AlertReceived(_) | TlsError::PeerIncompatible(_) => "it refuses TLS as it is spoken here".into(),
+        _ => return None,
+    })
+}

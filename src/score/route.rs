@@ -1,0 +1,152 @@
+//! How a service is reached: its address, by TLS or not, directly or through a proxy.
+
+use std::io::ErrorKind;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ureq::http::header::{HOST, PROXY_AUTHORIZATION};
+use ureq::http::uri::{Authority, Scheme};
+use ureq::http::{HeaderName, HeaderValue, Uri};
+use ureq::unversioned::resolver::DefaultResolver;
+
+use super::certificates;
+use super::connect::connector;
+use super::proxy::Proxy;
+use super::secrets::Secrets;
+use super::trouble::Trouble;
+use crate::error::{Doing, Error, Result, one_line};
+
+/// As many connections as there are requests in flight.
+const IDLE: usize = 1024;
+
+/// The way to one service.
+pub(super) struct Route {
+    pub(super) agent: ureq::Agent,
+    /// What is asked: the service, or a proxy that passes the request on.
+    pub(super) url: Uri,
+    /// What the proxy reads.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) proxy: Option<Proxy>,
+    /// The service's host and port, to be shown.
+    host: String,
+}
+
+impl Route {
+    /// To a URL of HTTP, by what the environment says of proxies and certificates.
+    ///
+    /// # Errors
+    /// An environment that cannot be followed.
+    pub(super) fn to(url: Uri) -> Result<Self> {
+        let (proxy, is_tls) = (Proxy::of(&url)?, url.scheme() == Some(&Scheme::HTTPS));
+        let tls = match is_tls || proxy.as_ref().is_some_and(|proxy| proxy.is_tls) {
+            true => certificates::client_config()?,
+            false => None,
+        };
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_connections(IDLE)
+            .max_idle_connections_per_host(IDLE)
+            .user_agent(concat!("uphill/", env!("CARGO_PKG_VERSION")));
+        let host = url.authority().map_or(String::new(), Authority::to_string);
+        let agent = |tunnel: Option<ureq::Proxy>, origin: Option<String>| {
+            let config = config.proxy(tunnel).build();
+            ureq::Agent::with_parts(config, connector(tls, origin), DefaultResolver::default())
+        };
+        Ok(match &proxy {
+            // A tunnel, through which only the service understands what is said.
+            Some(through) if is_tls => {
+                Route { agent: agent(Some(tunnel(through)?), None), url, headers: Vec::new(), proxy, host }
+            }
+            Some(through) => {
+                let headers = headers(through, &host)?;
+                let agent = agent(None, Some(format!("http://{host}")));
+                Route { agent, url: at(through, url)?, headers, proxy, host }
+            }
+            None => Route { agent: agent(None, None), url, headers: Vec::new(), proxy, host },
+        })
+    }
+
+    /// What a failed request means.
+    pub(super) fn trouble(&self, error: ureq::Error, timed_out: Trouble, secrets: &Secrets) -> Trouble {
+        let through = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
+        if let Some((cause, advice)) = tls_error(&error).and_then(|error| Some((error, certificates::advice(error)?))) {
+            let (host, cause) = (secrets.redacted(&self.host), one_line(&cause.to_string()));
+            let reason = format!("TLS with {host}{through}: {cause}: {advice}; then go on with --resume");
+            return Trouble::Stop(Error::Score { iteration: None, reason });
+        }
+        let words = secrets.redacted(&one_line(&error.to_string()));
+        let reason = format!("connection{through}: {words}");
+        match error {
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Trouble::away(reason, None),
+            ureq::Error::Timeout(_) => timed_out,
+            ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Rustls(_)
+            | ureq::Error::Tls(_) => Trouble::away(reason, None),
+            ureq::Error::ConnectProxyFailed(words) => match refusal(&words) {
+                true => Trouble::Stop(Error::Score {
+                    iteration: None,
+                    reason: format!("{reason}; mend what it refuses, then go on with --resume"),
+                }),
+                false => Trouble::away(reason, None),
+            },
+            ureq::Error::Io(error) => match error.kind() {
+                ErrorKind::TimedOut => timed_out,
+                ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::NetworkDown
+                | ErrorKind::AddrNotAvailable => Trouble::away(reason, None),
+                // What the system's resolver says has no kind.
+                _ if error.to_string().contains("failed to lookup address") => Trouble::away(reason, None),
+                _ => Trouble::broken(reason),
+            },
+            _ => Trouble::broken(reason),
+        }
+    }
+}
+
+/// A proxy that opens a tunnel.
+fn tunnel(proxy: &Proxy) -> Result<ureq::Proxy> {
+    let protocol = if proxy.is_tls { ureq::ProxyProtocol::Https } else { ureq::ProxyProtocol::Http };
+    let host = if proxy.host.contains(':') { format!("[{}]", proxy.host) } else { proxy.host.clone() };
+    let mut tunnel = ureq::Proxy::builder(protocol).host(&host).port(proxy.port);
+    if let Some((user, password)) = &proxy.login {
+        tunnel = tunnel.username(user).password(password);
+    }
+    tunnel.build().map_err(|_| Error::Config(format!("score.url: cannot go through {proxy}")))
+}
+
+/// The same path and query, asked of a proxy.
+fn at(proxy: &Proxy, url: Uri) -> Result<Uri> {
+    let mut parts = url.into_parts();
+    parts.scheme = Some(if proxy.is_tls { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(proxy.authority().parse().doing(format!("score.url: {proxy}"))?);
+    Uri::from_parts(parts).doing(format!("score.url: {proxy}"))
+}
+
+/// Which service is meant, and who asks.
+fn headers(proxy: &Proxy, host: &str) -> Result<Vec<(HeaderName, HeaderValue)>> {
+    let mut headers = vec![(HOST, HeaderValue::try_from(host).doing("score.url")?)];
+    if let Some((user, password)) = &proxy.login {
+        let login = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+        headers.push((PROXY_AUTHORIZATION, HeaderValue::try_from(login).doing(format!("score.url: {proxy}"))?));
+    }
+    Ok(headers)
+}
+
+fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Whether a proxy refuses, and is not only busy: `proxy server responded 407/407`.
+fn refusal(words: &str) -> bool {
+    let status = words.split(|c: char| !c.is_ascii_digit()).find_map(|word| word.parse::<u16>().ok());
+    status.is_some_and(|status| (300..500).contains(&status) && ![408, 425, 429].contains(&status))
+}
