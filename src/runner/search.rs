@@ -76,8 +76,11 @@ impl Runner {
         }
         let reason = match ended {
             Err(Error::Interrupted) => StopReason::Interrupted,
-            ended => ended?,
+            ended => progress.why_nothing(ended?, log.manifest().ended.as_ref().map(|ended| ended.reason)),
         };
+        if reason == StopReason::NothingPasses && progress.is_new && progress.passed == 0 {
+            log::warn!("filter: none of the {} rows that the queries met passes it", progress.met);
+        }
         let ended = Ended {
             reason,
             iterations: log.iterations().last().map_or(0, |last| last + 1),
@@ -155,6 +158,7 @@ impl Runner {
         if batch.is_of_earlier {
             return Ok(());
         }
+        progress.is_new = true;
         log.note_times(&batch.summary.times);
         self.stop.refuse_many_failures(&self.ledger, false).map_err(|error| error.at(batch.iteration))?;
         if let Some(observer) = &mut self.observer {
