@@ -67,10 +67,10 @@ impl Found {
         }
         let place = fs::canonicalize(&path).at_path(&path)?;
         match self.files.insert(place, path.clone()) {
-            Some(first) if first != path => {
-                let reason =
-                    format!("the same file as {}: its items would be there twice; take one out", first.display());
-                Err(Error::input(path, reason))
+            Some(other) if other != path => {
+                let (first, second) = if other < path { (other, path) } else { (path, other) };
+                let reason = format!("the same file as {}, its items would be there twice", first.display());
+                Err(Error::input(second, format!("{reason}; take one out")))
             }
             _ => Ok(()),
         }

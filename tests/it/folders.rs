@@ -105,7 +105,7 @@ fn links_that_lead_nowhere_round_in_circles_or_to_the_same_file_are_refused_and_
         ("..", "items/a/up", "items/a/up: a link to a folder that it stands in"),
         ("../../items", "items/a/up", "items/a/up: a link to a folder that it stands in"),
         ("self.parquet", "items/self.parquet", "items/self.parquet: "),
-        ("a/1.parquet", "items/latest.parquet", "items/latest.parquet: the same file as items/a/1.parquet"),
+        ("a/1.parquet", "items/latest.parquet", "items/latest.parquet: the same file as items/a/1.parquet, its items"),
         ("a", "items/b", "items/b/1.parquet: the same file as items/a/1.parquet"),
     ] {
         link(to, name);
