@@ -59,7 +59,7 @@ pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<u8> {
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
     if arguments.dry_run {
-        return dry_run(&config, &arguments).map(|()| 0);
+        return signals.at_once(move || dry_run(&config, &arguments)).map(|()| 0);
     }
     let goes_on = arguments.resume && !SearchLog::is_to_start(&arguments.out)?;
     if arguments.resume && !goes_on {

@@ -71,6 +71,10 @@ fn quotes_mean_the_same_in_a_prefilter_a_filter_and_a_score() {
         run_file(folder.path(), "", sql);
         assert_eq!(scored(folder.path()), expected, "as a filter: {sql}");
     }
+    // What Lance does not have is no column.
+    run_file(folder.path(), "sign(weight) = 1", "");
+    let said = stderr(&uphill(&["search", "run.toml", "--out", "refused"], folder.path()));
+    assert!(said.contains("Invalid function 'sign'") && !said.contains("no column"), "{said}");
     // Through the library, without a check before it.
     let database = LanceDatabase::open(folder.path().join("items.lance").to_string_lossy()).expect("a dataset");
     let queries = uphill::queries_at(&database, &[0]).expect("queries");

@@ -75,12 +75,12 @@ impl Prefilter {
 
     /// What is wrong where Lance `said` that a column is not there.
     pub(super) fn unknown_column(&self, said: &str, uri: &str, columns: &[String]) -> Option<String> {
-        let is_said = |word: &str| said.split(|c| !is_of_word(c)).any(|other| other == word);
-        let unknown = parts(&self.written).into_iter().find_map(|part| match part {
-            Part::Word(word) if !is_there(word, columns) && is_said(word) => Some(word),
-            _ => None,
-        });
-        unknown.map(|word| missing(word, uri, columns))
+        let (_, name) = said.split_once("No field named ")?;
+        let name = match name.strip_prefix('"') {
+            Some(quoted) => quoted.split('"').next(),
+            None => name.split(|c| !is_of_word(c)).next(),
+        };
+        name.map(|name| missing(name, uri, columns))
     }
 
     pub(super) fn wrong(&self, reason: impl Display) -> Error {
