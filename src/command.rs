@@ -126,20 +126,30 @@ pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>)
         Err(error) => return fail(&error.into(), 1),
     };
     match output::caught(|| run(command, &signals)) {
-        Ok(()) => signals.exit_code(),
+        Ok(code) => code,
         Err(error) if matches!(error.downcast_ref(), Some(Unwritten::ReaderLeft)) => 0,
         Err(error) => fail(&error, signals.exit_code()),
     }
 }
 
-fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
+/// Does what a command says; gives the exit code. What was done to its end has not been interrupted, whatever signal came.
+fn run(command: Command, signals: &Signals) -> anyhow::Result<u8> {
     match command {
-        Command::Demo(arguments) => demo::demo(arguments, signals),
-        Command::Index(arguments) => index::index(arguments, signals),
+        Command::Demo(arguments) => return demo::demo(arguments, signals),
+        Command::Index(arguments) => index::index(arguments, signals)?,
+        Command::Search(arguments) => return search::search(arguments, signals),
+        Command::Ask(arguments) => return search::ask(arguments, signals),
+        Command::Tell(arguments) => return search::tell(arguments, signals),
+        Command::Remove { run, library } => remove(run, library)?,
+        command => signals.at_once(move || show(command))?,
+    }
+    Ok(0)
+}
+
+/// Does what only reads, and writes at most one file, when it is whole.
+fn show(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Init(arguments) => init::init(arguments),
-        Command::Search(arguments) => search::search(arguments, signals),
-        Command::Ask(arguments) => search::ask(arguments, signals),
-        Command::Tell(arguments) => search::tell(arguments, signals),
         Command::Results(arguments) => show::results(arguments),
         Command::Queries(arguments) => show::queries(arguments),
         Command::Trajectories { paths: false, show } => show::trajectories(show),
@@ -147,9 +157,10 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<()> {
         Command::Evaluate(arguments) => show::evaluate(arguments),
         Command::Report(arguments) => pictures::report(arguments),
         Command::Plot(arguments) => pictures::plot(arguments),
-        Command::Remove { run, library } => remove(run, library),
         Command::Inspect { path, json } => inspect::inspect(path, json),
         Command::Generate(arguments) => generate::generate(arguments, Cli::command()),
+        // The others were done above.
+        _ => Ok(()),
     }
 }
 

@@ -234,11 +234,22 @@ impl ItemFeatures {
     }
 }
 
-/// The name of the file that holds a feature of a library in a state.
+/// The name of the file that holds a feature of a library in a state. All of them begin and end as [`is_file_name`] says.
 pub(crate) fn file_name(state: &str, feature: &Feature) -> String {
     let role = feature.role.map_or_else(String::new, |role| role.to_string());
     let key = blake3::hash(format!("{} {state} {role} {}", store::FORMAT, feature.column).as_bytes()).to_hex();
     format!("features-{}.f32", &key[..32])
+}
+
+/// Whether a file of this name holds features.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    name.starts_with("features-") && name.ends_with(".f32")
+}
+
+/// All names that the features of a column in a state can have.
+pub(crate) fn file_names(state: &str, column: &str) -> Vec<String> {
+    let roles = [None, Some(Role::Numeric), Some(Role::Category), Some(Role::Text), Some(Role::Embedding)];
+    roles.map(|role| file_name(state, &Feature { column: column.into(), role })).into()
 }
 
 impl std::fmt::Debug for ItemFeatures {

@@ -6,9 +6,9 @@ use polars::prelude::*;
 
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::near::no_column;
+use crate::near::{names_none, no_column};
 use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
-use crate::untrusted::{check_sql, on_a_deep_stack};
+use crate::untrusted::{check_sql, on_a_deep_stack, shown};
 
 /// Removes rows of a results frame before they are paid for. Closures are filters:
 /// `|results: DataFrame| Ok(results.head(Some(5)))`.
@@ -130,8 +130,15 @@ impl Filter for SqlFilter {
         let select = |expression: Expr| frame.select([expression.alias(KEEP)]).collect();
         let value = evaluate("filter.sql", &self.sql, results, select)?;
         match value.columns().first().map(Column::dtype) {
-            Some(DataType::Boolean) => Ok(()),
-            _ => Err(self.not_a_condition(&value)),
+            Some(DataType::Boolean) => {}
+            _ => return Err(self.not_a_condition(&value)),
+        }
+        match self.reads() {
+            Some(columns) if columns.is_empty() => {
+                let reason = names_none(&shown(&self.sql), schema::names(results));
+                Err(Error::Config(format!("filter.sql: {reason}")))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -167,12 +174,10 @@ pub(crate) fn evaluate(
 ) -> Result<DataFrame> {
     check_sql(key, sql)?;
     let wrong = |reason: String| {
-        let more = if sql.chars().nth(200).is_some() { "…" } else { "" };
-        let start: String = sql.chars().take(200).collect();
         let absent = columns_of(sql).into_iter().flatten().find(|column| frame.column(column).is_err());
         let absent = absent.map(|column| no_column(&column, "", schema::names(frame)));
         let reason = absent.unwrap_or_else(|| crate::error::one_line(&reason));
-        Error::Config(format!("{key}: cannot evaluate `{start}{more}`: {reason}"))
+        Error::Config(format!("{key}: cannot evaluate `{}`: {reason}", shown(sql)))
     };
     let value = on_a_deep_stack(|| polars::sql::sql_expr(sql).and_then(using).map_err(|error| error.to_string()));
     value.and_then(|value| value).map_err(wrong)

@@ -68,9 +68,10 @@ impl Partial {
         &self.path
     }
 
-    /// Gives a finished folder its name; one that was there under that name goes.
-    pub(crate) fn publish(self, finished: &Path) -> Result<()> {
-        sync_tree(finished)?;
+    /// Gives a finished folder its name; one that was there under that name goes. Until then `check` may refuse it.
+    pub(crate) fn publish(self, finished: &Path, check: &dyn Fn() -> Result<()>) -> Result<()> {
+        sync_tree(finished, check)?;
+        check()?;
         if self.target.exists() {
             rename(&self.target, &self.replaced())?;
         }
@@ -95,8 +96,15 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if !self.holds_the_replaced() {
-            let _ = remove(&self.path);
+        if self.holds_the_replaced() {
+            return;
+        }
+        // What was interrupted may still be writing for a moment.
+        for _ in 0..20 {
+            if remove(&self.path).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 }
@@ -240,12 +248,13 @@ pub(crate) fn sync_dir(folder: &Path) -> Result<()> {
 }
 
 /// Makes everything below a folder durable.
-fn sync_tree(folder: &Path) -> Result<()> {
+fn sync_tree(folder: &Path, check: &dyn Fn() -> Result<()>) -> Result<()> {
     let mut entries: Vec<fs::DirEntry> = fs::read_dir(folder).and_then(|entries| entries.collect()).at_path(folder)?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries.iter().map(fs::DirEntry::path) {
+        check()?;
         if entry.is_dir() {
-            sync_tree(&entry)?;
+            sync_tree(&entry, check)?;
         } else {
             sync(&File::open(&entry).at_path(&entry)?, &entry)?;
         }

@@ -33,6 +33,7 @@ use crate::database::{
 };
 use crate::error::{Doing, Error, Result};
 use crate::folder;
+use crate::interrupt::Interrupt;
 use crate::untrusted::caught;
 
 /// Lance's caches while it builds, of index and of metadata: nothing is read twice.
@@ -73,7 +74,7 @@ pub struct IndexReport {
 pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &IndexOptions) -> Result<IndexReport> {
     let items = items.as_ref();
     publish(dataset.as_ref(), options, |metric| {
-        let local = Local::of(items)?;
+        let local = Local::until(items, &Interrupt::new(options.stop.clone()))?;
         let files = find_files(local.path())?;
         Ok((caught(items, || Rows::open(Source::files(files)?, metric, options))?, Some(local)))
     })
@@ -101,6 +102,7 @@ fn publish(
     rows: impl FnOnce(Metric) -> Result<(Rows, Option<Local>)>,
 ) -> Result<IndexReport> {
     let metric = options.metric.unwrap_or(Metric::L2);
+    let interrupt = Interrupt::new(options.stop.clone());
     let is_remote = is_remote(dataset);
     if is_remote {
         check_free(dataset, options)?;
@@ -111,8 +113,8 @@ fn publish(
         // Built here, then copied: nobody sees it before it is whole.
         let folder = tempfile::tempdir().doing("a folder to build in")?;
         let target = folder.path().join("dataset.lance");
-        let report = build(rows, &target, metric, options)?;
-        database::publish(&target, &dataset.to_string_lossy())?;
+        let report = build(rows, &target, metric, options, &interrupt)?;
+        database::publish(&target, &dataset.to_string_lossy(), &interrupt)?;
         return Ok(report);
     }
 
@@ -126,8 +128,8 @@ fn publish(
         return Err(Error::input(dataset, reason));
     }
     let target = partial.path().join("dataset.lance");
-    let report = build(rows, &target, metric, options)?;
-    partial.publish(&target)?;
+    let report = build(rows, &target, metric, options, &interrupt)?;
+    partial.publish(&target, &|| interrupt.check())?;
     Ok(report)
 }
 
@@ -144,7 +146,13 @@ fn check_free(dataset: &Path, options: &IndexOptions) -> Result<()> {
     Err(Error::input(dataset, format!("{reason}; choose another name")))
 }
 
-fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> Result<IndexReport> {
+fn build(
+    rows: Rows,
+    target: &Path,
+    metric: Metric,
+    options: &IndexOptions,
+    interrupt: &Interrupt,
+) -> Result<IndexReport> {
     let (outcome, dim) = (rows.outcome.clone(), rows.dim);
     let session = Some(Arc::new(Session::new(BUILD_CACHE_BYTES, BUILD_CACHE_BYTES, Arc::default())));
     let params = WriteParams { mode: WriteMode::Create, enable_stable_row_ids: true, session, ..Default::default() };
@@ -155,6 +163,7 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
         return Err(error);
     }
     let mut dataset = written.doing(target.display())?;
+    interrupt.check()?;
 
     let index = options.index.plan(outcome.kept, dim, options.partitions)?;
     let partitions = index.map(|index| index.partitions);
@@ -170,10 +179,12 @@ fn build(rows: Rows, target: &Path, metric: Metric, options: &IndexOptions) -> R
     .doing(target.display())?;
     let mut recall = None;
     if let Some(index) = index {
-        index.build(dataset, target, metric, outcome.kept, dim)?;
-        recall = calibrate(target)?;
+        index.build(dataset, target, metric, outcome.kept, dim, interrupt)?;
+        let path = target.to_path_buf();
+        recall = interrupt.step(move || calibrate(&path))?;
     }
-    LanceDatabase::open(target.to_string_lossy())?.make_features()?;
+    let uri = target.to_string_lossy().into_owned();
+    interrupt.step(move || LanceDatabase::open(uri)?.make_features())?;
     let index = index.map_or(IndexKind::None, |index| index.kind);
     Ok(IndexReport { rows: outcome.kept, dim, index, partitions, recall, invalid: outcome.invalid })
 }

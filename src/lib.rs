@@ -90,6 +90,7 @@ mod features;
 mod filter;
 mod folder;
 mod index;
+mod interrupt;
 mod ledger;
 mod linalg;
 mod log;

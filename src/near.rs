@@ -9,6 +9,12 @@ pub(crate) fn no_column<'a>(wrong: &str, place: &str, there: impl IntoIterator<I
     format!("no column `{wrong}`{place}{hint}")
 }
 
+/// That a condition has no column, and which there are.
+pub(crate) fn names_none<'a>(condition: &str, there: impl IntoIterator<Item = &'a str>) -> String {
+    let there: Vec<&str> = there.into_iter().collect();
+    format!("`{condition}` names no column, so it holds for all items or for none (there are: {})", there.join(", "))
+}
+
 /// The nearest of some names, if it is near at all.
 pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Of two names that share a beginning and most of their letters.

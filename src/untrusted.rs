@@ -204,6 +204,12 @@ pub(crate) fn check_sql(key: &str, sql: &str) -> Result<()> {
     Ok(())
 }
 
+/// As much of SQL as a message shows.
+pub(crate) fn shown(sql: &str) -> String {
+    let start: String = sql.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    start + if sql.chars().nth(200).is_some() { "…" } else { "" }
+}
+
 /// Does what may recurse deeply, and what may panic; gives what the panic said.
 pub(crate) fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {

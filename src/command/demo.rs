@@ -1,7 +1,6 @@
 //! `uphill demo`: a first search, by the commands that anyone would type, each shown before it runs.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use clap::Parser;
 
@@ -40,7 +39,8 @@ pub struct Demo {
     items: Option<PathBuf>,
 }
 
-pub fn demo(arguments: Demo, signals: &Signals) -> anyhow::Result<()> {
+/// The exit code: of a signal, if that ended it.
+pub fn demo(arguments: Demo, signals: &Signals) -> anyhow::Result<u8> {
     let folder = &arguments.folder;
     if folder.read_dir().map_or(folder.exists(), |mut entries| entries.next().is_some()) {
         return Err(Error::input(folder, "is there already; remove it, or name another folder").into());
@@ -64,7 +64,7 @@ pub fn demo(arguments: Demo, signals: &Signals) -> anyhow::Result<()> {
     ] {
         say(format_args!("  {}", typed(&next)));
     }
-    Ok(())
+    Ok(0)
 }
 
 /// Where the molecules are.
@@ -81,10 +81,9 @@ fn items(named: Option<PathBuf>) -> Result<PathBuf, Error> {
 /// Shows a command, and runs it; an interrupt ends the demo.
 fn perform(arguments: &[&str], signals: &Signals) -> anyhow::Result<()> {
     say(format_args!("$ {}", typed(arguments)));
-    run(Cli::try_parse_from([&["uphill"], arguments].concat())?.command, signals)?;
-    match signals.flag().load(Ordering::Relaxed) {
-        true => Err(Error::Interrupted.into()),
-        false => Ok(()),
+    match run(Cli::try_parse_from([&["uphill"], arguments].concat())?.command, signals)? {
+        0 => Ok(()),
+        _ => Err(Error::Interrupted.into()),
     }
 }
 

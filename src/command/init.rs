@@ -175,11 +175,11 @@ fn example_condition(items: &DataFrame) -> String {
     let with_a_fraction = others().filter(|column| column.dtype().is_float()).find_map(median);
     let of_a_number =
         with_a_fraction.or_else(|| others().filter(|column| column.dtype().is_primitive_numeric()).find_map(median));
-    let of_a_text = || {
-        let text = others().find(|column| column.dtype().is_string())?;
-        Some(format!("{} IS NOT NULL", identifier(text.name())))
+    let of_another = || {
+        let text = others().find(|column| column.dtype().is_string());
+        Some(format!("{} IS NOT NULL", identifier(text.or(items.columns().first())?.name())))
     };
-    of_a_number.or_else(of_a_text).unwrap_or_else(|| "true".into())
+    of_a_number.or_else(of_another).unwrap_or_else(|| "true".into())
 }
 
 /// What a column holds: its type, and the range of numbers or an example of text.

@@ -13,6 +13,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
@@ -122,6 +123,21 @@ pub fn to_stdout(work: impl FnOnce(Out, bool) -> anyhow::Result<()>) -> Result<(
     }
 }
 
+/// Whether files that are not whole yet are given up.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+
+/// Gives up the files that are being written.
+pub fn write_no_more() {
+    GIVEN_UP.store(true, Ordering::Relaxed);
+}
+
+fn refuse_if_given_up() -> io::Result<()> {
+    match GIVEN_UP.load(Ordering::Relaxed) {
+        true => Err(io::Error::other("interrupted")),
+        false => Ok(()),
+    }
+}
+
 /// Writes a file, which appears when it is whole.
 pub fn to_file(path: &Path, work: impl FnOnce(Out) -> anyhow::Result<()>) -> Result<(), Unwritten> {
     let named = || path.display().to_string();
@@ -144,6 +160,7 @@ pub fn to_file(path: &Path, work: impl FnOnce(Out) -> anyhow::Result<()>) -> Res
         kept.with_context(named).map_err(Unwritten::Output)?;
     }
     to(opened(file.as_file().try_clone())?)?;
+    refuse_if_given_up().with_context(named).map_err(Unwritten::Output)?;
     file.persist(path).with_context(named).map_err(Unwritten::Output)?;
     Ok(())
 }
@@ -167,7 +184,8 @@ struct Noted {
 
 impl Noted {
     fn note<T>(&self, work: impl FnOnce(&mut Out) -> io::Result<T>) -> io::Result<T> {
-        let done = work(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner));
+        let done = refuse_if_given_up();
+        let done = done.and_then(|()| work(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner)));
         done.inspect_err(|error| {
             if error.kind() != io::ErrorKind::Interrupted {
                 let _ = self.failed.set(error.kind());

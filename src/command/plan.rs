@@ -167,7 +167,16 @@ fn first_search(config: &Config, database: &LanceDatabase, queries: &DataFrame) 
     let items = different(&met)?.len();
     let passes = match &config.filter.sql {
         None => String::new(),
-        Some(sql) => format!(", {} pass the filter", count(different(&SqlFilter::new(sql).filter(met)?)?.len() as u64)),
+        Some(sql) => {
+            let passing = different(&SqlFilter::new(sql).filter(met)?)?.len() as u64;
+            if passing == 0 && items > 0 {
+                log::warn!(
+                    "filter.sql: none of the {} items that the starting queries meet passes it",
+                    count(items as u64)
+                );
+            }
+            format!(", {} pass the filter", count(passing))
+        }
     };
     Ok(format!("{asked} queries meet {} items in {}{passes}", count(items as u64), seconds(took)))
 }

@@ -65,12 +65,13 @@ pub struct Tell {
     set: Vec<String>,
 }
 
-pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
+/// The exit code: of a signal, if that ended the search.
+pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<u8> {
     arguments.output.check()?;
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
     if arguments.dry_run {
-        return dry_run(&config, &arguments);
+        return signals.at_once(move || dry_run(&config, &arguments)).map(|()| 0);
     }
     let goes_on = arguments.resume && !SearchLog::is_to_start(&arguments.out)?;
     if arguments.resume && !goes_on {
@@ -89,10 +90,10 @@ pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     };
     drop(progress);
     let log = log?;
-    if log.manifest().ended.as_ref().is_some_and(|ended| ended.reason == StopReason::Interrupted) {
+    if was_interrupted(&log) {
         say(format_args!("interrupted after {} iterations; continue with --resume", log.iterations().len()));
         go_on(&log, &arguments.run, &arguments.set);
-        return Ok(());
+        return Ok(signals.exit_code());
     }
     let best = best(&log, &arguments.output).map_err(|error| Unwritten::Rows(error.into()));
     match best.and_then(|best| arguments.output.write(best.limit(10))) {
@@ -103,7 +104,11 @@ pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
     ended(&log);
     took(&log);
     go_on(&log, &arguments.run, &arguments.set);
-    Ok(())
+    Ok(0)
+}
+
+fn was_interrupted(log: &SearchLog) -> bool {
+    log.manifest().ended.as_ref().is_some_and(|ended| ended.reason == StopReason::Interrupted)
 }
 
 fn dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
@@ -120,7 +125,7 @@ fn dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
     Ok(facts(&plan, arguments.output.is_json())?)
 }
 
-pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
+pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<u8> {
     arguments.output.check()?;
     let config = Config::read(&arguments.run, &arguments.set)?;
     if !config.score.by_hand {
@@ -134,20 +139,28 @@ pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
             let run = arguments.out.display();
             say(format_args!("{} items wait for their scores: uphill tell {run} SCORES.parquet", items.height()));
             arguments.output.write(items.lazy())?;
+            Ok(0)
         }
-        Asked::Ended(log) => ended(&log),
+        Asked::Ended(log) => Ok(ended_by(&log, signals)),
     }
-    Ok(())
 }
 
-pub fn tell(arguments: Tell, signals: &Signals) -> anyhow::Result<()> {
+fn ended_by(log: &SearchLog, signals: &Signals) -> u8 {
+    ended(log);
+    if was_interrupted(log) { signals.exit_code() } else { 0 }
+}
+
+/// As [`ask`].
+pub fn tell(arguments: Tell, signals: &Signals) -> anyhow::Result<u8> {
     let Tell { run, scores, set } = arguments;
     let config = Config::of_run(&SearchLog::open(&run)?, &set)?;
     let (runner, queries) = config.start(Some(&run))?;
     let told = crate::untrusted::read_parquet(&scores)?;
     match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {
-        Asked::Items(items) => say(format_args!("{} items wait for their scores: uphill ask", items.height())),
-        Asked::Ended(log) => ended(&log),
+        Asked::Items(items) => {
+            say(format_args!("{} items wait for their scores: uphill ask", items.height()));
+            Ok(0)
+        }
+        Asked::Ended(log) => Ok(ended_by(&log, signals)),
     }
-    Ok(())
 }

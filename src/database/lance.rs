@@ -4,6 +4,7 @@ mod attributes;
 mod batch;
 mod carried;
 mod centroids;
+mod feature_files;
 mod features;
 mod held;
 mod identity;
@@ -12,6 +13,7 @@ mod library;
 mod memory;
 mod open;
 mod partitions;
+mod prefilter;
 mod recall;
 mod search;
 mod table;
@@ -32,6 +34,7 @@ pub use self::identity::{Identity, IndexInfo};
 pub(crate) use self::library::state as library_state;
 use self::memory::Memory;
 pub use self::open::OpenOptions;
+use self::prefilter::Prefilter;
 pub use self::recall::{RecallLevel, RecallTable};
 use self::search::{Candidates, ExactSearch, IndexSearch};
 use self::table::Table;
@@ -81,7 +84,7 @@ pub struct LanceDatabase {
     recall: f64,
     nprobes: Option<usize>,
     exact: bool,
-    prefilter: Option<String>,
+    prefilter: Option<Prefilter>,
     max_distance: Option<f32>,
 }
 
@@ -156,7 +159,11 @@ impl LanceDatabase {
     /// No dataset there, or one that may not be written to.
     pub fn release_version(uri: impl AsRef<str>, tag: &str) -> Result<bool> {
         let uri = uri.as_ref();
-        caught(uri, || version::release(uri, tag)).map_err(|error| error.of(uri))
+        let was_there = caught(uri, || version::release(uri, tag)).map_err(|error| error.of(uri))?;
+        if was_there {
+            feature_files::sweep_at(uri);
+        }
+        Ok(was_there)
     }
 
     /// Neighbours per query (default 10).
@@ -205,10 +212,10 @@ impl LanceDatabase {
         self
     }
 
-    /// Only items that match this SQL expression (DataFusion's SQL) can be found. Where they are 20,000 at most, all of
-    /// them are looked at, and held in memory.
+    /// Only items that match this SQL expression (DataFusion's SQL; columns may stand in `"` or backticks) can be found. Where
+    /// they are 20,000 at most, all of them are looked at, and held in memory.
     pub fn prefilter(mut self, sql: impl Into<String>) -> Self {
-        self.prefilter = Some(sql.into());
+        self.prefilter = Some(Prefilter::new(sql));
         self.matching = Arc::default();
         self.held = Arc::default();
         self
@@ -267,7 +274,7 @@ impl LanceDatabase {
         // Beside an index that is in memory, looking at every row is the exception.
         let is_exact = self.exact || self.recall >= 1.0 || self.identity.index.is_none();
         let held = (is_exact && self.fits).then_some(&*self.held);
-        let prefilter = self.prefilter.as_deref();
+        let prefilter = self.prefilter.as_ref().map(|prefilter| prefilter.sql.as_str());
         ExactSearch { table: &self.table, held, metric: self.identity.metric, prefilter }
     }
 
@@ -338,7 +345,10 @@ impl LanceDatabase {
         if let Some(ids) = self.matching.get() {
             return Ok(ids);
         }
-        let ids = self.table.ids(self.prefilter.as_deref())?;
+        let ids = self.table.ids(self.prefilter.as_ref())?;
+        if let (true, Some(prefilter)) = (ids.is_empty(), &self.prefilter) {
+            log::warn!("database.prefilter: none of {} items matches `{prefilter}`", self.identity.rows);
+        }
         Ok(self.matching.get_or_init(|| ids))
     }
 
@@ -354,6 +364,7 @@ impl LanceDatabase {
             return Err(Error::Config("database.k: expected at least 1, found 0".into()));
         }
         schema::check_queries(queries, self.identity.dim)?;
+        self.table.check_names(self.prefilter.as_ref())?;
         let query_idx = schema::u32s(queries, QUERY_IDX)?;
         let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|component| component as f32);
         let exclude = request.exclude.filter(|ids| !ids.is_empty());
@@ -361,7 +372,7 @@ impl LanceDatabase {
         let few = self.prefilter.is_some() && self.uses_index() && self.matching()?.len() <= FEW;
         let candidates = match self.index_search() {
             _ if query_idx.is_empty() || k == 0 => {
-                self.table.check_prefilter(self.prefilter.as_deref())?;
+                self.table.check_prefilter(self.prefilter.as_ref())?;
                 Vec::new()
             }
             Some(_) if few => {
@@ -384,6 +395,10 @@ impl LanceDatabase {
             }
             None => self.exact_search().nearest(vectors.view(), k, &left_out, None)?,
         };
+        if self.prefilter.is_some() && !candidates.is_empty() && candidates.iter().all(Vec::is_empty) {
+            // Which says so where none matches.
+            self.matching()?;
+        }
         self.rank(&query_idx, vectors.view(), &candidates, k, &self.wanted(request.columns))
     }
 

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::runtime::on_runtime;
 use crate::error::{Doing, Error, Result};
+use crate::interrupt::Interrupt;
 
 /// Files that are copied at the same time.
 const COPIES: usize = 8;
@@ -69,6 +70,11 @@ impl Local {
     /// # Errors
     /// Nothing there; a store that does not answer, or does not know who asks; a disk that is full.
     pub(crate) fn of(path: &Path) -> Result<Self> {
+        Self::until(path, &Interrupt::default())
+    }
+
+    /// As [`Local::of`], until it is interrupted.
+    pub(crate) fn until(path: &Path, interrupt: &Interrupt) -> Result<Self> {
         if !is_remote(path) {
             return Ok(Local { path: path.to_path_buf(), _fetched: None });
         }
@@ -83,7 +89,7 @@ impl Local {
         let target = fetched.path().join(folder.rsplit('/').next().unwrap_or_default());
         let pattern = glob.as_deref().map(glob::Pattern::new).transpose();
         let pattern = pattern.map_err(|error| Error::Config(format!("{uri}: not a glob: {error}")))?;
-        let copied = fetch(folder, target.clone(), pattern).map_err(|error| error.of(path))?;
+        let copied = fetch(folder, target.clone(), pattern, interrupt).map_err(|error| error.of(path))?;
         if copied == 0 {
             return Err(Error::input(path, "no such file or folder"));
         }
@@ -100,9 +106,9 @@ impl Local {
 }
 
 /// Copies the object at a URI, or those below it that match, to a path of this machine; how many.
-fn fetch(uri: String, target: PathBuf, pattern: Option<glob::Pattern>) -> Result<usize> {
-    let local = target.to_string_lossy().into_owned();
-    on_runtime(async move {
+fn fetch(uri: String, target: PathBuf, pattern: Option<glob::Pattern>, interrupt: &Interrupt) -> Result<usize> {
+    let (local, interrupt) = (target.to_string_lossy().into_owned(), interrupt.clone());
+    let fetched = async move {
         let (from, to) = (Place::at(&uri).await?, Place::at(&local).await?);
         if pattern.is_none() && from.store.exists(&from.key).await? {
             from.store.copy_via_stream(&from.key, &to.store, &to.key).await?;
@@ -112,13 +118,13 @@ fn fetch(uri: String, target: PathBuf, pattern: Option<glob::Pattern>) -> Result
         names.retain(|name| pattern.as_ref().is_none_or(|pattern| pattern.matches(name)));
         from.copy(&names, &to).await?;
         Ok::<_, lance::Error>(names.len())
-    })?
-    .doing("fetching it")
+    };
+    on_runtime(async move { interrupt.or(fetched).await })??.doing("fetching it")
 }
 
 /// Copies one object, if it is there, to a path of this machine.
 pub(crate) fn fetch_if_there(uri: &str, target: &Path) -> Result<()> {
-    fetch(uri.to_string(), target.to_path_buf(), None).map(drop)
+    fetch(uri.to_string(), target.to_path_buf(), None, &Interrupt::default()).map(drop)
 }
 
 /// Whether there is a dataset at a URI.
@@ -130,8 +136,10 @@ pub(crate) fn holds_dataset(uri: &str) -> Result<bool> {
 
 /// Copies a dataset, whole, from a path of this machine to an object store, where none is. What makes it a dataset, the
 /// manifest of its version, comes last: before it nobody can open it, and of two that are published at once one is refused.
-pub(crate) fn publish(dataset: &Path, uri: &str) -> Result<()> {
+/// An interrupt before that takes away what was copied.
+pub(crate) fn publish(dataset: &Path, uri: &str, interrupt: &Interrupt) -> Result<()> {
     let (local, remote) = (dataset.to_string_lossy().into_owned(), uri.trim_end_matches('/').to_string());
+    let interrupt = interrupt.clone();
     let published = on_runtime(async move {
         let mut dataset = DatasetBuilder::from_uri(&local).load().await?;
         while dataset.version_id() < PUBLISHED_AS {
@@ -143,14 +151,15 @@ pub(crate) fn publish(dataset: &Path, uri: &str) -> Result<()> {
         // Named so that the latest is the first.
         let manifest = manifests.into_iter().filter(|name| name.ends_with(".manifest")).min().unwrap_or_default();
         let bytes = from.store.read_one_all(&from.below(&manifest)).await?;
-        let (copied, manifest) = (from.copy(&names, &to).await, to.below(&manifest));
-        let (done, is_ours_alone) = match copied {
-            Err(error) => (Err(error), true),
-            Ok(()) => match to.store.put_if_absent(&manifest, bytes.clone().into()).await {
-                Ok(()) => (Ok(()), false),
+        let (copied, manifest) = (interrupt.or(from.copy(&names, &to)).await, to.below(&manifest));
+        let (done, is_ours_alone) = match copied.and_then(|copied| interrupt.check().map(|()| copied)) {
+            Err(interrupted) => (Ok(Err(interrupted)), true),
+            Ok(Err(error)) => (Err(error), true),
+            Ok(Ok(())) => match to.store.put_if_absent(&manifest, bytes.clone().into()).await {
+                Ok(()) => (Ok(Ok(())), false),
                 // The answer may have been lost, not the manifest: what is there says whose it is.
                 Err(error) => match to.store.read_one_all(&manifest).await {
-                    Ok(there) if there == bytes => (Ok(()), false),
+                    Ok(there) if there == bytes => (Ok(Ok(())), false),
                     there => (Err(error.into()), there.is_ok()),
                 },
             },
@@ -163,10 +172,11 @@ pub(crate) fn publish(dataset: &Path, uri: &str) -> Result<()> {
         }
         done
     })?;
-    published.doing("publishing the dataset").map_err(|error| match holds_dataset(uri) {
+    let published: Result<Result<()>> = published.doing("publishing the dataset");
+    published.map_err(|error| match holds_dataset(uri) {
         Ok(true) => Error::input(uri, "already exists: another build published it meanwhile; choose another name"),
         _ => error.of(uri),
-    })
+    })?
 }
 
 /// A place in a store, here or elsewhere.

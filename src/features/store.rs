@@ -62,7 +62,13 @@ impl Writer {
     }
 }
 
-/// An open file.
+/// The longest first line that is read.
+const LONGEST_HEADER: u64 = 1 << 20;
+
+/// Bytes of the hash.
+const HASH: u64 = 32;
+
+/// An open file of as many bytes as its header says.
 pub(crate) struct Reader {
     pub(crate) header: Header,
     file: BufReader<File>,
@@ -72,20 +78,37 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// `None` if there is no such file, or one of another format.
-    pub(crate) fn open(path: &Path) -> Option<Self> {
-        let mut file = BufReader::with_capacity(1 << 20, File::open(path).ok()?);
-        let mut line = String::new();
-        file.read_line(&mut line).ok()?;
-        let header: Header = serde_json::from_str(&line).ok().filter(|header: &Header| header.format == FORMAT)?;
+    ///
+    /// # Errors
+    /// A file that cannot hold what its header says of so many rows: it is damaged. Nothing is allocated before.
+    pub(crate) fn open(path: &Path, rows: usize) -> Result<Option<Self>> {
+        let Ok(file) = File::open(path) else { return Ok(None) };
+        let bytes = file.metadata().at_path(path)?.len();
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let mut line = Vec::new();
+        file.by_ref().take(LONGEST_HEADER).read_until(b'\n', &mut line).at_path(path)?;
+        let header: Header = serde_json::from_slice(&line)
+            .map_err(|error| Error::input(path, format!("damaged: its first line: {error}")))?;
+        if header.format != FORMAT {
+            return Ok(None);
+        }
+        let of_a_row = (header.width as u64).checked_mul(4).filter(|of_a_row| *of_a_row <= bytes);
+        let numbers = of_a_row.and_then(|of_a_row| of_a_row.checked_mul(rows as u64));
+        let expected = numbers.and_then(|numbers| numbers.checked_add(line.len() as u64 + HASH));
+        if expected != Some(bytes) {
+            let reason =
+                format!("damaged: {bytes} bytes do not hold {} numbers for each of {rows} items", header.width);
+            return Err(Error::input(path, reason));
+        }
         let mut hasher = blake3::Hasher::new();
-        hasher.update(line.as_bytes());
-        Some(Reader { header, file, hasher, path: path.into() })
+        hasher.update(&line);
+        Ok(Some(Reader { header, file, hasher, path: path.into() }))
     }
 
     /// Reads all rows `(rows, width)`.
     ///
     /// # Errors
-    /// Another number of rows, or other values than were written: the file is damaged.
+    /// Other values than were written: the file is damaged.
     pub(crate) fn read(mut self, mut values: ArrayViewMut2<'_, f32>) -> Result<()> {
         let mut bytes = vec![0u8; self.header.width * 4];
         for mut row in values.rows_mut() {
@@ -96,7 +119,7 @@ impl Reader {
             }
         }
         let mut hash = Vec::new();
-        self.file.read_to_end(&mut hash).at_path(&self.path)?;
+        self.file.take(HASH + 1).read_to_end(&mut hash).at_path(&self.path)?;
         match hash == self.hasher.finalize().as_bytes() {
             true => Ok(()),
             false => Err(Error::input(&self.path, "damaged: other numbers than were written")),

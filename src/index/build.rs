@@ -22,6 +22,7 @@ use super::learn::{Sample, rotated_codes, sample_rows};
 use crate::database::{Metric, on_one_thread, on_runtime};
 use crate::error::{Doing, Result};
 use crate::folder;
+use crate::interrupt::Interrupt;
 use crate::schema::EMBEDDING;
 
 /// The index's name in the dataset.
@@ -39,21 +40,31 @@ impl Plan {
     /// Builds the index over a dataset of so many rows, at a path of this machine.
     ///
     /// # Errors
-    /// Fewer distinct embeddings than partitions; a disk that is full.
-    pub(super) fn build(self, dataset: Dataset, path: &Path, metric: Metric, rows: u64, dim: usize) -> Result<()> {
+    /// Fewer distinct embeddings than partitions; a disk that is full; an interrupt, which leaves what is half built.
+    pub(super) fn build(
+        self,
+        dataset: Dataset,
+        path: &Path,
+        metric: Metric,
+        rows: u64,
+        dim: usize,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
         let metric = match metric {
             Metric::L2 => MetricType::L2,
             Metric::Cosine => MetricType::Cosine,
             Metric::Dot => MetricType::Dot,
         };
         let has_codes = matches!(self.kind, IndexKind::IvfPq | IndexKind::IvfSq | IndexKind::IvfHnswSq);
-        let (read, wanted) = (dataset.clone(), sample_rows(self.partitions, has_codes));
-        let sample = on_runtime(async move { Sample::draw(&read, rows as usize, dim, wanted, metric).await })?
-            .doing("reading a sample")?;
-        let centroids = match self.partitions * dim >= CENTROIDS_IN_A_GRAPH {
-            true => on_one_thread(async { sample.centroids(self.partitions) })??,
-            false => sample.centroids(self.partitions)?,
-        };
+        let (read, until, wanted) = (dataset.clone(), interrupt.clone(), sample_rows(self.partitions, has_codes));
+        let drawn =
+            on_runtime(async move { until.or(Sample::draw(&read, rows as usize, dim, wanted, metric)).await })??;
+        let sample = Arc::new(drawn.doing("reading a sample")?);
+        let (drawn, partitions) = (sample.clone(), self.partitions);
+        let centroids = interrupt.step(move || match partitions * dim >= CENTROIDS_IN_A_GRAPH {
+            true => on_one_thread(async { drawn.centroids(partitions) })?,
+            false => drawn.centroids(partitions),
+        })?;
         let ivf = IvfBuildParams::try_with_centroids(self.partitions, Arc::new(centroids.clone()))
             .doing("building the index")?;
         let sq = SQBuildParams { num_bits: SQ_BITS, ..Default::default() };
@@ -62,7 +73,9 @@ impl Plan {
             IndexKind::IvfPq => {
                 // Two components a code: with four, four candidates for each neighbour are not enough.
                 let codes = if dim.is_multiple_of(2) { dim / 2 } else { dim };
-                VectorIndexParams::with_ivf_pq_params(metric, ivf.clone(), sample.product_codes(codes, &centroids)?)
+                let drawn = sample.clone();
+                let codes = interrupt.step(move || drawn.product_codes(codes, &centroids))?;
+                VectorIndexParams::with_ivf_pq_params(metric, ivf.clone(), codes)
             }
             IndexKind::IvfRq => VectorIndexParams::with_ivf_rq_params(metric, ivf.clone(), rotated_codes(RQ_BITS, dim)),
             IndexKind::IvfHnswSq => {
@@ -74,9 +87,11 @@ impl Plan {
         drop(sample);
         let mut build = Build { dataset, params, ivf, metric };
         let built = match self.kind {
-            IndexKind::IvfSq => on_one_thread(build.of_bytes::<FlatIndex>((), bytes))?,
-            IndexKind::IvfHnswSq => on_one_thread(build.of_bytes::<HNSW>(HnswBuildParams::default(), bytes))?,
-            _ => on_one_thread(build.by_lance())?,
+            IndexKind::IvfSq => on_one_thread(interrupt.or(build.of_bytes::<FlatIndex>((), bytes)))??,
+            IndexKind::IvfHnswSq => {
+                on_one_thread(interrupt.or(build.of_bytes::<HNSW>(HnswBuildParams::default(), bytes)))??
+            }
+            _ => on_one_thread(interrupt.or(build.by_lance()))??,
         };
         folder::remove(&path.join("_indices").join(SCRATCH))?;
         built.doing(path.display())

@@ -80,6 +80,15 @@ pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, option
         let there = input.fields().iter().map(|field| field.name().as_str());
         return Err(Error::Config(format!("--rename: {}", no_column(from, "", there))));
     }
+    for (position, (from, to)) in options.rename.iter().enumerate() {
+        if let Some((_, first)) = options.rename[..position].iter().find(|(other, _)| other == from) {
+            return Err(Error::Config(format!("--rename: `{from}` is renamed twice, to `{first}` and to `{to}`")));
+        }
+        if input.index_of(from).is_ok_and(|at| at == embedding) && to != EMBEDDING {
+            let reason = format!("`{from}` holds the embeddings, which are named `{EMBEDDING}` in every dataset");
+            return Err(Error::Config(format!("--rename: {reason}; leave it out")));
+        }
+    }
     let mut fields: Vec<Field> = Vec::with_capacity(input.fields().len() + 1);
     for (position, field) in input.fields().iter().enumerate() {
         if position == embedding {

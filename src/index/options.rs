@@ -28,7 +28,7 @@ pub struct IndexOptions {
     pub overwrite: bool,
     /// Told after each batch and phase.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
-    /// Set from outside to stop; nothing is left behind.
+    /// Set from outside to stop, as long as the dataset does not have its name; nothing is left behind then.
     pub stop: Option<Arc<AtomicBool>>,
 }
 

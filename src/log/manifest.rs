@@ -157,7 +157,9 @@ pub enum StopReason {
     Evaluations,
     /// No new item for as many iterations as asked.
     NothingNew,
-    /// The same, as nothing that was met passes the filter.
+    /// No item was met at all.
+    NothingMet,
+    /// Nothing that was met passes the filter.
     NothingPasses,
     /// As long as asked.
     Seconds,
@@ -178,6 +180,7 @@ impl fmt::Display for StopReason {
             StopReason::Iterations => "as many iterations as asked",
             StopReason::Evaluations => "the budget is spent",
             StopReason::NothingNew => "nothing new was met",
+            StopReason::NothingMet => "no item was met",
             StopReason::NothingPasses => "nothing that was met passes the filter",
             StopReason::Seconds => "the time is over",
             StopReason::Score => "the score is good enough",

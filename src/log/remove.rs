@@ -55,8 +55,9 @@ fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
         left.push(entry.at_path(run)?.file_name().to_string_lossy().into_owned());
     }
     if left.is_empty() {
-        // The folder may be the one that the process is in.
-        return folder::remove(&std::path::absolute(run).at_path(run)?);
+        // The folder may be the one that the process is in, or have its name by a link.
+        folder::remove(&fs::canonicalize(run).at_path(run)?)?;
+        return if run.is_symlink() { folder::remove_file(run) } else { Ok(()) };
     }
     left.sort();
     log::warn!("{}: the folder stays, as these are not the run's: {}", run.display(), left.join(", "));

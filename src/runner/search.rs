@@ -75,7 +75,7 @@ impl Runner {
             }
         }
         let reason = match ended {
-            Ok(reason) => reason,
+            Ok(reason) => progress.why_nothing(reason, log.manifest().ended.as_ref().map(|ended| ended.reason)),
             Err(Error::Interrupted) => StopReason::Interrupted,
             Err(error) => {
                 let costs = self.ended(&log, StopReason::Error);
@@ -83,6 +83,9 @@ impl Runner {
                 return Err(error);
             }
         };
+        if reason == StopReason::NothingPasses && progress.is_new && progress.passed == 0 {
+            log::warn!("filter: none of the {} rows that the queries met passes it", progress.met);
+        }
         let ended = self.ended(&log, reason);
         self.end(&mut log, ended)?;
         Ok(log)
@@ -186,6 +189,7 @@ impl Runner {
         if batch.is_of_earlier {
             return Ok(());
         }
+        progress.is_new = true;
         log.note_times(batch.iteration, &batch.summary.times);
         self.stop.refuse_many_failures(&self.ledger, false).map_err(|error| error.at(batch.iteration))?;
         if let Some(observer) = &mut self.observer {

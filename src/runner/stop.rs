@@ -114,6 +114,11 @@ pub(super) struct Progress {
     quiet: u32,
     /// Whether the filter left nothing of what the last one met.
     barren: bool,
+    /// Whether this process has seen an iteration through.
+    pub(super) is_new: bool,
+    /// Rows that the queries met in all, and those of them that passed the filter.
+    pub(super) met: usize,
+    pub(super) passed: usize,
     /// The best score so far.
     pub(super) best: Option<f64>,
 }
@@ -121,7 +126,17 @@ pub(super) struct Progress {
 impl Progress {
     /// At the beginning of a search.
     pub(super) fn new(iterations: u32) -> Self {
-        Progress { iteration: 0, iterations, started: Instant::now(), quiet: 0, barren: false, best: None }
+        Progress {
+            iteration: 0,
+            iterations,
+            started: Instant::now(),
+            quiet: 0,
+            barren: false,
+            is_new: false,
+            met: 0,
+            passed: 0,
+            best: None,
+        }
     }
 
     fn why_quiet(&self) -> StopReason {
@@ -132,7 +147,21 @@ impl Progress {
     pub(super) fn add(&mut self, summary: &Summary) {
         self.quiet = if summary.new == 0 { self.quiet + 1 } else { 0 };
         self.barren = summary.met > 0 && summary.passed == 0;
+        self.met += summary.met;
+        self.passed += summary.passed;
         self.best = better(self.best, summary.best);
+    }
+
+    /// Why nothing came to be scored, where that is so; else the reason that ended the search. `before` is the reason that
+    /// ended it in an earlier process: the log does not have what was met and did not pass.
+    pub(super) fn why_nothing(&self, reason: StopReason, before: Option<StopReason>) -> StopReason {
+        let nothing = match before {
+            _ if self.is_new && self.met == 0 => StopReason::NothingMet,
+            _ if self.is_new => StopReason::NothingPasses,
+            Some(before @ (StopReason::NothingMet | StopReason::NothingPasses)) => before,
+            _ => reason,
+        };
+        if self.passed > 0 || reason == StopReason::Interrupted { reason } else { nothing }
     }
 }
 

@@ -407,7 +407,7 @@ fn rows_that_the_index_lacks_are_found_all_the_same() {
 }
 
 /// Appends to a dataset with Lance itself, as another program would.
-fn append(dataset: &std::path::Path, embeddings: &Array2<f32>) {
+pub fn append(dataset: &std::path::Path, embeddings: &Array2<f32>) {
     use arrow::array::RecordBatchIterator;
     let frame = items(embeddings);
     let batch = uphill::to_arrow(&frame).expect("a batch");

@@ -178,6 +178,16 @@ fn columns_that_cannot_be_read_as_asked_are_refused_before_anything_is_paid_for(
         ),
         ("[{ column = 'size', role = 'text' }]", "update.features: column `size` is f64; it cannot be read as text"),
         ("[{ column = 'size', role = 'number' }]", "unknown"),
+        (
+            "['smiles', { column = 'smiles', role = 'category' }]",
+            "update.features: column `smiles` is named twice, as its type suggests and as category; name it once",
+        ),
+        (
+            "[{ column = 'kind', role = 'text' }, { column = 'kind', role = 'category' }]",
+            "update.features: column `kind` is named twice, as text and as category; name it once",
+        ),
+        ("['size', 'noise', 'size']", "update.features: column `size` is named twice"),
+        ("['size', 'embedding']", "update.features: `embedding` holds the embeddings, which the model reads anyway"),
         ("3", "expected \"auto\" or a list of columns"),
         ("'smiles'", "expected \"auto\" or a list of columns"),
     ] {

@@ -347,7 +347,7 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
     write_arrow(&at("no-rows.parquet"), vec![("vector", no_rows)]);
     std::fs::create_dir(at("taken.lance")).expect("a folder");
 
-    let cases: [(&[&str], i32, &str); 15] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["absent.parquet", "x.lance"], 1, "absent.parquet: no such file or folder"),
         (&["empty", "x.lance"], 1, "empty: no .parquet files there"),
         (&["no-rows.parquet", "x.lance"], 1, "no-rows.parquet: no rows; an empty library cannot be searched"),
@@ -373,6 +373,16 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
             "column `score` has a name this program uses itself; rename it: --rename score=my_score",
         ),
         (&["good.parquet", "x.lance", "--rename", "nome=title"], 2, "--rename: no column `nome`; did you mean `name`?"),
+        (
+            &["good.parquet", "x.lance", "--rename", "name=title", "--rename", "name=label"],
+            2,
+            "--rename: `name` is renamed twice, to `title` and to `label`",
+        ),
+        (
+            &["good.parquet", "x.lance", "--rename", "vector=fingerprint"],
+            2,
+            "--rename: `vector` holds the embeddings, which are named `embedding` in every dataset; leave it out",
+        ),
         (&["mixed", "x.lance"], 1, "mixed/b.parquet: differs from mixed/a.parquet: column `name` is Float64, not Utf8"),
         (
             &["good.parquet", "taken.lance"],

@@ -4,6 +4,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use uphill::{IndexKind, IndexOptions, StopReason};
+
+use crate::common::*;
 use crate::faults::*;
 
 const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
@@ -34,7 +41,10 @@ fn one_signal_at_any_file_operation_ends_a_search_which_then_goes_on_as_if_nothi
         let committed = run.committed();
         search.signal(signal);
         search.go_on();
-        assert_eq!(search.wait(), Some(code), "{number}");
+        let ended = search.wait();
+        let log = uphill::SearchLog::open(run.path()).expect("a run");
+        let is_over = log.manifest().ended.as_ref().is_some_and(|ended| ended.reason != StopReason::Interrupted);
+        assert_eq!(ended, Some(if is_over { 0 } else { code }), "{number}");
         assert!(run.committed() <= committed + 1, "{number}: it went on");
         assert!(run.path().join("run.json").exists(), "{number}: what was begun is ended properly");
         run.assert_goes_on(&whole);
@@ -92,7 +102,7 @@ fn a_signal_at_any_file_operation_of_an_index_leaves_a_whole_dataset_or_none() {
         |name: &str, fault: &str| scene.command(name, fault, &["index", "items.parquet", &format!("{name}.lance")]);
     succeeded(&index("whole", "").output().expect("the binary runs"));
     let operations = scene.operations("whole");
-    let built = operations.iter().position(|operation| operation[0] == "sync").expect("a sync");
+    let published = 1 + operations.iter().position(|operation| operation[0] == "rename").expect("a rename");
     each(operations.len(), |number| {
         let (signal, code) = SIGNALS[number % 2];
         let name = format!("interrupted-{number}");
@@ -102,20 +112,20 @@ fn a_signal_at_any_file_operation_of_an_index_leaves_a_whole_dataset_or_none() {
         assert_eq!(process.wait(), None);
         process.signal(signal);
         process.go_on();
-        assert_eq!(process.wait(), Some(code), "{number}");
-        // Before the rows are read it is given up, with nothing left behind; after that it is finished.
-        assert_eq!(dataset.exists(), number > built, "{number}");
+        // Until the dataset gets its name it is given up, with nothing left behind; then it is done.
+        assert_eq!(process.wait(), Some(if number < published { code } else { 0 }), "{number}");
+        assert_eq!(dataset.exists(), number >= published, "{number}");
         assert!(!partial.exists());
-        if number <= built {
+        if number < published {
             succeeded(&index(&name, "").output().expect("the binary runs"));
         }
         assert_eq!(uphill::VectorDatabase::len(&crate::common::open(&dataset)), 300);
     });
 
     // Stuck where the dataset is built: the second signal leaves nothing under its name.
-    let mut stuck = Pausing::start(&mut index("stuck", &format!("{}:hang", built + 1)));
+    let mut stuck = Pausing::start(&mut index("stuck", &format!("{published}:hang")));
     let started = Instant::now();
-    while scene.operations("stuck").len() <= built {
+    while scene.operations("stuck").len() < published {
         assert!(started.elapsed() < PATIENCE && !stuck.has_ended(), "it does not come that far");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -123,4 +133,60 @@ fn a_signal_at_any_file_operation_of_an_index_leaves_a_whole_dataset_or_none() {
     assert!(!scene.path("stuck.lance").exists());
     succeeded(&index("stuck", "").output().expect("the binary runs"));
     assert!(!scene.path(".stuck.lance.partial").exists());
+}
+
+#[test]
+fn an_interrupt_once_the_rows_are_read_ends_an_index_without_a_dataset_whatever_is_built() {
+    let folder = folder();
+    let parquet = folder.path().join("items.parquet");
+    write(&parquet, &items(&clustered(3000, 8, 20, &mut rng(91))));
+    for index in [IndexKind::IvfFlat, IndexKind::IvfSq, IndexKind::IvfPq, IndexKind::IvfRq, IndexKind::IvfHnswSq] {
+        let (flag, dataset) = (Arc::new(AtomicBool::new(false)), folder.path().join("items.lance"));
+        let stop = flag.clone();
+        let options = IndexOptions::new().index(index).stop(flag).progress(move |progress| {
+            if let uphill::Progress::Building(_) = progress {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        let built = uphill::index(&parquet, &dataset, &options);
+        assert!(matches!(built, Err(uphill::Error::Interrupted)), "{index}: {built:?}");
+        let left = files(folder.path());
+        assert_eq!(left, std::slice::from_ref(&parquet), "{index}");
+    }
+}
+
+#[test]
+fn a_command_that_only_shows_ends_at_the_first_signal() {
+    let scene = Scene::new(SQL, 1);
+    let options = IndexOptions::new().index(IndexKind::None).overwrite(true);
+    dataset(&scene.folder, &normal(4000, 4, &mut rng(92)), &options);
+    succeeded(
+        &scene
+            .command("run", "", &["search", "run.toml", "--out", "run", "--set", "database.k=4000"])
+            .output()
+            .expect("it runs"),
+    );
+    for (signal, code) in SIGNALS {
+        // Nobody reads what it writes.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uphill"));
+        command.args(["results", "run", "--format", "csv"]).current_dir(scene.folder.path());
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs");
+        // It has begun to write when there is something to read.
+        let mut first = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut first).expect("a byte");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).expect("signalled");
+        let started = Instant::now();
+        let ended = loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                break status;
+            }
+            if started.elapsed() > PATIENCE {
+                child.kill().expect("killed");
+                panic!("the first signal does not end it");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(ended.code(), Some(code));
+    }
 }

@@ -266,3 +266,31 @@ fn a_run_goes_on_with_what_was_measured_when_it_started() {
     assert_eq!(search("run", &["--resume"]), whole);
     assert_ne!(search("new", &[]), whole, "the other table makes a difference");
 }
+
+#[test]
+fn a_damaged_table_of_recall_is_told_and_not_believed() {
+    let folder = folder();
+    let options = IndexOptions::new().index(IndexKind::IvfFlat);
+    let path = dataset(&folder, &clustered(2000, 8, 20, &mut rng(95)), &options);
+    let table = open(&path).recall_table().cloned().expect("a table");
+    let text = serde_json::to_string(&table).expect("JSON");
+    let mut reversed = table.clone();
+    reversed.levels.reverse();
+    let mut beyond = table.clone();
+    beyond.levels[0].recall = 7.0;
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    for damaged in [
+        text[..text.len() / 2].to_string(),
+        "[]".into(),
+        serde_json::to_string(&reversed).expect("JSON"),
+        serde_json::to_string(&beyond).expect("JSON"),
+    ] {
+        runtime.block_on(async {
+            let mut dataset = lance::Dataset::open(&path.to_string_lossy()).await.expect("opened");
+            dataset.update_metadata([("uphill.recall", damaged.as_str())]).await.expect("written");
+        });
+        assert!(open(&path).recall_table().is_none(), "{damaged}");
+        let said = stderr(&uphill(&["inspect", "items.lance"], folder.path()));
+        assert!(said.contains("uphill.recall of the dataset is damaged: "), "{damaged}: {said}");
+    }
+}

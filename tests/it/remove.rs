@@ -106,3 +106,12 @@ fn a_run_whose_dataset_is_gone_or_elsewhere_is_removed_all_the_same() {
     assert!(said.contains("if the dataset is still there, it keeps version 2 under the tag uphill-run-"), "{said}");
     assert!(!scene.path("whole").exists());
 }
+
+#[test]
+fn a_run_that_has_its_name_by_a_link_is_removed_with_its_folder() {
+    let scene = Scene::new(SQL, 2);
+    scene.whole();
+    std::os::unix::fs::symlink("whole", scene.path("latest")).expect("a link");
+    succeeded(&uphill(&["remove", "latest"], scene.folder.path()));
+    assert!(!scene.path("whole").exists() && !scene.path("latest").is_symlink());
+}

@@ -168,7 +168,7 @@ pub fn quiet_panics() {
 }
 
 /// Does what should not panic; a panic becomes an error.
-pub fn caught(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let text = text.and_then(|text| text.lines().next()).unwrap_or("no message");

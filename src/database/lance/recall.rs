@@ -51,9 +51,26 @@ pub struct RecallLevel {
 impl RecallTable {
     /// The table of the index, if the dataset has one of it: none of an index that has taken its place since.
     pub(super) fn read(dataset: &Dataset, index: &IndexInfo) -> Option<Self> {
-        let table: RecallTable = serde_json::from_str(dataset.metadata().get(META_RECALL)?).ok()?;
-        let is_sound = |level: &RecallLevel| level.k > 0 && level.nprobes > 0 && level.overfetch > 0;
-        (table.index == index.uuids && !table.levels.is_empty() && table.levels.iter().all(is_sound)).then_some(table)
+        let damaged = |why: String| {
+            log::warn!("{META_RECALL} of the dataset is damaged: {why}; `uphill index` measures it anew");
+        };
+        let text = dataset.metadata().get(META_RECALL)?;
+        let table: RecallTable = serde_json::from_str(text).map_err(|error| damaged(error.to_string())).ok()?;
+        if table.index != index.uuids || table.levels.is_empty() {
+            return None;
+        }
+        // Otherwise less would be looked at than it takes.
+        let is_sound = |level: &RecallLevel| {
+            level.k > 0 && level.nprobes > 0 && level.overfetch > 0 && (0.0..=1.0).contains(&level.recall)
+        };
+        let place = |level: &RecallLevel| (level.k, level.recall);
+        match table.levels.iter().all(is_sound) && table.levels.is_sorted_by(|a, b| place(a) < place(b)) {
+            true => Some(table),
+            false => {
+                damaged("its levels are no measurements, by k and by recall".into());
+                None
+            }
+        }
     }
 
     /// What it takes to find that share of the k nearest. Between two measured k it is what the larger takes; beyond, the

@@ -12,12 +12,12 @@ use polars::prelude::{Column, DataFrame};
 
 use super::batch::{ROW_ID, as_f32, column, matrix};
 use super::ids::Ids;
+use super::prefilter::Prefilter;
 use crate::bridge;
 use crate::database::Visit;
 use crate::database::runtime::on_runtime;
 use crate::error::{Doing, Error, Result, one_line};
 use crate::schema::{DB_IDX, EMBEDDING};
-use crate::untrusted::check_sql;
 
 /// Rows of the library in one block of a scan.
 const SCAN_ROWS: usize = 8192;
@@ -91,16 +91,25 @@ impl Table {
     }
 
     /// Plans a scan with a prefilter, so that mistakes in it show before the search.
-    pub(super) fn check_prefilter(&self, prefilter: Option<&str>) -> Result<()> {
-        let Some(sql) = prefilter else { return Ok(()) };
+    pub(super) fn check_prefilter(&self, prefilter: Option<&Prefilter>) -> Result<()> {
+        let Some(prefilter) = prefilter else { return Ok(()) };
         let wrong = |error: lance::Error| {
             let message = one_line(&error.to_string());
-            Error::Config(format!("database.prefilter: cannot evaluate `{sql}`: {message}"))
+            prefilter.wrong(prefilter.unknown_column(&message, &self.uri, &self.column_names()).unwrap_or(message))
         };
-        check_sql("database.prefilter", sql)?;
+        self.check_names(Some(prefilter))?;
         let mut scanner = self.dataset.scan();
-        scanner.filter(sql).map_err(wrong)?;
+        scanner.filter(&prefilter.sql).map_err(wrong)?;
         on_runtime(async move { scanner.create_plan().await.map(|_| ()) })?.map_err(wrong)
+    }
+
+    /// Refuses a prefilter that is no expression, or whose columns are none.
+    pub(super) fn check_names(&self, prefilter: Option<&Prefilter>) -> Result<()> {
+        prefilter.map_or(Ok(()), |prefilter| prefilter.check(&self.uri, &self.column_names()))
+    }
+
+    fn column_names(&self) -> Vec<String> {
+        self.dataset.schema().fields.iter().map(|field| field.name.clone()).collect()
     }
 
     /// Whether the ids of so many items, all that there are, are 0, 1, … without a gap: they are distinct, and none of them
@@ -111,8 +120,9 @@ impl Table {
     }
 
     /// The ids of all items that match a prefilter, in ascending order.
-    pub(super) fn ids(&self, prefilter: Option<&str>) -> Result<Vec<u64>> {
+    pub(super) fn ids(&self, prefilter: Option<&Prefilter>) -> Result<Vec<u64>> {
         self.check_prefilter(prefilter)?;
+        let prefilter = prefilter.map(|prefilter| prefilter.sql.as_str());
         let mut scanner = self.dataset.scan();
         scanner.project::<&str>(&[]).doing("projecting")?.with_row_id();
         // On a line of its own, as a prefilter may end in a comment.
