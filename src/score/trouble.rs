@@ -34,7 +34,6 @@ pub enum Kind {
     /// The scorer broke over the items: it exited, said what is no answer, mixed up ids.
     Broken,
     /// It answered, and asking again would only cost the same answer again.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only services need it"))]
     Unusable,
     /// It ended its answers, and left items out.
     LeftOut,
@@ -43,6 +42,11 @@ pub enum Kind {
 impl Unanswered {
     fn new(kind: Kind, reason: impl Into<String>) -> Self {
         Unanswered { reason: reason.into(), kind, void: false, after: None }
+    }
+
+    /// What the scorer answered is of no use, and would cost the same again.
+    pub(super) fn unusable(reason: impl Into<String>) -> Self {
+        Unanswered { void: true, ..Self::new(Kind::Unusable, reason) }
     }
 
     /// The scorer ended its answers, and left items out.
