@@ -6,6 +6,7 @@
 
 mod answers;
 mod batches;
+mod by_hand;
 mod dispatcher;
 mod store;
 
@@ -22,10 +23,10 @@ use self::dispatcher::{Asking, Dispatcher, lock};
 use self::store::{AnswerStore, Ordinals};
 use crate::bridge;
 use crate::database::VectorDatabase;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Result};
 use crate::outcome::Outcome;
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
-use crate::score::{OnError, Reusable, Score, SumScore, ask, items_told, number};
+use crate::score::{OnError, Reusable, Score, SumScore};
 
 /// Everything asked and answered in a run so far.
 #[derive(Default)]
@@ -296,50 +297,6 @@ impl Ledger {
     pub(crate) fn ask_again(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
         schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.store().answers.reopen(item));
         self.ask_now(score, items)
-    }
-
-    /// Takes what was told of the items; the others wait.
-    fn take_told(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
-        // What was asked with the items and comes back is no part of the score.
-        let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
-        let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
-        // Told again what is known already: no harm, if it is the same.
-        let (ids, news) = items_told(&told, |item| self.store().answers.outcome(item).is_some())?;
-        self.name_other_scores(&ids, &told);
-        let known: HashSet<u64> = ids.into_iter().collect();
-        let (mut rows, mut open) = (Vec::new(), Vec::new());
-        for (row, item) in (0u32..).zip(schema::u64s(items, DB_IDX)?) {
-            if known.contains(&item) { rows.push(row) } else { open.push(row) }
-        }
-        if !news.is_empty() {
-            let told = bridge::gather(&told, &news)?;
-            let told = |_: &DataFrame| Ok(told.clone());
-            let ordinals = self.ordinals(items)?;
-            ask(&told, &bridge::gather(items, &rows)?, &mut |answers| self.store().keep(&answers, &ordinals, true))?;
-        }
-        if open.is_empty() {
-            return Ok(());
-        }
-        self.waiting = Some(bridge::gather(items, &open)?);
-        Err(Error::Waiting { items: open.len() })
-    }
-
-    /// Names a score that was told of an item whose score is another one.
-    fn name_other_scores(&self, ids: &[u64], told: &DataFrame) {
-        let Ok(scores) = number(told, SCORE) else { return };
-        let store = self.store();
-        let other = |(item, told): (&u64, Option<f64>)| {
-            let (stands, told) = (store.answers.score(*item)?, told?);
-            (stands != told).then_some((*item, stands, told))
-        };
-        let others: Vec<(u64, f64, f64)> = ids.iter().zip(scores).filter_map(other).collect();
-        if let Some((item, stands, told)) = others.first() {
-            log::warn!(
-                "{} items were told before, with another score, which stands: item {item} has {stands}, not {told}; a new run \
-                 takes corrected scores by score.reuse",
-                others.len()
-            );
-        }
     }
 
     /// Asks for items, and waits for them.
