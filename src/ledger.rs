@@ -19,12 +19,13 @@ use polars::prelude::*;
 
 use self::answers::outcomes;
 use self::batches::Batches;
-use self::dispatcher::{Asking, Dispatcher, lock};
+use self::dispatcher::{Asking, Dispatcher};
 use self::store::{AnswerStore, Ordinals};
 use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Result};
 use crate::outcome::Outcome;
+use crate::panics::lock;
 use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
 use crate::score::{OnError, Reusable, Score, SumScore};
 

@@ -95,6 +95,7 @@ mod linalg;
 mod log;
 mod near;
 mod outcome;
+mod panics;
 mod plain;
 mod report;
 mod runner;

@@ -3,24 +3,19 @@
 //! A scorer is the score itself, or each part of a sum. Whatever comes back of a batch is durable before anything is decided
 //! by it: an error in one batch stops the asking, but takes nothing from the others that are in flight.
 
-use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
 use polars::prelude::*;
 
 use super::store::{AnswerStore, Ordinals};
 use crate::error::{Doing, Error, Result};
+use crate::panics::{Panic, caught, lock, wait};
 use crate::schema::{self, DB_IDX};
 use crate::score::{OnError, PartialSums, Score, ask, batch_count, batches, without_failures};
-
-/// Locks what threads share; one that panicked has left it whole.
-pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Workers that ask. Batches of an earlier order go first. When it is dropped, what is in flight is waited for, and kept.
 pub(super) struct Dispatcher {
@@ -83,7 +78,7 @@ struct Lane {
 /// What ended the asking.
 enum Trouble {
     Error(Error),
-    Panic(Box<dyn Any + Send>),
+    Panic(Panic),
 }
 
 impl Asking {
@@ -163,7 +158,7 @@ impl Dispatcher {
                     resume_unwind(panic)
                 }
                 None if state.closed => return Err(Error::Interrupted),
-                None => state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => state = wait(&self.shared.changed, state),
             }
         }
         state.open.remove(&number);
@@ -237,12 +232,12 @@ impl Shared {
     /// What a worker does, until something holds.
     fn work(&self, is_enough: impl Fn(&State) -> bool) {
         while let Some(task) = self.next(&is_enough) {
-            let asked = catch_unwind(AssertUnwindSafe(|| {
+            let asked = caught(|| {
                 self.ask(&task)?;
                 // Whose batch was the last of a stage has the next.
                 let is_last = task.job.left.fetch_sub(1, Ordering::AcqRel) == 1;
                 if is_last { self.next_stage(&task.job) } else { Ok(Vec::new()) }
-            }));
+            });
             let mut state = lock(&self.state);
             state.scorers[task.scorer].running -= 1;
             let trouble = match asked {
@@ -271,7 +266,7 @@ impl Shared {
             if let Some(task) = state.pop() {
                 return Some(task);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.changed, state);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a scorer gave, checked against what it was asked.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use polars::prelude::*;
 
@@ -9,6 +9,7 @@ use super::{Keep, Score};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::outcome::Outcome;
+use crate::panics::lock;
 use crate::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 
 /// The most characters of a reason that are kept.
@@ -162,7 +163,7 @@ fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<Strin
 /// Says once per program that a scorer gives what cannot be kept.
 pub(super) fn warn_once(names: BTreeSet<String>) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut said = lock(&SAID);
     for name in names {
         if !said.contains(&name) {
             log::warn!("score: the scorer's `{name}` is left out: the name is taken, or it is no number");

@@ -7,7 +7,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::trouble::Trouble;
 use super::wait::{Wait, start_thread};
 use crate::error::{Error, Result};
 use crate::folder;
+use crate::panics::lock;
 
 /// Read from a pipe at a time; what a pipe holds.
 const CHUNK: usize = 1 << 16;
@@ -289,7 +290,7 @@ impl Capture {
 
     /// Scoring goes on if the disk is full: these are only messages.
     fn write(&self, bytes: &[u8]) {
-        let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&self.file);
         let (file, left) = &mut *guard;
         if *left == 0 {
             return;
