@@ -27,6 +27,7 @@ use crate::error::{AtPath, Error, Result};
 use crate::filter::SqlFilter;
 use crate::log::SearchLog;
 use crate::runner::{Runner, Stop};
+use crate::score::{Score, SumScore};
 
 /// A run file, resolved: what `run.json` keeps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -351,7 +352,7 @@ impl Config {
     /// As [`Config::runner`], and those of `calls`.
     pub fn runner_calling(&self, database: LanceDatabase, calls: &dyn Calls) -> Result<Runner> {
         let score = self.score.scorer(calls)?;
-        self.update.note_idle(score.workers());
+        self.update.note_idle(score.sum().map_or(score.workers(), SumScore::most_workers));
         self.unused().into_iter().for_each(|unused| log::warn!("{unused}"));
         if self.update.behind() > 0 && score.waits() {
             let reason = "update.behind: nothing is chosen ahead where scores come by hand; leave it out";

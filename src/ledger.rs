@@ -6,7 +6,9 @@
 
 mod answers;
 mod batches;
-mod desk;
+mod by_hand;
+mod dispatcher;
+mod store;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
@@ -17,13 +19,15 @@ use polars::prelude::*;
 
 use self::answers::outcomes;
 use self::batches::Batches;
-use self::desk::{Desk, Kept, Pool};
+use self::dispatcher::{Asking, Dispatcher};
+use self::store::{AnswerStore, Ordinals};
 use crate::bridge;
 use crate::database::VectorDatabase;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Result};
 use crate::outcome::Outcome;
-use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, OUTCOME, QUERY_IDX, SCORE};
-use crate::score::{OnError, Reusable, Score, ask, items_told, number};
+use crate::panics::lock;
+use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
+use crate::score::{OnError, Reusable, Score, SumScore};
 
 /// Everything asked and answered in a run so far.
 #[derive(Default)]
@@ -40,9 +44,11 @@ pub(crate) struct Ledger {
     failed: PlHashSet<u64>,
     /// How many were rejected.
     rejected: u64,
-    kept: Arc<Mutex<Kept>>,
-    /// Workers that ask while the search goes on.
-    pool: Option<Pool>,
+    store: Arc<Mutex<AnswerStore>>,
+    /// Who asks while the search goes on.
+    dispatcher: Option<Dispatcher>,
+    /// The names of the parts of the score, if it is a sum.
+    parts: Vec<String>,
     /// Scores that were paid for before.
     pub(crate) reusable: Reusable,
     /// Whether a smaller raw score is better.
@@ -94,12 +100,12 @@ impl Ledger {
 
     /// Why one of them failed.
     pub(crate) fn a_failure(&self) -> Option<String> {
-        let kept = self.kept();
-        self.failed.iter().filter_map(|item| kept.answers.reason(*item)).min().map(str::to_string)
+        let store = self.store();
+        self.failed.iter().filter_map(|item| store.answers.reason(*item)).min().map(str::to_string)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        desk::lock(&self.kept)
+    fn store(&self) -> MutexGuard<'_, AnswerStore> {
+        lock(&self.store)
     }
 
     /// The items that have an outcome in this run, or are asked for.
@@ -117,33 +123,38 @@ impl Ledger {
 
     /// From now on keeps what comes back in `path`, and takes what is there already. Says whether that is anything.
     pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<bool> {
-        let mut kept = self.kept();
-        let (batches, found) = Batches::open(path, tmp, |answers| kept.answers.record(answers))?;
-        kept.batches = Some(batches);
-        drop(kept);
+        let mut store = self.store();
+        let (batches, found) = Batches::open(path, tmp, |answers| {
+            let before = store.answers.len();
+            store.answers.record(answers)?;
+            Ok(answers.height() - (store.answers.len() - before))
+        })?;
+        store.batches = Some(batches);
+        drop(store);
         self.asked_again += found.asked;
         Ok(found.answers)
     }
 
-    /// Takes the items of a committed iteration, as a resumed run replays them, and gives how many were new. The frame
-    /// is brought up to date where an item that failed in it was asked again since: says whether it was.
-    pub(crate) fn replay(&mut self, scored: DataFrame) -> Result<(DataFrame, u64, bool)> {
+    /// Takes the items of a committed iteration, as a resumed run replays them.
+    pub(crate) fn replay(&mut self, iteration: u32, scored: DataFrame) -> Result<Replayed> {
         let items = schema::u64s(&scored, DB_IDX)?;
-        let mut kept = self.kept();
+        let mut store = self.store();
         let is_stale = |(item, was): (&u64, &Option<Outcome>)| {
-            let now = kept.answers.outcome(*item);
+            let now = store.answers.outcome(*item);
             *was == Some(Outcome::Failed) && now.is_some_and(|now| now != Outcome::Failed)
         };
         let was = outcomes(&scored)?;
         let stale: Vec<bool> = items.iter().zip(&was).map(is_stale).collect();
         let amended = stale.contains(&true);
         let valid: BooleanChunked = stale.iter().map(|stale| Some(!stale)).collect();
-        kept.answers.record_logged(&if amended {
-            scored.filter(&valid).doing("replaying")?
-        } else {
-            scored.clone()
-        })?;
-        drop(kept);
+        store.answers.record_logged(
+            iteration,
+            &if amended { scored.filter(&valid).doing("replaying")? } else { scored.clone() },
+        )?;
+        // An answer that came since may have a number that no answer before had.
+        store.answers.show(iteration, &items, &[]);
+        let widened = store.answers.shown(iteration).any(|name| scored.column(name).is_err());
+        drop(store);
         let mut new = 0;
         for (item, ordinal) in items.into_iter().zip(schema::nullable_u64s(&scored, EVALUATION)?) {
             self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
@@ -152,15 +163,18 @@ impl Ledger {
                 self.count(item);
             }
         }
-        if !amended {
-            return Ok((scored, new, false));
-        }
-        Ok((self.annotate(unscored(&scored)?)?, new, true))
+        let scored = if amended || widened { self.as_of_now(iteration, &scored)? } else { scored };
+        Ok(Replayed { scored, new, amended, widened })
+    }
+
+    /// The scored frame of a committed iteration with the answers that are known now.
+    pub(crate) fn as_of_now(&self, iteration: u32, scored: &DataFrame) -> Result<DataFrame> {
+        self.annotate(iteration, unscored(scored)?)
     }
 
     /// Counts a new item whose answer is known.
     fn count(&mut self, item: u64) {
-        let outcome = self.kept().answers.outcome(item);
+        let outcome = self.store().answers.outcome(item);
         if outcome == Some(Outcome::Failed) {
             self.failed.insert(item);
         }
@@ -174,6 +188,7 @@ impl Ledger {
     /// Orders the scores of a results frame: each item is asked for once, however many queries meet it. What is to be
     /// asked for has its place in the budget from now on; rows of items beyond it are left out.
     pub(crate) fn order(&mut self, score: &dyn Score, results: DataFrame, budget: Option<u64>) -> Result<Order> {
+        self.parts = score.sum().map(SumScore::names).unwrap_or_default();
         let items = schema::u64s(&results, DB_IDX)?;
         let free = self.free(score, &items, &results)?;
         let mut left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
@@ -190,7 +205,7 @@ impl Ledger {
                 self.booked.insert(*item);
                 new.push(*item);
                 // A killed process may have paid for it.
-                if self.kept().answers.outcome(*item).is_none() {
+                if self.store().answers.outcome(*item).is_none() {
                     wanted.push(row);
                 }
             }
@@ -204,28 +219,32 @@ impl Ledger {
     /// Asks for what an order wants: waits for it or, where the search is to go on meanwhile, has workers of its own do so.
     pub(crate) fn ask(&mut self, score: &Arc<dyn Score>, number: u32, order: &Order, goes_on: bool) -> Result<()> {
         if !goes_on {
-            return self.ask_now(&**score, &order.wanted);
+            return self.ask_now(score, &order.wanted);
         }
-        let items = self.with_what_is_known(&**score, &order.wanted)?;
-        let pool = match self.pool.take() {
-            Some(pool) => pool,
-            None => Pool::new(score, &self.kept, self.on_error, self.interrupt.clone(), &self.open)?,
+        let dispatcher = match self.dispatcher.take() {
+            Some(dispatcher) => dispatcher,
+            None => Dispatcher::start(self.asking(score))?,
         };
-        self.open.fetch_add(items.height(), Ordering::Relaxed);
-        pool.send(number, &items);
-        self.pool = Some(pool);
+        self.open.fetch_add(order.wanted.height(), Ordering::Relaxed);
+        dispatcher.send(Some(number), &order.wanted, self.ordinals(&order.wanted)?)?;
+        self.dispatcher = Some(dispatcher);
         Ok(())
     }
 
     /// Gives the scored frame of an order when all of it is answered, and how many items were new.
     pub(crate) fn settle(&mut self, number: u32, order: &Order) -> Result<(DataFrame, u64)> {
         // If it does not come, what is in flight is waited for, and no more is asked.
-        if let Some(pool) = self.pool.take() {
-            pool.wait(number)?;
-            self.pool = Some(pool);
+        if let Some(dispatcher) = self.dispatcher.take() {
+            dispatcher.wait(Some(number))?;
+            self.dispatcher = Some(dispatcher);
         }
         order.new.iter().for_each(|item| self.count(*item));
-        Ok((self.annotate(order.results.clone())?, order.new.len() as u64))
+        let items = schema::u64s(&order.results, DB_IDX)?;
+        let mut store = self.store();
+        store.batches.as_mut().map_or(Ok(()), Batches::begin)?;
+        store.answers.show(number, &items, &self.parts);
+        drop(store);
+        Ok((self.annotate(number, order.results.clone())?, order.new.len() as u64))
     }
 
     /// Takes an order back: its iteration never happened. What was answered stays answered.
@@ -238,14 +257,15 @@ impl Ledger {
 
     /// Waits for what is in flight, and asks for no more.
     pub(crate) fn close(&mut self) {
-        self.pool = None;
+        self.dispatcher = None;
     }
 
     /// The items of a results frame that are new and cost nothing, whose answers are then known: those whose scores were
     /// paid for before, and those that the score rejects at no cost.
     fn free(&mut self, score: &dyn Score, items: &[u64], results: &DataFrame) -> Result<HashSet<u64>> {
         let (mut free, mut others, mut seen) = (HashSet::new(), Vec::new(), HashSet::new());
-        if self.reusable.is_empty() && score.parts().is_empty() {
+        let sum = score.sum();
+        if self.reusable.is_empty() && sum.is_none() {
             return Ok(free);
         }
         let earlier = self.reusable.of(results)?;
@@ -255,16 +275,16 @@ impl Ledger {
             }
             match earlier[row] {
                 Some(score) => {
-                    self.kept().answers.take_score(*item, score);
+                    self.store().answers.take_score(*item, score);
                     free.insert(*item);
                 }
                 None => others.push(row as u32),
             }
         }
-        if !score.parts().is_empty()
-            && let Some(rejected) = score.screen(&items_of(results, &others)?)?
+        if let Some(sum) = sum
+            && let Some(rejected) = sum.screen(&items_of(results, &others)?)?
         {
-            self.kept().answers.record(&rejected)?;
+            self.store().answers.record(&rejected)?;
             free.extend(schema::u64s(&rejected, DB_IDX)?);
         }
         Ok(free)
@@ -275,7 +295,7 @@ impl Ledger {
         let ordinals = schema::nullable_u64s(scored, EVALUATION)?;
         let items = schema::u64s(scored, DB_IDX)?.into_iter().zip(ordinals);
         for ((item, ordinal), outcome) in items.zip(outcomes(scored)?) {
-            let is_known = self.kept().answers.outcome(item).is_some_and(|now| now != Outcome::Failed);
+            let is_known = self.store().answers.outcome(item).is_some_and(|now| now != Outcome::Failed);
             if outcome == Some(Outcome::Failed) && !is_known {
                 failed.insert(item);
                 self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
@@ -285,104 +305,55 @@ impl Ledger {
     }
 
     /// Asks for items that failed once more; each was counted once. `items` has `db_idx`, `embedding` and attributes.
-    pub(crate) fn ask_again(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
-        schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.kept().answers.reopen(item));
+    pub(crate) fn ask_again(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
+        schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.store().answers.reopen(item));
         self.ask_now(score, items)
     }
 
-    /// Takes what was told of the items; the others wait.
-    fn take_told(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
-        // What was asked with the items and comes back is no part of the score.
-        let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
-        let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
-        // Told again what is known already: no harm, if it is the same.
-        let (ids, news) = items_told(&told, |item| self.is_known(item))?;
-        self.name_other_scores(&ids, &told);
-        let known: HashSet<u64> = ids.into_iter().collect();
-        let (mut rows, mut open) = (Vec::new(), Vec::new());
-        for (row, item) in (0u32..).zip(schema::u64s(items, DB_IDX)?) {
-            if known.contains(&item) { rows.push(row) } else { open.push(row) }
-        }
-        if !news.is_empty() {
-            let told = bridge::gather(&told, &news)?;
-            let told = |_: &DataFrame| Ok(told.clone());
-            let ordinal = |item: u64| (item, self.asked.get(&item).copied());
-            let ordinals = schema::u64s(items, DB_IDX)?.into_iter().map(ordinal).collect();
-            ask(&told, &bridge::gather(items, &rows)?, &mut |answers| self.kept().keep(&answers, &ordinals, true))?;
-        }
-        if open.is_empty() {
-            return Ok(());
-        }
-        self.waiting = Some(bridge::gather(items, &open)?);
-        Err(Error::Waiting { items: open.len() })
-    }
-
-    fn is_known(&self, item: u64) -> bool {
-        self.kept().answers.outcome(item).is_some()
-    }
-
-    /// The items of told scores that this run has no outcome of.
-    pub(crate) fn told_in_vain(&self, told: &DataFrame) -> Result<Vec<u64>> {
-        let (ids, news) = items_told(told, |item| self.is_known(item))?;
-        self.name_other_scores(&ids, told);
-        Ok(news.into_iter().map(|row| ids[row as usize]).collect())
-    }
-
-    /// Names a score that was told of an item whose outcome is another one.
-    fn name_other_scores(&self, ids: &[u64], told: &DataFrame) {
-        let Ok(scores) = number(told, SCORE) else { return };
-        let (kept, said) = (self.kept(), told.column(OUTCOME).and_then(|said| said.str()).ok());
-        let other = |(row, (item, told)): (usize, (&u64, Option<f64>))| {
-            let (stands, told) = (kept.answers.outcome(*item)?, told.filter(|told| told.is_finite())?);
-            let score = kept.answers.score(*item);
-            let is_same = score == Some(told) || said.and_then(|said| said.get(row)) == Some(stands.name());
-            (!is_same).then(|| (*item, score.map_or(stands.name().into(), |score| score.to_string()), told))
-        };
-        let others: Vec<(u64, String, f64)> = ids.iter().zip(scores).enumerate().filter_map(other).collect();
-        if let Some((item, stands, told)) = others.first() {
-            log::warn!(
-                "{} items were told before, with another score or none, which stands: item {item} has {stands}, not {told}; a \
-                 new run takes corrected scores by score.reuse",
-                others.len()
-            );
-        }
-    }
-
     /// Asks for items, and waits for them.
-    fn ask_now(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
+    fn ask_now(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
         if items.height() == 0 {
             return Ok(());
         }
         if score.waits() {
-            return self.take_told(score, items);
+            return self.take_told(&**score, items);
         }
-        let items = self.with_what_is_known(score, items)?;
         self.open.store(items.height(), Ordering::Relaxed);
-        let (interrupt, on_error) = (self.interrupt.clone(), self.on_error);
-        let asked = Desk { score, kept: &self.kept, on_error, interrupt, open: &self.open }.ask(&items);
+        let asked = Dispatcher::ask(self.asking(score), items, self.ordinals(items)?);
         self.open.store(0, Ordering::Relaxed);
         asked
     }
 
-    /// Items with the parts of the score that are known, and their ordinals.
-    fn with_what_is_known(&self, score: &dyn Score, items: &DataFrame) -> Result<DataFrame> {
-        let (mut items, ids) = (items.clone(), schema::u64s(items, DB_IDX)?);
-        let ordinals: Vec<Option<u64>> = ids.iter().map(|item| self.asked.get(item).copied()).collect();
-        for column in self.kept().answers.known_parts(&ids, &score.parts()) {
-            items.with_column(column).doing("known parts of the score")?;
-        }
-        items.with_column(Column::new(EVALUATION.into(), ordinals)).doing("asking")?;
-        Ok(items)
+    fn asking(&self, score: &Arc<dyn Score>) -> Asking {
+        let (interrupt, on_error) = (self.interrupt.clone(), self.on_error);
+        Asking { score: score.clone(), store: self.store.clone(), on_error, interrupt, open: self.open.clone() }
+    }
+
+    fn ordinals(&self, items: &DataFrame) -> Result<Ordinals> {
+        let ordinal = |item: u64| (item, self.asked.get(&item).copied());
+        Ok(schema::u64s(items, DB_IDX)?.into_iter().map(ordinal).collect())
     }
 
     /// Adds what came back to a results frame, and `evaluation`.
-    fn annotate(&self, results: DataFrame) -> Result<DataFrame> {
+    fn annotate(&self, iteration: u32, results: DataFrame) -> Result<DataFrame> {
         let items = schema::u64s(&results, DB_IDX)?;
-        let mut scored = self.kept().answers.annotate(results, self.minimize)?;
+        let mut scored = self.store().answers.annotate(iteration, results, self.minimize)?;
         let ordinals: Vec<Option<u64>> = items.iter().map(|item| self.asked.get(item).copied()).collect();
         scored.with_column(Column::new(EVALUATION.into(), ordinals)).doing("adding scores")?;
         Ok(scored)
     }
+}
+
+/// A committed iteration, as it is replayed.
+pub(crate) struct Replayed {
+    /// Up to date where an item that failed in it was asked again since.
+    pub(crate) scored: DataFrame,
+    /// How many of its items were new.
+    pub(crate) new: u64,
+    /// Whether the frame differs from the one in the log, as items were asked again.
+    pub(crate) amended: bool,
+    /// Whether it has columns that the one in the log does not have.
+    pub(crate) widened: bool,
 }
 
 /// Items of one iteration that are scored, or are going to be.

@@ -96,6 +96,7 @@ mod linalg;
 mod log;
 mod near;
 mod outcome;
+mod panics;
 mod plain;
 mod report;
 mod runner;

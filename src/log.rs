@@ -5,7 +5,7 @@
 //!   run.json                                      what the run goes on with, and how it ended
 //!   queries/iteration=000000/part-0000.parquet    the queries frame
 //!   results/iteration=000000/part-0000.parquet    the scored frame, without embeddings
-//!   ledger/batch-000000.parquet                   what was paid for, some hundred answers a file
+//!   ledger/batch-000000.parquet                   what was paid for: a row an item, some hundred a file
 //!   times.jsonl                                   seconds that the stages of each iteration took
 //!   lock  tmp/
 //! ```
@@ -276,12 +276,17 @@ impl SearchLog {
             self.write_manifest()?;
         }
         let before = self.results(iteration)?;
+        let is_last = self.iterations.last() == Some(&iteration);
         let last = self.columns.clone().unwrap_or_default();
-        // Columns that no other iteration may have would be in the way of reading them together.
-        let columns =
-            schema::names(scored).into_iter().filter(|name| before.column(name).is_ok() || last.contains(name));
-        let scored = scored.select(columns.map(str::to_string)).doing("log")?;
-        write_parquet(&self.tmp(), &self.file("results", iteration), &scored)
+        // Columns that the last iteration does not have would be in the way of reading them together; it may get parts.
+        let may_be = |name: &&str| before.column(name).is_ok() || last.contains(name) || is_last && *name != OUTCOME;
+        let columns = schema::names(scored).into_iter().filter(may_be).map(str::to_string);
+        let scored = scored.select(columns).doing("log")?;
+        write_parquet(&self.tmp(), &self.file("results", iteration), &scored)?;
+        if is_last {
+            self.columns = Some(scored.schema().clone());
+        }
+        Ok(())
     }
 
     fn write_manifest(&self) -> Result<()> {

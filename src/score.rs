@@ -13,6 +13,7 @@ mod framing;
 #[cfg(feature = "http")]
 mod http;
 mod json;
+mod partial;
 mod patience;
 mod process;
 #[cfg(feature = "http")]
@@ -44,6 +45,7 @@ pub use self::external::ExternalScore;
 pub use self::framing::CommandFormat;
 #[cfg(feature = "http")]
 pub use self::http::HttpScore;
+pub(crate) use self::partial::PartialSums;
 pub(crate) use self::reuse::Reusable;
 pub use self::reuse::Reuse;
 pub use self::sql::SqlScore;
@@ -92,7 +94,6 @@ pub trait Score: Send + Sync {
 
     /// As [`Score::score`], handing over answers as they come, each item once: what was handed over is kept, whatever comes
     /// after it. An item that was not handed over by the end has failed; if the end is an error, it was not asked.
-    /// An item of which only [`Score::parts`] are known so far may be handed over before, with the outcome `open`.
     ///
     /// # Errors
     /// As [`Score::score`], and those of `keep`.
@@ -100,19 +101,9 @@ pub trait Score: Send + Sync {
         keep(self.score(batch)?)
     }
 
-    /// Says at no cost which of the items are not worth asking for: `db_idx`, `outcome` and `reason`, parts. Asked of a
-    /// score with [`Score::parts`]; none by default.
-    ///
-    /// # Errors
-    /// Whatever should stop the run.
-    fn screen(&self, _items: &DataFrame) -> Result<Option<DataFrame>> {
-        Ok(None)
-    }
-
-    /// The parts that are asked for one by one. Where an item's part is known, as a run ended between two of them,
-    /// it stands in the batch as a column of that name, and is not asked for again.
-    fn parts(&self) -> Vec<&str> {
-        Vec::new()
+    /// The sum that this is, if it is one: its parts are then asked for one by one, each as it says of itself.
+    fn sum(&self) -> Option<&SumScore> {
+        None
     }
 
     /// The columns that it is computed from, as far as it can say.
@@ -164,6 +155,19 @@ pub trait Score: Send + Sync {
     fn begin(&mut self, _session: &Session) {}
 }
 
+/// Items in batches of the score's size; where there are fewer such batches than workers, all workers get as much.
+pub(crate) fn batches(items: &DataFrame, score: &dyn Score) -> Vec<DataFrame> {
+    let (rows, size, count) = (items.height(), score.batch_size().max(1), batch_count(items.height(), score));
+    let is_full = count == rows.div_ceil(size);
+    let first = |batch: usize| if is_full { batch.saturating_mul(size).min(rows) } else { batch * rows / count };
+    (0..count).map(|batch| items.slice(first(batch) as i64, first(batch + 1) - first(batch))).collect()
+}
+
+/// How many batches so many items make.
+pub(crate) fn batch_count(rows: usize, score: &dyn Score) -> usize {
+    rows.div_ceil(score.batch_size().max(1)).max(score.workers().min(rows))
+}
+
 /// Takes answers as [`Score::score`] gives them, of some of the items.
 pub type Keep<'a> = dyn FnMut(DataFrame) -> Result<()> + Send + 'a;
 
@@ -200,11 +204,8 @@ impl Score for Box<dyn Score> {
     fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
         (**self).score_into(batch, keep)
     }
-    fn screen(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
-        (**self).screen(items)
-    }
-    fn parts(&self) -> Vec<&str> {
-        (**self).parts()
+    fn sum(&self) -> Option<&SumScore> {
+        (**self).sum()
     }
     fn reads(&self) -> Vec<String> {
         (**self).reads()

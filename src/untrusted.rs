@@ -8,10 +8,8 @@
 //!
 //! SQL is read by libraries that recurse into it: [`check_sql`] bounds how deep, [`on_a_deep_stack`] gives them room.
 
-use std::any::Any;
 use std::fs::File;
 use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchReader};
@@ -26,8 +24,8 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use polars::prelude::DataFrame;
 
-use crate::bridge;
 use crate::error::{AtPath, Error, Result, one_line};
+use crate::{bridge, panics};
 
 /// Rows decoded at a time.
 const ROWS: usize = 8192;
@@ -39,13 +37,7 @@ pub(crate) fn caught<T>(path: impl AsRef<Path>, work: impl FnOnce() -> Result<T>
 
 /// Does what may panic; gives what the panic said. What was half done must not be used any more.
 pub(crate) fn unpanicked<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| said(&*panic))
-}
-
-/// What a panic said, on one line.
-pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    one_line(text.unwrap_or("no message"))
+    panics::caught(work).map_err(|panic| panics::said(&*panic))
 }
 
 fn not_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
@@ -215,7 +207,7 @@ pub(crate) fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Resul
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(DEEP).spawn_scoped(scope, work);
         match thread {
-            Ok(thread) => thread.join().map_err(|panic| said(&*panic)),
+            Ok(thread) => thread.join().map_err(|panic| panics::said(&*panic)),
             Err(error) => Err(error.to_string()),
         }
     })

@@ -14,7 +14,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -27,6 +27,7 @@ use self::screen::inert;
 pub use self::screen::{count, seconds};
 pub use self::voice::{Voice, caught, fail, log_warnings, quiet_panics, say, told, warn};
 use crate::error::Error;
+use crate::panics::lock;
 use crate::plain::number;
 
 /// Where a frame goes, and as what.
@@ -185,7 +186,7 @@ struct Noted {
 impl Noted {
     fn note<T>(&self, work: impl FnOnce(&mut Out) -> io::Result<T>) -> io::Result<T> {
         let done = refuse_if_given_up();
-        let done = done.and_then(|()| work(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner)));
+        let done = done.and_then(|()| work(&mut lock(&self.out)));
         done.inspect_err(|error| {
             if error.kind() != io::ErrorKind::Interrupted {
                 let _ = self.failed.set(error.kind());
@@ -260,11 +261,11 @@ fn write_batches(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> an
         Rows::Query(mut query) => {
             let schema = query.collect_schema()?;
             let sink = Arc::new(Mutex::new(sink(format, out, &schema, terminal)?));
-            let lock = |sink: &Arc<Mutex<Sink>>, batch| sink.lock().unwrap_or_else(PoisonError::into_inner)(batch);
+            let give = |sink: &Arc<Mutex<Sink>>, batch| lock(sink)(batch);
             let shared = sink.clone();
-            let take = PlanCallback::new(move |batch| lock(&shared, Some(batch)).map(|()| false));
+            let take = PlanCallback::new(move |batch| give(&shared, Some(batch)).map(|()| false));
             crate::log::collect(query.sink_batches(take, true, Some(rows_at_once(&schema)))?)?;
-            Ok(lock(&sink, None)?)
+            Ok(give(&sink, None)?)
         }
         Rows::Frames(mut frames) => {
             let Some(first) = frames.next().transpose()? else { return Ok(()) };

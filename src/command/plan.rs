@@ -196,11 +196,11 @@ fn memory(config: &Config, database: &LanceDatabase) -> String {
 
 /// Files, and what is noted with the dataset.
 fn writes(config: &Config, out: &Path, resumed: bool) -> Vec<String> {
-    let mut names = vec!["run.json", "queries/", "results/", "times.jsonl"];
+    let mut names = vec!["run.json", "queries/", "results/", "times.jsonl", "ledger/"];
     let is_sql = |score: &ScoreConfig| score.sql.is_some();
     let free = is_sql(&config.score) || config.score.sum.as_ref().is_some_and(|parts| parts.iter().all(is_sql));
     if !free {
-        names.extend(["ledger/", "stderr/"]);
+        names.push("stderr/");
     }
     let out = out.display();
     let mut writes: Vec<String> = names.into_iter().map(|name| format!("{out}/{name}")).collect();

@@ -9,7 +9,7 @@ use rayon::ThreadPoolBuilder;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Doing, Error, Result};
-use crate::untrusted;
+use crate::panics;
 
 /// Threads that read files: as many as Lance asks of a disk at once. Tokio would start hundreds for the reads of one
 /// search, most of them small, and a quarter of its CPU time would go into switching among them.
@@ -37,7 +37,7 @@ pub(crate) fn on_one_thread<T: Send>(future: impl Future<Output = T> + Send) -> 
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let message = format!("damaged, or not supported: {}", untrusted::said(panic));
+    let message = format!("damaged, or not supported: {}", panics::said(panic));
     Error::Library { context: "Lance".into(), message, cause: None }
 }
 

@@ -25,12 +25,25 @@ pub(super) struct Answer {
 #[derive(Default)]
 pub(super) struct Answers {
     of: PlHashMap<u64, Answer>,
-    /// The score's parts and their places in [`Answer::parts`]. By name, so that the order in which batches
-    /// come back does not show: a batch whose items all failed has no parts.
-    parts: BTreeMap<String, usize>,
+    /// The score's parts, by name, so that the order in which batches come back does not show.
+    parts: BTreeMap<String, Part>,
+}
+
+/// A number that answers have beside the score.
+struct Part {
+    /// Its place in [`Answer::parts`].
+    place: usize,
+    /// The first iteration that has it: what comes for a later one, or before its time, does not show in the frame of an
+    /// earlier one.
+    since: Option<u32>,
 }
 
 impl Answers {
+    /// How many items there are of which something is known.
+    pub(super) fn len(&self) -> usize {
+        self.of.len()
+    }
+
     /// What became of an item, if that is known.
     pub(super) fn outcome(&self, item: u64) -> Option<Outcome> {
         self.of.get(&item)?.outcome
@@ -63,8 +76,8 @@ impl Answers {
     pub(super) fn record(&mut self, answers: &DataFrame) -> Result<()> {
         let mut parts = Vec::new();
         for column in answers.columns().iter().filter(|column| is_part(column.name())) {
-            let next = self.parts.len();
-            let place = *self.parts.entry(column.name().to_string()).or_insert(next);
+            let next = Part { place: self.parts.len(), since: None };
+            let place = self.parts.entry(column.name().to_string()).or_insert(next).place;
             parts.push((place, schema::scores(answers, column.name())?));
         }
         let (scores, outcomes) = (schema::scores(answers, SCORE)?, outcomes(answers)?);
@@ -81,7 +94,7 @@ impl Answers {
     }
 
     /// Takes the answers of a scored frame, as the log keeps it.
-    pub(super) fn record_logged(&mut self, scored: &DataFrame) -> Result<()> {
+    pub(super) fn record_logged(&mut self, iteration: u32, scored: &DataFrame) -> Result<()> {
         let mut answers = scored.clone();
         if scored.column(RAW_SCORE).is_ok() {
             answers = answers.drop(SCORE).doing("replaying")?;
@@ -90,24 +103,60 @@ impl Answers {
         let columns: Vec<String> = schema::names(&answers).into_iter().map(str::to_string).collect();
         let first = columns.iter().position(|name| name == REASON).map_or(columns.len(), |position| position + 1);
         let known = [DB_IDX, SCORE, OUTCOME, REASON].into_iter().filter(|name| answers.column(name).is_ok());
-        let parts = columns[first..].iter().map(String::as_str).filter(|name| *name != EVALUATION);
-        let columns: Vec<&str> = known.chain(parts).collect();
-        self.record(&answers.select(columns).doing("replaying")?)
+        let parts: Vec<&str> = columns[first..].iter().map(String::as_str).filter(|name| *name != EVALUATION).collect();
+        let columns: Vec<&str> = known.chain(parts.iter().copied()).collect();
+        // Of items that failed, and were being asked again when the run ended, some parts are known since.
+        let items = schema::u64s(&answers, DB_IDX)?.into_iter();
+        let since: Vec<(u64, Answer)> = items
+            .filter_map(|item| Some((item, self.of.get(&item).filter(|known| known.outcome.is_none())?.clone())))
+            .collect();
+        self.record(&answers.select(columns).doing("replaying")?)?;
+        for (item, known) in since {
+            if let Some(answer) = self.of.get_mut(&item) {
+                answer.parts.resize(self.parts.len(), None);
+                answer.parts.iter_mut().zip(known.parts).for_each(|(part, known)| *part = part.or(known));
+            }
+        }
+        for name in parts {
+            self.parts.get_mut(name).into_iter().for_each(|part| part.show(iteration));
+        }
+        Ok(())
     }
 
-    /// The parts of items that are known of a score's, as columns; none where nothing is known.
-    pub(super) fn known_parts(&self, items: &[u64], names: &[&str]) -> Vec<Column> {
-        let column = |name: &&str| {
-            let place = *self.parts.get(*name)?;
-            let part = |item| self.of.get(item)?.parts.get(place).copied().flatten();
-            let values: Vec<Option<f64>> = items.iter().map(part).collect();
-            values.iter().any(Option::is_some).then(|| Column::new((*name).into(), values))
+    /// Notes that the answers of some items are those of an iteration: the numbers that they have show from it on. Those that
+    /// are always there show where one of them was asked.
+    pub(super) fn show(&mut self, iteration: u32, items: &[u64], always: &[String]) {
+        let answers: Vec<&Answer> = items.iter().filter_map(|item| self.of.get(item)).collect();
+        let is_asked = answers.iter().any(|answer| !answer.parts.is_empty());
+        for (name, part) in &mut self.parts {
+            let has = |answer: &&Answer| answer.parts.get(part.place).copied().flatten().is_some();
+            if part.since.is_none_or(|since| since > iteration)
+                && (answers.iter().any(has) || is_asked && always.contains(name))
+            {
+                part.show(iteration);
+            }
+        }
+    }
+
+    /// The names of the parts that show in an iteration, in order.
+    pub(super) fn shown(&self, iteration: u32) -> impl Iterator<Item = &str> {
+        let shows = move |part: &Part| part.since.is_some_and(|since| since <= iteration);
+        self.parts.iter().filter(move |(_, part)| shows(part)).map(|(name, _)| name.as_str())
+    }
+
+    /// What is known of items beside their scores, as columns; none where nothing is known.
+    pub(super) fn known(&self, items: &[u64]) -> Vec<Column> {
+        let column = |(name, part): (&String, &Part)| {
+            let value = |item| self.of.get(item)?.parts.get(part.place).copied().flatten();
+            let values: Vec<Option<f64>> = items.iter().map(value).collect();
+            values.iter().any(Option::is_some).then(|| Column::new(name.as_str().into(), values))
         };
-        names.iter().filter_map(column).collect()
+        self.parts.iter().filter_map(column).collect()
     }
 
-    /// Adds `score`, `raw_score` if smaller is better, `outcome`, `reason` and the parts to a results frame.
-    pub(super) fn annotate(&self, mut results: DataFrame, minimize: bool) -> Result<DataFrame> {
+    /// Adds `score`, `raw_score` if smaller is better, `outcome`, `reason` and the parts that show in an iteration to its
+    /// results frame.
+    pub(super) fn annotate(&self, iteration: u32, mut results: DataFrame, minimize: bool) -> Result<DataFrame> {
         let missing = || Error::contract("score", DB_IDX, "an answer for each item", "none");
         let answers = schema::u64s(&results, DB_IDX)?;
         let answers = answers.iter().map(|item| self.of.get(item).ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
@@ -123,12 +172,19 @@ impl Answers {
         add(outcomes.with_name(OUTCOME.into()).into_column())?;
         let reasons: StringChunked = answers.iter().map(|answer| answer.reason.as_deref()).collect();
         add(reasons.with_name(REASON.into()).into_column())?;
-        for (name, part) in &self.parts {
+        for name in self.shown(iteration) {
+            let place = self.parts[name].place;
             let values: Vec<Option<f64>> =
-                answers.iter().map(|answer| answer.parts.get(*part).copied().flatten()).collect();
-            add(Column::new(name.as_str().into(), values))?;
+                answers.iter().map(|answer| answer.parts.get(place).copied().flatten()).collect();
+            add(Column::new(name.into(), values))?;
         }
         Ok(results)
+    }
+}
+
+impl Part {
+    fn show(&mut self, iteration: u32) {
+        self.since = Some(self.since.map_or(iteration, |since| since.min(iteration)));
     }
 }
 

@@ -1,19 +1,24 @@
-//! The ledger's folder: answers that are durable, batch by batch, and notes of what is being asked.
+//! The ledger's folder: answers that are durable, a row an item, and notes of what is being asked.
 //!
-//! A batch goes below the rows of the last file, of which a longer one takes the place, until that file is full. So at any
-//! instant each answer is in the folder once, whoever reads it and whenever the process is killed, and there are few files
-//! however small the batches are: nothing is ever moved from one file to another, nor removed.
+//! A batch goes below the rows of the last file, of which a longer one takes the place, until that file is full. What comes
+//! later for an item that is there already, as parts of its score were known, or as it failed, takes the place of its row.
+//! So at any instant each item is in the folder once, as it is known then, whoever reads it and whenever the process is
+//! killed, and there are few files however small the batches are: nothing is ever moved from one file to another, nor removed.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use polars::prelude::{Column, DataFrame};
+use polars::prelude::*;
 use rayon::prelude::*;
 
+use super::answers::outcomes;
+use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
 use crate::log::write_parquet;
-use crate::schema;
+use crate::outcome::Outcome;
+use crate::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 use crate::untrusted::read_parquet;
 
 /// Answers from which on a file is full. Each batch writes anew what its file has before it: more would cost more than they
@@ -29,6 +34,8 @@ pub(super) struct Batches {
     path: PathBuf,
     /// The number of the last file, and its rows.
     last: Option<(usize, DataFrame)>,
+    /// Items of which more may come, and the files that their rows are in.
+    unsettled: PlHashMap<u64, usize>,
     tickets: usize,
 }
 
@@ -42,11 +49,11 @@ pub(super) struct Found {
 
 impl Batches {
     /// From now on writes to `path`, through `tmp`; shows `visit` the answers that are there already, in the order in which
-    /// they came.
+    /// they came, which says how many of them are of items that it has seen before.
     pub(super) fn open(
         path: &Path,
         tmp: &Path,
-        mut visit: impl FnMut(&DataFrame) -> Result<()>,
+        mut visit: impl FnMut(&DataFrame) -> Result<usize>,
     ) -> Result<(Self, Found)> {
         let (mut files, mut tickets, mut asked) = (Vec::new(), 0, 0);
         for entry in fs::read_dir(path).at_path(path)? {
@@ -61,31 +68,132 @@ impl Batches {
             }
         }
         files.sort();
-        let mut last = None;
+        let mut batches =
+            Batches { tmp: tmp.into(), path: path.into(), last: None, unsettled: PlHashMap::new(), tickets };
+        let (mut answers, mut twice) = (false, 0);
         for some in files.chunks(READ_AT_ONCE) {
             let read = some.par_iter().map(|(_, file)| read_parquet(file)).collect::<Result<Vec<_>>>()?;
-            for ((number, file), answers) in some.iter().zip(read) {
-                visit(&answers).map_err(|error| Error::input(file, error.to_string()))?;
-                last = Some((*number, answers));
+            for ((number, file), rows) in some.iter().zip(read) {
+                let named = |error: Error| Error::input(file, error.to_string());
+                twice += visit(&rows).map_err(named)?;
+                batches.note(&rows, *number).map_err(named)?;
+                answers |= rows.height() > 0;
+                batches.last = Some((*number, rows));
             }
         }
-        let batches = Batches { tmp: tmp.into(), path: path.into(), last, tickets };
-        Ok((batches, Found { answers: !files.is_empty(), asked }))
+        if twice > 0 {
+            batches.drop_superseded(&files)?;
+        }
+        Ok((batches, Found { answers, asked }))
+    }
+
+    /// Takes the rows out that others took the place of, below them: so earlier versions wrote them.
+    fn drop_superseded(&mut self, files: &[(usize, PathBuf)]) -> Result<()> {
+        let mut seen = HashSet::new();
+        for (number, file) in files.iter().rev() {
+            let rows = read_parquet(file)?;
+            let items = schema::u64s(&rows, DB_IDX)?;
+            let mut stands: Vec<u32> =
+                (0..items.len() as u32).rev().filter(|row| seen.insert(items[*row as usize])).collect();
+            stands.reverse();
+            if stands.len() < items.len() {
+                self.publish(*number, bridge::gather(&rows, &stands)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A first file without rows, where nothing was paid for so far: whoever reads the ledger finds one.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        if self.last.is_some() {
+            return Ok(());
+        }
+        let columns = vec![
+            Column::new_empty(EVALUATION.into(), &DataType::UInt64),
+            Column::new_empty(DB_IDX.into(), &DataType::UInt64),
+            Column::new_empty(SCORE.into(), &DataType::Float64),
+            Column::new_empty(OUTCOME.into(), &DataType::String),
+            Column::new_empty(REASON.into(), &DataType::String),
+        ];
+        self.publish(0, DataFrame::new(0, columns).doing("writing the ledger")?)
     }
 
     /// Makes a batch of answers durable.
     pub(super) fn write(&mut self, batch: &DataFrame) -> Result<()> {
-        let (number, rows) = match &self.last {
-            None => (0, batch.clone()),
-            Some((number, rows)) => match if rows.height() < FULL { below(rows, batch)? } else { None } {
-                Some(rows) => (*number, rows),
-                // Not the number of files: one may be gone, and none is to be written over.
-                None => (number + 1, batch.clone()),
-            },
-        };
-        write_parquet(&self.tmp, &self.path.join(format!("batch-{number:06}.parquet")), &rows)?;
-        self.last = Some((number, rows));
+        let items = schema::u64s(batch, DB_IDX)?;
+        let (mut there, mut new): (BTreeMap<usize, Vec<u32>>, Vec<u32>) = (BTreeMap::new(), Vec::new());
+        for (row, item) in (0..).zip(&items) {
+            match self.unsettled.get(item) {
+                Some(number) => there.entry(*number).or_default().push(row),
+                None => new.push(row),
+            }
+        }
+        // The last file is written once.
+        let last = self.last.as_ref().map(|(number, _)| *number);
+        let mut of_last = last.and_then(|last| there.remove(&last)).unwrap_or_default();
+        for (number, rows) in there {
+            let before = read_parquet(self.file(number))?;
+            self.replace(number, before, &bridge::gather(batch, &rows)?)?;
+        }
+        // What is going to be written anew stands in files that are small.
+        let is_open = outcomes(batch)?.contains(&None);
+        for some in new.chunks(if is_open { FULL } else { new.len().max(1) }) {
+            of_last.extend(some);
+            self.add(&bridge::gather(batch, &std::mem::take(&mut of_last))?)?;
+        }
+        if of_last.is_empty() { Ok(()) } else { self.add(&bridge::gather(batch, &of_last)?) }
+    }
+
+    /// Adds rows to the last file, or begins another if that is full; those of items that are in it take the places of theirs.
+    fn add(&mut self, batch: &DataFrame) -> Result<()> {
+        let Some((number, rows)) = self.last.clone() else { return self.publish(0, batch.clone()) };
+        if rows.height() < FULL && is_alike(&rows, batch) {
+            return self.replace(number, rows, batch);
+        }
+        let items = schema::u64s(batch, DB_IDX)?;
+        let is_there = |row: &u32| self.unsettled.get(&items[*row as usize]) == Some(&number);
+        let (there, new): (Vec<u32>, Vec<u32>) = (0..items.len() as u32).partition(is_there);
+        if !there.is_empty() {
+            self.replace(number, rows, &bridge::gather(batch, &there)?)?;
+        }
+        // Not the number of files: one may be gone, and none is to be written over.
+        if new.is_empty() { Ok(()) } else { self.publish(number + 1, bridge::gather(batch, &new)?) }
+    }
+
+    /// Writes a file anew, with rows in the place of those of the same items, and the others below.
+    fn replace(&mut self, number: usize, before: DataFrame, batch: &DataFrame) -> Result<()> {
+        let (old, new) = (schema::u64s(&before, DB_IDX)?, schema::u64s(batch, DB_IDX)?);
+        let place_of: HashMap<u64, u32> = new.iter().copied().zip(old.len() as u32..).collect();
+        let there: HashSet<u64> = old.iter().copied().collect();
+        let stands = |(row, item): (u32, &u64)| place_of.get(item).copied().unwrap_or(row);
+        let mut rows: Vec<u32> = (0..).zip(&old).map(stands).collect();
+        rows.extend((old.len() as u32..).zip(&new).filter(|(_, item)| !there.contains(item)).map(|(row, _)| row));
+        self.publish(number, bridge::gather(&below(before, batch)?, &rows)?)
+    }
+
+    /// Makes a file durable.
+    fn publish(&mut self, number: usize, rows: DataFrame) -> Result<()> {
+        write_parquet(&self.tmp, &self.file(number), &rows)?;
+        self.note(&rows, number)?;
+        if self.last.as_ref().is_none_or(|(last, _)| *last <= number) {
+            self.last = Some((number, rows));
+        }
         Ok(())
+    }
+
+    /// Notes the items of a file of which more may come.
+    fn note(&mut self, rows: &DataFrame, number: usize) -> Result<()> {
+        for (item, outcome) in schema::u64s(rows, DB_IDX)?.into_iter().zip(outcomes(rows)?) {
+            match outcome {
+                None | Some(Outcome::Failed) => drop(self.unsettled.insert(item, number)),
+                Some(Outcome::Scored | Outcome::Rejected) => drop(self.unsettled.remove(&item)),
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, number: usize) -> PathBuf {
+        self.path.join(format!("batch-{number:06}.parquet"))
     }
 
     /// Notes that so many items are being asked, so that a later process can tell how many may be paid twice.
@@ -117,21 +225,25 @@ impl Ticket {
     }
 }
 
-/// A batch below the rows before it. Parts of the score that one of them lacks are null there; `None` if they have columns
-/// of one name that cannot stand in one file.
-fn below(before: &DataFrame, batch: &DataFrame) -> Result<Option<DataFrame>> {
-    let differs = |column: &Column| before.column(column.name()).is_ok_and(|other| other.dtype() != column.dtype());
-    if batch.columns().iter().any(differs) {
-        return Ok(None);
-    }
-    let mut rows = before.clone();
+/// Whether no two columns of one name cannot stand in one file.
+fn is_alike(rows: &DataFrame, batch: &DataFrame) -> bool {
+    let differs = |column: &Column| rows.column(column.name()).is_ok_and(|other| other.dtype() != column.dtype());
+    !batch.columns().iter().any(differs)
+}
+
+/// A batch below the rows before it. Parts of the score that one of them lacks are null there.
+fn below(mut rows: DataFrame, batch: &DataFrame) -> Result<DataFrame> {
     complete(&mut rows, batch)?;
     let mut batch = batch.clone();
     complete(&mut batch, &rows)?;
-    rows.vstack_mut_owned(batch.select(schema::names(&rows)).doing("writing the ledger")?)
-        .doing("writing the ledger")?;
+    let columns = rows.columns().iter().map(|column| {
+        let same = batch.column(column.name()).and_then(|other| other.strict_cast(column.dtype()));
+        same.doing("writing the ledger")
+    });
+    let batch = DataFrame::new(batch.height(), columns.collect::<Result<Vec<_>>>()?).doing("writing the ledger")?;
+    rows.vstack_mut_owned(batch).doing("writing the ledger")?;
     rows.rechunk_mut();
-    Ok(Some(rows))
+    Ok(rows)
 }
 
 /// Adds the columns that another frame has beside a frame's own, as nulls.

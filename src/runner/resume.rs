@@ -33,7 +33,13 @@ impl Runner {
         }
         let mut progress = Progress::new(iterations);
         let mut out = VecDeque::new();
-        let next = self.replay(&mut log, &mut progress, &mut out)?;
+        let mut widened = Vec::new();
+        let next = self.replay(&mut log, &mut progress, &mut out, &mut widened)?;
+        // From the last on, so that at any instant each iteration has the columns of those before it.
+        for iteration in widened.into_iter().rev() {
+            let scored = self.ledger.as_of_now(iteration, &log.results(iteration)?)?;
+            log.amend(iteration, &scored)?;
+        }
         self.run(log, next.unwrap_or_else(|| queries.clone()), progress, out)
     }
 
@@ -59,7 +65,7 @@ impl Runner {
         log.goes_on_with(&self.config)?;
         let failed: Vec<u64> = failed.into_iter().collect();
         let items = self.database.take(&failed)?;
-        let asked = self.ledger.ask_again(&*self.score, &items);
+        let asked = self.ledger.ask_again(&self.score, &items);
         if let (Err(error), Some(costs)) = (&asked, log.manifest().ended.clone()) {
             self.note_error(log, error, costs);
         }
@@ -67,12 +73,14 @@ impl Runner {
     }
 
     /// Shows the ledger every committed iteration, and the rule those that it would know of if the run had never stopped:
-    /// the others go to `out`. Gives the queries of the next, `None` if there is nothing to tell them from.
+    /// the others go to `out`. Gives the queries of the next, `None` if there is nothing to tell them from. The log lacks
+    /// columns of those that are `widened`.
     fn replay(
         &mut self,
         log: &mut SearchLog,
         progress: &mut Progress,
         out: &mut VecDeque<Batch>,
+        widened: &mut Vec<u32>,
     ) -> Result<Option<DataFrame>> {
         // With what the rule knows now it would choose other items than those that were paid for.
         if self.stop.goes_beyond(log.manifest().cut) && !log.manifest().amended {
@@ -84,13 +92,13 @@ impl Runner {
         };
         let observes = self.update.observes_embeddings();
         for some in before.chunks(READ_AT_ONCE) {
-            out.extend(self.book(log, some)?);
+            out.extend(self.book(log, some, widened)?);
             if out.iter().map(weight).sum::<usize>() >= FETCHED_AT_ONCE {
                 self.show(out, observes, progress)?;
             }
         }
         self.show(out, observes, progress)?;
-        out.extend(self.book(log, &[*last])?);
+        out.extend(self.book(log, &[*last], widened)?);
         progress.iteration = last + 1;
         let known = log.has_queries(last + 1).then(|| log.queries(last + 1)).transpose()?;
         if known.is_some() && !observes {
@@ -110,7 +118,7 @@ impl Runner {
     }
 
     /// Takes the items of committed iterations into the ledger.
-    fn book(&mut self, log: &mut SearchLog, iterations: &[u32]) -> Result<Vec<Batch>> {
+    fn book(&mut self, log: &mut SearchLog, iterations: &[u32], widened: &mut Vec<u32>) -> Result<Vec<Batch>> {
         let shared = &*log;
         let read =
             iterations.par_iter().map(|iteration| Ok((shared.queries(*iteration)?, shared.results(*iteration)?)));
@@ -118,8 +126,11 @@ impl Runner {
         let mut batches = Vec::with_capacity(read.len());
         for (iteration, (queries, results)) in iterations.iter().copied().zip(read) {
             let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
-            let (scored, new, amended) = self.ledger.replay(results).map_err(damaged)?;
-            if amended {
+            let replayed = self.ledger.replay(iteration, results).map_err(damaged)?;
+            let (scored, new) = (replayed.scored, replayed.new);
+            if replayed.widened {
+                widened.push(iteration);
+            } else if replayed.amended {
                 log.amend(iteration, &scored)?;
             }
             let (rows, evaluations) = (scored.height(), self.ledger.evaluations());

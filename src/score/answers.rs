@@ -6,7 +6,7 @@ use std::sync::Arc;
 use polars::prelude::*;
 
 use super::Keep;
-use super::trouble::Trouble;
+use super::trouble::{Trouble, Unanswered};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::outcome::Outcome;
@@ -21,18 +21,29 @@ pub(super) enum Answer {
     Rejected(String),
     /// It has no score, and why.
     Failed(String),
+    /// It has something else where the score belongs, and what: a failure, if others have theirs.
+    Unusable(String),
+}
+
+/// Why an answer has no number for a score.
+pub(super) enum NoNumber {
+    /// It has none, and why.
+    Missing(String),
+    /// It has something else in its place, and what.
+    Other(String),
 }
 
 impl Answer {
     /// A number, or why there is none; a scorer may say that the latter is a rejection.
-    pub(super) fn new(score: std::result::Result<f64, String>, reason: Option<&str>, outcome: Option<&str>) -> Self {
+    pub(super) fn new(score: Result<f64, NoNumber>, reason: Option<&str>, outcome: Option<&str>) -> Self {
         match (outcome.and_then(Outcome::named), score) {
             (Some(Outcome::Rejected), _) => Answer::Rejected(reason.unwrap_or("rejected by the scorer").into()),
             (Some(Outcome::Failed), Ok(_)) => Answer::Failed(reason.unwrap_or("no score").into()),
             (_, Ok(score)) if score.is_nan() => Answer::Failed("NaN".into()),
             (_, Ok(score)) if score.is_infinite() => Answer::Failed("infinite".into()),
             (_, Ok(score)) => Answer::Score(score),
-            (_, Err(reason)) => Answer::Failed(reason),
+            (_, Err(NoNumber::Missing(reason))) => Answer::Failed(reason),
+            (_, Err(NoNumber::Other(what))) => Answer::Unusable(what),
         }
     }
 
@@ -40,7 +51,7 @@ impl Answer {
         match self {
             Answer::Score(_) => Outcome::Scored,
             Answer::Rejected(_) => Outcome::Rejected,
-            Answer::Failed(_) => Outcome::Failed,
+            Answer::Failed(_) | Answer::Unusable(_) => Outcome::Failed,
         }
     }
 
@@ -51,7 +62,7 @@ impl Answer {
     fn reason(&self) -> Option<&str> {
         match self {
             Answer::Score(_) => None,
-            Answer::Rejected(reason) | Answer::Failed(reason) => Some(reason),
+            Answer::Rejected(reason) | Answer::Failed(reason) | Answer::Unusable(reason) => Some(reason),
         }
     }
 }
@@ -197,6 +208,16 @@ impl Attempt {
         self.left == 0
     }
 
+    /// What is wrong where each answer has something else than a number for a score: then it is not the items.
+    pub(super) fn unusable(&self) -> Option<Unanswered> {
+        let unusable = |answer: &Answer| match answer {
+            Answer::Unusable(what) => Some(what.clone()),
+            _ => None,
+        };
+        let all: Option<Vec<String>> = self.given.answers.iter().flatten().map(unusable).collect();
+        all?.into_iter().next().map(Unanswered::unusable)
+    }
+
     /// The row of an item that was asked and not answered yet.
     fn row(&mut self, db_idx: u64) -> Result<usize, Trouble> {
         let row = self.asked.row_of.get(&db_idx).copied().filter(|row| self.open[*row]);
@@ -290,18 +311,18 @@ fn given(scores: &Column, reasons: Option<&Column>, outcomes: Option<&Column>) -
     };
     let (reasons, outcomes) = (texts(reasons)?, texts(outcomes)?);
     let beside = reasons.iter().zip(outcomes.iter());
-    let no_score = |reason: Option<&str>| Err(reason.unwrap_or("no score").to_string());
+    let no_score = |reason: Option<&str>| Err(NoNumber::Missing(reason.unwrap_or("no score").to_string()));
     let dtype = scores.dtype();
     if *dtype == DataType::String {
         let scores = scores.str().doing("score")?.iter().zip(beside);
         let answer = |(score, (reason, outcome)): (Option<&str>, (Option<&str>, Option<&str>))| {
-            let score = score.map_or_else(|| no_score(reason), |score| Err(text_for_number(score)));
+            let score = score.map_or_else(|| no_score(reason), |score| Err(NoNumber::Other(text_for_number(score))));
             Answer::new(score, reason, outcome)
         };
         return Ok(scores.map(answer).collect());
     }
     if !is_number(dtype) && *dtype != DataType::Null {
-        let wrong = || Err(format!("answered {dtype} for a number"));
+        let wrong = || Err(NoNumber::Other(format!("answered {dtype} for a number")));
         return Ok(beside.map(|(reason, outcome)| Answer::new(wrong(), reason, outcome)).collect());
     }
     let scores = scores.cast(&DataType::Float64).doing("score")?;

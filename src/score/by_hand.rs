@@ -1,11 +1,12 @@
 //! Scores that people, labs and queues give in their own time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use polars::prelude::DataFrame;
 
 use super::Score;
 use crate::error::Result;
+use crate::panics::lock;
 use crate::schema::DB_IDX;
 
 /// Scores that come from outside, in their own time: by hand, from a lab, from a queue. See
@@ -24,7 +25,7 @@ impl ByHand {
 
 impl Score for ByHand {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let told = lock(&self.told).take();
         Ok(told.unwrap_or_else(|| batch.head(Some(0)).select([DB_IDX]).unwrap_or_default()))
     }
 
@@ -33,7 +34,7 @@ impl Score for ByHand {
     }
 
     fn tell(&self, scores: &DataFrame) -> bool {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(scores.clone());
+        *lock(&self.told) = Some(scores.clone());
         true
     }
 }

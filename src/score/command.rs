@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use polars::prelude::DataFrame;
@@ -19,6 +19,7 @@ use super::wait::Wait;
 use super::worker::Worker;
 use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
+use crate::panics::lock;
 use crate::untrusted::read_parquet;
 
 /// How a scoring command is run.
@@ -268,10 +269,6 @@ impl std::fmt::Debug for Command {
             .field("mode", &self.mode)
             .finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A plain Parquet file: no need for it to survive a crash.

@@ -1,14 +1,15 @@
 //! What a scorer gave, checked against what it was asked.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use polars::prelude::*;
 
 use super::{Keep, Score};
 use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::outcome::{OPEN, Outcome};
+use crate::outcome::Outcome;
+use crate::panics::lock;
 use crate::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 
 /// The most characters of a reason that are kept.
@@ -21,20 +22,12 @@ const LONGEST_REASON: usize = 500;
 /// As [`Score::score`]; answers that break the contract.
 pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
     let items = schema::u64s(batch, DB_IDX)?;
-    // Parts that are known stand in the batch, and come back.
-    let parts = score.parts();
-    let plain = batch.drop_many(parts.iter().copied());
     let mut open: HashMap<u64, u32> = items.iter().copied().zip(0..).collect();
     let (mut left_out, mut handed) = (BTreeSet::new(), false);
     let asked = score.score_into(batch, &mut |answers| {
         let rows = match answers.column(DB_IDX) {
             Ok(ids) => {
-                let ids = ids_of("score", ids)?;
-                let goes_on = texts(&answers, OUTCOME)?;
-                let rows = ids
-                    .iter()
-                    .zip(goes_on.iter())
-                    .map(|(id, said)| row_of(*id, said == Some(OPEN) && !parts.is_empty(), &mut open, &items));
+                let rows = ids_of("score", ids)?.into_iter().map(|id| row_of(id, &mut open, &items));
                 rows.collect::<Result<Vec<u32>>>()?
             }
             Err(_) if answers.height() == items.len() && !handed => {
@@ -55,8 +48,7 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
             }
         };
         handed = true;
-        let answers = checked(&bridge::gather(&plain, &rows)?, &answers, !parts.is_empty(), &mut left_out)?;
-        keep(answers)
+        keep(checked(&bridge::gather(batch, &rows)?, &answers, &mut left_out)?)
     });
     warn_once(left_out);
     asked?;
@@ -65,17 +57,16 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
     match silent.is_empty() {
         true => Ok(()),
         false => {
-            let silent = bridge::gather(&plain, &silent)?;
+            let silent = bridge::gather(batch, &silent)?;
             let nothing = Column::full_null(SCORE.into(), silent.height(), &DataType::Float64).into_frame();
-            keep(checked(&silent, &nothing, false, &mut BTreeSet::new())?)
+            keep(checked(&silent, &nothing, &mut BTreeSet::new())?)
         }
     }
 }
 
-/// The row of an item in the batch, which waits no more, unless only parts of its score are known.
-fn row_of(id: u64, is_open: bool, waiting: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32> {
-    let row = if is_open { waiting.get(&id).copied() } else { waiting.remove(&id) };
-    row.ok_or_else(|| match items.contains(&id) {
+/// The row of an item in the batch, which waits no more.
+fn row_of(id: u64, waiting: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32> {
+    waiting.remove(&id).ok_or_else(|| match items.contains(&id) {
         true => Error::contract("score", DB_IDX, "each item once", format!("{id} twice")),
         false => Error::contract("score", DB_IDX, "items that were asked", format!("{id}, which was not")),
     })
@@ -126,23 +117,12 @@ pub(crate) fn items_told(told: &DataFrame, is_known: impl Fn(u64) -> bool) -> Re
 }
 
 /// Answers in the order of the items, as `db_idx`, `score`, `outcome`, `reason`, parts. NaN and infinite scores are
-/// failures with that reason. A score that is asked in parts may leave items open. Notes the columns that are left out.
-fn checked(
-    items: &DataFrame,
-    answers: &DataFrame,
-    in_parts: bool,
-    left_out: &mut BTreeSet<String>,
-) -> Result<DataFrame> {
+/// failures with that reason. Notes the columns that are left out.
+fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<String>) -> Result<DataFrame> {
     let score = number(answers, SCORE)?;
     let (said, reasons) = (texts(answers, OUTCOME)?, texts(answers, REASON)?);
     let (mut scores, mut outcomes, mut whys) = (Vec::new(), Vec::new(), Vec::new());
     for ((score, said), reason) in score.into_iter().zip(said.iter()).zip(reasons.iter()) {
-        if in_parts && said == Some(OPEN) {
-            scores.push(None);
-            outcomes.push(OPEN);
-            whys.push(None);
-            continue;
-        }
         let said = said.and_then(Outcome::named);
         let failure = match score {
             _ if said == Some(Outcome::Rejected) => Some("rejected by the scorer"),
@@ -181,9 +161,9 @@ fn checked(
 }
 
 /// Says once per program that a scorer gives what cannot be kept.
-fn warn_once(names: BTreeSet<String>) {
+pub(super) fn warn_once(names: BTreeSet<String>) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut said = lock(&SAID);
     for name in names {
         if !said.contains(&name) {
             log::warn!("score: the scorer's `{name}` is left out: the name is taken, or it is no number");
@@ -221,8 +201,8 @@ pub(crate) fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>
 }
 
 /// Sets failed items aside: where they stop the run they are not recorded, so that they are asked
-/// again when it goes on. Gives the error for the first.
-pub(crate) fn without_failures(answers: DataFrame) -> Result<(DataFrame, Option<Error>)> {
+/// again when it goes on. Gives the error for the first, which names the part that was asked.
+pub(crate) fn without_failures(answers: DataFrame, part: Option<&str>) -> Result<(DataFrame, Option<Error>)> {
     let outcomes = answers.column(OUTCOME).doing("score")?.str().doing("score")?;
     let failed = outcomes.iter().position(|outcome| outcome == Some(Outcome::Failed.name()));
     let Some(row) = failed else { return Ok((answers, None)) };
@@ -230,7 +210,8 @@ pub(crate) fn without_failures(answers: DataFrame) -> Result<(DataFrame, Option<
     let item = schema::u64s(&answers, DB_IDX)?[row];
     let others: BooleanChunked = outcomes.iter().map(|outcome| outcome != Some(Outcome::Failed.name())).collect();
     let others = answers.filter(&others).doing("score")?;
-    Ok((others, Some(Error::Score { iteration: None, reason: format!("item {item} failed: {reason}") })))
+    let part = part.map_or(String::new(), |part| format!("{part}: "));
+    Ok((others, Some(Error::Score { iteration: None, reason: format!("item {item} failed: {part}{reason}") })))
 }
 
 /// Of the columns of answers, those that are parts of the score.

@@ -210,12 +210,12 @@ impl<A: Ask> ExternalScore<A> {
     /// Asks once for items, or once for each of them.
     fn attempt(&self, items: &DataFrame, apart: bool, answers: &mut Answers) -> Result<Option<Unanswered>> {
         if !apart {
-            return self.ask_once(items, answers);
+            return self.ask_once(items, false, answers);
         }
         let (mut trouble, mut silent) = (None, 0);
         let enough = SILENT[usize::from(answers.has_any())];
         for row in 0..items.height() {
-            let said = self.ask_once(&items.slice(row as i64, 1), answers)?;
+            let said = self.ask_once(&items.slice(row as i64, 1), true, answers)?;
             let kind = said.as_ref().map(|said| said.kind);
             silent = if kind == Some(Kind::Slow) { silent + 1 } else { 0 };
             trouble = said.or(trouble);
@@ -232,12 +232,16 @@ impl<A: Ask> ExternalScore<A> {
         Ok(trouble)
     }
 
-    fn ask_once(&self, items: &DataFrame, answers: &mut Answers) -> Result<Option<Unanswered>> {
+    fn ask_once(&self, items: &DataFrame, alone: bool, answers: &mut Answers) -> Result<Option<Unanswered>> {
         let (begun, mut attempt) = (Instant::now(), answers.attempt(items)?);
         let trouble = match self.scorer.ask(items, &mut attempt, &self.wait(self.timeout)) {
-            Ok(()) => None,
+            // Of one that is asked alone, what it is answered is its own.
+            Ok(()) => attempt.unusable().filter(|_| !alone),
             Err(Trouble::Unanswered(trouble)) => Some(trouble),
-            Err(Trouble::Stop(error)) => return Err(error),
+            Err(Trouble::Stop(error)) => {
+                answers.take(attempt);
+                return Err(error);
+            }
         };
         let counts = trouble.as_ref().is_none_or(|trouble| !trouble.void);
         match trouble.as_ref().map(|trouble| trouble.kind) {

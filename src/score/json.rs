@@ -3,7 +3,7 @@
 use polars::prelude::*;
 use serde_json::{Map, Value};
 
-use super::answers::{Answer, Attempt, excerpt, text_for_number};
+use super::answers::{Answer, Attempt, NoNumber, excerpt, text_for_number};
 use super::trouble::Trouble;
 use crate::error::{Doing, Result};
 use crate::plain::to_plain;
@@ -174,17 +174,15 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// The score that a value of the answer says, or why there is none.
-pub(super) fn score_of(score: Option<&Value>, reason: Option<&str>) -> std::result::Result<f64, String> {
+pub(super) fn score_of(score: Option<&Value>, reason: Option<&str>) -> std::result::Result<f64, NoNumber> {
+    let other = |value: &Value| match value {
+        Value::String(text) => text_for_number(text),
+        Value::Array(_) => "answered a list for a number".into(),
+        _ => "answered an object for a number".into(),
+    };
     match score {
-        None | Some(Value::Null) => Err(match reason {
-            Some(reason) => reason.into(),
-            None => "no score".into(),
-        }),
-        Some(value) => number(value).ok_or_else(|| match value {
-            Value::String(text) => text_for_number(text),
-            Value::Array(_) => "answered a list for a number".into(),
-            _ => "answered an object for a number".into(),
-        }),
+        None | Some(Value::Null) => Err(NoNumber::Missing(reason.unwrap_or("no score").into())),
+        Some(value) => number(value).ok_or_else(|| NoNumber::Other(other(value))),
     }
 }
 

@@ -1,9 +1,10 @@
 //! How long a scorer may be away, and what it has shown of itself: shared by all workers that ask it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::trouble::Kind;
+use crate::panics;
 
 /// Waits for a scorer that is away, and says so once.
 pub(super) struct Patience {
@@ -37,7 +38,7 @@ impl Patience {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.state)
     }
 
     /// A run begins, in which it has answered before or not.

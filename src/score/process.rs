@@ -6,7 +6,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::trouble::Trouble;
 use super::wait::{Wait, start_thread};
 use crate::error::{Error, Result};
 use crate::folder;
+use crate::panics::lock;
 
 /// Read from a pipe at a time; what a pipe holds.
 const CHUNK: usize = 1 << 16;
@@ -184,7 +185,7 @@ impl Capture {
 
     /// Scoring goes on if the disk is full: these are only messages.
     pub(super) fn write(&self, bytes: &[u8]) {
-        let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&self.file);
         let (file, left) = &mut *guard;
         if *left == 0 {
             return;

@@ -1,38 +1,44 @@
 //! Several scores as one: a weighted sum, and cheap gates before dear scores.
 
-use std::collections::HashMap;
-use std::ops::Range;
-use std::panic::resume_unwind;
-use std::sync::{Mutex, PoisonError};
-
 use polars::prelude::*;
 
 use super::contract::ask;
-use super::{Keep, Score, Session};
-use crate::bridge;
-use crate::error::{Doing, Error, Result};
-use crate::outcome::{OPEN, Outcome};
-use crate::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
+use super::partial::{PartialSums, Term};
+use super::{Keep, Score, Session, batches};
+use crate::error::{Error, Result};
+use crate::schema;
 
 /// A weighted sum of scores: `sum_i(weight_i * part_i)`.
 ///
-/// Parts are asked in the order they were added, and each is kept in the log as a column of its name, as
-/// its scorer gave it. A negative weight takes a part as a cost. With [`SumScore::gate`] a part also
+/// Each part is kept in the log as a column of its name, as its scorer gave it, and other numbers that the scorer gives as
+/// columns `part.name`. A negative weight takes a part as a cost. With [`SumScore::gate`] a part also
 /// decides who goes on: an item below the gate is not asked of the parts after it, so put cheap
-/// ones first. Parts that cost something, with no gate between them, are asked side by side.
+/// ones first. Parts that cost something, with no gate between them, are asked side by side; those after a gate, when it has
+/// decided on all items of an iteration. Each is asked in batches of its own [`Score::batch_size`], by its own
+/// [`Score::workers`], whatever stands beside it.
+///
 /// An item that is below a gate is rejected, and one that a part fails on has failed; the
 /// reason names the first such part, and the parts that are known are kept. An item that gates of free parts reject, before
-/// any other part, costs no evaluation. Each part is paid for once: it is kept before a part that waits for it is asked for.
+/// any other part, costs no evaluation. Each part is paid for once: what it answers is durable as it comes.
+///
+/// A sum within a score of your own, or within another sum, asks its parts one after the other; [`Score::sum`] is what
+/// shows a runner the parts.
 #[derive(Default)]
 pub struct SumScore {
     parts: Vec<Part>,
 }
 
-struct Part {
+pub(crate) struct Part {
     name: String,
     weight: f64,
     at_least: Option<f64>,
-    score: Box<dyn Score>,
+    pub(crate) score: Box<dyn Score>,
+}
+
+impl Part {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl SumScore {
@@ -55,204 +61,85 @@ impl SumScore {
         self.parts.push(Part { name, weight, at_least, score });
         self
     }
-}
 
-/// Parts that are asked at the same time: one that is free, or several that are not, of which only the last has a gate.
-fn stages(parts: &[Part]) -> Vec<Range<usize>> {
-    let mut stages: Vec<Range<usize>> = Vec::new();
-    for (position, part) in parts.iter().enumerate() {
-        let before = position.checked_sub(1).map(|before| &parts[before]);
-        let is_beside = |before: &Part| before.at_least.is_none() && before.score.is_paid() && part.score.is_paid();
-        match stages.last_mut().filter(|_| before.is_some_and(is_beside)) {
-            Some(stage) => stage.end = position + 1,
-            None => stages.push(position..position + 1),
-        }
+    /// The parts, in the order they were added.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
-    stages
-}
 
-/// What a part says of a row: its score, or why there is none.
-type Said = std::result::Result<f64, (Outcome, String)>;
+    /// The names of the parts.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.parts.iter().map(|part| part.name.clone()).collect()
+    }
 
-/// What is known of a batch, row by row.
-struct Sums<'a> {
-    parts: &'a [Part],
-    stages: Vec<Range<usize>>,
-    items: DataFrame,
-    /// By part, then by row; `None` where it was not asked, or has not answered.
-    said: Vec<Vec<Option<Said>>>,
-    handed: Vec<bool>,
-}
+    /// The workers of the part that has most.
+    pub(crate) fn most_workers(&self) -> usize {
+        self.parts.iter().map(|part| part.score.workers()).max().unwrap_or(1)
+    }
 
-/// Is shown what is known, and the rows that were just answered.
-type Answered<'a, 'b> = dyn FnMut(&mut Sums<'a>, &[u32]) -> Result<()> + Send + 'b;
-
-impl<'a> Sums<'a> {
-    /// Parts that are known stand in the batch, as columns of their names.
-    fn new(parts: &'a [Part], batch: &DataFrame) -> Result<Self> {
-        let rows = batch.height();
-        let known = |part: &Part| match batch.column(&part.name) {
-            Ok(_) => Ok(schema::scores(batch, &part.name)?.into_iter().map(|score| score.map(Ok)).collect()),
-            Err(_) => Ok(vec![None; rows]),
+    /// What is known of the sums of some items, of which these columns are known: parts, and other numbers.
+    pub(crate) fn partial(&self, items: &DataFrame, known: &[Column]) -> Result<PartialSums> {
+        let term = |part: &Part| Term {
+            name: part.name.clone(),
+            weight: part.weight,
+            at_least: part.at_least,
+            is_paid: part.score.is_paid(),
         };
-        let said = parts.iter().map(known).collect::<Result<_>>()?;
-        let items = batch.drop_many(parts.iter().map(|part| part.name.as_str()));
-        Ok(Sums { parts, stages: stages(parts), items, said, handed: vec![false; rows] })
+        PartialSums::new(self.parts.iter().map(term).collect(), items, known)
     }
 
-    /// Asks for the parts of a stage, side by side, where they are not known, of the rows that go on to it.
-    fn ask(&mut self, stage: Range<usize>, answered: &mut Answered<'a, '_>) -> Result<()> {
-        let open: Vec<u32> =
-            (0..self.handed.len() as u32).filter(|row| self.ended(*row, stage.start).is_none()).collect();
-        let mut questions = Vec::new();
-        for position in stage {
-            let unknown: Vec<u32> =
-                open.iter().copied().filter(|row| self.said[position][*row as usize].is_none()).collect();
-            if !unknown.is_empty() {
-                let asked = bridge::gather(&self.items, &unknown)?;
-                let row_of: HashMap<u64, u32> = schema::u64s(&asked, DB_IDX)?.into_iter().zip(unknown).collect();
-                questions.push((position, asked, row_of));
+    /// Says at no cost which of the items are not worth asking for: those that gates of free parts reject, before any other
+    /// part.
+    pub(crate) fn screen(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
+        let free = self.parts.iter().take_while(|part| !part.score.is_paid()).count();
+        if self.parts[..free].iter().all(|part| part.at_least.is_none()) {
+            return Ok(None);
+        }
+        let mut sums = self.partial(items, &[])?;
+        while let Some((part, asked)) = sums.questions()?.into_iter().next().filter(|(part, _)| *part < free) {
+            ask(&*self.parts[part].score, &asked, &mut |answers| sums.take(part, &answers).map(drop))?;
+        }
+        sums.rejected_before(free).map(Some)
+    }
+
+    /// Asks the parts one after the other, for whoever does not look at [`Score::sum`]; shows `answered` the rows that a part
+    /// has just answered.
+    fn ask_in_turn(
+        &self,
+        items: &DataFrame,
+        answered: &mut (dyn FnMut(&mut PartialSums, &[u32]) -> Result<()> + Send),
+    ) -> Result<PartialSums> {
+        let mut sums = self.partial(items, &[])?;
+        loop {
+            let questions = sums.questions()?;
+            if questions.is_empty() {
+                return Ok(sums);
             }
-        }
-        let parts = self.parts;
-        let shared = Mutex::new((self, answered));
-        let ask_for = |(position, asked, row_of): (usize, DataFrame, HashMap<u64, u32>)| {
-            ask(&*parts[position].score, &asked, &mut |answers| {
-                let (sums, answered) = &mut *shared.lock().unwrap_or_else(PoisonError::into_inner);
-                let rows = sums.take(position, &row_of, &answers)?;
-                answered(sums, &rows)
-            })
-        };
-        // The last is asked for here: where there is but one, no thread is started.
-        let Some(last) = questions.pop() else { return Ok(()) };
-        std::thread::scope(|scope| {
-            let ask_for = &ask_for;
-            let others: Vec<_> = questions.into_iter().map(|question| scope.spawn(move || ask_for(question))).collect();
-            let last = ask_for(last);
-            let mut ended: Vec<Result<()>> =
-                others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
-            ended.push(last);
-            ended.into_iter().collect()
-        })
-    }
-
-    /// Takes answers of a part; gives their rows.
-    fn take(&mut self, position: usize, row_of: &HashMap<u64, u32>, answers: &DataFrame) -> Result<Vec<u32>> {
-        let scores = schema::scores(answers, SCORE)?;
-        let outcomes = answers.column(OUTCOME).doing("score")?.str().doing("score")?;
-        let reasons = answers.column(REASON).doing("score")?.str().doing("score")?;
-        let mut rows = Vec::with_capacity(scores.len());
-        for (at, item) in schema::u64s(answers, DB_IDX)?.iter().enumerate() {
-            let Some(row) = row_of.get(item) else { continue };
-            rows.push(*row);
-            self.said[position][*row as usize] = Some(scores[at].ok_or_else(|| {
-                let outcome = outcomes.get(at).and_then(Outcome::named).unwrap_or(Outcome::Failed);
-                (outcome, format!("{}: {}", self.parts[position].name, reasons.get(at).unwrap_or("no score")))
-            }));
-        }
-        Ok(rows)
-    }
-
-    /// How a row ended before a part: one that gave no score, or was below its gate.
-    fn ended(&self, row: u32, before: usize) -> Option<(Outcome, String)> {
-        self.parts[..before].iter().zip(&self.said).find_map(|(part, said)| {
-            match (&said[row as usize], part.at_least) {
-                (Some(Err(why)), _) => Some(why.clone()),
-                (Some(Ok(score)), Some(limit)) if *score < limit => {
-                    Some((Outcome::Rejected, format!("{}: {score} is below {limit}", part.name)))
+            for (part, asked) in questions {
+                let score = &*self.parts[part].score;
+                for batch in batches(&asked, score) {
+                    ask(score, &batch, &mut |answers| {
+                        let rows = sums.take(part, &answers)?;
+                        answered(&mut sums, &rows)
+                    })?;
                 }
-                _ => None,
             }
-        })
-    }
-
-    /// Whether a row waits for a part.
-    fn waits(&self, row: u32) -> bool {
-        let waiting =
-            |stage: &&Range<usize>| self.said[(*stage).clone()].iter().any(|said| said[row as usize].is_none());
-        self.stages.iter().find(waiting).is_some_and(|stage| self.ended(row, stage.start).is_none())
-    }
-
-    /// The score that a part gave to a row.
-    fn value(&self, position: usize, row: u32) -> Option<f64> {
-        self.said[position][row as usize].as_ref().and_then(|said| said.as_ref().ok().copied())
-    }
-
-    /// Hands over the rows that are complete, and of some others the parts that are known.
-    fn hand_over(&mut self, others: &[u32], keep: &mut Keep<'_>) -> Result<()> {
-        let is_done = |row: &u32| !self.handed[*row as usize] && !self.waits(*row);
-        let mut rows: Vec<u32> = (0..self.handed.len() as u32).filter(is_done).collect();
-        rows.iter().for_each(|row| self.handed[*row as usize] = true);
-        rows.extend(others.iter().filter(|row| self.waits(**row)));
-        if rows.is_empty() { Ok(()) } else { keep(self.frame(&rows)?) }
-    }
-
-    fn frame(&self, rows: &[u32]) -> Result<DataFrame> {
-        let (ids, all) = (schema::u64s(&self.items, DB_IDX)?, self.parts.len());
-        let (mut scores, mut outcomes, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
-        for row in rows {
-            let ended = if self.waits(*row) { Some((OPEN, None)) } else { None };
-            let ended = ended.or_else(|| self.ended(*row, all).map(|(outcome, why)| (outcome.name(), Some(why))));
-            let weighted = self.parts.iter().enumerate();
-            let weighted = weighted.map(|(at, part)| part.weight * self.value(at, *row).unwrap_or_default());
-            scores.push(ended.is_none().then(|| weighted.fold(0.0, |sum, part| sum + part)));
-            let (outcome, reason) = ended.unwrap_or((Outcome::Scored.name(), None));
-            outcomes.push(outcome);
-            reasons.push(reason);
         }
-        let mut columns = vec![
-            Column::new(DB_IDX.into(), rows.iter().map(|row| ids[*row as usize]).collect::<Vec<_>>()),
-            Column::new(SCORE.into(), scores),
-            Column::new(OUTCOME.into(), outcomes),
-            Column::new(REASON.into(), reasons),
-        ];
-        for (position, part) in self.parts.iter().enumerate() {
-            let values: Vec<Option<f64>> = rows.iter().map(|row| self.value(position, *row)).collect();
-            columns.push(Column::new(part.name.as_str().into(), values));
-        }
-        DataFrame::new(rows.len(), columns).doing("score")
     }
 }
 
 impl Score for SumScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let mut sums = Sums::new(&self.parts, batch)?;
-        for stage in stages(&self.parts) {
-            sums.ask(stage, &mut |_, _| Ok(()))?;
-        }
-        sums.frame(&(0..batch.height() as u32).collect::<Vec<_>>())
+        let sums = self.ask_in_turn(batch, &mut |_, _| Ok(()))?;
+        sums.frame(&sums.rows())
     }
 
     fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
-        let mut sums = Sums::new(&self.parts, batch)?;
-        let asked = stages(&self.parts).into_iter().try_for_each(|stage| {
-            // What was paid for is kept as it comes; what is free waits for company.
-            let is_dear = self.parts[stage.start].score.is_paid();
-            sums.ask(stage, &mut |sums, rows| match is_dear {
-                true => sums.hand_over(rows, keep),
-                false => Ok(()),
-            })
-        });
-        sums.hand_over(&[], keep)?;
-        asked
+        self.ask_in_turn(batch, &mut |sums, rows| sums.complete(rows)?.map_or(Ok(()), &mut *keep)).map(drop)
     }
 
-    fn screen(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
-        let free = self.parts.iter().take_while(|part| !part.score.is_paid()).count();
-        if self.parts[..free].iter().all(|part| part.at_least.is_none()) {
-            return Ok(None);
-        }
-        let mut sums = Sums::new(&self.parts, items)?;
-        for position in 0..free {
-            sums.ask(position..position + 1, &mut |_, _| Ok(()))?;
-        }
-        let is_rejected = |row: &u32| matches!(sums.ended(*row, free), Some((Outcome::Rejected, _)));
-        let rejected: Vec<u32> = (0..items.height() as u32).filter(is_rejected).collect();
-        sums.frame(&rejected).map(Some)
-    }
-
-    fn parts(&self) -> Vec<&str> {
-        self.parts.iter().map(|part| part.name.as_str()).collect()
+    fn sum(&self) -> Option<&SumScore> {
+        Some(self)
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {
@@ -271,6 +158,12 @@ impl Score for SumScore {
                     part.name, part.weight
                 )));
             }
+            if part.score.waits() {
+                return Err(Error::Config(format!(
+                    "score.sum: part `{}`: scores by hand cannot be a part; tell the sum by hand instead",
+                    part.name
+                )));
+            }
             part.score.check(items)?;
         }
         match self.parts.is_empty() {
@@ -280,11 +173,12 @@ impl Score for SumScore {
     }
 
     fn batch_size(&self) -> usize {
-        self.parts.iter().map(|part| part.score.batch_size()).min().unwrap_or(usize::MAX)
+        self.parts.iter().map(|part| part.score.batch_size()).max().unwrap_or(usize::MAX)
     }
 
+    /// So many that no part is asked by more workers than it has.
     fn workers(&self) -> usize {
-        self.parts.iter().map(|part| part.score.workers()).max().unwrap_or(1)
+        self.parts.iter().map(|part| part.score.workers()).min().unwrap_or(1)
     }
 
     fn reads(&self) -> Vec<String> {

@@ -44,6 +44,11 @@ impl Unanswered {
         Unanswered { reason: reason.into(), kind, void: false, after: None }
     }
 
+    /// What the scorer answered is of no use, and would cost the same again.
+    pub(super) fn unusable(reason: impl Into<String>) -> Self {
+        Unanswered { void: true, ..Self::new(Kind::Unusable, reason) }
+    }
+
     /// The scorer ended its answers, and left items out.
     pub(super) fn left_out() -> Self {
         Self::new(Kind::LeftOut, "no answer")

@@ -8,7 +8,7 @@ use std::time::Duration;
 use polars::prelude::*;
 use rand::RngExt;
 use uphill::{
-    Error, LanceDatabase, QueryUpdate, Result, Runner, Score, Start, Step, Stop, StopReason, SurrogateUpdate,
+    Error, LanceDatabase, QueryUpdate, Result, Runner, Score, SearchLog, Start, Step, Stop, StopReason, SurrogateUpdate,
 };
 
 use crate::common::*;
@@ -132,7 +132,7 @@ impl QueryUpdate for Walk {
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
-        assert_eq!(step.results.column("score")?.null_count(), 0);
+        assert_eq!(step.results.column("outcome")?.null_count(), 0);
         self.observed += 1;
         self.diary.note(format!("observed {}", step.iteration));
         Ok(())
@@ -344,6 +344,83 @@ fn a_scorer_that_breaks_or_panics_ends_the_search_with_its_words_and_nothing_pai
             assert!(ours.equals_missing(&theirs), "{name}: iteration {iteration}");
         }
     }
+}
+
+/// The items' numbers, of one with a number beside it; another one is answered when that is known.
+struct Rare {
+    diary: Diary,
+    /// Iteration 3 is not answered before that of the rare number is.
+    waits: bool,
+    breaks_at: u64,
+    /// An item that fails.
+    fails: u64,
+}
+
+const RARE: u64 = 10;
+
+impl Score for Rare {
+    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+        let item = u64s(batch, "db_idx")[0];
+        if self.waits && item == 6 {
+            self.diary.wait_for("asked for what follows the rare one");
+        }
+        if item > RARE {
+            self.diary.note("asked for what follows the rare one".into());
+        }
+        if item >= self.breaks_at {
+            return Err(Error::Config("the scorer broke".into()));
+        }
+        let score = Column::new("score".into(), [Some(item as f64).filter(|_| item != self.fails)]);
+        // What was asked again has it too.
+        let is_rare = item == RARE || item == 2 && self.fails != 2;
+        Ok(DataFrame::new(
+            1,
+            [Some(score), is_rare.then(|| Column::new("rare".into(), [1.0]))].into_iter().flatten().collect(),
+        )?)
+    }
+    fn batch_size(&self) -> usize {
+        1
+    }
+    fn workers(&self) -> usize {
+        2
+    }
+}
+
+#[test]
+fn the_columns_of_an_iteration_depend_on_answers_up_to_it_whoever_answers_first() {
+    let folder = folder();
+    let database = line(&folder);
+    let queries = uphill::queries_at(&database, &[0]).expect("queries");
+    let runner = |waits: bool, breaks_at: u64, fails: u64| {
+        let diary = Diary::default();
+        let walk = Walk { behind: 3, from: 1, observed: 0, diary: Diary::default() };
+        Runner::new(database.clone(), Rare { diary, waits, breaks_at, fails }, walk)
+    };
+    let shows = |log: &SearchLog| {
+        let has = |iteration: &u32| log.results(*iteration).expect("results").column("rare").is_ok();
+        log.iterations().iter().map(has).collect::<Vec<_>>()
+    };
+    let from = |first: u32| (0..8).map(|iteration| iteration >= first).collect::<Vec<_>>();
+    for waits in [false, true] {
+        let log = runner(waits, u64::MAX, 2).search(&queries, 8).expect("a search");
+        assert_eq!(shows(&log), from(5), "{waits}");
+    }
+    // It is durable when the run ends, before its iteration is there.
+    let path = folder.path().join("run");
+    let ended = runner(true, RARE + 1, 2).search_into(&path, &queries, 8).map(drop);
+    assert!(ended.expect_err("it broke").to_string().contains("the scorer broke"));
+    let committed = SearchLog::open(&path).expect("a run").iterations().len();
+    assert!(committed <= 5, "{committed}");
+    let log = runner(false, u64::MAX, 2).resume(&path, &queries, 8).expect("resumed");
+    assert_eq!(shows(&log), from(5));
+    drop(log);
+    // What is answered when it is asked again shows where it failed, and from there on.
+    let log = runner(false, u64::MAX, u64::MAX).retry_failed(true).resume(&path, &queries, 8).expect("resumed");
+    assert_eq!(shows(&log), from(1));
+    let rare = log.results(1).expect("results").column("rare").expect("shows").f64().expect("numbers").clone();
+    assert_eq!(rare.iter().flatten().count(), 1, "it is kept");
+    let all = log.scan_results().expect("a query").expect("rows").collect().expect("rows");
+    assert_eq!(all.column("rare").expect("shows").null_count(), all.height() - 2);
 }
 
 /// Asks for an interrupt when it is asked for an item.

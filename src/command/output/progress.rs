@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::screen::columns_of_stderr;
 use super::standing::{Standing, cut};
 use super::voice::{Voice, draw_below, report, say};
 use crate::config::StopConfig;
+use crate::panics::lock;
 use crate::runner::Summary;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -52,7 +53,7 @@ impl Progress {
 
     /// Where the number of items is to be kept that were asked and have no answer yet.
     pub fn waiting(&self) -> Arc<AtomicUsize> {
-        locked(&self.state).waiting.clone()
+        lock(&self.state).waiting.clone()
     }
 
     /// Is told of each iteration.
@@ -60,7 +61,7 @@ impl Progress {
         let (state, voice) = (self.state.clone(), Voice::now());
         move |summary| {
             let (event, line) = {
-                let mut state = locked(&state);
+                let mut state = lock(&state);
                 state.take(summary);
                 (state.event(summary), state.verbose_line(summary))
             };
@@ -108,7 +109,7 @@ fn block(state: &Arc<Mutex<Standing>>) -> ProgressBar {
         let state = state.clone();
         style.with_key(key, move |_: &ProgressState, out: &mut dyn Write| {
             let width = columns_of_stderr().unwrap_or(80).saturating_sub(3);
-            let _ = out.write_str(&draw(&locked(&state), width));
+            let _ = out.write_str(&draw(&lock(&state), width));
         })
     });
     ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
@@ -120,15 +121,11 @@ fn lines(state: &Arc<Mutex<Standing>>) -> Option<(Sender<()>, JoinHandle<()>)> {
     let state = state.clone();
     let write = move || {
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(EVERY) {
-            let line = locked(&state).line();
+            let line = lock(&state).line();
             say(line);
         }
     };
     // Without a thread the search goes on all the same.
     let thread = std::thread::Builder::new().name("progress".into()).spawn(write).ok()?;
     Some((sender, thread))
-}
-
-fn locked(state: &Mutex<Standing>) -> MutexGuard<'_, Standing> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,8 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use clap::ValueEnum;
 use indicatif::ProgressBar;
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Unwritten;
 use super::screen::{inert, inert_json};
+use crate::panics;
 
 /// How much is said on standard error, and as what.
 #[derive(Clone, Copy, Default, clap::Args)]
@@ -44,7 +44,7 @@ struct Speaker {
 static SPEAKER: Mutex<Speaker> = Mutex::new(Speaker { voice: Voice::TEXT, block: None });
 
 fn speaker() -> MutexGuard<'static, Speaker> {
-    SPEAKER.lock().unwrap_or_else(PoisonError::into_inner)
+    panics::lock(&SPEAKER)
 }
 
 impl Voice {
@@ -169,9 +169,7 @@ pub fn quiet_panics() {
 
 /// Does what should not panic; a panic becomes an error.
 pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        let text = text.and_then(|text| text.lines().next()).unwrap_or("no message");
-        Err(anyhow::anyhow!("stopped by a bug (RUST_BACKTRACE=1 tells more): {text}"))
+    panics::caught(work).unwrap_or_else(|panic| {
+        Err(anyhow::anyhow!("stopped by a bug (RUST_BACKTRACE=1 tells more): {}", panics::said(&*panic)))
     })
 }

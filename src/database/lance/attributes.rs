@@ -1,13 +1,14 @@
 //! Attributes in memory, beside the index: a column that searches ask for again and again is read whole.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use polars::prelude::{Column, DataFrame};
 
 use super::table::Table;
 use crate::bridge;
 use crate::error::{Doing, Result};
+use crate::panics;
 use crate::schema::{self, DB_IDX};
 
 /// A column is read whole when it is fetched for this time: reading some tens of thousands of rows costs as much as a few
@@ -68,7 +69,7 @@ impl Attributes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Columns> {
-        self.columns.lock().unwrap_or_else(PoisonError::into_inner)
+        panics::lock(&self.columns)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The items of the last search, so that the next one fetches only what is new to it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use polars::prelude::DataFrame;
 
 use crate::bridge;
 use crate::error::{Doing, Result};
+use crate::panics::lock;
 
 /// Queries move a little at a time: most of what they meet, they met an iteration before.
 #[derive(Default)]
@@ -30,7 +31,7 @@ impl Carried {
         columns: &[String],
         fetch: impl FnOnce(&[u64]) -> Result<DataFrame>,
     ) -> Result<DataFrame> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut last = lock(&self.last).clone();
         if last.columns != columns {
             last = Last::default();
         }
@@ -51,7 +52,7 @@ impl Carried {
             _ => bridge::gather(&last.items.vstack(&fetch(&fetched)?).doing("fetching items")?, &order)?,
         };
         let now = Last { columns: columns.to_vec(), rows: rows.to_vec(), items: items.clone() };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *lock(&self.last) = now;
         Ok(items)
     }
 }

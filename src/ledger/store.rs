@@ -1,0 +1,35 @@
+//! What came back, in memory and, where scores are paid for, on the disk.
+
+use std::collections::HashMap;
+
+use polars::prelude::*;
+
+use super::answers::Answers;
+use super::batches::Batches;
+use crate::error::{Doing, Result};
+use crate::schema::{self, DB_IDX, EVALUATION};
+
+/// The place of each item among those that are paid for; `None` for an item that costs nothing.
+pub(super) type Ordinals = HashMap<u64, Option<u64>>;
+
+/// What came back.
+#[derive(Default)]
+pub(super) struct AnswerStore {
+    pub(super) answers: Answers,
+    /// Where what comes back is kept.
+    pub(super) batches: Option<Batches>,
+}
+
+impl AnswerStore {
+    /// Makes answers durable, if they are to be, then takes them.
+    pub(super) fn keep(&mut self, answers: &DataFrame, ordinals: &Ordinals, durable: bool) -> Result<()> {
+        if let (true, Some(batches)) = (durable, &mut self.batches) {
+            let ordinal = |item: &u64| ordinals.get(item).copied().flatten();
+            let ordinals: Vec<Option<u64>> = schema::u64s(answers, DB_IDX)?.iter().map(ordinal).collect();
+            let mut columns = vec![Column::new(EVALUATION.into(), ordinals)];
+            columns.extend(answers.columns().iter().cloned());
+            batches.write(&DataFrame::new(answers.height(), columns).doing("writing the ledger")?)?;
+        }
+        self.answers.record(answers)
+    }
+}
