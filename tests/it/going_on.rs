@@ -307,6 +307,18 @@ fn what_a_run_goes_on_with_is_recorded_and_the_recipe_makes_it_again_from_the_fi
 }
 
 #[test]
+fn runs_of_one_recipe_are_compared_as_such_wherever_their_library_was() {
+    let place = Place::new();
+    place.run_file("run.toml", "[score]\nsql = 'weight'\n[update]\nrule = 'rl'\n[stop]\niterations = 2");
+    place.ok(&["search", "run.toml", "--out", "first"]);
+    std::fs::rename(place.path("items.lance"), place.path("there.lance")).expect("moved");
+    place.ok(&["search", "run.toml", "--out", "second", "--set", "seed=4", "--set", "database.path=there.lance"]);
+    place.ok(&["report", "first", "second", "-o", "report.html"]);
+    let page = std::fs::read_to_string(place.path("report.html")).expect("a page");
+    assert!(page.contains("first and 1 more seeds"));
+}
+
+#[test]
 fn a_run_folder_of_an_earlier_version_keeps_its_name_when_it_goes_on_with_something_else() {
     let place = Place::new();
     place.run_file("run.toml", "[score]\nsql = 'weight'\n[stop]\nevaluations = 20");
