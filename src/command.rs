@@ -45,7 +45,7 @@ enum Command {
     /// Search a library as a run file says, into a run folder.
     #[command(after_long_help = help::SEARCH)]
     Search(search::Search),
-    /// The next items to score by hand, as Parquet; asking again before telling gives the same.
+    /// The next items to score by hand, as Parquet, CSV or JSON; asking again before telling gives the same.
     #[command(after_long_help = help::ASK)]
     Ask(search::Ask),
     /// Take scores of asked items, all or a part, and go on.
@@ -53,7 +53,7 @@ enum Command {
     Tell {
         /// The run folder.
         run: PathBuf,
-        /// Parquet with `db_idx` and `score`, optionally `reason` and parts of the score.
+        /// Parquet, CSV or JSON with `db_idx` and `score`, optionally `reason` and parts of the score.
         scores: PathBuf,
     },
     /// The items met, best first: one row each.

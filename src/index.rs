@@ -8,9 +8,12 @@ mod content;
 mod files;
 mod learn;
 mod options;
+mod remedy;
 mod rows;
+mod shape;
 mod source;
 mod vectors;
+mod widen;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +63,7 @@ pub struct IndexReport {
 /// `.parquet` files below it), in the order of their sorted paths.
 ///
 /// Memory does not grow with the number of rows. `db_idx` is the position among the
-/// kept rows. Embeddings (fixed-size lists, lists or large lists of f16, f32 or f64)
+/// kept rows. Embeddings (fixed-size lists, lists or large lists of numbers)
 /// become fixed-size lists of f32 in a column named `embedding`. The dataset appears
 /// under its name when it is complete, or not at all.
 ///
@@ -68,14 +71,14 @@ pub struct IndexReport {
 /// first; a dataset is built there and then copied, its manifest last.
 ///
 /// # Errors
-/// No such file, files of different columns, a reserved column name, invalid rows
+/// No such file, files of different columns (types are widened, where one holds the values of all), a reserved column name, invalid rows
 /// (unless `skip_invalid`), a dataset that is there already (unless `overwrite`).
 pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &IndexOptions) -> Result<IndexReport> {
     let items = items.as_ref();
     publish(dataset.as_ref(), options, |metric| {
         let local = Local::of(items)?;
         let files = find_files(local.path())?;
-        Ok((caught(items, || Rows::open(Source::files(files)?, metric, options))?, Some(local)))
+        Ok((caught(items, || Rows::open(Source::files(files, options)?, metric, options))?, Some(local)))
     })
 }
 
@@ -90,7 +93,7 @@ pub fn index_table(
     options: &IndexOptions,
 ) -> Result<IndexReport> {
     publish(dataset.as_ref(), options, |metric| {
-        Ok((Rows::open(Source::table(Box::new(table))?, metric, options)?, None))
+        Ok((Rows::open(Source::table(Box::new(table), options)?, metric, options)?, None))
     })
 }
 

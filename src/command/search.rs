@@ -12,6 +12,8 @@ use crate::config::{Config, Direction};
 use crate::error::Error;
 use crate::log::{SearchLog, StopReason};
 use crate::runner::Asked;
+use crate::schema::{DB_IDX, OUTCOME, REASON, SCORE};
+use crate::tabular::Table;
 
 #[derive(clap::Args)]
 pub struct Search {
@@ -130,7 +132,8 @@ pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
 pub fn tell(run: PathBuf, scores: PathBuf, signals: &Signals) -> anyhow::Result<()> {
     let config = Config::of_run(&SearchLog::open(&run)?)?;
     let (runner, queries) = config.start(Some(&run))?;
-    let told = crate::untrusted::read_parquet(&scores)?;
+    let table = Table::new(&scores).ids(&[DB_IDX]).numbers(&[SCORE]).texts(&[OUTCOME, REASON]);
+    let told = table.read()?;
     match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {
         Asked::Items(items) => say(format_args!("{} items wait for their scores: uphill ask", items.height())),
         Asked::Ended(log) => ended(&log),
