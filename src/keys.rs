@@ -64,6 +64,10 @@ impl Keys {
         &self.texts
     }
 
+    pub(crate) fn dtype(&self) -> &DataType {
+        &self.dtype
+    }
+
     /// The first of them, and what they are, for messages.
     pub(crate) fn describe(&self) -> String {
         described(self.texts.iter().flatten().next(), &self.dtype)

@@ -103,6 +103,7 @@ mod runner;
 mod schema;
 mod score;
 mod select;
+mod sql;
 mod step;
 mod stream;
 mod tabular;
