@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use polars::prelude::*;
 
-use super::output::{Output, Rows, ended};
-use crate::evaluate::Truth;
+use super::output::{Output, Rows, ended, say};
+use crate::evaluate::{Evaluation, TOP, Truth};
 use crate::filter::columns_of;
 use crate::log::SearchLog;
 use crate::schema::{RAW_SCORE, SCORE, is_reserved};
@@ -25,19 +25,19 @@ pub struct Show {
 pub struct Evaluate {
     /// The run folder.
     run: PathBuf,
-    /// The items that were indexed, with their true scores: a Parquet file, a glob, or a folder of .parquet files.
+    /// The items that were indexed, with their true scores: a Parquet file, a glob, a folder of .parquet files, or CSV.
     #[arg(long, value_name = "ITEMS.parquet")]
     truth: PathBuf,
     /// The column of the true score.
     #[arg(long)]
     score_column: String,
-    /// How many items are the best.
-    #[arg(long, default_value_t = 100)]
-    top: usize,
+    /// How many items are the best [default: 100, or as many as have a true score, if those are fewer].
+    #[arg(long)]
+    top: Option<usize>,
     /// Match items by this column, which both have, instead of by row number.
     #[arg(long, value_name = "COLUMN")]
     key: Option<String>,
-    /// A row for each number of items scored, instead of 1, 2, 5 % of the library and all.
+    /// A row for each number of items paid for, instead of 1, 2, 5 % of the library, as far as they were reached, and all.
     #[arg(long)]
     curve: bool,
     #[command(flatten)]
@@ -78,6 +78,7 @@ fn show(
     arguments: Show,
     query: impl Fn(&SearchLog, &Output) -> crate::error::Result<LazyFrame>,
 ) -> anyhow::Result<SearchLog> {
+    arguments.output.check()?;
     let log = SearchLog::open(&arguments.run)?;
     let mut frame = query(&log, &arguments.output)?;
     if let Some(limit) = arguments.limit {
@@ -90,6 +91,7 @@ fn show(
 pub fn trajectories(arguments: Show) -> anyhow::Result<()> {
     /// Of the log, turned at once.
     const BYTES: u64 = 64 << 20;
+    arguments.output.check()?;
     let log = SearchLog::open(&arguments.run)?;
     let mut parts = log.trajectories(BYTES)?;
     let mut left = Some(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
@@ -102,10 +104,33 @@ pub fn trajectories(arguments: Show) -> anyhow::Result<()> {
     Ok(arguments.output.write(Rows::Frames(Box::new(parts)))?)
 }
 
+/// The shares of a library within which it is told what was found.
+const SHARES: [f64; 3] = [0.01, 0.02, 0.05];
+
 pub fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
+    arguments.output.check()?;
     let log = SearchLog::open(&arguments.run)?;
     let truth = Truth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
     let evaluation = crate::evaluate::evaluate(&log, &truth, arguments.top)?;
-    let frame = if arguments.curve { evaluation.curve()? } else { evaluation.at(&[0.01, 0.02, 0.05])? };
+    if arguments.top.is_none() && evaluation.top() < TOP {
+        say(format_args!("judged by the true best {}: no more items have a true score", evaluation.top()));
+    }
+    let frame = if arguments.curve {
+        evaluation.curve()?
+    } else {
+        say_what_was_not_reached(&evaluation);
+        evaluation.at(&SHARES)?
+    };
     Ok(arguments.output.write(frame.lazy())?)
+}
+
+/// Says which budgets have no row.
+fn say_what_was_not_reached(evaluation: &Evaluation) {
+    let beyond = SHARES.iter().filter(|share| evaluation.budget(**share) > evaluation.cost());
+    let beyond: Vec<String> = beyond
+        .map(|share| format!("{} % of the library ({} items)", 100.0 * share, evaluation.budget(*share)))
+        .collect();
+    if !beyond.is_empty() {
+        say(format_args!("not reached: {}; the run paid for {}", beyond.join(", "), evaluation.cost()));
+    }
 }
