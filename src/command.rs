@@ -19,6 +19,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::output::{Unwritten, Voice, say, told};
 use self::signals::Signals;
+use crate::database::on_disk;
 use crate::error::Error;
 
 /// Finds the best-scoring items of an embedded library while scoring only a small share of it.
@@ -106,7 +107,7 @@ const AWAY: u8 = 75;
 /// Runs the `uphill` command with these arguments, the program's name first, as its `main` does: it prints, handles signals,
 /// and gives the exit code.
 pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
-    let command = match Cli::try_parse_from(arguments) {
+    let command = match Cli::try_parse_from(arguments.into_iter().map(|argument| local(argument.into()))) {
         Ok(cli) => {
             cli.voice.take();
             cli.command
@@ -127,6 +128,23 @@ pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>)
         Ok(()) => signals.exit_code(),
         Err(error) if matches!(error.downcast_ref(), Some(Unwritten::ReaderLeft)) => 0,
         Err(error) => fail(&error, signals.exit_code()),
+    }
+}
+
+/// An argument, or the path that it means as a `file://` address, by itself or behind `--option=`.
+fn local(argument: OsString) -> OsString {
+    let (option, value) = match argument.to_str().and_then(|text| text.split_once("=file:/")) {
+        Some((option, place)) if option.starts_with("--") => (format!("{option}="), format!("file:/{place}").into()),
+        _ => (String::new(), argument.clone()),
+    };
+    match on_disk(&value) {
+        Ok(path) if path != *value => {
+            let mut local = OsString::from(option);
+            local.push(path);
+            local
+        }
+        // Whoever opens it says what is wrong with it.
+        _ => argument,
     }
 }
 

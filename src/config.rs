@@ -19,7 +19,9 @@ pub use self::start::Calls;
 use self::start::NoCalls;
 use self::text::{located, name_the_rule, refuse_nan, set, suggest};
 pub use self::update::{GradientConfig, LearningRates, PruneConfig, RestartConfig, UpdateConfig};
-use crate::database::{GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote};
+use crate::database::{
+    GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote, on_disk,
+};
 use crate::error::{AtPath, Error, Result};
 use crate::filter::SqlFilter;
 use crate::log::SearchLog;
@@ -201,7 +203,7 @@ impl Config {
     /// # Errors
     /// Not TOML, a key that is unknown, missing or of the wrong type: the message names it.
     pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
-        let path = path.as_ref();
+        let path = &on_disk(path)?;
         let text = std::fs::read_to_string(path).at_path(path)?;
         let mut config =
             Self::parse(&text, overrides).map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
@@ -222,14 +224,16 @@ impl Config {
         table.iter().try_for_each(|(section, value)| refuse_nan(section, value))?;
         if overrides.is_empty() && !named {
             // From the text itself, so that messages can name the line.
-            return toml::from_str(text).map_err(|error| located(text, &error));
+            let config: Self = toml::from_str(text).map_err(|error| located(text, &error))?;
+            return config.on_disk();
         }
-        table.try_into().map_err(|error: toml::de::Error| {
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| {
             // Of a table, toml tells the key below its message.
             let said = error.to_string();
             let key = said.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
             Error::Config(key.map_or(String::new(), |key| format!("{key}: ")) + &suggest(error.message()))
-        })
+        })?;
+        config.on_disk()
     }
 
     /// As [`Config::read`], of JSON, as a run.json keeps it; null means that nothing is said. Relative paths are relative to
@@ -240,7 +244,8 @@ impl Config {
     pub fn of_json(text: &str) -> Result<Self> {
         // By way of a value, as places in the text say nothing to whoever made it by a program.
         let value: Result<Value, _> = serde_json::from_str(text);
-        value.and_then(serde_json::from_value).map_err(|error| Error::Config(suggest(&error.to_string())))
+        let config: Result<Self, _> = value.and_then(serde_json::from_value);
+        config.map_err(|error| Error::Config(suggest(&error.to_string())))?.on_disk()
     }
 
     /// The run file of a run, as its run.json keeps it.
@@ -250,6 +255,14 @@ impl Config {
     pub fn of_run(log: &SearchLog) -> Result<Self> {
         serde_json::from_value(log.manifest().config.clone())
             .map_err(|error| Error::input(log.path().join("run.json"), format!("no run file in it: {error}")))
+    }
+
+    /// With paths in place of `file://` addresses.
+    fn on_disk(mut self) -> Result<Self> {
+        self.database.path = on_disk(&self.database.path)?.to_string_lossy().into_owned();
+        self.queries.path = self.queries.path.map(on_disk).transpose()?;
+        self.score.reuse = self.score.reuse.into_iter().map(on_disk).collect::<Result<_>>()?;
+        Ok(self)
     }
 
     fn relative_to(&mut self, folder: &Path) {

@@ -32,7 +32,7 @@ use self::source::Source;
 pub use self::vectors::Invalid;
 use crate::database::{
     self, LanceDatabase, Local, META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, check_uri, holds_dataset,
-    is_remote, library_state, on_runtime,
+    is_remote, library_state, on_disk, on_runtime,
 };
 use crate::error::{Doing, Error, Result};
 use crate::folder;
@@ -104,6 +104,7 @@ fn publish(
     rows: impl FnOnce(Metric) -> Result<(Rows, Option<Local>)>,
 ) -> Result<IndexReport> {
     let metric = options.metric.unwrap_or(Metric::L2);
+    let dataset = &on_disk(dataset)?;
     let is_remote = is_remote(dataset);
     if is_remote {
         check_free(dataset, options)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::manifest::{Manifest, REMOVED, TAG, read_manifest, read_manifest_at};
 use super::times;
-use crate::database::LanceDatabase;
+use crate::database::{LanceDatabase, on_disk};
 use crate::error::{AtPath, Result};
 use crate::folder;
 
@@ -18,7 +18,7 @@ use crate::folder;
 /// # Errors
 /// What is not a run folder; a run that another process writes to; a folder that may not be written to.
 pub fn remove(run: impl AsRef<Path>) -> Result<()> {
-    let run = run.as_ref();
+    let run = &on_disk(run)?;
     let (file, mark) = (run.join("run.json"), run.join(REMOVED));
     let manifest = || match mark.exists() && !file.exists() {
         true => read_manifest_at(run, &mark),

@@ -145,6 +145,7 @@ impl Reusable {
     /// A library without the key; keys that have lost digits.
     pub(crate) fn name_strangers(&self, database: &dyn VectorDatabase) -> Result<()> {
         let Some(key) = &self.key else { return Ok(()) };
+        keys(HERE, &database.take(&[])?, key)?;
         let mut strangers: Vec<&Known> = self.sources.iter().filter(|known| !known.scores.is_empty()).collect();
         let mut here = String::from("no items");
         let columns = [key.clone()];
