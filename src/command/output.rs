@@ -25,6 +25,7 @@ pub use self::progress::Progress;
 use self::screen::inert;
 pub use self::screen::{count, seconds};
 pub use self::voice::{Voice, caught, fail, log_warnings, quiet_panics, say, told, warn};
+use crate::error::Error;
 use crate::plain::number;
 
 /// Where a frame goes, and as what.
@@ -33,7 +34,7 @@ pub struct Output {
     /// table, csv, json or parquet [default: table on a terminal, else csv].
     #[arg(long)]
     format: Option<Format>,
-    /// Write to a file instead of stdout.
+    /// Write to a file instead of stdout; without --format its name says the format: .csv, .json or .parquet.
     #[arg(long, short)]
     output: Option<PathBuf>,
 }
@@ -63,33 +64,51 @@ pub enum Unwritten {
 impl Output {
     /// Writes rows; Parquet and CSV as they come.
     pub fn write<'a>(&self, rows: impl Into<Rows<'a>>) -> Result<(), Unwritten> {
-        let (rows, format) = (rows.into(), self.format.unwrap_or_else(|| self.guess()));
+        let (rows, format) = (rows.into(), self.format().map_err(|error| Unwritten::Rows(error.into()))?);
         match &self.output {
             Some(path) => to_file(path, |out| write(rows, format, out, false)),
             None => to_stdout(|out, terminal| write(rows, format, out, terminal)),
         }
     }
 
+    /// Refuses a file whose name is of no format here, before anything is done for it.
+    pub fn check(&self) -> crate::error::Result<()> {
+        self.format().map(drop)
+    }
+
     /// Whether rows are shown to people: then a table says what can be said in less room.
     pub fn is_table(&self) -> bool {
-        matches!(self.format.unwrap_or_else(|| self.guess()), Format::Table)
+        matches!(self.format(), Ok(Format::Table))
     }
 
     /// Whether facts are written as JSON.
     pub fn is_json(&self) -> bool {
-        matches!(self.format.unwrap_or_else(|| self.guess()), Format::Json)
+        matches!(self.format(), Ok(Format::Json))
     }
 
-    fn guess(&self) -> Format {
-        let by_name = self.output.as_ref().and_then(|path| path.extension()).and_then(|name| name.to_str());
-        match by_name {
-            Some("csv") => Format::Csv,
-            Some("json") => Format::Json,
-            Some("parquet") => Format::Parquet,
-            _ if self.output.is_none() && io::stdout().is_terminal() => Format::Table,
-            _ => Format::Csv,
-        }
+    fn format(&self) -> crate::error::Result<Format> {
+        const NAMES: [(&str, Format); 3] = [("csv", Format::Csv), ("json", Format::Json), ("parquet", Format::Parquet)];
+        Ok(match (self.format, &self.output) {
+            (Some(format), _) => format,
+            (None, Some(path)) => match extension(path, &NAMES.map(|(name, _)| name), ", or say --format")? {
+                Some(at) => NAMES[at].1,
+                None => Format::Csv,
+            },
+            (None, None) if io::stdout().is_terminal() => Format::Table,
+            (None, None) => Format::Csv,
+        })
     }
+}
+
+/// Which of the known extensions the name of a file has, if it has any; another one promises what would not be there.
+pub fn extension(path: &Path, known: &[&str], or: &str) -> crate::error::Result<Option<usize>> {
+    let Some(found) = path.extension() else { return Ok(None) };
+    let at = known.iter().position(|name| found.eq_ignore_ascii_case(name));
+    at.map(Some).ok_or_else(|| {
+        let (file, found) = (path.display(), found.display());
+        let known = known.iter().map(|name| format!(".{name}")).collect::<Vec<_>>().join(", ");
+        Error::Config(format!("{file}: .{found} is not written here; name it {known}{or}"))
+    })
 }
 
 type Out = Box<dyn Write + Send>;

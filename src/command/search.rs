@@ -57,6 +57,7 @@ pub struct Ask {
 }
 
 pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<()> {
+    arguments.output.check()?;
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
     if arguments.dry_run {
@@ -111,6 +112,7 @@ fn dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
 }
 
 pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<()> {
+    arguments.output.check()?;
     let config = Config::read(&arguments.run, &arguments.set)?;
     if !config.score.by_hand {
         return Err(Error::Config("ask: this run's scores do not come by hand (score.by_hand = true)".into()).into());
