@@ -12,30 +12,43 @@ pub(crate) fn expression(sql: &str) -> PolarsResult<Expr> {
     if large.is_empty() {
         return Ok(expression);
     }
-    let restored = |number: i128| match large.iter().find(|(stand_in, _)| i128::from(*stand_in).abs() == number.abs()) {
-        Some((_, meant)) => i128::from(*meant) * number.signum(),
-        None => number,
-    };
-    expression.try_map_expr(|part| match part {
-        Expr::Literal(LiteralValue::Dyn(DynLiteralValue::Int(number))) => {
-            Ok(Expr::Literal(LiteralValue::Dyn(DynLiteralValue::Int(restored(number)))))
+    expression.try_map_expr(|part| {
+        if let Expr::Literal(LiteralValue::Series(values)) = &part
+            && *values.dtype() == DataType::Int64
+        {
+            // The values of an `IN`.
+            return restored(values, &large).map(|values| values.map_or_else(|| part.clone(), lit));
         }
-        // The values of an `IN`.
-        Expr::Literal(LiteralValue::Series(values)) if *values.dtype() == DataType::Int64 => {
-            let numbers = values.i64()?.iter().map(|number| number.map(|number| restored(number.into())));
-            let numbers: Vec<Option<i128>> = numbers.collect();
-            if numbers.iter().flatten().all(|number| i64::try_from(*number).is_ok()) {
-                return Ok(Expr::Literal(LiteralValue::Series(values)));
+        for (stand_in, meant) in &large {
+            if part == lit(*stand_in) {
+                return Ok(lit(*meant));
             }
-            let unsigned = |number: Option<i128>| {
-                let wrong = |_| polars_err!(InvalidOperation: "a list of negative numbers and of numbers beyond 2^63");
-                number.map(|number| u64::try_from(number).map_err(wrong)).transpose()
-            };
-            let numbers = numbers.into_iter().map(unsigned).collect::<PolarsResult<Vec<Option<u64>>>>()?;
-            Ok(lit(Series::new(values.name().clone(), numbers)))
+            if part == lit(-stand_in) {
+                polars_ensure!(*meant == 1 << 63, InvalidOperation: "-{meant} is less than any whole number of 64 bits");
+                return Ok(lit(i64::MIN));
+            }
         }
-        part => Ok(part),
+        Ok(part)
     })
+}
+
+/// A list of numbers with those that are meant, if stand-ins are among them.
+fn restored(values: &Series, large: &[(i64, u64)]) -> PolarsResult<Option<Series>> {
+    let is_stand_in = |number: &i64| large.iter().find(|(stand_in, _)| stand_in == number);
+    let numbers: Vec<Option<i64>> = values.i64()?.iter().collect();
+    if !numbers.iter().flatten().any(|number| is_stand_in(number).is_some()) {
+        return Ok(None);
+    }
+    let meant = |number: i64| {
+        match is_stand_in(&number) {
+        Some((_, meant)) => Ok(*meant),
+        None => u64::try_from(number).map_err(|_| {
+            polars_err!(InvalidOperation: "a list has {number}, and numbers beyond {}: no type holds both", i64::MAX)
+        }),
+    }
+    };
+    let numbers = numbers.into_iter().map(|number| number.map(meant).transpose());
+    Ok(Some(Series::new(values.name().clone(), numbers.collect::<PolarsResult<Vec<Option<u64>>>>()?)))
 }
 
 /// The text with smaller numbers, which do not stand in it, in place of whole numbers from 2^63 to 2^64; and what they
