@@ -105,6 +105,9 @@ fn without_zeros(text: &str) -> &str {
 /// The number that a text shows, in the form of keys, if it shows one.
 fn number_in(text: &str) -> Option<String> {
     let text = text.trim();
+    // A whole number beside decimal commas, but not one between thousands.
+    let whole = text.split_once(',').filter(|(_, zeros)| zeros.bytes().all(|byte| byte == b'0') && zeros.len() != 3);
+    let text = whole.map_or(text, |(whole, _)| whole);
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_plain =
         digits.starts_with(|c: char| c.is_ascii_digit()) && digits.chars().all(|c| c.is_ascii_digit() || c == '.');

@@ -108,10 +108,13 @@ fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame>
 fn of_texts(column: &Column) -> Result<Column, String> {
     let texts = column.str().map_err(|error| error.to_string())?;
     let vector = |(row, text): (usize, Option<&str>)| {
-        let numbers = |text| serde_json::from_str::<Vec<f64>>(text).map(|numbers| Series::new("".into(), numbers));
-        let wrong =
-            |_| format!("column `{EMBEDDING}`: expected numbers such as [0.5, 0.25], found {text:?} in row {row}");
-        text.map(numbers).transpose().map_err(wrong)
+        let Some(text) = text else { return Ok(None) };
+        let inside = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let numbers = inside.and_then(|inside| inside.split(',').map(|number| number.trim().parse().ok()).collect());
+        let numbers: Vec<f64> = numbers.ok_or_else(|| {
+            format!("column `{EMBEDDING}`: expected numbers such as [0.5, 0.25], found {text:?} in row {row}")
+        })?;
+        Ok(Some(Series::new("".into(), numbers)))
     };
     let vectors = (0..).zip(texts.iter()).map(vector).collect::<Result<Vec<Option<Series>>, String>>()?;
     Ok(Series::new(EMBEDDING.into(), vectors).into_column())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::options::IndexOptions;
-use super::remedy::{is_list_of_numbers, listed, remedy, remedy_of};
+use super::remedy::{is_list_of_numbers, listed, remedy, remedy_of, remedy_of_it};
 use crate::error::{Error, Result};
 use crate::near::no_column;
 use crate::schema::{self, EMBEDDING, SOURCE_ROW};
@@ -25,7 +25,7 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
         let field = schema.field(position);
         if !is_list_of_numbers(field.data_type()) {
             let dtype = field.data_type();
-            let remedy = remedy_of(field).map_or(String::new(), |remedy| format!("; {remedy}"));
+            let remedy = remedy_of_it(field).map_or(String::new(), |remedy| format!("; it {remedy}"));
             return Err(Error::input(
                 path,
                 format!("column `{name}`: expected lists of numbers, found {dtype}{remedy}"),

@@ -39,6 +39,11 @@ pub(super) fn remedy(schema: &Schema) -> Option<String> {
 
 /// What to do about a column, if an embedding may be in it.
 pub(super) fn remedy_of(field: &Field) -> Option<String> {
+    remedy_of_it(field).map(|remedy| format!("column `{}` {remedy}", field.name()))
+}
+
+/// The same, after the name.
+pub(super) fn remedy_of_it(field: &Field) -> Option<String> {
     use DataType as T;
     let name = field.name();
     let (is, polars): (&str, String) = match field.data_type() {
@@ -72,7 +77,7 @@ pub(super) fn remedy_of(field: &Field) -> Option<String> {
         T::Map(..) => ("a map", format!("pl.col(\"{name}\").list.eval(pl.element().struct.field(\"value\"))")),
         _ => return None,
     };
-    Some(format!("column `{name}` is {is}; make lists of it, with Polars: {polars}"))
+    Some(format!("is {is}; make lists of it, with Polars: {polars}"))
 }
 
 /// What to do about columns that hold one component each: `dim_0`, `dim_1`, …
