@@ -21,6 +21,8 @@ use crate::untrusted::{caught, read_parquet};
 pub(crate) struct Table<'a> {
     /// What messages name.
     path: &'a Path,
+    /// Where it is on this machine, if it was fetched already.
+    local: Option<&'a Path>,
     /// Columns that are read; all where `None`.
     only: Option<&'a dyn Fn(&str) -> bool>,
     roles: Roles<'a>,
@@ -49,7 +51,13 @@ impl Roles<'_> {
 impl<'a> Table<'a> {
     /// A file, here or on an object store.
     pub(crate) fn new(path: &'a Path) -> Self {
-        Table { path, only: None, roles: Roles::default() }
+        Table { path, local: None, only: None, roles: Roles::default() }
+    }
+
+    /// Where it was fetched to.
+    pub(crate) fn at(mut self, local: &'a Path) -> Self {
+        self.local = Some(local);
+        self
     }
 
     /// Columns that name items: they are read as they are written.
@@ -87,11 +95,12 @@ impl<'a> Table<'a> {
     /// # Errors
     /// No such file; one of another format, which is named; text that cannot be read without a doubt.
     pub(crate) fn read(&self) -> Result<DataFrame> {
-        let local = Local::of(self.path)?;
-        if local.path().is_dir() {
+        let fetched = if self.local.is_none() { Some(Local::of(self.path)?) } else { None };
+        let local = self.local.or(fetched.as_ref().map(Local::path)).unwrap_or(self.path);
+        if local.is_dir() {
             return Err(Error::input(self.path, "is a folder; name a file: Parquet, CSV or JSON"));
         }
-        caught(self.path, || self.read_at(local.path()))
+        caught(self.path, || self.read_at(local))
     }
 
     fn read_at(&self, local: &Path) -> Result<DataFrame> {

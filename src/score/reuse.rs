@@ -107,7 +107,7 @@ impl Reusable {
                     }
                     Ok((of_run(&log)?, version_of(&log.manifest().config)))
                 }
-                false => of_file(source, reuse.key.as_deref()),
+                false => of_file(source, local.path(), reuse.key.as_deref()),
             })
             .map_err(|error| error.of(source))?;
             if !reuse.trust && version.as_deref() != Some(reuse.version.as_str()) {
@@ -246,14 +246,14 @@ fn of_run(log: &SearchLog) -> Result<DataFrame> {
     Ok(scores)
 }
 
-/// The items of a file, and the version it states.
-fn of_file(path: &Path, key: Option<&str>) -> Result<(DataFrame, Option<String>)> {
+/// The items of a file, at a path of this machine, and the version it states.
+fn of_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame, Option<String>)> {
     let Some(key) = key else {
         let reason =
             "does not say of which library its items are; name a column that both have: score.reuse_key = \"…\"";
         return Err(Error::input(path, reason));
     };
-    let mut scores = Table::new(path).keys(&[key]).numbers(&[SCORE]).texts(&["score_version"]).read()?;
+    let mut scores = Table::new(path).at(local).keys(&[key]).numbers(&[SCORE]).texts(&["score_version"]).read()?;
     if scores.column(SCORE).is_err() {
         let there = schema::names(&scores).join(", ");
         return Err(Error::input(path, format!("no column `score` (there are: {there})")));
