@@ -343,6 +343,35 @@ fn uuids_are_text_for_filters_scorers_and_in_every_format() {
 }
 
 #[test]
+fn uuids_in_a_dataset_that_others_made_are_text_however_they_are_read() {
+    let folder = folder();
+    let (field, array) = uuids();
+    let embedding = vectors(0, ROWS);
+    let schema = Arc::new(Schema::new(vec![Field::new("vector", embedding.data_type().clone(), false), field]));
+    let batch = RecordBatch::try_new(schema.clone(), vec![embedding, array]).expect("a batch");
+    let uri = folder.path().join("theirs.lance").to_string_lossy().into_owned();
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let reader = RecordBatchIterator::new([Ok(batch)], schema);
+        lance::Dataset::write(reader, uri.as_str(), None).await.expect("written");
+    });
+    let library = open(Path::new(&uri)).k(1);
+    let first = |frame: &polars::prelude::DataFrame| {
+        frame.column("uid").expect("uid").str().expect("text").get(0).map(str::to_string)
+    };
+    assert_eq!(first(&library.take(&[0]).expect("an item")).as_deref(), Some(UUID));
+    let queries = uphill::queries_at(&library, &[0]).expect("queries");
+    let met = library.query(&queries, uphill::Request::default()).expect("results");
+    assert_eq!(first(&met).as_deref(), Some(UUID));
+    let mut seen = Vec::new();
+    let visited = library.visit_columns(&["uid".into()], &mut |items| {
+        seen.push(first(&items));
+        Ok(())
+    });
+    visited.expect("visited");
+    assert_eq!(seen, [Some(UUID.to_string())]);
+}
+
+#[test]
 fn uuids_that_only_parquet_marks_are_text_too() {
     let folder = folder();
     const SCRIPT: &str = "import duckdb\nduckdb.sql(\"copy (select '01234567-89ab-cdef-0123-456789abcde0'::uuid uid, [1.0::float, 2.0, 3.0] embedding) to 'items.parquet'\")\n";
