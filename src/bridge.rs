@@ -37,11 +37,11 @@ const _: () = assert!(
 );
 
 /// An arrow-rs array as a Polars series.
-fn import(name: &str, array: &ArrayRef) -> Result<Series> {
-    let kept = types::kept(name, array.data_type())?;
-    let array = match kept == *array.data_type() {
-        true => array.clone(),
-        false => arrow::compute::cast(array, &kept).doing(format!("column `{name}`"))?,
+fn import(field: &Field, array: &ArrayRef) -> Result<Series> {
+    let name = field.name();
+    let array = match types::is_uuid(field) {
+        true => types::uuids_as_text(array),
+        false => types::strictly(name, array, &types::kept(name, array.data_type())?)?,
     };
     let (array, schema) = to_ffi(&array.to_data()).doing("exporting an Arrow array")?;
     // SAFETY: invariants 1 and 2: same layout, and both are moved into the transmute.
@@ -53,7 +53,7 @@ fn import(name: &str, array: &ArrayRef) -> Result<Series> {
         let field = ffi::import_field_from_c(&schema).doing("importing an Arrow schema")?;
         ffi::import_array_from_c(array, field.dtype).doing("importing an Arrow array")?
     };
-    Series::from_arrow(name.into(), array).doing(format!("column `{name}`"))
+    Series::from_arrow(name.as_str().into(), array).doing(format!("column `{name}`"))
 }
 
 /// A Polars column as an arrow-rs array.
@@ -78,7 +78,7 @@ fn export(column: &Column) -> Result<(Field, ArrayRef)> {
 }
 
 /// The columns of an arrow-rs batch as a Polars frame, without copying the values. (Dictionaries become their values,
-/// decimals of other widths those of 128 bits.)
+/// decimals of other widths those of 128 bits, UUIDs text.)
 ///
 /// # Errors
 /// A type that Polars does not have.
@@ -88,7 +88,7 @@ pub fn to_polars(batch: &RecordBatch) -> Result<DataFrame> {
         .fields()
         .iter()
         .zip(batch.columns())
-        .map(|(field, array)| Ok(import(field.name(), array)?.into_column()))
+        .map(|(field, array)| Ok(import(field, array)?.into_column()))
         .collect::<Result<Vec<_>>>()?;
     DataFrame::new(batch.num_rows(), columns).doing("building a frame")
 }

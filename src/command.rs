@@ -20,6 +20,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::output::{Unwritten, Voice, say, told};
 use self::signals::Signals;
+use crate::database::on_disk;
 use crate::error::Error;
 
 /// Finds the best-scoring items of an embedded library while scoring only a small share of it.
@@ -49,7 +50,7 @@ enum Command {
     /// Search a library as a run file says, into a run folder.
     #[command(after_long_help = help::SEARCH)]
     Search(search::Search),
-    /// The next items to score by hand, as Parquet; asking again before telling gives the same.
+    /// The next items to score by hand, as Parquet, CSV or JSON; asking again before telling gives the same.
     #[command(after_long_help = help::ASK)]
     Ask(search::Ask),
     /// Take scores of asked items, all or a part, and go on.
@@ -108,7 +109,7 @@ const AWAY: u8 = 75;
 /// Runs the `uphill` command with these arguments, the program's name first, as its `main` does: it prints, handles signals,
 /// and gives the exit code.
 pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
-    let command = match Cli::try_parse_from(arguments) {
+    let command = match Cli::try_parse_from(arguments.into_iter().map(|argument| local(argument.into()))) {
         Ok(cli) => {
             cli.voice.take();
             cli.command
@@ -129,6 +130,23 @@ pub fn command(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>)
         Ok(code) => code,
         Err(error) if matches!(error.downcast_ref(), Some(Unwritten::ReaderLeft)) => 0,
         Err(error) => fail(&error, signals.exit_code()),
+    }
+}
+
+/// An argument, or the path that it means as a `file://` address, by itself or behind `--option=`.
+fn local(argument: OsString) -> OsString {
+    let (option, value) = match argument.to_str().and_then(|text| text.split_once("=file:/")) {
+        Some((option, place)) if option.starts_with("--") => (format!("{option}="), format!("file:/{place}").into()),
+        _ => (String::new(), argument.clone()),
+    };
+    match on_disk(&value) {
+        Ok(path) if path != *value => {
+            let mut local = OsString::from(option);
+            local.push(path);
+            local
+        }
+        // Whoever opens it says what is wrong with it.
+        _ => argument,
     }
 }
 

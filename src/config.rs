@@ -22,7 +22,9 @@ use self::start::NoCalls;
 pub(crate) use self::text::as_toml;
 use self::text::{forget_nulls, located, name_the_rule, name_the_rule_of, placed, refuse_nan, set, suggest};
 pub use self::update::{GradientConfig, LearningRates, PruneConfig, RestartConfig, UpdateConfig};
-use crate::database::{GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote};
+use crate::database::{
+    GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote, on_disk,
+};
 use crate::error::{AtPath, Error, Result};
 use crate::filter::SqlFilter;
 use crate::log::SearchLog;
@@ -205,7 +207,7 @@ impl Config {
     /// # Errors
     /// Not TOML, a key that is unknown, missing or of the wrong type: the message names it.
     pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
-        let path = path.as_ref();
+        let path = &on_disk(path)?;
         let text = std::fs::read_to_string(path).at_path(path)?;
         let mut config =
             Self::parse(&text, overrides).map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
@@ -222,7 +224,8 @@ impl Config {
         if overrides.is_empty() && !name_the_rule(&mut table) {
             table.iter().try_for_each(|(section, value)| refuse_nan(section, value))?;
             // From the text itself, so that messages can name the line.
-            return toml::from_str(text).map_err(|error| located(text, &error));
+            let config: Self = toml::from_str(text).map_err(|error| located(text, &error))?;
+            return config.on_disk();
         }
         Self::of_table(table, overrides)
     }
@@ -231,7 +234,8 @@ impl Config {
         overrides.iter().try_for_each(|change| set(&mut table, change))?;
         name_the_rule(&mut table);
         table.iter().try_for_each(|(section, value)| refuse_nan(section, value))?;
-        table.try_into().map_err(|error: toml::de::Error| placed(&error))
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| placed(&error))?;
+        config.on_disk()
     }
 
     /// As [`Config::read`], of JSON, as a run.json keeps it; null means that nothing is said. Relative paths are relative to
@@ -249,9 +253,10 @@ impl Config {
         name_the_rule_of(&mut value);
         // Messages are those of the same TOML, which name the section. A seed may be larger than TOML can say.
         let of_toml = || as_toml(&value).ok()?.try_into::<Config>().err();
-        Self::deserialize(&value).map_err(|error| {
+        let config = Self::deserialize(&value).map_err(|error| {
             of_toml().map_or_else(|| Error::Config(suggest(&error.to_string())), |error| placed(&error))
-        })
+        })?;
+        config.on_disk()
     }
 
     /// The run file that a run goes on with, as its run.json keeps it; `overrides` as in [`Config::read`], where relative
@@ -267,6 +272,14 @@ impl Config {
         }
         let table = toml::Table::try_from(&config).map_err(|error| Error::Config(format!("--set: {error}")))?;
         Self::of_table(table, overrides)
+    }
+
+    /// With paths in place of `file://` addresses.
+    fn on_disk(mut self) -> Result<Self> {
+        self.database.path = on_disk(&self.database.path)?.to_string_lossy().into_owned();
+        self.queries.path = self.queries.path.map(on_disk).transpose()?;
+        self.score.reuse = self.score.reuse.into_iter().map(on_disk).collect::<Result<_>>()?;
+        Ok(self)
     }
 
     fn relative_to(&mut self, folder: &Path) {

@@ -18,7 +18,7 @@ pub(crate) use self::lance::RECALL;
 pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions, RecallLevel, RecallTable};
 pub(crate) use self::lance::{Probes, library_state};
 pub(crate) use self::runtime::{on_one_thread, on_runtime};
-pub(crate) use self::store::{Local, check_uri, holds_dataset, is_remote, publish};
+pub(crate) use self::store::{Local, check_uri, holds_dataset, is_remote, on_disk, publish};
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::schema::DB_IDX;

@@ -8,6 +8,7 @@ use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::near::{names_none, no_column};
 use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
+use crate::sql;
 use crate::untrusted::{check_sql, on_a_deep_stack, shown};
 
 /// Removes rows of a results frame before they are paid for. Closures are filters:
@@ -179,14 +180,14 @@ pub(crate) fn evaluate(
         let reason = absent.unwrap_or_else(|| crate::error::one_line(&reason));
         Error::Config(format!("{key}: cannot evaluate `{}`: {reason}", shown(sql)))
     };
-    let value = on_a_deep_stack(|| polars::sql::sql_expr(sql).and_then(using).map_err(|error| error.to_string()));
+    let value = on_a_deep_stack(|| sql::expression(sql).and_then(using).map_err(|error| error.to_string()));
     value.and_then(|value| value).map_err(wrong)
 }
 
 /// The columns that an expression names; `None` where it names them by a pattern, or cannot be read.
 pub(crate) fn columns_of(sql: &str) -> Option<Vec<String>> {
     let columns = on_a_deep_stack(|| {
-        let expression = polars::sql::sql_expr(sql).ok()?;
+        let expression = sql::expression(sql).ok()?;
         let mut names = Vec::new();
         for part in &expression {
             match part {

@@ -8,9 +8,12 @@ mod content;
 mod files;
 mod learn;
 mod options;
+mod remedy;
 mod rows;
+mod shape;
 mod source;
 mod vectors;
+mod widen;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ use self::source::Source;
 pub use self::vectors::Invalid;
 use crate::database::{
     self, LanceDatabase, Local, META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, check_uri, holds_dataset,
-    is_remote, library_state, on_runtime,
+    is_remote, library_state, on_disk, on_runtime,
 };
 use crate::error::{Doing, Error, Result};
 use crate::folder;
@@ -61,7 +64,7 @@ pub struct IndexReport {
 /// `.parquet` files below it), in the order of their sorted paths.
 ///
 /// Memory does not grow with the number of rows. `db_idx` is the position among the
-/// kept rows. Embeddings (fixed-size lists, lists or large lists of f16, f32 or f64)
+/// kept rows. Embeddings (fixed-size lists, lists or large lists of numbers)
 /// become fixed-size lists of f32 in a column named `embedding`. The dataset appears
 /// under its name when it is complete, or not at all.
 ///
@@ -69,14 +72,14 @@ pub struct IndexReport {
 /// first; a dataset is built there and then copied, its manifest last.
 ///
 /// # Errors
-/// No such file, files of different columns, a reserved column name, invalid rows
+/// No such file, files of different columns (types are widened, where one holds the values of all), a reserved column name, invalid rows
 /// (unless `skip_invalid`), a dataset that is there already (unless `overwrite`).
 pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &IndexOptions) -> Result<IndexReport> {
     let items = items.as_ref();
     publish(dataset.as_ref(), options, |metric| {
         let local = Local::until(items, &Interrupt::new(options.stop.clone()))?;
         let files = find_files(local.path())?;
-        Ok((caught(items, || Rows::open(Source::files(files)?, metric, options))?, Some(local)))
+        Ok((caught(items, || Rows::open(Source::files(files, options)?, metric, options))?, Some(local)))
     })
 }
 
@@ -91,7 +94,7 @@ pub fn index_table(
     options: &IndexOptions,
 ) -> Result<IndexReport> {
     publish(dataset.as_ref(), options, |metric| {
-        Ok((Rows::open(Source::table(Box::new(table))?, metric, options)?, None))
+        Ok((Rows::open(Source::table(Box::new(table), options)?, metric, options)?, None))
     })
 }
 
@@ -103,6 +106,7 @@ fn publish(
 ) -> Result<IndexReport> {
     let metric = options.metric.unwrap_or(Metric::L2);
     let interrupt = Interrupt::new(options.stop.clone());
+    let dataset = &on_disk(dataset)?;
     let is_remote = is_remote(dataset);
     if is_remote {
         check_free(dataset, options)?;

@@ -37,7 +37,7 @@ use self::manifest::{is_unused, read_manifest};
 pub use self::remove::{remove, remove_from};
 pub use self::times::Times;
 use crate::bridge;
-use crate::database::{Identity, is_remote};
+use crate::database::{Identity, is_remote, on_disk};
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::folder;
 use crate::schema::{self, EMBEDDING, ITERATION, OUTCOME};
@@ -93,8 +93,7 @@ impl SearchLog {
     /// # Errors
     /// A folder with something else in it, which is left as it is; another process that writes to it.
     pub fn create(path: impl AsRef<Path>, manifest: Manifest) -> Result<Self> {
-        let path = path.as_ref();
-        on_a_disk(path)?;
+        let path = &on_a_disk(path.as_ref())?;
         if path.symlink_metadata().is_ok() && !path.is_dir() {
             return Err(Error::input(path, "is no folder; choose another name"));
         }
@@ -144,8 +143,7 @@ impl SearchLog {
     /// # Errors
     /// A folder that cannot be read.
     pub fn is_to_start(path: impl AsRef<Path>) -> Result<bool> {
-        let path = path.as_ref();
-        on_a_disk(path)?;
+        let path = &on_a_disk(path.as_ref())?;
         Ok(!path.exists() || path.is_dir() && is_unused(path)?)
     }
 
@@ -154,8 +152,7 @@ impl SearchLog {
     /// # Errors
     /// No run folder there, or one of a later format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        on_a_disk(path)?;
+        let path = &on_a_disk(path.as_ref())?;
         let manifest = read_manifest(path)?;
         let iterations = committed(&path.join("results"))?;
         let path = path.into();
@@ -167,7 +164,7 @@ impl SearchLog {
     /// # Errors
     /// As [`SearchLog::open`]; another process that writes to it.
     pub fn resume(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        let path = &on_a_disk(path.as_ref())?;
         // A folder that is not a run's gets no lock file.
         read_manifest(path)?;
         let lock = folder::lock(path)?;
@@ -391,14 +388,14 @@ impl SearchLog {
     }
 }
 
-/// Refuses a folder on an object store: no lock there dies with its process, and no rename is whole.
-fn on_a_disk(path: &Path) -> Result<()> {
+/// The path of a folder. Refuses one on an object store: no lock there dies with its process, and no rename is whole.
+fn on_a_disk(path: &Path) -> Result<PathBuf> {
     match is_remote(path) {
         true => Err(Error::input(
             path,
             "a run folder is on a disk, local or shared; copy it to the store when the run has ended",
         )),
-        false => Ok(()),
+        false => on_disk(path),
     }
 }
 

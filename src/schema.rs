@@ -61,6 +61,12 @@ pub fn is_reserved(name: &str) -> bool {
     name.starts_with('_') || RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
 }
 
+/// Whether a column is the index of a pandas frame, which is written beside its columns once rows were filtered.
+pub(crate) fn is_pandas_index(name: &str) -> bool {
+    let level = name.strip_prefix("__index_level_").and_then(|rest| rest.strip_suffix("__"));
+    level.is_some_and(|level| level.parse::<u32>().is_ok())
+}
+
 /// Builds a starting queries frame from vectors of shape `(n_queries, dim)`:
 /// `query_idx` and `collection_idx` count from 0, `parent_idx` is null.
 ///

@@ -2,12 +2,46 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef};
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 
 /// The digits of the longest decimal.
 const DIGITS: u8 = 38;
+
+/// The key of a field's metadata that names an extension type.
+pub(crate) const EXTENSION: &str = "ARROW:extension:name";
+
+/// The extension type of UUIDs.
+pub(crate) const UUID: &str = "arrow.uuid";
+
+/// Whether a column holds UUIDs, as bytes.
+pub(crate) fn is_uuid(field: &Field) -> bool {
+    let is_named = field.metadata().get(EXTENSION).is_some_and(|name| name == UUID);
+    is_named && *field.data_type() == DataType::FixedSizeBinary(16)
+}
+
+/// UUIDs as people write them: `2f1c0f8e-8f4b-4c6e-9d0a-0123456789ab`.
+pub(crate) fn uuids_as_text(array: &ArrayRef) -> ArrayRef {
+    let text = |bytes: &[u8]| {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let parts = [0..4, 4..6, 6..8, 8..10, 10..16].map(|part| hex(&bytes[part]));
+        parts.join("-")
+    };
+    let uuids = array.as_fixed_size_binary();
+    Arc::new(uuids.iter().map(|uuid| uuid.map(text)).collect::<StringArray>())
+}
+
+/// The values as another type; one that it does not hold is an error, not a null.
+pub(crate) fn strictly(column: &str, array: &ArrayRef, dtype: &DataType) -> Result<ArrayRef> {
+    if array.data_type() == dtype {
+        return Ok(array.clone());
+    }
+    let strict = CastOptions { safe: false, ..Default::default() };
+    cast_with_options(array, dtype, &strict).doing(format!("column `{column}`"))
+}
 
 /// The type that a column is kept as: its own, or one that holds the same values. Dictionaries become their values,
 /// decimals of other widths those of 128 bits, times at a fixed offset the same instants in UTC, fixed-size lists of text

@@ -11,21 +11,27 @@
 use std::fs::File;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
+use arrow::datatypes::{DataType, FieldRef, Schema, UInt32Type};
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
+use parquet::arrow::arrow_reader::{
+    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowFilter,
+};
+use parquet::basic::LogicalType;
 use parquet::column::page::PageReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::SchemaDescriptor;
 use polars::prelude::DataFrame;
 
 use crate::error::{AtPath, Error, Result, one_line};
-use crate::{bridge, panics};
+use crate::format::Format;
+use crate::{bridge, panics, types};
 
 /// Rows decoded at a time.
 const ROWS: usize = 8192;
@@ -41,13 +47,57 @@ pub(crate) fn unpanicked<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 fn not_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
-    Error::input(path, format!("cannot read it as Parquet: {}", one_line(&error.to_string())))
+    let reason = match Format::of(path) {
+        Ok(Format::Parquet) | Err(_) => format!("cannot read it as Parquet: {}", one_line(&error.to_string())),
+        Ok(Format::Empty) => "is empty".into(),
+        Ok(format) => format!("is {format}, not Parquet; {}", format.remedy()),
+    };
+    Error::input(path, reason)
 }
 
-/// Opens a Parquet file to be read in batches.
+/// Opens a Parquet file to be read in batches. Dictionaries are read as the values they stand for: the keys of one row
+/// group may be too small for the values of several. UUIDs are marked as such.
 pub(crate) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
     let file = File::open(path).at_path(path)?;
-    caught(path, || ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| not_parquet(path, error)))
+    caught(path, || {
+        let options = ArrowReaderOptions::new();
+        let read = ArrowReaderMetadata::load(&file, options.clone()).map_err(|error| not_parquet(path, error))?;
+        let wanted = plain_schema(read.schema(), read.parquet_schema());
+        let read = match wanted == **read.schema() {
+            true => read,
+            false => ArrowReaderMetadata::try_new(read.metadata().clone(), options.with_schema(wanted.into()))
+                .map_err(|error| not_parquet(path, error))?,
+        };
+        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, read))
+    })
+}
+
+/// A file's columns, without dictionaries, and with the UUIDs that only Parquet's own types tell.
+fn plain_schema(schema: &Schema, parquet: &SchemaDescriptor) -> Schema {
+    let columns = schema.fields().iter().zip(parquet.root_schema().get_fields()).map(|(field, column)| {
+        let mut field = field.as_ref().clone().with_data_type(without_dictionaries(field.data_type()));
+        if column.get_basic_info().logical_type_ref() == Some(&LogicalType::Uuid) {
+            let mut metadata = field.metadata().clone();
+            metadata.insert(types::EXTENSION.into(), types::UUID.into());
+            field.set_metadata(metadata);
+        }
+        field
+    });
+    Schema::new_with_metadata(columns.collect::<Vec<_>>(), schema.metadata().clone())
+}
+
+fn without_dictionaries(dtype: &DataType) -> DataType {
+    let field =
+        |field: &FieldRef| Arc::new(field.as_ref().clone().with_data_type(without_dictionaries(field.data_type())));
+    match dtype {
+        DataType::Dictionary(_, values) => without_dictionaries(values),
+        DataType::List(item) => DataType::List(field(item)),
+        DataType::LargeList(item) => DataType::LargeList(field(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(field(item), *length),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(field).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(field(entries), *sorted),
+        other => other.clone(),
+    }
 }
 
 /// Reads one Parquet file whole.
@@ -64,9 +114,8 @@ pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
 
 fn batches(builder: ParquetRecordBatchReaderBuilder<File>) -> Result<RecordBatch, ArrowError> {
     let reader = builder.with_batch_size(ROWS).build()?;
-    let nothing = plain(&RecordBatch::new_empty(reader.schema()))?;
-    let batches = reader.map(|batch| plain(&batch?)).collect::<Result<Vec<_>, _>>()?;
-    concat_batches(&nothing.schema(), &batches)
+    let schema = reader.schema();
+    concat_batches(&schema, &reader.collect::<Result<Vec<_>, _>>()?)
 }
 
 /// The rows of a Parquet file, or those with a number in a range in a column of u32; all columns, or those named.
@@ -92,25 +141,6 @@ pub(crate) fn read_rows(
         builder = builder.with_row_filter(RowFilter::new(vec![Box::new(is_in)]));
     }
     caught(path, || batches(builder.with_projection(projection)).map_err(|error| not_parquet(path, error)))
-}
-
-/// A batch whose dictionaries are the values they stand for.
-fn plain(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let is_dictionary = |field: &Field| matches!(field.data_type(), DataType::Dictionary(..));
-    let schema = batch.schema();
-    if !schema.fields().iter().any(|field| is_dictionary(field)) {
-        return Ok(batch.clone());
-    }
-    let (mut fields, mut columns) = (Vec::new(), Vec::new());
-    for (field, column) in schema.fields().iter().zip(batch.columns()) {
-        let dtype = match field.data_type() {
-            DataType::Dictionary(_, values) => (**values).clone(),
-            dtype => dtype.clone(),
-        };
-        columns.push(arrow::compute::cast(column, &dtype)?);
-        fields.push(Field::new(field.name(), dtype, true));
-    }
-    RecordBatch::try_new(Schema::new(fields).into(), columns)
 }
 
 /// A Parquet file's footer, whose counts are those of its pages. Reads the pages' heads only.

@@ -12,6 +12,8 @@ use crate::config::{Config, Direction};
 use crate::error::Error;
 use crate::log::{SearchLog, StopReason};
 use crate::runner::Asked;
+use crate::schema::{DB_IDX, OUTCOME, REASON, SCORE};
+use crate::tabular::Table;
 
 #[derive(clap::Args)]
 pub struct Search {
@@ -58,7 +60,7 @@ pub struct Ask {
 pub struct Tell {
     /// The run folder.
     run: PathBuf,
-    /// Parquet with `db_idx` and `score`, optionally `reason` and parts of the score.
+    /// Parquet, CSV or JSON with `db_idx` and `score`, optionally `reason` and parts of the score.
     scores: PathBuf,
     /// Override what the run goes on with: --set stop.evaluations=400, or --set database.path=moved.lance.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
@@ -155,7 +157,8 @@ pub fn tell(arguments: Tell, signals: &Signals) -> anyhow::Result<u8> {
     let Tell { run, scores, set } = arguments;
     let config = Config::of_run(&SearchLog::open(&run)?, &set)?;
     let (runner, queries) = config.start(Some(&run))?;
-    let told = crate::untrusted::read_parquet(&scores)?;
+    let table = Table::new(&scores).ids(&[DB_IDX]).numbers(&[SCORE]).texts(&[OUTCOME, REASON]);
+    let told = table.read()?;
     match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {
         Asked::Items(items) => {
             say(format_args!("{} items wait for their scores: uphill ask", items.height()));

@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
-use polars::prelude::{Column, DataFrame, DataType};
+use polars::prelude::{Column, DataFrame, DataType, IntoColumn, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
 use crate::bridge;
-use crate::database::{Local, VectorDatabase, with_gradients};
+use crate::database::{VectorDatabase, with_gradients};
 use crate::error::{Error, Result, one_line};
 use crate::schema::{self, EMBEDDING};
 use crate::stream::stream;
-use crate::untrusted::{caught, read_parquet};
+use crate::tabular::Table;
+use crate::untrusted::caught;
 
 /// `[queries]`: where the search starts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ use crate::untrusted::{caught, read_parquet};
 pub struct QueriesConfig {
     /// So many random items (16, if nothing is said).
     pub sample: Option<usize>,
-    /// A Parquet file with a column `embedding`.
+    /// A file (Parquet, CSV, JSON) with a column `embedding`; as text such as `[0.5, 0.25]` in CSV.
     pub path: Option<PathBuf>,
     /// As the file, in memory.
     #[serde(skip)]
@@ -41,8 +42,8 @@ impl Config {
         let queries = match (path, sample, table) {
             (Some(_), Some(_), _) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
             (Some(path), None, None) => {
-                let local = Local::of(path)?;
-                caught(path, || queries_from(&read_parquet(local.path())?, database.dim(), path))?
+                let table = Table::new(path).keys(&[EMBEDDING]).read()?;
+                caught(path, || queries_from(&table, database.dim(), path))?
             }
             (None, None, Some(table)) => queries_from(table, database.dim(), Path::new("queries"))?,
             (_, _, Some(_)) => {
@@ -82,6 +83,10 @@ fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame>
         return Err(Error::input(path, format!("no column `embedding` (there are: {names})")));
     };
     let wanted = DataType::Array(Box::new(DataType::Float64), dim);
+    let column = match column.dtype() {
+        DataType::String => &of_texts(column).map_err(|reason| Error::input(path, reason))?,
+        _ => column,
+    };
     let cast = column.cast(&wanted).map_err(|error| {
         let reason = format!(
             "column `embedding`: expected vectors of {dim} components, found {}: {}",
@@ -97,4 +102,20 @@ fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame>
     let frame = frame.map_err(|error| Error::input(path, error.to_string()))?;
     let queries = bridge::matrix::<f64>(&frame, EMBEDDING).and_then(|vectors| schema::queries(vectors.view()));
     queries.map_err(|error| Error::input(path, error.to_string()))
+}
+
+/// Vectors of texts as CSV has them: `[0.5, 0.25]`.
+fn of_texts(column: &Column) -> Result<Column, String> {
+    let texts = column.str().map_err(|error| error.to_string())?;
+    let vector = |(row, text): (usize, Option<&str>)| {
+        let Some(text) = text else { return Ok(None) };
+        let inside = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let numbers = inside.and_then(|inside| inside.split(',').map(|number| number.trim().parse().ok()).collect());
+        let numbers: Vec<f64> = numbers.ok_or_else(|| {
+            format!("column `{EMBEDDING}`: expected numbers such as [0.5, 0.25], found {text:?} in row {row}")
+        })?;
+        Ok(Some(Series::new("".into(), numbers)))
+    };
+    let vectors = (0..).zip(texts.iter()).map(vector).collect::<Result<Vec<Option<Series>>, String>>()?;
+    Ok(Series::new(EMBEDDING.into(), vectors).into_column())
 }

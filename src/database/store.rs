@@ -1,5 +1,7 @@
 //! Files on an object store: fetched before they are read, published when they are whole.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,6 +33,35 @@ const MANIFESTS: &str = "_versions";
 pub(crate) fn is_remote(path: impl AsRef<Path>) -> bool {
     let path = path.as_ref().to_string_lossy();
     path.contains("://") && !path.starts_with("file://")
+}
+
+/// The path that a `file://` address means, as `file:///data/my%20library.lance`; other paths as they are.
+///
+/// # Errors
+/// An address of another machine.
+pub(crate) fn on_disk(path: impl AsRef<Path>) -> Result<PathBuf> {
+    let path = path.as_ref();
+    let Some(place) = path.to_str().and_then(|text| text.strip_prefix("file:/")) else { return Ok(path.into()) };
+    let (host, place) = match place.strip_prefix('/') {
+        Some(rest) => rest.find('/').map_or((rest, ""), |at| rest.split_at(at)),
+        None => ("", place),
+    };
+    if !matches!(host, "" | "localhost") {
+        let reason = "names another machine; write file:/// and the path from the root on";
+        return Err(Error::input(path, reason));
+    }
+    let bytes = place.as_bytes();
+    let (mut at, mut decoded) = (0, vec![b'/'; usize::from(!place.starts_with('/'))]);
+    while at < bytes.len() {
+        let code = place.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        let (byte, length) = match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => (byte, 3),
+            None => (bytes[at], 1),
+        };
+        decoded.push(byte);
+        at += length;
+    }
+    Ok(PathBuf::from(OsString::from_vec(decoded)))
 }
 
 /// Refuses a URI that holds a password or a signature, which would be told and logged wherever the library is named; and one
@@ -76,7 +107,7 @@ impl Local {
     /// As [`Local::of`], until it is interrupted.
     pub(crate) fn until(path: &Path, interrupt: &Interrupt) -> Result<Self> {
         if !is_remote(path) {
-            return Ok(Local { path: path.to_path_buf(), _fetched: None });
+            return Ok(Local { path: on_disk(path)?, _fetched: None });
         }
         check_uri(path)?;
         let uri = path.to_string_lossy().into_owned();

@@ -9,16 +9,20 @@ use crate::bridge;
 use crate::database::Local;
 use crate::error::{Doing, Error, Result};
 use crate::index::find_files;
+use crate::keys::{ByKey, Keys};
 use crate::log::{SearchLog, collect};
 use crate::near::no_column;
 use crate::schema::{self, DB_IDX, SOURCE_ROW};
+use crate::score::number;
+use crate::tabular::{Table, is_parquet};
+use crate::untrusted::{caught, open_parquet, read_rows};
 
 /// Where the true scores are, and how its rows are matched with items.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Truth {
-    /// A Parquet file, a glob, or a folder of .parquet files, here or on an object store, or files of CSV: what was
-    /// indexed, or with a key any other.
+    /// A file (Parquet, CSV, JSON), a glob, or a folder of .parquet files, here or on an object store: what was indexed, or
+    /// with a key any other.
     pub items: PathBuf,
     /// The column of the true score, in the scorer's own direction.
     pub score_column: String,
@@ -45,37 +49,50 @@ impl Truth {
         Error::input(&self.items, reason)
     }
 
-    /// The score, the key, and the columns that the run kept too. Files whose columns differ in their types are read as what
-    /// holds the values of all.
+    /// The score, the key, and the columns that the run kept too.
     pub(super) fn read(&self, met: &DataFrame) -> Result<DataFrame> {
-        let (mut frames, local) = (Vec::new(), Local::of(&self.items)?);
-        let mut wanted: Vec<PlSmallStr> = Vec::new();
+        let (mut frames, local) = (Vec::<LazyFrame>::new(), Local::of(&self.items)?);
+        let mut wanted: Vec<String> = Vec::new();
         for file in find_files(local.path())? {
-            let mut frame = if is_csv(&file) { scan_csv(&file, met)? } else { scan_parquet(&file)? };
-            let columns = frame.collect_schema().doing(format!("reading {}", file.display()))?;
-            if wanted.is_empty() {
-                let is_kept = |name: &str, dtype: &DataType| {
-                    let ours = met.column(name).ok().filter(|_| !schema::is_reserved(name) && !dtype.is_nested());
-                    // CSV has other values of other types only as text.
-                    ours.is_some_and(|ours| !is_csv(&file) || is_number(ours.dtype()) || ours.dtype().is_string())
-                };
-                let kept = columns.iter().filter(|(name, dtype)| is_kept(name, dtype)).map(|(name, _)| name.clone());
-                let asked = [Some(&self.score_column), self.key.as_ref()].into_iter().flatten();
-                wanted.extend(asked.map(|name| name.as_str().into()));
-                for name in kept {
-                    if !wanted.contains(&name) {
-                        wanted.push(name);
-                    }
-                }
+            let frame = caught(&file, || self.read_one(&file, met))?;
+            if frames.is_empty() {
+                wanted = schema::names(&frame).into_iter().map(str::to_string).collect();
             }
-            if let Some(name) = wanted.iter().find(|name| !columns.contains(name)) {
-                let there = columns.iter_names().map(|name| name.as_str());
+            let there = schema::names(&frame);
+            if let Some(name) = wanted.iter().find(|name| !there.contains(&name.as_str())) {
                 return Err(Error::input(&file, no_column(name, "", there)));
             }
-            frames.push(frame.select(wanted.iter().map(|name| col(name.clone())).collect::<Vec<_>>()));
+            frames.push(frame.select(&wanted).doing(file.display())?.lazy());
         }
-        let args = UnionArgs { to_supertypes: true, ..Default::default() };
-        collect(concat(frames, args).doing(self.items.display())?).map_err(|error| error.of(&self.items))
+        // Files may have a column in several types, as those that are indexed.
+        let relaxed = UnionArgs { to_supertypes: true, ..Default::default() };
+        collect(concat(frames, relaxed).doing(self.items.display())?).map_err(|error| error.of(&self.items))
+    }
+
+    /// The score, the key, and the columns that the run kept too, of one file.
+    fn read_one(&self, file: &Path, met: &DataFrame) -> Result<DataFrame> {
+        let is_kept = |column: &Column| !schema::is_reserved(column.name()) && !column.dtype().is_nested();
+        let kept: Vec<&Column> = met.columns().iter().filter(|column| is_kept(column)).collect();
+        let needed: Vec<&str> =
+            [Some(&self.score_column), self.key.as_ref()].into_iter().flatten().map(String::as_str).collect();
+        let wanted = |name: &str| needed.contains(&name) || kept.iter().any(|column| column.name() == name);
+        if !is_parquet(file) {
+            let texts = kept.iter().filter(|column| column.dtype().is_string());
+            let texts: Vec<&str> = texts.map(|column| column.name().as_str()).collect();
+            let table = Table::new(file).numbers(&needed[..1]).keys(&needed[1..]).texts(&texts).only(&wanted);
+            let read = table.read()?;
+            return Self::has_all(file, &schema::names(&read), &needed).map(|()| read);
+        }
+        let columns = open_parquet(file)?.schema().clone();
+        let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
+        Self::has_all(file, &names, &needed)?;
+        let wanted: Vec<&str> = names.into_iter().filter(|name| wanted(name)).collect();
+        bridge::to_polars(&read_rows(file, &wanted, None)?).map_err(|error| error.of(file))
+    }
+
+    fn has_all(file: &Path, names: &[&str], needed: &[&str]) -> Result<()> {
+        let missing = needed.iter().find(|name| !names.contains(name));
+        missing.map_or(Ok(()), |name| Err(Error::input(file, no_column(name, "", names.iter().copied()))))
     }
 
     /// The row of each item that was met.
@@ -108,24 +125,29 @@ impl Truth {
     }
 
     fn rows_by_key(&self, key: &str, met: &DataFrame, known: &DataFrame) -> Result<Vec<u32>> {
-        let texts = |frame: &DataFrame, place: &str| -> Result<Vec<Option<String>>> {
+        let keys = |frame: &DataFrame, place: &str| {
             let missing = || no_column(key, &format!(" in {place}"), schema::names(frame));
-            let column = frame.column(key).map_err(|_| Error::Config(format!("--key: {}", missing())))?;
-            key_texts(column).doing("--key")
+            Keys::of(frame.column(key).map_err(|_| Error::Config(format!("--key: {}", missing())))?)
         };
-        let mut row_of: HashMap<String, u32> = HashMap::new();
-        for (row, text) in texts(known, &self.items.to_string_lossy())?.into_iter().enumerate() {
+        let (place, theirs) = (self.items.display().to_string(), keys(known, "the truth")?);
+        let mut row_of: HashMap<&str, usize> = HashMap::new();
+        for (row, text) in theirs.texts().iter().enumerate() {
             let Some(text) = text else { continue };
-            if let Some(first) = row_of.insert(text.clone(), row as u32) {
+            if let Some(first) = row_of.insert(text, row) {
                 let reason = format!("column `{key}` is no key: {text} is in row {first} and in row {row}");
                 return Err(self.refuse(reason));
             }
         }
-        let items = schema::u64s(met, DB_IDX)?;
-        let found = texts(met, "the run")?.into_iter().zip(items).map(|(text, item)| {
-            let row = text.as_ref().and_then(|text| row_of.get(text)).copied();
+        let there = theirs.describe();
+        let (items, ours) = (schema::u64s(met, DB_IDX)?, keys(met, "the run")?);
+        let rows = ByKey::new(theirs, (0..known.height() as u32).map(Some)).of(&ours, "the run", &place)?;
+        let found = rows.into_iter().zip(items).zip(ours.texts()).map(|((row, item), text)| {
             let text = text.as_deref().unwrap_or("null");
-            row.ok_or_else(|| self.refuse(format!("no row whose `{key}` is {text}, as item {item} of the run has")))
+            let missing = || {
+                let reason = format!("no row whose `{key}` is {text}, as item {item} of the run has");
+                self.refuse(format!("{reason}; here it is such as {there}, there {}", ours.dtype()))
+            };
+            row.ok_or_else(missing)
         });
         found.collect()
     }
@@ -135,6 +157,10 @@ impl Truth {
         for theirs in truth.columns() {
             let Ok(ours) = met.column(theirs.name()) else { continue };
             if schema::is_reserved(theirs.name()) {
+                continue;
+            }
+            // Text formats have other values only as text.
+            if theirs.dtype().is_string() != ours.dtype().is_string() {
                 continue;
             }
             let theirs = theirs.cast(ours.dtype()).doing(format!("column `{}`", theirs.name()))?;
@@ -151,61 +177,9 @@ impl Truth {
     /// The true scores, such that more is better.
     pub(super) fn scores(&self, known: &DataFrame, minimize: bool) -> Result<Vec<Option<f64>>> {
         let column = known.column(&self.score_column).doing("evaluate")?;
-        if !is_number(column.dtype()) {
-            let reason = format!("column `{}`: expected numbers, found {}", self.score_column, column.dtype());
-            return Err(self.refuse(reason));
-        }
-        let scores = column.cast(&DataType::Float64).doing("evaluate")?;
+        let reason = || format!("column `{}`: expected numbers, found {}", self.score_column, column.dtype());
+        let scores = number(known, &self.score_column).map_err(|_| self.refuse(reason()))?.into_iter();
         let sign = if minimize { -1.0 } else { 1.0 };
-        let scores = scores.f64().doing("evaluate")?.iter();
         Ok(scores.map(|score| score.filter(|score| score.is_finite()).map(|score| sign * score)).collect())
     }
-}
-
-/// What scores may be.
-fn is_number(dtype: &DataType) -> bool {
-    dtype.is_primitive_numeric() || dtype.is_decimal() || matches!(dtype, DataType::Boolean | DataType::Null)
-}
-
-/// Keys as text. Whole numbers that a program made floats (as of a column with nulls) are whole numbers.
-fn key_texts(column: &Column) -> PolarsResult<Vec<Option<String>>> {
-    /// Floats up to here are exact.
-    const EXACT: f64 = (1u64 << 53) as f64;
-    if column.dtype().is_float() {
-        let floats = column.cast(&DataType::Float64)?;
-        let text = |value: f64| match value.fract() == 0.0 && value.abs() <= EXACT {
-            true => (value as i64).to_string(),
-            false => value.to_string(),
-        };
-        return Ok(floats.f64()?.iter().map(|value| value.map(text)).collect());
-    }
-    let text = column.cast(&DataType::String)?;
-    Ok(text.str()?.iter().map(|text| text.map(str::to_string)).collect())
-}
-
-fn is_csv(file: &Path) -> bool {
-    file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
-}
-
-fn scan_parquet(file: &Path) -> Result<LazyFrame> {
-    let args = ScanArgsParquet {
-        glob: false,
-        hive_options: HiveOptions { enabled: Some(false), ..Default::default() },
-        ..Default::default()
-    };
-    LazyFrame::scan_parquet(PlRefPath::new(file.to_string_lossy()), args).doing(format!("reading {}", file.display()))
-}
-
-/// Of types that all of the file says, but what is text in the run is text: `007` is no number then.
-fn scan_csv(file: &Path, met: &DataFrame) -> Result<LazyFrame> {
-    let is_text = |name: &str| met.column(name).is_ok_and(|column| column.dtype().is_string());
-    let reader = LazyCsvReader::new(PlRefPath::new(file.to_string_lossy())).with_glob(false);
-    let reader = reader.with_infer_schema_length(None).with_schema_modify(|schema| {
-        let typed = |(name, dtype): (PlSmallStr, DataType)| {
-            let dtype = if is_text(&name) { DataType::String } else { dtype };
-            Field::new(name, dtype)
-        };
-        Ok(schema.into_iter().map(typed).collect())
-    });
-    reader.and_then(LazyFileListReader::finish).doing(format!("reading {}", file.display()))
 }

@@ -6,43 +6,52 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::options::IndexOptions;
+use super::remedy::{is_list_of_numbers, listed, remedy, remedy_of, remedy_of_it};
 use crate::error::{Error, Result};
 use crate::near::no_column;
 use crate::schema::{self, EMBEDDING, SOURCE_ROW};
 use crate::types;
 
-/// The type of the values of lists.
-fn listed(dtype: &DataType) -> Option<&DataType> {
-    match dtype {
-        DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => Some(item.data_type()),
-        _ => None,
-    }
-}
-
+/// The column of embeddings: the one that is wanted, or the only one that has lists of floats; without any, of integers,
+/// as fingerprints and counts are; without any, of other numbers.
 pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&str>) -> Result<usize> {
-    let names = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+    let names = || schema.fields().iter().map(|field| field.name().as_str());
     if let Some(name) = wanted {
         let Ok(position) = schema.index_of(name) else {
-            let there = schema.fields().iter().map(|field| field.name().as_str());
-            return Err(Error::input(path, no_column(name, "", there)));
+            let within = name.split_once('.').and_then(|(column, _)| schema.field_with_name(column).ok());
+            let within = within.and_then(remedy_of).map_or(String::new(), |remedy| format!("; {remedy}"));
+            return Err(Error::input(path, no_column(name, "", names()) + &within));
         };
-        let dtype = schema.field(position).data_type();
-        if !listed(dtype).is_some_and(DataType::is_numeric) {
-            return Err(Error::input(path, format!("column `{name}`: expected lists of numbers, found {dtype}")));
+        let field = schema.field(position);
+        if !is_list_of_numbers(field.data_type()) {
+            let dtype = field.data_type();
+            let remedy = remedy_of_it(field).map_or(String::new(), |remedy| format!("; it {remedy}"));
+            return Err(Error::input(
+                path,
+                format!("column `{name}`: expected lists of numbers, found {dtype}{remedy}"),
+            ));
         }
         return Ok(position);
     }
+    // What has this name is no attribute.
+    let named = schema.field_with_name(EMBEDDING).ok().filter(|field| !is_list_of_numbers(field.data_type()));
+    if let Some(remedy) = named.and_then(remedy_of) {
+        return Err(Error::input(path, remedy));
+    }
     let lists_of = |of: fn(&DataType) -> bool| {
-        (0..schema.fields().len())
-            .filter(|at| listed(schema.field(*at).data_type()).is_some_and(of))
-            .collect::<Vec<_>>()
+        let is_of = |at: &usize| listed(schema.field(*at).data_type()).is_some_and(of);
+        (0..schema.fields().len()).filter(is_of).collect::<Vec<_>>()
     };
-    let floats = lists_of(DataType::is_floating);
-    // Fingerprints and counts are integers.
-    let found = if floats.is_empty() { lists_of(DataType::is_integer) } else { floats };
+    let others = |dtype: &DataType| dtype.is_decimal() || *dtype == DataType::Boolean;
+    let kinds = [DataType::is_floating, DataType::is_integer, others];
+    let found = kinds.into_iter().map(lists_of).find(|found| !found.is_empty()).unwrap_or_default();
     match found.as_slice() {
         [one] => Ok(*one),
-        [] => Err(Error::input(path, format!("no column has lists of numbers (there are: {})", names()))),
+        [] => {
+            let there = || format!(" (there are: {})", names().collect::<Vec<_>>().join(", "));
+            let what = remedy(schema).map_or_else(there, |remedy| format!("; {remedy}"));
+            Err(Error::input(path, format!("no column has lists of numbers{what}")))
+        }
         many => match many.iter().find(|at| schema.field(**at).name() == EMBEDDING) {
             Some(named) => Ok(*named),
             None => {
@@ -55,24 +64,6 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
             }
         },
     }
-}
-
-/// Where another file has the columns of the first one, in whatever order.
-pub(super) fn same_columns(first: &Schema, first_path: &Path, other: &Schema, path: &Path) -> Result<Vec<usize>> {
-    let differs = |what: String| Error::input(path, format!("differs from {}: {what}", first_path.display()));
-    if first.fields().len() != other.fields().len() {
-        return Err(differs(format!("{} columns, not {}", other.fields().len(), first.fields().len())));
-    }
-    let place = |ours: &Arc<Field>| {
-        let Ok(theirs) = other.index_of(ours.name()) else {
-            return Err(differs(no_column(ours.name(), "", other.fields().iter().map(|field| field.name().as_str()))));
-        };
-        match other.field(theirs).data_type() {
-            dtype if dtype == ours.data_type() => Ok(theirs),
-            dtype => Err(differs(format!("column `{}` is {dtype}, not {}", ours.name(), ours.data_type()))),
-        }
-    };
-    first.fields().iter().map(place).collect()
 }
 
 pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, options: &IndexOptions) -> Result<SchemaRef> {

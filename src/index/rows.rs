@@ -18,6 +18,7 @@ use super::source::{Source, Take};
 use super::vectors::{Invalid, Vectors};
 use crate::database::Metric;
 use crate::error::{Doing, Error, Result};
+use crate::types::strictly;
 use crate::untrusted::caught;
 
 /// The valid rows of files or of a table as batches in the dataset's schema.
@@ -147,9 +148,9 @@ impl Rows {
             if position == self.embedding {
                 columns.push(embedding.clone());
             } else {
-                let array = compute::cast(array, self.output.field(position).data_type())
-                    .doing(self.source.schema.field(position).name())?;
-                columns.push(filtered(array)?);
+                let dtype = self.output.field(position).data_type();
+                let array = strictly(self.source.schema.field(position).name(), array, dtype);
+                columns.push(filtered(array.map_err(|error| error.of(path))?)?);
             }
         }
         if let Some(next) = &mut self.source_row {

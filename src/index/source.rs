@@ -8,9 +8,11 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::datatypes::SchemaRef;
 
-use super::columns::same_columns;
+use super::options::IndexOptions;
+use super::shape::{Part, Shape};
 use super::vectors::Vectors;
 use crate::error::{Doing, Error, Result, one_line};
+use crate::schema::is_pandas_index;
 use crate::untrusted::{caught, open_parquet};
 
 /// Rows looked at in one go.
@@ -39,34 +41,46 @@ pub(super) struct Take {
 }
 
 impl Source {
-    /// The rows of files, whose columns must be the same.
-    pub(super) fn files(files: Vec<PathBuf>) -> Result<Self> {
+    /// The rows of files, whose columns are widened to types that all of them fit in.
+    pub(super) fn files(files: Vec<PathBuf>, options: &IndexOptions) -> Result<Self> {
         let mut total = 0;
-        let mut input: Option<(SchemaRef, &PathBuf)> = None;
-        let mut orders = Vec::with_capacity(files.len());
+        let mut input: Option<(Shape, PathBuf)> = None;
+        let left_out = |name: &str| is_left_out(name, options);
+        let mut with_index = None;
         for path in &files {
             let builder = open_parquet(path)?;
+            let (schema, metadata) = (builder.schema(), Some(builder.metadata().as_ref()));
             total += builder.metadata().file_metadata().num_rows().max(0) as u64;
-            orders.push(match &input {
-                Some((first, first_path)) => same_columns(first, first_path, builder.schema(), path)?,
-                None => (0..builder.schema().fields().len()).collect(),
-            });
-            input.get_or_insert_with(|| (builder.schema().clone(), path));
+            let part = Part { path, schema, metadata, left_out: &left_out };
+            match &mut input {
+                Some((shape, _)) => shape.widen(&part)?,
+                None => input = Some((Shape::of(&part)?, path.clone())),
+            }
+            with_index = with_index.or_else(|| part.left_out().map(|index| (path.clone(), index)));
         }
-        let Some((schema, first)) = input else { return Err(Error::Config("no files".into())) };
-        let name = first.clone();
+        let Some((shape, name)) = input else { return Err(Error::Config("no files".into())) };
         if total == 0 {
             return Err(empty(&name));
         }
-        let files = files.into_iter().zip(orders);
-        let rest = Box::new(files.flat_map(|(path, order)| of_file(path.into(), order)));
+        if let Some((path, index)) = with_index {
+            note_left_out(&path, &index);
+        }
+        let (schema, shape) = (shape.schema(), Arc::new(shape));
+        let rest = Box::new(files.into_iter().flat_map(move |path| of_file(path.into(), shape.clone())));
         Ok(Source { name, schema, total, ahead: VecDeque::new(), rest })
     }
 
     /// The rows of a table.
-    pub(super) fn table(table: Box<dyn RecordBatchReader + Send>) -> Result<Self> {
-        let (schema, name) = (table.schema(), PathBuf::from(TABLE));
-        let mut rest = numbered(Path::new(TABLE).into(), table);
+    pub(super) fn table(table: Box<dyn RecordBatchReader + Send>, options: &IndexOptions) -> Result<Self> {
+        let (input, name) = (table.schema(), PathBuf::from(TABLE));
+        let left_out = |name: &str| is_left_out(name, options);
+        let part = Part { path: &name, schema: &input, metadata: None, left_out: &left_out };
+        let shape = Shape::of(&part)?;
+        if let Some(index) = part.left_out() {
+            note_left_out(&name, &index);
+        }
+        let schema = shape.schema();
+        let mut rest = numbered(Path::new(TABLE).into(), table, Arc::new(shape));
         let first = rest.next().transpose()?.ok_or_else(|| empty(&name))?;
         Ok(Source { name, schema, total: 0, ahead: VecDeque::from([first]), rest: Box::new(rest) })
     }
@@ -100,22 +114,30 @@ fn empty(name: &Path) -> Error {
     Error::input(name, "no rows; an empty library cannot be searched")
 }
 
-/// The rows of a file, its columns in the order that is asked for.
-fn of_file(path: Arc<Path>, order: Vec<usize>) -> Box<dyn Iterator<Item = Result<Take>> + Send> {
+/// Whether this is the index of a pandas frame, which writers keep as a column, and nobody asked for.
+fn is_left_out(name: &str, options: &IndexOptions) -> bool {
+    is_pandas_index(name) && options.rename.iter().all(|(from, _)| from != name)
+}
+
+fn note_left_out(path: &Path, index: &str) {
+    let path = path.display();
+    log::warn!("{path}: `{index}`, the index of a pandas frame, is left out; --rename {index}=row keeps it");
+}
+
+/// The rows of a file, in the columns of all.
+fn of_file(path: Arc<Path>, shape: Arc<Shape>) -> Box<dyn Iterator<Item = Result<Take>> + Send> {
     let opened = open_parquet(&path).and_then(|builder| builder.with_batch_size(ROWS).build().doing(path.display()));
     match opened {
-        Ok(reader) => Box::new(numbered(path, reader).map(move |take| {
-            let take = take?;
-            Ok(Take { batch: take.batch.project(&order).doing("reading columns")?, ..take })
-        })),
+        Ok(reader) => Box::new(numbered(path, reader, shape)),
         Err(error) => Box::new(iter::once(Err(error))),
     }
 }
 
-/// The batches of a reader, none empty and none large, each with the number of its first row.
+/// The batches of a reader in the columns of all, none empty and none large, each with the number of its first row.
 fn numbered(
     place: Arc<Path>,
     mut reader: impl RecordBatchReader + Send + 'static,
+    shape: Arc<Shape>,
 ) -> impl Iterator<Item = Result<Take>> + Send {
     let (mut row, mut left) = (0, None::<RecordBatch>);
     iter::from_fn(move || {
@@ -134,8 +156,9 @@ fn numbered(
         let batch = left.take()?;
         let rows = batch.num_rows().min(ROWS);
         left = Some(batch.slice(rows, batch.num_rows() - rows));
-        let take = Take { place: place.clone(), first_row: row, batch: batch.slice(0, rows) };
+        let fitted = caught(&*place, || shape.fit(&batch.slice(0, rows), &place, row));
+        let take = fitted.map(|batch| Take { place: place.clone(), first_row: row, batch });
         row += rows as u64;
-        Some(Ok(take))
+        Some(take)
     })
 }

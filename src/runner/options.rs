@@ -58,10 +58,11 @@ impl Runner {
     /// count against the budget. `version_of` tells the score's version from the configuration in a run.json.
     ///
     /// # Errors
-    /// A source that cannot be read, or is of another library or score.
+    /// A source that cannot be read, or is of another library or score. (One whose scores are of no item is a warning.)
     pub fn reuse(mut self, reuse: &Reuse, version_of: impl Fn(&serde_json::Value) -> Option<String>) -> Result<Self> {
         let library = self.database.identity().and_then(|identity| identity.library_id.clone());
         self.ledger.reusable = Reusable::read(reuse, library.as_deref(), &version_of)?;
+        self.ledger.reusable.name_strangers(&*self.database)?;
         Ok(self)
     }
 

@@ -240,3 +240,128 @@ fn the_default_rule_makes_the_most_of_what_was_paid_for_before() {
     // 32 of what is known, half.)
     assert!(after.iter().sum::<usize>() > 3 * 45, "{before}, then {after:?}");
 }
+
+/// Scores of all items, by an id that a tool keeps as another type or in another format.
+#[test]
+fn keys_match_whatever_type_a_tool_made_of_them() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let mut frame = items(&clustered(200, 4, 6, &mut rng(6)));
+    frame.with_column(Column::new("id".into(), (100..300i64).collect::<Vec<_>>())).expect("a column");
+    let texts = frame.column("id").expect("id").cast(&DataType::String).expect("cast").with_name("code".into());
+    frame.with_column(texts).expect("a column");
+    write(&at("items.parquet"), &frame);
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+    std::fs::write(at("score.py"), "raise SystemExit(3)\n").expect("written");
+    let known = |dtype: DataType, name: &str| {
+        let key = frame.column("id").expect("id").cast(&dtype).expect("cast").with_name(name.into());
+        let score = frame.column("weight").expect("weight").clone().with_name("score".into());
+        DataFrame::new(200, vec![key, score]).expect("a frame")
+    };
+    let csv = |name: &str, separator: u8, comma: bool, frame: &DataFrame| {
+        let file = std::fs::File::create(at(name)).expect("a file");
+        CsvWriter::new(file)
+            .with_separator(separator)
+            .with_decimal_comma(comma)
+            .finish(&mut frame.clone())
+            .expect("CSV");
+    };
+    let search = |source: &str, key: &str| {
+        let head = "[database]\npath = \"items.lance\"\nk = 8\n[stop]\niterations = 2\n[update]\nrule = \"top-k\"\n";
+        let score = format!(
+            "[score]\ncommand = [\"python3\", \"score.py\"]\npatience = 0.0\nreuse = [\"{source}\"]\nreuse_key = \"{key}\"\ntrust_scores = true\n"
+        );
+        std::fs::write(at("run.toml"), format!("{head}{score}")).expect("written");
+        let _ = std::fs::remove_dir_all(at("run"));
+        uphill(&["search", "run.toml", "--out", "run", "-q"], folder.path())
+    };
+    for key in ["id", "code"] {
+        for (number, dtype) in
+            [DataType::Float64, DataType::Float32, DataType::Int16, DataType::String, DataType::Decimal(10, 2)]
+                .into_iter()
+                .enumerate()
+        {
+            let name = format!("{key}-{number}.parquet");
+            write(&at(&name), &known(dtype.clone(), key));
+            let output = search(&name, key);
+            assert!(output.status.success() && stderr(&output).is_empty(), "{key} as {dtype}: {}", stderr(&output));
+        }
+        csv("ints.csv", b',', false, &known(DataType::Int64, key));
+        csv("floats.csv", b';', true, &known(DataType::Float64, key));
+        // To texts, "100,0" is another text.
+        let names = ["ints.csv", "floats.csv"];
+        for name in &names[..if key == "id" { 2 } else { 1 }] {
+            let output = search(name, key);
+            assert!(output.status.success() && stderr(&output).is_empty(), "{key} of {name}: {}", stderr(&output));
+        }
+    }
+    assert_eq!(f64s(&results(&folder, "run"), "score"), f64s(&results(&folder, "run"), "weight"));
+}
+
+#[test]
+fn a_source_that_matches_nothing_is_named_with_what_is_there_and_here() {
+    let folder = libraries();
+    let at = |name: &str| folder.path().join(name);
+    let said = |file: &str, more: &str| {
+        run_file(&folder, "items", &format!("reuse = [\"{file}\"]\nreuse_key = \"name\"\ntrust_scores = true\n{more}"));
+        let _ = std::fs::remove_dir_all(at("run"));
+        let output = uphill(&["search", "run.toml", "--out", "run", "-q"], folder.path());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let none = |file: &str, there: &str| {
+        format!(
+            "uphill: score.reuse: ./{file}: none of its 2 scores is of an item of this library, by `name`: there it is {there}, here \"item 0\" (str); nothing is taken\n"
+        )
+    };
+    write(&at("cased.parquet"), &df!("name" => ["Item 0", "Item 1"], "score" => [7.0, 8.0]).expect("a frame"));
+    assert_eq!(said("cased.parquet", ""), none("cased.parquet", "\"Item 0\" (str)"));
+    write(&at("numbers.parquet"), &df!("name" => [1.5, 0.5], "score" => [7.0, 8.0]).expect("a frame"));
+    assert_eq!(said("numbers.parquet", ""), none("numbers.parquet", "0.5 (f64)"));
+    // A dry run is where one looks before the money is spent.
+    let output = uphill(&["search", "run.toml", "--out", "x", "--dry-run"], folder.path());
+    assert!(stderr(&output).contains("none of its 2 scores is of an item"), "{}", stderr(&output));
+
+    let nulls = df!("name" => ["item 0", "item 1"], "score" => [None::<f64>, Some(f64::NAN)]).expect("a frame");
+    write(&at("nulls.parquet"), &nulls);
+    let nothing = "none of its 2 rows has a score and a `name`; nothing is taken";
+    assert_eq!(said("nulls.parquet", ""), format!("uphill: score.reuse: ./nulls.parquet: {nothing}\n"));
+    write(&at("nobody.parquet"), &df!("name" => [None::<&str>, None], "score" => [1.0, 2.0]).expect("a frame"));
+    assert_eq!(said("nobody.parquet", ""), format!("uphill: score.reuse: ./nobody.parquet: {nothing}\n"));
+    // One that matches is enough for its source.
+    write(&at("one.parquet"), &df!("name" => ["item 299", "Item 1"], "score" => [7.0, 8.0]).expect("a frame"));
+    assert_eq!(said("one.parquet", ""), "");
+
+    // A run in which every item failed, of the same library.
+    std::fs::write(at("fails.py"), "import json, sys\nfor line in sys.stdin:\n    if line.strip():\n        print(json.dumps({'db_idx': json.loads(line)['db_idx'], 'score': None}))\n    else:\n        print(flush=True)\n").expect("written");
+    run_file(&folder, "items", "");
+    let text = std::fs::read_to_string(at("run.toml")).expect("read").replace("score.py", "fails.py") + "[stop]\n";
+    std::fs::write(
+        at("fails.toml"),
+        text.replacen("[stop]\niterations = 3\n", "", 1) + "iterations = 2\nfailed_share = 1.0\n",
+    )
+    .expect("written");
+    uphill_ok(&["search", "fails.toml", "--out", "failed"], folder.path());
+    run_file(&folder, "items", "reuse = [\"failed\"]\ntrust_scores = true\n");
+    let output = uphill(&["search", "run.toml", "--out", "again", "-q"], folder.path());
+    assert!(stderr(&output).contains("score.reuse: ./failed: none of its "), "{}", stderr(&output));
+}
+
+#[test]
+fn whole_numbers_that_lost_digits_as_floats_are_refused_as_keys() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let mut frame = items(&clustered(50, 4, 3, &mut rng(7)));
+    let ids: Vec<u64> = (0..50).map(|row| u64::MAX - row).collect();
+    frame.with_column(Column::new("id".into(), ids)).expect("a column");
+    write(&at("items.parquet"), &frame);
+    uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
+    let key = frame.column("id").expect("id").cast(&DataType::Float64).expect("cast");
+    let score = frame.column("weight").expect("weight").clone().with_name("score".into());
+    write(&at("floats.parquet"), &DataFrame::new(50, vec![key, score]).expect("a frame"));
+    let run = "[database]\npath = \"items.lance\"\n[stop]\niterations = 1\n[score]\nsql = \"weight\"\nreuse = [\"floats.parquet\"]\nreuse_key = \"id\"\ntrust_scores = true\n";
+    std::fs::write(at("run.toml"), run).expect("written");
+    let said = stderr(&uphill(&["search", "run.toml", "--out", "run"], folder.path()));
+    let message = "./floats.parquet has 1.8446744073709552e19, a float that may have lost digits of a whole number; keep the key as whole numbers, or as text";
+    assert_eq!(said, format!("uphill: {message}\n"));
+}

@@ -14,7 +14,7 @@ use super::library::{is_as_built, library_id};
 use super::recall::RecallTable;
 use super::table::Table;
 use crate::database::runtime::on_runtime;
-use crate::database::store::check_uri;
+use crate::database::store::{check_uri, is_remote, on_disk};
 use crate::database::{META_METRIC, Metric};
 use crate::error::{Doing, Error, Result, one_line};
 use crate::near::no_column;
@@ -125,6 +125,8 @@ pub(super) struct Opened {
 
 pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
     check_uri(uri)?;
+    let path = if is_remote(uri) { uri.to_string() } else { on_disk(uri)?.to_string_lossy().into_owned() };
+    let uri = path.as_str();
     let dataset = Arc::new(load(uri, options)?);
     let (embedding_column, dim) = embedding_field(&dataset, uri, options.embedding_column.as_deref())?;
     let (index, coverage) = match index_info(&dataset, &embedding_column)? {

@@ -165,7 +165,9 @@ impl Table {
         let mut arrays = vec![Arc::new(embeddings) as ArrayRef];
         for name in attributes {
             let array = column(&batch, name)?;
-            fields.push(Field::new(name, array.data_type().clone(), true));
+            // With its metadata, which says what is a UUID.
+            let field = batch.schema_ref().field_with_name(name).doing("fetching items")?;
+            fields.push(field.clone().with_nullable(true));
             arrays.push(array.clone());
         }
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).doing("fetching items")?;

@@ -1,0 +1,121 @@
+//! What a file is, by how it begins.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{AtPath, Result};
+
+/// Bytes that are looked at.
+const HEAD: usize = 4096;
+
+/// The format of a file of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Parquet,
+    /// A list of objects, or an object a line.
+    Json,
+    /// Lines of fields between commas, semicolons or tabs, or any other text.
+    Csv,
+    /// No bytes at all.
+    Empty,
+    /// A format that is not read here: its name, and what Polars reads it with, if it does.
+    Other(&'static str, Option<&'static str>),
+}
+
+/// How files of other formats begin.
+const BEGINNINGS: [(&[u8], &str, Option<&str>); 18] = [
+    (b"ARROW1", "an Arrow (Feather) file", Some("read_ipc")),
+    (b"\xff\xff\xff\xff", "an Arrow stream", Some("read_ipc_stream")),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook", Some("read_excel")),
+    (b"Obj\x01", "an Avro file", Some("read_avro")),
+    (b"ORC", "an ORC file", None),
+    (b"\x93NUMPY", "a NumPy array", None),
+    (b"\x89HDF", "an HDF5 file", None),
+    (b"SQLite format 3", "an SQLite database", None),
+    (b"\x1f\x8b", "compressed with gzip", None),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", None),
+    (b"BZh", "compressed with bzip2", None),
+    (b"\xfd7zXZ", "compressed with xz", None),
+    (b"%PDF", "a PDF", None),
+    (b"<!DOCTYPE", "a web page", None),
+    (b"<html", "a web page", None),
+    (b"<?xml", "an XML file", None),
+    (b"{\\rtf", "an RTF text", None),
+    (b"version https://git-lfs", "a pointer of Git LFS, without the file", None),
+];
+
+impl Format {
+    /// The format of a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let mut head = Vec::with_capacity(HEAD);
+        File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head)).at_path(path)?;
+        Ok(Self::of_head(&head, path))
+    }
+
+    fn of_head(head: &[u8], path: &Path) -> Self {
+        if head.is_empty() {
+            return Format::Empty;
+        }
+        if head.starts_with(b"PAR1") || head.starts_with(b"PARE") {
+            return Format::Parquet;
+        }
+        if head.starts_with(b"PK\x03\x04") {
+            return of_zip(path);
+        }
+        let known = BEGINNINGS.iter().find(|(beginning, ..)| head.starts_with(beginning));
+        if let Some((_, name, reader)) = known {
+            return Format::Other(name, *reader);
+        }
+        let is_utf_16 = head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff");
+        if head.contains(&0) && !is_utf_16 {
+            return Format::Other("of no format that is known here", None);
+        }
+        let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+        match head.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            Some(b'{' | b'[') => Format::Json,
+            _ => Format::Csv,
+        }
+    }
+
+    /// How to make Parquet of it, in one line.
+    pub(crate) fn remedy(self) -> String {
+        let reader = match self {
+            Format::Csv => Some("read_csv"),
+            Format::Json => Some("read_json"),
+            Format::Other(_, reader) => reader,
+            Format::Parquet | Format::Empty => None,
+        };
+        match reader {
+            Some(reader) => format!("write it as Parquet, with Polars: pl.{reader}(…).write_parquet(…)"),
+            None => "write it as Parquet".into(),
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Parquet => "Parquet",
+            Format::Json => "JSON",
+            Format::Csv => "CSV or other text",
+            Format::Empty => "empty",
+            Format::Other(name, _) => name,
+        })
+    }
+}
+
+/// Many formats are zip archives; the name of the file says which.
+fn of_zip(path: &Path) -> Format {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    match extension.as_str() {
+        "xlsx" | "xlsm" | "xlsb" => Format::Other("an Excel workbook", Some("read_excel")),
+        "ods" => Format::Other("an OpenDocument sheet", Some("read_ods")),
+        "npz" => Format::Other("an archive of NumPy arrays", None),
+        _ => Format::Other("a zip archive (an Excel workbook is one, too)", None),
+    }
+}

@@ -1,0 +1,158 @@
+//! The common type of a column that files have in several types: a supertype, as Polars and DuckDB widen columns.
+
+use arrow::compute::can_cast_types;
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use std::sync::Arc;
+
+/// The digits of the longest decimal.
+const DIGITS: u8 = 38;
+
+/// A type that holds the values of both, if there is one. Texts and numbers have none, nor have times with and without a
+/// zone. A whole number that a float does not hold is found when it is read.
+pub(super) fn common(one: &DataType, other: &DataType) -> Option<DataType> {
+    if one == other {
+        return Some(one.clone());
+    }
+    let wide = wider(one, other).or_else(|| wider(other, one))?;
+    (can_cast_types(one, &wide) && can_cast_types(other, &wide)).then_some(wide)
+}
+
+/// As [`common`], where the types stand in this order.
+fn wider(one: &DataType, other: &DataType) -> Option<DataType> {
+    use DataType as T;
+    Some(match (one, other) {
+        (T::Null, other) => other.clone(),
+        (T::Dictionary(_, values), other) => common(values, other)?,
+        (one, other) if one.is_string() && other.is_string() => T::LargeUtf8,
+        (one, other) if is_bytes(one) && is_bytes(other) => T::LargeBinary,
+        (T::Boolean, number) if number.is_integer() || number.is_floating() => number.clone(),
+        (one, other) if one.is_integer() && other.is_integer() => integer(one, other),
+        (one, float) if one.is_integer() && float.is_floating() => match bits(one) {
+            ..=8 => float.clone(),
+            ..=16 if *float != T::Float64 => T::Float32,
+            _ => T::Float64,
+        },
+        (one, other) if one.is_floating() && other.is_floating() => {
+            if bits(one) > bits(other) {
+                one.clone()
+            } else {
+                other.clone()
+            }
+        }
+        (one, float) if one.is_decimal() && float.is_floating() => T::Float64,
+        (one, other) if one.is_decimal() => decimal(one, other)?,
+        (T::Date32, T::Date64) => T::Date64,
+        (T::Date32, T::Timestamp(unit, None)) => T::Timestamp(*unit, None),
+        (T::Date64, T::Timestamp(unit, None)) => T::Timestamp(finer(*unit, TimeUnit::Millisecond), None),
+        (T::Timestamp(unit, zone), T::Timestamp(other_unit, other_zone)) => {
+            let zone = match (zone, other_zone) {
+                (one, other) if one == other => one.clone(),
+                (Some(_), Some(_)) => Some("UTC".into()),
+                _ => return None,
+            };
+            T::Timestamp(finer(*unit, *other_unit), zone)
+        }
+        (T::Duration(unit), T::Duration(other)) => T::Duration(finer(*unit, *other)),
+        (T::Time32(unit) | T::Time64(unit), T::Time32(other) | T::Time64(other)) => match finer(*unit, *other) {
+            unit @ (TimeUnit::Second | TimeUnit::Millisecond) => T::Time32(unit),
+            unit => T::Time64(unit),
+        },
+        (T::FixedSizeList(item, length), T::FixedSizeList(other, other_length)) => {
+            (length == other_length).then_some(T::FixedSizeList(item_of(item, other)?, *length))?
+        }
+        (T::List(item), T::List(other)) => T::List(item_of(item, other)?),
+        (
+            T::List(item) | T::LargeList(item) | T::FixedSizeList(item, _),
+            T::List(other) | T::LargeList(other) | T::FixedSizeList(other, _),
+        ) => T::LargeList(item_of(item, other)?),
+        (T::Struct(fields), T::Struct(others)) if fields.len() == others.len() => {
+            let same = |field: &FieldRef| {
+                let other = others.iter().find(|other| other.name() == field.name())?;
+                field_of(field.name(), field, other)
+            };
+            T::Struct(fields.iter().map(same).collect::<Option<_>>()?)
+        }
+        (T::Map(entries, sorted), T::Map(others, other_sorted)) if sorted == other_sorted => {
+            let (T::Struct(fields), T::Struct(others)) = (entries.data_type(), others.data_type()) else { return None };
+            let pairs = fields.iter().zip(others.iter());
+            let pair = |(field, other): (&FieldRef, &FieldRef)| {
+                let dtype = common(field.data_type(), other.data_type())?;
+                Some(field.as_ref().clone().with_data_type(dtype))
+            };
+            let fields = T::Struct(pairs.map(pair).collect::<Option<_>>()?);
+            T::Map(Arc::new(entries.as_ref().clone().with_data_type(fields)), *sorted)
+        }
+        _ => return None,
+    })
+}
+
+fn item_of(item: &Field, other: &Field) -> Option<FieldRef> {
+    field_of("item", item, other)
+}
+
+fn field_of(name: &str, field: &Field, other: &Field) -> Option<FieldRef> {
+    Some(Arc::new(Field::new(name, common(field.data_type(), other.data_type())?, true)))
+}
+
+fn is_bytes(dtype: &DataType) -> bool {
+    dtype.is_binary() || matches!(dtype, DataType::FixedSizeBinary(_))
+}
+
+fn bits(dtype: &DataType) -> usize {
+    8 * dtype.primitive_width().unwrap_or_default()
+}
+
+/// The wider one; of one with and one without a sign, a wider one with a sign, as far as there is one.
+fn integer(one: &DataType, other: &DataType) -> DataType {
+    use DataType as T;
+    let (signed, other) = if one.is_signed_integer() { (one, other) } else { (other, one) };
+    if signed.is_signed_integer() == other.is_signed_integer() || bits(signed) > bits(other) {
+        return if bits(signed) > bits(other) { signed.clone() } else { other.clone() };
+    }
+    match bits(other) {
+        8 => T::Int16,
+        16 => T::Int32,
+        _ => T::Int64,
+    }
+}
+
+/// With the digits before and behind the point that either needs.
+fn decimal(one: &DataType, other: &DataType) -> Option<DataType> {
+    let (digits, scale) = digits(one)?;
+    let (other_digits, other_scale) = self::digits(other)?;
+    let all_scale = scale.max(other_scale);
+    let whole = (digits as i8 - scale).max(other_digits as i8 - other_scale);
+    let all = u8::try_from(whole + all_scale).ok().filter(|digits| *digits <= DIGITS)?;
+    Some(DataType::Decimal128(all, all_scale))
+}
+
+fn digits(dtype: &DataType) -> Option<(u8, i8)> {
+    use DataType as T;
+    Some(match dtype {
+        T::Decimal32(digits, scale)
+        | T::Decimal64(digits, scale)
+        | T::Decimal128(digits, scale)
+        | T::Decimal256(digits, scale)
+            if *digits <= DIGITS =>
+        {
+            (*digits, *scale)
+        }
+        T::Int8 | T::UInt8 => (3, 0),
+        T::Int16 | T::UInt16 => (5, 0),
+        T::Int32 | T::UInt32 => (10, 0),
+        T::Int64 => (19, 0),
+        T::UInt64 => (20, 0),
+        _ => return None,
+    })
+}
+
+/// In the finer unit nothing is lost.
+fn finer(one: TimeUnit, other: TimeUnit) -> TimeUnit {
+    let per_second = |unit| match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
+    };
+    if per_second(one) > per_second(other) { one } else { other }
+}

@@ -1,0 +1,177 @@
+//! CSV as people and spreadsheets save it: fields between commas, semicolons, tabs or bars, in quotes or not.
+
+use std::borrow::Cow;
+
+use polars::prelude::{Column, DataFrame};
+
+use super::Roles;
+use super::values::{self, Marks};
+
+/// What may stand between fields.
+const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
+
+/// Rows that are looked at to tell what stands between fields.
+const LOOKED_AT: usize = 20;
+
+/// A field of a row.
+#[derive(Clone)]
+pub(super) struct Field<'a> {
+    pub(super) text: Cow<'a, str>,
+    is_quoted: bool,
+}
+
+impl Field<'_> {
+    /// Nothing, and not in quotes.
+    pub(super) fn is_absent(&self) -> bool {
+        !self.is_quoted && self.text.is_empty()
+    }
+}
+
+/// The fields of a column, and the line that the row of each begins in.
+pub(super) struct Fields<'a> {
+    pub(super) lines: &'a [usize],
+    pub(super) fields: &'a [Field<'a>],
+}
+
+/// The table of a text; what is wrong with it otherwise, and where.
+pub(super) fn read(text: &str, roles: &Roles<'_>, only: Option<&dyn Fn(&str) -> bool>) -> Result<DataFrame, String> {
+    // Excel's own line about what stands between fields.
+    let (text, skipped, stated) = match text.strip_prefix("sep=").map(|rest| (rest, rest.chars().next())) {
+        Some((rest, Some(separator))) if SEPARATORS.contains(&separator) => {
+            let (_, text) = rest.split_once('\n').unwrap_or_default();
+            (text, 1, Some(separator))
+        }
+        _ => (text, 0, None),
+    };
+    let separator = match stated {
+        Some(separator) => separator,
+        None => separator_of(text, roles)?,
+    };
+    let mut rows = Rows { text, separator, line: skipped };
+    let Some((_, header)) = rows.next().transpose()? else { return Err("has no rows".into()) };
+    let header: Vec<String> = header.into_iter().map(|field| field.text.trim().to_string()).collect();
+    let twice = (0..header.len()).find(|at| !header[*at].is_empty() && header[..*at].contains(&header[*at]));
+    if let Some(at) = twice {
+        return Err(format!("two columns are named `{}`", header[at]));
+    }
+    // Nobody can ask for a column without a name, such as the row numbers that pandas writes.
+    let is_read = |name: &String| !name.is_empty() && only.is_none_or(|only| only(name));
+    let wanted: Vec<bool> = header.iter().map(is_read).collect();
+    let mut columns: Vec<Vec<Field<'_>>> = vec![Vec::new(); header.len()];
+    let mut lines = Vec::new();
+    for row in rows {
+        let (line, fields) = row?;
+        if fields.iter().all(Field::is_absent) {
+            continue;
+        }
+        let (here, named) = (fields.len(), header.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1));
+        if here < named || fields.iter().skip(header.len()).any(|field| !field.is_absent()) {
+            let comma =
+                if separator == ',' { "; if commas are decimal marks, put semicolons between the fields" } else { "" };
+            return Err(format!("line {line} has {here} fields, the header {}{comma}", header.len()));
+        }
+        lines.push(line);
+        for (column, field) in
+            columns.iter_mut().zip(fields).zip(&wanted).filter_map(|(pair, wanted)| wanted.then_some(pair))
+        {
+            column.push(field);
+        }
+    }
+    let rows = lines.len();
+    let columns = header.iter().zip(columns).zip(wanted).filter_map(|(pair, wanted)| wanted.then_some(pair));
+    let columns: Vec<(&String, Vec<Field<'_>>)> = columns.collect();
+    let marks = Marks::of(columns.iter().map(|(_, fields)| fields.as_slice()));
+    let column = |(name, fields): &(&String, Vec<Field<'_>>)| -> Result<Column, String> {
+        values::column(name, &Fields { lines: &lines, fields }, roles, marks)
+            .map_err(|reason| format!("column `{name}`: {reason}"))
+    };
+    let columns = columns.iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    DataFrame::new(rows, columns).map_err(|error| error.to_string())
+}
+
+/// What stands between the fields: what makes the columns that are needed; else what makes as many fields of each row.
+fn separator_of(text: &str, roles: &Roles<'_>) -> Result<char, String> {
+    let rows = |separator| Rows { text, separator, line: 0 }.take(LOOKED_AT).map_while(Result::ok);
+    let count = |separator| rows(separator).next().map_or(0, |(_, header)| header.len());
+    let splits: Vec<char> = SEPARATORS.into_iter().filter(|separator| count(*separator) > 1).collect();
+    let has_all = |separator: &&char| {
+        let header = rows(**separator).next().map(|(_, header)| header).unwrap_or_default();
+        let is_there = |name: &str| header.iter().any(|field| field.text.trim().eq_ignore_ascii_case(name));
+        roles.needed().all(is_there)
+    };
+    let is_even = |separator: &&char| {
+        let width = count(**separator);
+        rows(**separator).all(|(_, row)| row.len() == width || row.iter().all(Field::is_absent))
+    };
+    let with_all: Vec<&char> = splits.iter().filter(has_all).collect();
+    let even: Vec<&char> = splits.iter().filter(is_even).collect();
+    match (splits.as_slice(), with_all.as_slice(), even.as_slice()) {
+        ([], ..) => Ok(','),
+        ([one], ..) => Ok(*one),
+        (_, [one], _) | (_, _, [one]) => Ok(**one),
+        _ => Err("cannot tell what separates its fields; save it with commas, or with semicolons".into()),
+    }
+}
+
+/// The rows of a text.
+struct Rows<'a> {
+    text: &'a str,
+    separator: char,
+    /// Lines before what is left of it.
+    line: usize,
+}
+
+impl<'a> Iterator for Rows<'a> {
+    /// The line that a row begins in, and its fields.
+    type Item = Result<(usize, Vec<Field<'a>>), String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.text.is_empty() {
+            return None;
+        }
+        let first = self.line + 1;
+        let mut fields = Vec::new();
+        loop {
+            let (field, rest) = match field(self.text, self.separator) {
+                Ok(found) => found,
+                Err(reason) => {
+                    self.text = "";
+                    return Some(Err(format!("line {first}: {reason}")));
+                }
+            };
+            self.line += self.text[..self.text.len() - rest.len()].matches('\n').count();
+            fields.push(field);
+            if let Some(rest) = rest.strip_prefix(self.separator) {
+                self.text = rest;
+                continue;
+            }
+            self.text = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix(['\n', '\r'])).unwrap_or(rest);
+            self.line += 1;
+            return Some(Ok((first, fields)));
+        }
+    }
+}
+
+/// The first field of a text, and what follows it: a separator, the end of a line or of all.
+fn field(text: &str, separator: char) -> Result<(Field<'_>, &str), String> {
+    let blank = |c: char| c.is_whitespace() && c != separator && c != '\n' && c != '\r';
+    let Some(quoted) = text.trim_start_matches(blank).strip_prefix('"') else {
+        let end = text.find([separator, '\n', '\r']).unwrap_or(text.len());
+        return Ok((Field { text: text[..end].trim().into(), is_quoted: false }, &text[end..]));
+    };
+    let (mut inside, mut left) = (Cow::Borrowed(""), quoted);
+    loop {
+        let Some(end) = left.find('"') else { return Err("a quote is opened and not closed".into()) };
+        let (part, rest) = (&left[..end], &left[end + 1..]);
+        inside = if inside.is_empty() { part.into() } else { (inside + part).into_owned().into() };
+        if let Some(more) = rest.strip_prefix('"') {
+            (inside, left) = ((inside + "\"").into_owned().into(), more);
+            continue;
+        }
+        let rest = rest.trim_start_matches(blank);
+        if rest.is_empty() || rest.starts_with([separator, '\n', '\r']) {
+            return Ok((Field { text: inside, is_quoted: true }, rest));
+        }
+        return Err("text follows a closing quote; write a quote within quotes twice".into());
+    }
+}

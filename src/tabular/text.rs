@@ -1,0 +1,32 @@
+//! A file as text: UTF-8, or UTF-16 with the mark that spreadsheets put before it.
+
+use std::path::Path;
+
+use crate::error::{AtPath, Error, Result};
+
+/// The text of a file, without a mark at its beginning; messages name `path`.
+pub(super) fn read(local: &Path, path: &Path) -> Result<String> {
+    let bytes = std::fs::read(local).at_path(path)?;
+    let wide = |bytes: &[u8], order: fn([u8; 2]) -> u16| {
+        let (units, rest) = bytes.as_chunks::<2>();
+        let text = String::from_utf16(&units.iter().map(|unit| order(*unit)).collect::<Vec<_>>());
+        text.ok()
+            .filter(|_| rest.is_empty())
+            .ok_or_else(|| Error::input(path, "is damaged: it is no whole UTF-16 text"))
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] => utf_8(rest.to_vec(), path),
+        _ => utf_8(bytes, path),
+    }
+}
+
+fn utf_8(bytes: Vec<u8>, path: &Path) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let reason = format!("line {line} is not UTF-8; save it as \"CSV UTF-8\", or as Parquet");
+        Error::input(path, reason)
+    })
+}

@@ -1,0 +1,176 @@
+//! What the fields of a column are: numbers, true and false, or text.
+
+use polars::prelude::{Column, DataType};
+
+use super::Roles;
+use super::csv::{Field, Fields};
+
+/// How a field looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    /// Digits alone.
+    Whole,
+    /// With a point, which may be one between thousands: `1.234`.
+    PointOrThousands,
+    /// With a decimal point, or an exponent, or one of `nan` and `inf`.
+    Point,
+    /// With a comma, which may be one between thousands: `1,234`.
+    CommaOrThousands,
+    /// With a decimal comma.
+    Comma,
+    /// No number.
+    Text,
+}
+
+fn looks(text: &str) -> Looks {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_whole = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_whole(digits) {
+        return Looks::Whole;
+    }
+    let may_be_thousands = |mark| {
+        let parts: Option<(&str, &str)> = digits.split_once(mark);
+        parts.is_some_and(|(before, behind)| {
+            let leads = before.len() < 4 && is_whole(before) && !before.starts_with('0');
+            leads && behind.len() == 3 && is_whole(behind)
+        })
+    };
+    if text.contains(',') {
+        let is_number = is_decimal(&digits.replacen(',', ".", 1)) && !digits.contains('.');
+        return match is_number {
+            true if may_be_thousands(',') => Looks::CommaOrThousands,
+            true => Looks::Comma,
+            false => Looks::Text,
+        };
+    }
+    match is_decimal(digits) {
+        true if may_be_thousands('.') => Looks::PointOrThousands,
+        true => Looks::Point,
+        false => Looks::Text,
+    }
+}
+
+/// Whether a text is a number as Rust and C write it, or one of `nan` and `inf`.
+fn is_decimal(digits: &str) -> bool {
+    digits.parse::<f64>().is_ok() && !digits.starts_with(['+', '-'])
+}
+
+/// The decimal marks of a file: one file has one kind.
+#[derive(Clone, Copy)]
+pub(super) struct Marks {
+    has_commas: bool,
+}
+
+impl Marks {
+    /// Those of all fields.
+    pub(super) fn of<'a>(columns: impl Iterator<Item = &'a [Field<'a>]>) -> Self {
+        let is_of_commas = |fields: &[Field<'_>]| {
+            let mut there = fields.iter().filter(|field| !is_absent(field)).map(|field| looks(field.text.trim()));
+            let mut has_commas = false;
+            there.all(|looks| {
+                has_commas |= looks == Looks::Comma;
+                looks != Looks::Text
+            }) && has_commas
+        };
+        let mut columns = columns;
+        Marks { has_commas: columns.any(is_of_commas) }
+    }
+}
+
+/// Whether a field says that there is no value.
+fn is_absent(field: &Field<'_>) -> bool {
+    field.is_absent() || matches!(field.text.trim(), "" | "NA" | "null" | "NULL")
+}
+
+/// A column of its fields; what is wrong with it otherwise.
+pub(super) fn column(name: &str, fields: &Fields<'_>, roles: &Roles<'_>, marks: Marks) -> Result<Column, String> {
+    let has = |role: &[&str]| role.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
+    let text = || {
+        let text = |field: &Field<'_>| (!field.is_absent()).then(|| field.text.to_string());
+        Column::new(name.into(), fields.fields.iter().map(text).collect::<Vec<_>>())
+    };
+    if has(roles.keys) || has(roles.texts) {
+        return Ok(text());
+    }
+    let must_be_numbers = has(roles.numbers) || has(roles.ids);
+    let there = || fields.lines.iter().zip(fields.fields).filter(|(_, field)| !is_absent(field));
+    if there().next().is_none() {
+        return Ok(match must_be_numbers {
+            true => Column::full_null(name.into(), fields.fields.len(), &DataType::Float64),
+            false => text(),
+        });
+    }
+    if let Some(truths) = truths(fields) {
+        return Ok(Column::new(name.into(), truths));
+    }
+    let is_id = has(roles.ids);
+    let problem = there().find_map(|(line, field)| {
+        let text = field.text.trim();
+        let what = match looks(text) {
+            Looks::Text if text.contains([',', ' ', '\'']) => {
+                "is no number; write 1234.5, without marks between thousands"
+            }
+            Looks::Text => "is no number; leave the field empty where there is none",
+            Looks::CommaOrThousands if !marks.has_commas => {
+                "may have a decimal comma, or thousands; write a decimal point, and no marks between thousands"
+            }
+            Looks::PointOrThousands if marks.has_commas => {
+                "may have a decimal point, or thousands, as other numbers here have decimal commas; write all with points"
+            }
+            // A spreadsheet saves large numbers as it shows them.
+            Looks::Point | Looks::Comma if is_id && text.contains(['e', 'E']) => {
+                "has lost digits of an id; format the column as whole numbers before it is saved"
+            }
+            _ => return None,
+        };
+        Some(format!("`{text}` in line {line} {what}"))
+    });
+    match problem {
+        Some(problem) if must_be_numbers => Err(problem),
+        Some(_) => Ok(text()),
+        None => {
+            let begins_with_zero = |(_, field): (_, &Field<'_>)| {
+                let digits = field.text.trim().trim_start_matches(['+', '-']);
+                digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
+            };
+            // Zeros in front are part of a name.
+            if !must_be_numbers && there().any(begins_with_zero) {
+                Ok(text())
+            } else {
+                Ok(numbers(name, fields.fields))
+            }
+        }
+    }
+}
+
+/// Numbers of 64 bits, whole if all of them are.
+fn numbers(name: &str, fields: &[Field<'_>]) -> Column {
+    let read = |field: &Field<'_>| (!is_absent(field)).then(|| field.text.trim().replace(',', "."));
+    let texts: Vec<Option<String>> = fields.iter().map(read).collect();
+    fn all<T: std::str::FromStr>(texts: &[Option<String>]) -> Option<Vec<Option<T>>> {
+        texts.iter().map(|text| text.as_ref().map(|text| text.parse()).transpose().ok()).collect()
+    }
+    if let Some(whole) = all::<i64>(&texts) {
+        return Column::new(name.into(), whole);
+    }
+    if let Some(whole) = all::<u64>(&texts) {
+        return Column::new(name.into(), whole);
+    }
+    let floats = texts.iter().map(|text| text.as_ref().and_then(|text| text.parse::<f64>().ok()));
+    Column::new(name.into(), floats.collect::<Vec<_>>())
+}
+
+/// True and false, if that is all there is.
+fn truths(fields: &Fields<'_>) -> Option<Vec<Option<bool>>> {
+    let truth = |field: &Field<'_>| {
+        if is_absent(field) {
+            return Some(None);
+        }
+        match field.text.trim().to_ascii_lowercase().as_str() {
+            "true" => Some(Some(true)),
+            "false" => Some(Some(false)),
+            _ => None,
+        }
+    };
+    fields.fields.iter().map(truth).collect()
+}
