@@ -7,6 +7,7 @@ use serde_json::json;
 use super::output;
 use crate::database::{LanceDatabase, VectorDatabase};
 use crate::log::SearchLog;
+use crate::schema::{RAW_SCORE, SCORE};
 
 pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     let facts = if path.join("run.json").exists() {
@@ -24,15 +25,18 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "seed": manifest.seed,
             "iterations": log.iterations().len(),
             "ended": manifest.state(),
+            "evaluations": manifest.ended.as_ref().map(|ended| ended.evaluations),
+            "items scored": manifest.ended.as_ref().map(|ended| ended.scored.unwrap_or(ended.evaluations)),
             "items reused": manifest.ended.as_ref().map(|ended| ended.reused),
             "items rejected": manifest.ended.as_ref().map(|ended| ended.rejected),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
             "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
             "items asked again after a stop": manifest.ended.as_ref().map(|ended| ended.asked_again),
-            "evaluations": manifest.ended.as_ref().map(|ended| ended.evaluations),
-            "items scored": manifest.ended.as_ref().map(|ended| ended.scored.unwrap_or(ended.evaluations)),
             "columns that say about the score": manifest.ended.as_ref().map(|ended| shares(&ended.learned)),
-            "best score": best.as_ref().and_then(|best| best.column("score").ok()?.f64().ok()?.get(0)),
+            // In the scorer's own terms.
+            "best score": best.as_ref().and_then(|best| {
+                best.column(RAW_SCORE).or_else(|_| best.column(SCORE)).ok()?.f64().ok()?.get(0)
+            }),
             "best item": best.as_ref().and_then(|best| best.column("db_idx").ok()?.u64().ok()?.get(0)),
         })
     } else {

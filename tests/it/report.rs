@@ -533,6 +533,8 @@ fn what_was_paid_for_and_has_no_score_is_not_called_scored() {
     for (fact, number) in [("evaluations", all), ("items scored", scored), ("items failed", failed)] {
         assert_eq!(facts[fact], number, "{fact}");
     }
+    // The lowest, as the scorer gave it.
+    assert_eq!(facts["best score"], f64s(&results, "raw_score")[0]);
     let page = report(&folder, &["run"]);
     for (label, number) in [("Evaluations", all), ("Items scored", scored), ("Failed", failed)] {
         assert!(page.contains(&format!("<dt>{label}</dt><dd>{number}<")), "{label}: {number}");
