@@ -366,7 +366,6 @@ impl Config {
     pub fn runner_calling(&self, database: LanceDatabase, calls: &dyn Calls) -> Result<Runner> {
         let score = self.score.scorer(calls)?;
         self.update.note_idle(score.sum().map_or(score.workers(), SumScore::most_workers));
-        self.unused().into_iter().for_each(|unused| log::warn!("{unused}"));
         if self.update.behind() > 0 && score.waits() {
             let reason = "update.behind: nothing is chosen ahead where scores come by hand; leave it out";
             return Err(Error::Config(reason.into()));

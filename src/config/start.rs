@@ -67,7 +67,11 @@ impl Config {
         let log = resume.map(SearchLog::open).transpose()?;
         let database = self.library(log.as_ref())?;
         let queries = self.starting_queries(&database, log.as_ref())?;
-        Ok((self.runner_calling(database, calls)?, queries))
+        let runner = self.runner_calling(database, calls)?;
+        if log.is_none() {
+            self.unused().into_iter().for_each(|unused| log::warn!("{unused}"));
+        }
+        Ok((runner, queries))
     }
 
     /// The starting queries; those of a run that has begun, whatever became of the file that they were in.

@@ -4,10 +4,11 @@ use super::{Config, UpdateConfig};
 
 impl Config {
     /// What is set and not used, one sentence each, with what is used instead.
-    pub(super) fn unused(&self) -> Vec<String> {
+    pub(crate) fn unused(&self) -> Vec<String> {
         let database = &self.database;
         let mut unused = Vec::new();
-        if let (true, UpdateConfig::Surrogate { .. }) = (database.k != super::ten(), &self.update) {
+        let is_set = ![0, super::ten()].contains(&database.k);
+        if let (true, UpdateConfig::Surrogate { .. }) = (is_set, &self.update) {
             unused.push(format!(
                 "database.k = {} is not used: the rule `surrogate` decides how many neighbours it asks for; update.batch is \
                  how many items it scores at a time",
