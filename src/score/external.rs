@@ -192,11 +192,11 @@ impl<A: Ask> ExternalScore<A> {
     /// Asks once for items, or once for each of them.
     fn attempt(&self, items: &DataFrame, apart: bool, answers: &mut Answers) -> Result<Option<Unanswered>> {
         if !apart {
-            return self.ask_once(items, false, answers);
+            return self.ask_once(items, answers);
         }
         let mut trouble = None;
         for row in 0..items.height() {
-            let said = self.ask_once(&items.slice(row as i64, 1), true, answers)?;
+            let said = self.ask_once(&items.slice(row as i64, 1), answers)?;
             let is_away = said.as_ref().is_some_and(|said| said.kind == Kind::Away);
             trouble = said.or(trouble);
             if is_away || self.wait(None).is_interrupted() {
@@ -206,11 +206,10 @@ impl<A: Ask> ExternalScore<A> {
         Ok(trouble)
     }
 
-    fn ask_once(&self, items: &DataFrame, alone: bool, answers: &mut Answers) -> Result<Option<Unanswered>> {
+    fn ask_once(&self, items: &DataFrame, answers: &mut Answers) -> Result<Option<Unanswered>> {
         let mut attempt = answers.attempt(items)?;
         let trouble = match self.scorer.ask(items, &mut attempt, &self.wait(self.timeout)) {
-            // Of one that is asked alone, what it is answered is its own.
-            Ok(()) => attempt.unusable().filter(|_| !alone),
+            Ok(()) => attempt.unusable(),
             Err(Trouble::Unanswered(trouble)) => Some(trouble),
             Err(Trouble::Stop(error)) => {
                 answers.take(attempt);
