@@ -208,8 +208,12 @@ impl Attempt {
         self.left == 0
     }
 
-    /// What is wrong where each answer has something else than a number for a score: then it is not the items.
+    /// What is wrong where each answer has something else than a number for a score: then it is not the items. (Of one of
+    /// several that is asked alone, it is the item.)
     pub(super) fn unusable(&self) -> Option<Unanswered> {
+        if self.open.len() > 1 && self.open.iter().filter(|open| **open).count() == 1 {
+            return None;
+        }
         let unusable = |answer: &Answer| match answer {
             Answer::Unusable(what) => Some(what.clone()),
             _ => None,

@@ -210,12 +210,12 @@ impl<A: Ask> ExternalScore<A> {
     /// Asks once for items, or once for each of them.
     fn attempt(&self, items: &DataFrame, apart: bool, answers: &mut Answers) -> Result<Option<Unanswered>> {
         if !apart {
-            return self.ask_once(items, false, answers);
+            return self.ask_once(items, answers);
         }
         let (mut trouble, mut silent) = (None, 0);
         let enough = SILENT[usize::from(answers.has_any())];
         for row in 0..items.height() {
-            let said = self.ask_once(&items.slice(row as i64, 1), true, answers)?;
+            let said = self.ask_once(&items.slice(row as i64, 1), answers)?;
             let kind = said.as_ref().map(|said| said.kind);
             silent = if kind == Some(Kind::Slow) { silent + 1 } else { 0 };
             trouble = said.or(trouble);
@@ -232,11 +232,10 @@ impl<A: Ask> ExternalScore<A> {
         Ok(trouble)
     }
 
-    fn ask_once(&self, items: &DataFrame, alone: bool, answers: &mut Answers) -> Result<Option<Unanswered>> {
+    fn ask_once(&self, items: &DataFrame, answers: &mut Answers) -> Result<Option<Unanswered>> {
         let (begun, mut attempt) = (Instant::now(), answers.attempt(items)?);
         let trouble = match self.scorer.ask(items, &mut attempt, &self.wait(self.timeout)) {
-            // Of one that is asked alone, what it is answered is its own.
-            Ok(()) => attempt.unusable().filter(|_| !alone),
+            Ok(()) => attempt.unusable(),
             Err(Trouble::Unanswered(trouble)) => Some(trouble),
             Err(Trouble::Stop(error)) => {
                 answers.take(attempt);
