@@ -43,9 +43,9 @@ const SILENT: [usize; 2] = [2, 4];
 ///   failure, and with `"outcome": "rejected"` a rejection, both with a reason. It is not asked again. Other numbers are
 ///   kept as parts of the score, but for columns that it was sent and sends back.
 /// - *The scorer is away*, so that nobody looked: it is waited for, up to [`patience`](Self::patience), and then
-///   the run stops with [`Error::Away`]. The item has not been asked. So is one that accepts items and answers none in time:
-///   patience counts from the first such batch, and a few items are asked alone, as one of them may hold up the others. A
-///   command that has never answered is not waited for.
+///   the run stops with [`Error::Away`]. The item has not been asked. A scorer that takes items and answers none in time is
+///   away, too: patience counts from the first such batch, and a few items are asked alone, as one may hold up the others. A
+///   command that has never answered stops the run instead.
 /// - *No answer*, though somebody may have looked: what was answered in the same batch counts, and the rest is asked again, up to
 ///   [`retries`](Self::retries) times, with a longer wait each time, and at last each item alone. Items that are
 ///   still without an answer fail with the last reason, if others of the batch were answered. If none was, it is the
