@@ -238,7 +238,7 @@ fn parts_that_no_type_holds_are_refused_with_the_column_and_both_files() {
         (
             short(u64::MAX),
             two(whole(-4)),
-            "0.parquet: column `value`: Can't cast value 18446744073709551615 to type Int64",
+            "0.parquet: column `value`: 18446744073709551615 in row 1 is no Int64, which the column is in 1.parquet; write it as one type in all files",
         ),
     ] {
         let folder = folder();
