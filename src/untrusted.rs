@@ -49,7 +49,7 @@ pub(crate) fn unpanicked<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 fn not_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
     let reason = match Format::of(path) {
         Ok(Format::Parquet) | Err(_) => format!("cannot read it as Parquet: {}", one_line(&error.to_string())),
-        Ok(Format::Empty) => "is empty".into(),
+        Ok(Format::Empty) => "cannot read it as Parquet: it is empty".into(),
         Ok(format) => format!("is {format}, not Parquet; {}", format.remedy()),
     };
     Error::input(path, reason)

@@ -336,6 +336,6 @@ fn queries_are_read_from_what_the_command_prints() {
     assert!(off.iter().all(|off| off.abs() < 1e-12), "{off}");
     std::fs::write(at("bad.csv"), "embedding\n\"[0.5, 1, x]\"\n").expect("written");
     let said = stderr(&uphill(&["search", "run.toml", "--out", "bad", "--set", "queries.path=bad.csv"], folder.path()));
-    let message = "bad.csv: column `embedding`: expected numbers such as [0.5, 0.25], found \"[0.5, 1, x]\" in row 0";
+    let message = "./bad.csv: column `embedding`: expected numbers such as [0.5, 0.25], found \"[0.5, 1, x]\" in row 0";
     assert_eq!(said, format!("uphill: {message}\n"));
 }
