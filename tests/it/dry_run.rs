@@ -115,7 +115,8 @@ fn what_would_end_a_search_at_once_ends_a_dry_run() {
         ),
         ("[score]\nsql = \"weight\"\n[update]\nbatch = 0", "update.batch: expected at least 1, found 0"),
     ] {
-        std::fs::write(folder.path().join("run.toml"), format!("{RUN}{sections}\n")).expect("written");
+        let run = RUN.replace("k = 5\n", "");
+        std::fs::write(folder.path().join("run.toml"), format!("{run}{sections}\n")).expect("written");
         for dry in [&["--dry-run"][..], &[]] {
             let arguments = [&["search", "run.toml", "--out", "run"][..], dry].concat();
             let output = uphill(&arguments, folder.path());
