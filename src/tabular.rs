@@ -67,6 +67,7 @@ impl<'a> Table<'a> {
     }
 
     /// Columns of whole numbers that name items.
+    #[cfg(feature = "cli")]
     pub(crate) fn ids(mut self, ids: &'a [&'a str]) -> Self {
         self.roles.ids = ids;
         self

@@ -66,7 +66,7 @@ pub fn plan(
         say("goes on after", format!("{} iterations", log.iterations().len()).into());
     }
     say("memory", memory(config, database).into());
-    say("not used", config.unused().into());
+    say("not used", Some(config.unused()).filter(|unused| !unused.is_empty()).into());
     say("would write", json!(writes(config, out, log.is_some())));
     Ok(plan.into())
 }

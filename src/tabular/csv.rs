@@ -5,33 +5,13 @@ use std::borrow::Cow;
 use polars::prelude::{Column, DataFrame};
 
 use super::Roles;
-use super::values::{self, Marks};
+use super::values::{self, Field, Fields, Marks};
 
 /// What may stand between fields.
 const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
 
 /// Rows that are looked at to tell what stands between fields.
 const LOOKED_AT: usize = 20;
-
-/// A field of a row.
-#[derive(Clone)]
-pub(super) struct Field<'a> {
-    pub(super) text: Cow<'a, str>,
-    is_quoted: bool,
-}
-
-impl Field<'_> {
-    /// Nothing, and not in quotes.
-    pub(super) fn is_absent(&self) -> bool {
-        !self.is_quoted && self.text.is_empty()
-    }
-}
-
-/// The fields of a column, and the line that the row of each begins in.
-pub(super) struct Fields<'a> {
-    pub(super) lines: &'a [usize],
-    pub(super) fields: &'a [Field<'a>],
-}
 
 /// The table of a text; what is wrong with it otherwise, and where.
 pub(super) fn read(text: &str, roles: &Roles<'_>, only: Option<&dyn Fn(&str) -> bool>) -> Result<DataFrame, String> {

@@ -1,9 +1,30 @@
 //! What the fields of a column are: numbers, true and false, or text.
 
+use std::borrow::Cow;
+
 use polars::prelude::{Column, DataType};
 
 use super::Roles;
-use super::csv::{Field, Fields};
+
+/// A field of a row.
+#[derive(Clone)]
+pub(super) struct Field<'a> {
+    pub(super) text: Cow<'a, str>,
+    pub(super) is_quoted: bool,
+}
+
+impl Field<'_> {
+    /// Nothing, and not in quotes.
+    pub(super) fn is_absent(&self) -> bool {
+        !self.is_quoted && self.text.is_empty()
+    }
+}
+
+/// The fields of a column, and the line that the row of each begins in.
+pub(super) struct Fields<'a> {
+    pub(super) lines: &'a [usize],
+    pub(super) fields: &'a [Field<'a>],
+}
 
 /// How a field looks.
 #[derive(Clone, Copy, PartialEq, Eq)]

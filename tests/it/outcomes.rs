@@ -40,7 +40,9 @@ impl Place {
 
     /// A run file `NAME.toml` of some sections.
     fn run_file(&self, name: &str, sections: &str) {
-        let head = "seed = 3\n[database]\npath = 'items.lance'\nk = 5\n[queries]\nsample = 4\n";
+        // The surrogate has no use for k.
+        let k = if sections.contains("rule = 'rl'") || sections.contains("rule = 'top-k'") { "k = 5\n" } else { "" };
+        let head = format!("seed = 3\n[database]\npath = 'items.lance'\n{k}[queries]\nsample = 4\n");
         // The model reads the names alone: the scores stand in a column, whoever gives them.
         let sections = match sections.contains("[update]") {
             true => sections.replace("rule = 'surrogate'\n", "rule = 'surrogate'\nfeatures = ['name']\n"),

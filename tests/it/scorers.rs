@@ -143,7 +143,7 @@ fn an_expression_that_looks_at_other_items_is_refused_and_one_that_does_not_is_t
     write(&folder.path().join("items.parquet"), &items(&normal(20, 4, &mut rng(1))));
     uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
     let search = |sql: &str| {
-        let run = "[database]\npath = \"items.lance\"\nk = 5\n[queries]\nsample = 2\n[stop]\niterations = 1\n";
+        let run = "[database]\npath = \"items.lance\"\n[queries]\nsample = 2\n[stop]\niterations = 1\n";
         let run = format!("{run}[score]\nsql = {}\n", serde_json::Value::from(sql));
         std::fs::write(folder.path().join("run.toml"), run).expect("written");
         let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
