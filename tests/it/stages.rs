@@ -397,8 +397,8 @@ fn mistakes_in_sql_show_before_anything_is_scored() {
     };
     assert!(search("wieght < 1", "weight").starts_with("filter.sql: cannot evaluate `wieght < 1`: "));
     assert_eq!(search("weight + 1", "weight"), "filter.sql: expected true or false of `weight + 1`, found f64");
-    assert_eq!(search("true", "name"), "score.sql: expected a number of `name`, found str");
-    assert!(search("true", "(SELECT 1)").starts_with("score.sql: cannot evaluate `(SELECT 1)`: "));
+    assert_eq!(search("weight < 9", "name"), "score.sql: expected a number of `name`, found str");
+    assert!(search("weight < 9", "(SELECT 1)").starts_with("score.sql: cannot evaluate `(SELECT 1)`: "));
 }
 
 #[test]
