@@ -66,7 +66,10 @@ pub fn plan(
         say("goes on after", format!("{} iterations", log.iterations().len()).into());
     }
     say("memory", memory(config, database).into());
-    say("not used", Some(config.unused()).filter(|unused| !unused.is_empty()).into());
+    let unused = config.unused();
+    if !unused.is_empty() {
+        say("not used", unused.into());
+    }
     say("would write", json!(writes(config, out, log.is_some())));
     Ok(plan.into())
 }
