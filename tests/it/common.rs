@@ -135,3 +135,26 @@ pub fn copy_tree(from: &Path, to: &Path) {
         }
     }
 }
+
+/// Gives items other embeddings by Lance itself, as the owner of a library would: their ids stay.
+pub fn update(dataset: &Path, frame: &DataFrame) {
+    use lance::dataset::{MergeInsertBuilder, WhenMatched, WhenNotMatched};
+    let batch = uphill::to_arrow(frame).expect("a batch");
+    let uri = dataset.to_string_lossy().into_owned();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let dataset = std::sync::Arc::new(lance::Dataset::open(&uri).await.expect("opened"));
+        let schema = arrow::datatypes::Schema::from(dataset.schema());
+        let cast = |field: &std::sync::Arc<arrow::datatypes::Field>| {
+            arrow::compute::cast(batch.column_by_name(field.name()).expect("a column"), field.data_type())
+                .expect("cast")
+        };
+        let columns = schema.fields().iter().map(cast).collect();
+        let batch = arrow::array::RecordBatch::try_new(schema.into(), columns).expect("a batch");
+        let schema = batch.schema();
+        let mut job = MergeInsertBuilder::try_new(dataset, vec!["name".into()]).expect("a merge");
+        job.when_matched(WhenMatched::UpdateAll).when_not_matched(WhenNotMatched::DoNothing);
+        let reader = arrow::array::RecordBatchIterator::new([Ok(batch)], schema);
+        job.try_build().expect("a merge").execute_reader(reader).await.expect("merged");
+    });
+}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use polars::prelude::*;
 use rand::RngExt;
+use uphill::{IndexKind, IndexOptions};
 
 use crate::common::*;
 use crate::faults::*;
@@ -61,6 +62,18 @@ fn a_search_killed_again_and_again_while_it_resumes_goes_on_as_if_nothing_had_ha
         was_killed(&run.go(&format!("{}:kill", whole.operation_that_publishes("results/iteration=000000"))));
         run.goes_on_however_often_it_is_killed(&whole);
     }
+}
+
+#[test]
+fn a_search_of_a_library_that_its_owner_updated_is_killed_and_goes_on_as_if_nothing_had_happened() {
+    let scene = Scene::new(COMMAND, 4);
+    let library = clustered(3000, 4, 6, &mut rng(6));
+    let path = dataset(&scene.folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat).overwrite(true));
+    update(&path, &items(&(library * 1.01)).slice(0, 1500));
+    let whole = scene.whole();
+    let run = scene.run("killed");
+    was_killed(&run.go(&format!("{}:kill", whole.operation_that_publishes("results/iteration=000000"))));
+    run.goes_on_however_often_it_is_killed(&whole);
 }
 
 #[test]
