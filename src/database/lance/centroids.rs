@@ -57,11 +57,6 @@ impl Centroids {
         values.map(|values| Self::new(metric, values)).transpose()
     }
 
-    /// The number of partitions.
-    pub(super) fn len(&self) -> usize {
-        self.values.len()
-    }
-
     /// The number of components.
     pub(super) fn dim(&self) -> usize {
         self.values.value_length() as usize
@@ -88,11 +83,15 @@ impl Centroids {
         Ok(margins(&self.distances(query)?))
     }
 
+    /// How many partitions a query searches.
+    pub(super) fn count(&self, query: ArrayView1<'_, f32>, probes: Probes) -> Result<usize> {
+        Ok(count(&self.distances(query)?, probes))
+    }
+
     /// The partitions that a query searches, nearest first.
     pub(super) fn nearest(&self, query: ArrayView1<'_, f32>, probes: Probes) -> Result<Vec<usize>> {
         let distances = self.distances(query)?;
-        let within = probes.margin.map_or(0, |most| margins(&distances).into_iter().filter(|at| *at <= most).count());
-        let count = within.max(probes.at_least).clamp(1, self.len().max(1));
+        let count = count(&distances, probes);
         let nearer = |a: &usize, b: &usize| distances[*a].total_cmp(&distances[*b]).then(a.cmp(b));
         let mut partitions: Vec<usize> = (0..distances.len()).collect();
         if count < partitions.len() {
@@ -102,6 +101,12 @@ impl Centroids {
         partitions.sort_unstable_by(nearer);
         Ok(partitions)
     }
+}
+
+/// How many of the partitions at some distances are searched.
+fn count(distances: &[f32], probes: Probes) -> usize {
+    let within = probes.margin.map_or(0, |most| margins(distances).into_iter().filter(|at| *at <= most).count());
+    within.max(probes.at_least).clamp(1, distances.len().max(1))
 }
 
 /// The margin of each of some distances. Where more than half are equally near, that of what is farther is the largest number.

@@ -134,9 +134,12 @@ impl IndexSearch<'_> {
             }
             let mut still = Vec::new();
             for (query, mut candidates) in open.into_iter().zip(candidates) {
-                // A row that was written anew may stand in the index and in a fragment that it does not cover.
-                let mut distinct = HashSet::with_capacity(candidates.len());
-                candidates.retain(|row| !left_out(*row) && distinct.insert(*row));
+                candidates.retain(|row| !left_out(*row));
+                if !self.uncovered.is_empty() {
+                    // A row that was written anew may stand in the index and in a fragment that it does not cover.
+                    let mut distinct = HashSet::with_capacity(candidates.len());
+                    candidates.retain(|row| distinct.insert(*row));
+                }
                 // Even where nothing is left out the partitions looked into may hold too few.
                 if candidates.len() < k {
                     still.push(query);
@@ -181,7 +184,7 @@ impl IndexSearch<'_> {
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (at, query) in queries.rows().into_iter().enumerate() {
             let nprobes = match self.centroids.filter(|_| probes.margin.is_some()) {
-                Some(centroids) => rounded_up(centroids.nearest(query, probes)?.len()),
+                Some(centroids) => rounded_up(centroids.count(query, probes)?),
                 None => probes.at_least,
             };
             groups.entry(nprobes.clamp(1, self.index.partitions.max(1))).or_default().push(at);
