@@ -108,6 +108,7 @@ mod select;
 mod sql;
 mod step;
 mod stream;
+mod surrogate;
 mod tabular;
 mod types;
 mod untrusted;
@@ -144,10 +145,11 @@ pub use score::{
 pub use select::Select;
 pub use step::Step;
 pub use stream::{Stream, stream};
+pub use surrogate::SurrogateUpdate;
 pub use untrusted::read_parquet;
 pub use update::{
-    Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, Start, SurrogateUpdate,
-    TopKDiscreteUpdate, TopKPrune, TopKUpdate, Worth, next_queries,
+    Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, Start, TopKDiscreteUpdate, TopKPrune,
+    TopKUpdate, Worth, next_queries,
 };
 
 // What shows in this crate's signatures, so that nobody has to match versions.

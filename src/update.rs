@@ -1,37 +1,22 @@
 //! How query vectors move: the `QueryUpdate` rules, in f64. Each rule has a room of its own.
 
-mod batch;
-mod giveaway;
-mod gp;
-mod library;
+mod gradient;
 mod lineage;
-mod measure;
-mod met;
-mod model;
-mod niche;
-mod places;
+mod neighbours;
+mod policy_gradient;
 mod prune;
 mod restart;
-mod ridge;
 mod rl;
-mod score_gradient;
-mod seen;
-mod shares;
-mod shortlist;
-mod slope;
-mod surrogate;
 mod top_k;
-mod views;
 
 use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
 
+pub use self::gradient::ScoreGradient;
+pub use self::policy_gradient::Norm;
 pub use self::prune::{Group, Prune, Pruned, TopKPrune, Worth};
 pub use self::restart::Restarting;
 pub use self::rl::RlUpdate;
-pub use self::score_gradient::ScoreGradient;
-pub use self::slope::Norm;
-pub use self::surrogate::SurrogateUpdate;
 pub use self::top_k::{TopKDiscreteUpdate, TopKUpdate};
 use crate::bridge;
 use crate::database::VectorDatabase;
@@ -202,29 +187,4 @@ pub fn next_queries(queries: &DataFrame, vectors: ArrayView2<'_, f64>) -> Result
     next.with_column(parents).doing("queries")?;
     next.with_column(bridge::embedding_column(vectors)?).doing("queries")?;
     Ok(next)
-}
-
-/// What scikit-learn makes of the models, as `tests/surrogate/generate.py` wrote it.
-#[cfg(test)]
-mod fixture {
-    use ndarray::Array2;
-    use serde_json::Value;
-
-    fn field(name: &str) -> Value {
-        let all: Value = serde_json::from_str(include_str!("../tests/surrogate/models.json")).expect("JSON");
-        all[name].clone()
-    }
-
-    /// A vector; of one number if it is one.
-    pub fn vector(name: &str) -> Vec<f64> {
-        let field = field(name);
-        let numbers = field.as_array().cloned().unwrap_or_else(|| vec![field]);
-        numbers.iter().map(|number| number.as_f64().expect("a number")).collect()
-    }
-
-    pub fn matrix(name: &str) -> Array2<f64> {
-        let rows: Vec<Vec<f64>> = serde_json::from_value(field(name)).expect("a matrix");
-        let shape = (rows.len(), rows[0].len());
-        Array2::from_shape_vec(shape, rows.concat()).expect("a matrix")
-    }
 }

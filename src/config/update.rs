@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{half, thousand, three, yes};
 use crate::features::Features;
+use crate::surrogate::SurrogateUpdate;
 use crate::update::{
-    Group, Norm, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, SurrogateUpdate, TopKDiscreteUpdate,
-    TopKPrune, TopKUpdate, Worth,
+    Group, Norm, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, TopKDiscreteUpdate, TopKPrune, TopKUpdate,
+    Worth,
 };
 
 /// `[update]`: how the queries move. Without a `rule`, the section is of the default one.

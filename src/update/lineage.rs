@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
 
-use super::met::{Meetings, Met};
+use super::neighbours::{Meetings, Met};
 use super::next_queries;
 use crate::bridge;
 use crate::error::{Doing, Error, Result};

@@ -4,7 +4,7 @@ use ndarray::{Array2, Axis};
 use polars::prelude::DataFrame;
 
 use super::lineage::Lineage;
-use super::slope::{Clip, Norm, Slope};
+use super::policy_gradient::{Clip, Norm, Slope};
 use super::{QueryUpdate, Start};
 use crate::error::{Error, Result};
 use crate::step::Step;

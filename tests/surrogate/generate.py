@@ -1,4 +1,4 @@
-"""Writes models.json: what scikit-learn makes of the models in src/update/gp.rs and ridge.rs.
+"""Writes models.json: what scikit-learn makes of the models in src/surrogate/gp.rs and ridge.rs.
 
     pip install numpy scikit-learn && python3 generate.py
 """

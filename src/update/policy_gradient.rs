@@ -3,7 +3,7 @@
 use ndarray::{Array1, ArrayView1, Zip};
 use serde::{Deserialize, Serialize};
 
-use super::met::Met;
+use super::neighbours::Met;
 use crate::error::{Error, Result};
 
 /// How the length of a gradient is measured.

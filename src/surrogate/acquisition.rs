@@ -5,9 +5,9 @@ use rand::RngExt;
 use rand::seq::{SliceRandom, index};
 
 use super::gp::Gp;
-use super::measure::Measure;
-use super::niche::Niche;
-use super::seen::{NOISE_ABOVE, Seen, descending, noise, targets, threshold};
+use super::kernel::Measure;
+use super::niching::Niche;
+use super::observations::{NOISE_ABOVE, Seen, descending, noise, targets, threshold};
 use crate::error::Result;
 use crate::stream::Stream;
 

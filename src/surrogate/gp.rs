@@ -170,7 +170,7 @@ pub(super) fn correlation_f32(e: f32) -> f32 {
 mod tests {
     use super::*;
     use crate::stream::stream;
-    use crate::update::fixture;
+    use crate::surrogate::fixture;
 
     fn close(a: impl IntoIterator<Item = f64>, b: Vec<f64>) -> bool {
         a.into_iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9)

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
-use super::measure::Measure;
-use super::ridge::Ridge;
-use super::seen::Seen;
-use super::views::Views;
 use crate::error::Result;
 use crate::stream::Stream;
+use crate::surrogate::kernel::Measure;
+use crate::surrogate::observations::Seen;
+use crate::surrogate::ridge::Ridge;
+use crate::surrogate::space::Views;
 
 /// Best items whose neighbours are candidates, and how many of each.
 const BEST: (usize, usize) = (20, 100);
@@ -21,7 +21,7 @@ const BLOCK: usize = 4096;
 
 /// What stays the same from batch to batch, while the measure does.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shortlist {
+pub(in crate::surrogate) struct Shortlist {
     /// `|x|^2` of each row of the features.
     sizes: Array1<f32>,
     /// The rows nearest to items, by the position at which they were asked.

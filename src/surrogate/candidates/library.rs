@@ -6,21 +6,21 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::gp::correlation_f32;
-use super::measure::Measure;
-use super::places::finite_rows;
-use super::views::Views;
+use super::query_points::finite_rows;
 use crate::database::VectorDatabase;
 use crate::error::Result;
 use crate::features::ItemFeatures;
 use crate::linalg::{add_scaled, dot};
+use crate::surrogate::gp::correlation_f32;
+use crate::surrogate::kernel::Measure;
+use crate::surrogate::space::Views;
 
 /// Bytes that the items, as vectors and as points, and the kernels of all points with all of them may take.
 const MOST: usize = 400 << 20;
 
 /// All items, and the kernel of each point of the model with each of them: kept, so that a batch costs only its own.
 #[derive(Clone, Debug)]
-pub(super) struct Library {
+pub(in crate::surrogate) struct Library {
     ids: Vec<u64>,
     row_of: HashMap<u64, usize>,
     vectors: Array2<f32>,

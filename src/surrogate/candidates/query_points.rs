@@ -5,23 +5,23 @@ use std::collections::{HashMap, HashSet};
 use ndarray::{ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
 
-use super::ridge::Ridge;
-use super::seen::Seen;
-use super::views::Views;
 use crate::bridge::{self, Matrix};
 use crate::error::{Doing, Error, Result};
 use crate::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
 use crate::step::Step;
+use crate::surrogate::observations::Seen;
+use crate::surrogate::ridge::Ridge;
+use crate::surrogate::space::Views;
 
 /// Best items whose neighbourhoods are candidates.
-pub(super) const BEST: usize = 30;
+pub(in crate::surrogate) const BEST: usize = 30;
 /// Directions of a linear model along which the farthest items are candidates.
 const DIRECTIONS: usize = 4;
 /// Random items whose neighbourhoods are candidates.
 const RANDOM: usize = 8;
 
 /// Queries at items, at random ones, and far along the directions in which a linear model sees the score grow.
-pub(super) fn places(
+pub(in crate::surrogate) fn places(
     step: &Step<'_>,
     mut items: Vec<u64>,
     seen: &Seen,
@@ -54,7 +54,7 @@ pub(super) fn places(
 ///
 /// # Errors
 /// One that is not finite: no model could be fitted to it. Those that `uphill index` builds have none.
-pub(super) fn finite(items: &DataFrame) -> Result<Matrix<f32>> {
+pub(in crate::surrogate) fn finite(items: &DataFrame) -> Result<Matrix<f32>> {
     let embeddings = bridge::matrix::<f32>(items, EMBEDDING)?;
     let wrong = embeddings.view().indexed_iter().find(|(_, value)| !value.is_finite()).map(|(at, value)| (at, *value));
     match wrong {
@@ -68,13 +68,13 @@ pub(super) fn finite(items: &DataFrame) -> Result<Matrix<f32>> {
 }
 
 /// The rows of embeddings `(items, dim)` that are finite.
-pub(super) fn finite_rows(embeddings: ArrayView2<'_, f32>) -> Vec<usize> {
+pub(in crate::surrogate) fn finite_rows(embeddings: ArrayView2<'_, f32>) -> Vec<usize> {
     let is_finite = |row: &usize| embeddings.row(*row).iter().all(|value| value.is_finite());
     (0..embeddings.nrows()).filter(is_finite).collect()
 }
 
 /// Row numbers with the nearest item of each query first, then the second nearest of each, and so on.
-pub(super) fn in_turn(queries: &[u32]) -> Vec<u32> {
+pub(in crate::surrogate) fn in_turn(queries: &[u32]) -> Vec<u32> {
     let mut turn_of: HashMap<u32, u32> = HashMap::new();
     let mut turns: Vec<(u32, u32)> = Vec::with_capacity(queries.len());
     for (row, query) in (0..).zip(queries) {
@@ -87,13 +87,13 @@ pub(super) fn in_turn(queries: &[u32]) -> Vec<u32> {
 }
 
 /// Of rows in an order, those of an item that did not come before.
-pub(super) fn first_of_each(db_idx: &[u64], rows: &[u32]) -> Vec<u32> {
+pub(in crate::surrogate) fn first_of_each(db_idx: &[u64], rows: &[u32]) -> Vec<u32> {
     let mut taken = HashSet::new();
     rows.iter().copied().filter(|row| taken.insert(db_idx[*row as usize])).collect()
 }
 
 /// Queries at new places `(places, dim)`, under the names of those before; where there are more, under new names.
-pub(super) fn slots(queries: &DataFrame, vectors: ArrayView2<'_, f64>) -> Result<DataFrame> {
+pub(in crate::surrogate) fn slots(queries: &DataFrame, vectors: ArrayView2<'_, f64>) -> Result<DataFrame> {
     let (was, collections) = (schema::u32s(queries, QUERY_IDX)?, schema::u32s(queries, COLLECTION_IDX)?);
     let unused = was.last().map_or(0, |last| last + 1);
     let new = unused..;

@@ -98,7 +98,7 @@ impl Ridge {
 mod tests {
     use super::*;
     use crate::stream::stream;
-    use crate::update::fixture;
+    use crate::surrogate::fixture;
 
     fn fitted() -> Ridge {
         Ridge::new(fixture::matrix("points").view(), &fixture::vector("targets").into()).expect("a model")

@@ -3,8 +3,8 @@
 use ndarray::Array2;
 use polars::prelude::DataFrame;
 
-use super::met::Meetings;
-use super::slope::{Clip, Norm, Slope};
+use super::neighbours::Meetings;
+use super::policy_gradient::{Clip, Norm, Slope};
 use super::{QueryUpdate, Start};
 use crate::bridge;
 use crate::database::with_gradients;

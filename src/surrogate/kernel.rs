@@ -6,8 +6,8 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use super::gp::median_squared_distance;
-use super::seen::noise;
-use super::shares::Shares;
+use super::observations::noise;
+use super::relevance::Shares;
 use crate::error::Result;
 use crate::linalg::squared_distances;
 

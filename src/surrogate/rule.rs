@@ -6,18 +6,17 @@ use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use polars::prelude::DataFrame;
 use rand::seq::SliceRandom;
 
-use super::batch::{LARGEST, batch};
-use super::giveaway::giveaway;
-use super::library::Library;
-use super::measure::Measure;
-use super::model::{FRONT, FRONT_ELSEWHERE, Model, OTHERS};
-use super::niche::Niche;
-use super::places::{BEST, finite, finite_rows, first_of_each, in_turn, places, slots};
-use super::seen::Seen;
-use super::shares::Shares;
-use super::shortlist::Shortlist;
-use super::views::Views;
-use super::{QueryUpdate, Start};
+use super::acquisition::{FRONT, FRONT_ELSEWHERE, Model, OTHERS};
+use super::candidates::library::Library;
+use super::candidates::query_points::{BEST, finite, finite_rows, first_of_each, in_turn, places, slots};
+use super::candidates::shortlist::Shortlist;
+use super::kernel::Measure;
+use super::leakage::giveaway;
+use super::niching::Niche;
+use super::observations::Seen;
+use super::plan::{LARGEST, batch};
+use super::relevance::Shares;
+use super::space::Views;
 use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
@@ -26,6 +25,7 @@ use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX, SCORE};
 use crate::select::Select;
 use crate::step::Step;
 use crate::stream::stream;
+use crate::update::{QueryUpdate, Start};
 
 /// Neighbours that each query meets, at first.
 const REACH: usize = 100;

@@ -3,7 +3,7 @@
 use ndarray::{Array1, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::seen::descending;
+use super::observations::descending;
 
 /// Items that have a score before a batch is shared: one in so many of the library, within these bounds.
 const FROM: (u64, u64, u64) = (100, 100, 300);
