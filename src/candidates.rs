@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use polars::prelude::{Column, DataFrame};
 
-use crate::bridge;
 use crate::database::{Request, VectorDatabase};
 use crate::error::{Doing, Result};
-use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
+use crate::frame::convert;
+use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 
 /// What the queries met, and the items of those ids: each under the query that it is nearest to, in the order of results.
 /// Items that were met, or are left out, are passed over; so are those farther than the database lets items be.
@@ -31,9 +31,9 @@ pub(crate) fn joined(
         Some(columns) => database.take_columns(&named, columns)?,
         None => database.take(&named)?,
     };
-    let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|value| value as f32);
+    let vectors = convert::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|value| value as f32);
     let query_idx = schema::u32s(queries, QUERY_IDX)?;
-    let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
+    let embeddings = convert::matrix::<f32>(&items, EMBEDDING)?;
     let embeddings = embeddings.view();
     let nearest = embeddings.rows().into_iter().map(|item| {
         let distances = vectors.rows().into_iter().zip(&query_idx).map(|(vector, query)| {
@@ -51,7 +51,7 @@ pub(crate) fn joined(
         (0..).zip(&distances).filter(|(_, distance)| is_near(**distance)).map(|(row, _)| row).collect();
     items.insert_column(0, Column::new(QUERY_IDX.into(), nearest)).doing("candidates")?;
     items.insert_column(2, Column::new(DISTANCE.into(), distances)).doing("candidates")?;
-    let items = if near.len() < items.height() { bridge::gather(&items, &near)? } else { items };
+    let items = if near.len() < items.height() { convert::gather(&items, &near)? } else { items };
     let all = if met.height() == 0 { items } else { met.vstack(&items).doing("candidates")? };
 
     let (queries, ids) = (schema::u32s(&all, QUERY_IDX)?, schema::u64s(&all, DB_IDX)?);
@@ -62,7 +62,7 @@ pub(crate) fn joined(
         let (a, b) = (*a as usize, *b as usize);
         queries[a].cmp(&queries[b]).then(distances[a].total_cmp(&distances[b])).then(ids[a].cmp(&ids[b]))
     });
-    bridge::gather(&all, &order)
+    convert::gather(&all, &order)
 }
 
 /// Chosen rows with all attributes, in the order of the library: of candidates only those were fetched that decide.

@@ -21,8 +21,8 @@ pub(crate) use self::runtime::{on_one_thread, on_runtime};
 pub(crate) use self::store::{Local, check_uri, holds_dataset, is_remote, on_disk, publish};
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
-use crate::schema::DB_IDX;
-use crate::stream::Stream;
+use crate::frame::schema::DB_IDX;
+use crate::random::Stream;
 
 /// Keys in a dataset's table metadata that `uphill index` writes.
 pub(crate) const META_METRIC: &str = "uphill.metric";

@@ -8,8 +8,8 @@ use polars::prelude::*;
 
 pub use self::truth::Truth;
 use crate::error::{Doing, Result};
+use crate::frame::schema::{self, EVALUATION, ITERATION, RAW_SCORE, SCORE};
 use crate::log::{SearchLog, collect};
-use crate::schema::{self, EVALUATION, ITERATION, RAW_SCORE, SCORE};
 
 /// How many items are the best, where nothing is said and there are so many.
 pub(crate) const TOP: usize = 100;

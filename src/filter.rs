@@ -4,12 +4,11 @@ use std::collections::HashMap;
 
 use polars::prelude::*;
 
-use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::near::{names_none, no_column};
-use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
-use crate::sql;
-use crate::untrusted::{check_sql, on_a_deep_stack, shown};
+use crate::frame::convert;
+use crate::frame::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
+use crate::sql::{columns_of, evaluate, excerpt};
+use crate::suggest::names_none;
 
 /// Removes rows of a results frame before they are paid for. Closures are filters:
 /// `|results: DataFrame| Ok(results.head(Some(5)))`.
@@ -105,7 +104,7 @@ pub fn keep(results: &DataFrame, told: &DataFrame) -> Result<DataFrame> {
 
 fn rows_where(results: DataFrame, keep: &BooleanChunked) -> Result<DataFrame> {
     let rows: Vec<u32> = (0..).zip(keep.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(row, _)| row).collect();
-    if rows.len() == results.height() { Ok(results) } else { bridge::gather(&results, &rows) }
+    if rows.len() == results.height() { Ok(results) } else { convert::gather(&results, &rows) }
 }
 
 /// The column in which an expression says whether a row stays.
@@ -136,7 +135,7 @@ impl Filter for SqlFilter {
         }
         match self.reads() {
             Some(columns) if columns.is_empty() => {
-                let reason = names_none(&shown(&self.sql), schema::names(results));
+                let reason = names_none(&excerpt(&self.sql), schema::names(results));
                 Err(Error::Config(format!("filter.sql: {reason}")))
             }
             _ => Ok(()),
@@ -165,42 +164,6 @@ impl Filter for Box<dyn Filter> {
     }
 }
 
-/// Uses a Polars SQL expression on a frame; errors say where it was asked. An expression, not a statement: it sees the
-/// frame, and no file.
-pub(crate) fn evaluate(
-    key: &str,
-    sql: &str,
-    frame: &DataFrame,
-    using: impl FnOnce(Expr) -> PolarsResult<DataFrame> + Send,
-) -> Result<DataFrame> {
-    check_sql(key, sql)?;
-    let wrong = |reason: String| {
-        let absent = columns_of(sql).into_iter().flatten().find(|column| frame.column(column).is_err());
-        let absent = absent.map(|column| no_column(&column, "", schema::names(frame)));
-        let reason = absent.unwrap_or_else(|| crate::error::one_line(&reason));
-        Error::Config(format!("{key}: cannot evaluate `{}`: {reason}", shown(sql)))
-    };
-    let value = on_a_deep_stack(|| sql::expression(sql).and_then(using).map_err(|error| error.to_string()));
-    value.and_then(|value| value).map_err(wrong)
-}
-
-/// The columns that an expression names; `None` where it names them by a pattern, or cannot be read.
-pub(crate) fn columns_of(sql: &str) -> Option<Vec<String>> {
-    let columns = on_a_deep_stack(|| {
-        let expression = sql::expression(sql).ok()?;
-        let mut names = Vec::new();
-        for part in &expression {
-            match part {
-                Expr::Column(name) => names.push(name.to_string()),
-                Expr::Selector(_) => return None,
-                _ => {}
-            }
-        }
-        Some(names)
-    });
-    columns.ok().flatten()
-}
-
 /// Checks that a stage only took rows away: what it gave must be rows of what it got, unchanged,
 /// each at most once. (Embeddings are compared by dtype only.)
 pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &DataFrame) -> Result<()> {
@@ -217,7 +180,8 @@ pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &Data
         Error::contract(stage, DB_IDX, "rows of its input, each at most once", found)
     })?;
     let (before, after) = (plain(before)?, plain(after)?);
-    let kept = if rows.len() == before.height() && rows.is_sorted() { before } else { bridge::gather(&before, &rows)? };
+    let kept =
+        if rows.len() == before.height() && rows.is_sorted() { before } else { convert::gather(&before, &rows)? };
     match kept.equals_missing(&after) {
         true => Ok(()),
         false => Err(Error::contract(stage, "rows", "rows of its input, unchanged", "changed values")),

@@ -35,9 +35,9 @@ use crate::database::{
     is_remote, library_state, on_disk, on_runtime,
 };
 use crate::error::{Doing, Error, Result};
-use crate::folder;
 use crate::interrupt::Interrupt;
-use crate::untrusted::caught;
+use crate::io::atomic;
+use crate::panics::catch_at_path;
 
 /// Lance's caches while it builds, of index and of metadata: nothing is read twice.
 const BUILD_CACHE_BYTES: usize = 64 << 20;
@@ -79,7 +79,7 @@ pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &Index
     publish(dataset.as_ref(), options, |metric| {
         let local = Local::until(items, &Interrupt::new(options.stop.clone()))?;
         let files = find_files(local.path())?;
-        Ok((caught(items, || Rows::open(Source::files(files, options)?, metric, options))?, Some(local)))
+        Ok((catch_at_path(items, || Rows::open(Source::files(files, options)?, metric, options))?, Some(local)))
     })
 }
 
@@ -122,7 +122,7 @@ fn publish(
         return Ok(report);
     }
 
-    let partial = folder::Partial::beside(dataset)?;
+    let partial = atomic::Partial::beside(dataset)?;
     // Under the lock: another process may just have built it.
     if dataset.exists() && !options.overwrite {
         return Err(Error::input(dataset, "already exists; choose another name, or replace it with --overwrite"));

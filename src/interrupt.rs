@@ -12,7 +12,7 @@ use futures::channel::oneshot;
 use futures::future::{Either, select};
 
 use crate::error::{Doing, Error, Result};
-use crate::untrusted::unpanicked;
+use crate::panics::catch_message;
 
 /// How often the flag is looked at.
 const EVERY: Duration = Duration::from_millis(20);
@@ -52,7 +52,7 @@ impl Interrupt {
         let (sender, receiver) = sync_channel(1);
         let work = move || {
             let failed = |message| Err(Error::Library { context: "stopped by a bug".into(), message, cause: None });
-            let _ = sender.send(unpanicked(work).unwrap_or_else(failed));
+            let _ = sender.send(catch_message(work).unwrap_or_else(failed));
         };
         thread::Builder::new().stack_size(STACK).spawn(work).doing("starting a thread")?;
         loop {

@@ -21,12 +21,12 @@ use self::answers::outcomes;
 use self::batches::Batches;
 use self::dispatcher::{Asking, Dispatcher};
 use self::store::{AnswerStore, Ordinals};
-use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Result};
-use crate::outcome::Outcome;
+use crate::frame::convert;
+use crate::frame::outcome::Outcome;
+use crate::frame::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
 use crate::panics::lock;
-use crate::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
 use crate::score::{OnError, Reusable, Score, SumScore};
 
 /// Everything asked and answered in a run so far.
@@ -212,7 +212,7 @@ impl Ledger {
             rows.push(row);
         }
         let wanted = items_of(&results, &wanted)?;
-        let results = if rows.len() == items.len() { results } else { bridge::gather(&results, &rows)? };
+        let results = if rows.len() == items.len() { results } else { convert::gather(&results, &rows)? };
         Ok(Order { results, wanted, new })
     }
 
@@ -368,7 +368,7 @@ pub(crate) struct Order {
 
 /// Rows of a results frame as a score is asked for them.
 fn items_of(results: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
-    Ok(bridge::gather(results, rows)?.drop_many([QUERY_IDX, DISTANCE]))
+    Ok(convert::gather(results, rows)?.drop_many([QUERY_IDX, DISTANCE]))
 }
 
 /// A scored frame as it was before it was scored.

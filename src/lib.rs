@@ -77,8 +77,6 @@ compile_error!(
     "uphill is for Linux and macOS: its run folders rest on atomic renames and durable folders, its scorers on groups of processes"
 );
 
-#[allow(unsafe_code)]
-mod bridge;
 mod candidates;
 #[cfg(feature = "cli")]
 mod command;
@@ -88,33 +86,25 @@ mod error;
 mod evaluate;
 mod features;
 mod filter;
-mod folder;
-mod format;
+mod frame;
 mod index;
 mod interrupt;
-mod keys;
+mod io;
 mod ledger;
 mod linalg;
 mod log;
-mod near;
-mod outcome;
 mod panics;
-mod plain;
+mod random;
 mod report;
 mod runner;
-mod schema;
 mod score;
 mod select;
 mod sql;
 mod step;
-mod stream;
+mod suggest;
 mod surrogate;
-mod tabular;
-mod types;
-mod untrusted;
 mod update;
 
-pub use bridge::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
 #[cfg(feature = "cli")]
 pub use command::command;
 pub use config::{
@@ -129,13 +119,16 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Truth, evaluate};
 pub use features::{Feature, Features, ItemFeatures, Role, View};
 pub use filter::{Filter, PassThroughFilter, SqlFilter, keep};
+pub use frame::convert::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
+pub use frame::outcome::Outcome;
+pub use frame::schema::{check_queries, check_results, is_reserved, queries};
+pub use frame::text::{number, to_plain};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index, index_table};
+pub use io::parquet::read_parquet;
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, Times, collect, remove, remove_from};
-pub use outcome::Outcome;
-pub use plain::{number, to_plain};
+pub use random::{Stream, stream};
 pub use report::{ReportOptions, plot, report};
 pub use runner::{Asked, Runner, Stop, Summary};
-pub use schema::{check_queries, check_results, is_reserved, queries};
 #[cfg(feature = "http")]
 pub use score::HttpScore;
 pub use score::{
@@ -144,9 +137,7 @@ pub use score::{
 };
 pub use select::Select;
 pub use step::Step;
-pub use stream::{Stream, stream};
 pub use surrogate::SurrogateUpdate;
-pub use untrusted::read_parquet;
 pub use update::{
     Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, Start, TopKDiscreteUpdate, TopKPrune,
     TopKUpdate, Worth, next_queries,
@@ -157,7 +148,7 @@ pub use {arrow, ndarray, polars};
 
 /// Column names of the frames.
 pub mod columns {
-    pub use crate::schema::{
+    pub use crate::frame::schema::{
         COLLECTION_IDX, DB_IDX, DISTANCE, EMBEDDING, EVALUATION, GRADIENT, ITERATION, OUTCOME, PARENT_IDX, QUERY_IDX,
         RAW_SCORE, REASON, RESERVED, SCORE, SOURCE_ROW,
     };

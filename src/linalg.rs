@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::schema::EMBEDDING;
+use crate::frame::schema::EMBEDDING;
 
 /// Rows and columns that are factored one by one.
 const BLOCK: usize = 64;

@@ -36,12 +36,12 @@ pub(crate) use self::manifest::{TAG, now};
 use self::manifest::{is_unused, read_manifest};
 pub use self::remove::{remove, remove_from};
 pub use self::times::Times;
-use crate::bridge;
 use crate::database::{Identity, is_remote, on_disk};
 use crate::error::{AtPath, Doing, Error, Result};
-use crate::folder;
-use crate::schema::{self, EMBEDDING, ITERATION, OUTCOME};
-use crate::untrusted::{check_counts, read_parquet};
+use crate::frame::convert;
+use crate::frame::schema::{self, EMBEDDING, ITERATION, OUTCOME};
+use crate::io::atomic;
+use crate::io::parquet::{check_counts, read_parquet};
 
 /// A run folder, open for appending by one process or for reading by any.
 ///
@@ -75,7 +75,7 @@ pub struct SearchLog {
     columns: Option<SchemaRef>,
     /// The last iteration, if it is to be written anew, as it was cut by a budget, with the queries after it.
     reopened: Option<Reopened>,
-    lock: Option<folder::Lock>,
+    lock: Option<atomic::Lock>,
     temporary: Option<tempfile::TempDir>,
 }
 
@@ -98,11 +98,11 @@ impl SearchLog {
             return Err(Error::input(path, "is no folder; choose another name"));
         }
         let holds_a_run = || path.join("run.json").exists();
-        folder::create_all(path)?;
+        atomic::create_all(path)?;
         if !holds_a_run() && !is_unused(path)? {
             return Err(Error::input(path, "is not empty and not a run folder; choose another"));
         }
-        let lock = folder::lock(path);
+        let lock = atomic::lock(path);
         // Under the lock: another process may have been a little faster.
         if holds_a_run() && !matches!(lock, Err(Error::Locked { .. })) {
             let reason = "already holds a run; go on with it (--resume), or choose another folder";
@@ -110,7 +110,7 @@ impl SearchLog {
         }
         let lock = lock?;
         for name in ["tmp", "queries", "results", "ledger"] {
-            folder::create(&path.join(name))?;
+            atomic::create(&path.join(name))?;
         }
         let log = SearchLog {
             path: path.into(),
@@ -121,7 +121,7 @@ impl SearchLog {
             lock: Some(lock),
             temporary: None,
         };
-        folder::sync_dir(folder::parent(path))?;
+        atomic::sync_dir(atomic::parent(path))?;
         log.write_manifest()?;
         Ok(log)
     }
@@ -167,12 +167,12 @@ impl SearchLog {
         let path = &on_a_disk(path.as_ref())?;
         // A folder that is not a run's gets no lock file.
         read_manifest(path)?;
-        let lock = folder::lock(path)?;
+        let lock = atomic::lock(path)?;
         let mut log = Self::open(path)?;
         log.lock = Some(lock);
         // Whatever a killed process was writing.
-        folder::remove(&log.tmp())?;
-        folder::create(&log.tmp())?;
+        atomic::remove(&log.tmp())?;
+        atomic::create(&log.tmp())?;
         if let Some(last) = log.iterations.last() {
             log.columns = Some(log.results(*last)?.schema().clone());
         }
@@ -289,7 +289,7 @@ impl SearchLog {
     fn write_manifest(&self) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.manifest).doing("run.json")?;
         let path = self.path.join("run.json");
-        folder::publish_file(&self.tmp(), &path, |file| {
+        atomic::publish_file(&self.tmp(), &path, |file| {
             use std::io::Write;
             writeln!(file, "{text}").at_path(&path)
         })
@@ -360,9 +360,9 @@ impl SearchLog {
             return write_parquet(&self.tmp(), &self.file(kind, iteration), frame);
         }
         let aside = self.tmp().join(format!("{kind}-{iteration:06}"));
-        folder::create(&aside)?;
+        atomic::create(&aside)?;
         write_parquet(&self.tmp(), &aside.join("part-0000.parquet"), frame)?;
-        folder::publish(&aside, &self.partition(kind, iteration))
+        atomic::publish(&aside, &self.partition(kind, iteration))
     }
 
     /// The queries frame of an iteration.
@@ -422,7 +422,7 @@ fn committed(folder: &Path) -> Result<Vec<u32>> {
 
 /// Writes a frame as one durable Parquet file, through `tmp`.
 pub(crate) fn write_parquet(tmp: &Path, target: &Path, frame: &DataFrame) -> Result<()> {
-    let batch = bridge::to_arrow(frame)?;
+    let batch = convert::to_arrow(frame)?;
     let compression = match batch.num_rows() {
         // In small files, of which there may be very many, most of the time goes into what zstd sets up for each column,
         // when they are written and whenever they are read.
@@ -448,7 +448,7 @@ pub(crate) fn write_parquet(tmp: &Path, target: &Path, frame: &DataFrame) -> Res
         };
     }
     let properties = properties.build();
-    folder::publish_file(tmp, target, |file| {
+    atomic::publish_file(tmp, target, |file| {
         let failed = |error: parquet::errors::ParquetError| match error {
             parquet::errors::ParquetError::External(source) => match source.downcast::<std::io::Error>() {
                 Ok(cause) => Error::Io { path: target.into(), cause: *cause },

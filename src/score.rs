@@ -51,7 +51,7 @@ pub use self::reuse::Reuse;
 pub use self::sql::SqlScore;
 pub use self::sum::SumScore;
 use crate::error::Result;
-use crate::schema::SCORE;
+use crate::frame::schema::SCORE;
 
 /// Scores items; higher is better (see `Runner::minimize`). Closures are scores:
 /// they take the items and give one number for each, in order.

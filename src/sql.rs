@@ -1,96 +1,102 @@
-//! SQL expressions as Polars reads them, and whole numbers beyond 2^63, which it does not.
+//! SQL expressions over frames: checked, parsed and evaluated by Polars.
+//!
+//! The parsers recurse into an expression: [`check`] limits its size, [`on_deep_stack`] gives them a large stack.
+
+mod parse;
 
 use polars::prelude::*;
 
-/// The expression that a text means.
+use crate::error::{Error, Result, one_line};
+use crate::frame::schema;
+use crate::panics;
+use crate::suggest::no_column;
+
+/// Uses a Polars SQL expression on a frame; errors say where it was asked. An expression, not a statement: it sees the
+/// frame, and no file.
+pub(crate) fn evaluate(
+    key: &str,
+    sql: &str,
+    frame: &DataFrame,
+    using: impl FnOnce(Expr) -> PolarsResult<DataFrame> + Send,
+) -> Result<DataFrame> {
+    check(key, sql)?;
+    let wrong = |reason: String| {
+        let absent = columns_of(sql).into_iter().flatten().find(|column| frame.column(column).is_err());
+        let absent = absent.map(|column| no_column(&column, "", schema::names(frame)));
+        let reason = absent.unwrap_or_else(|| one_line(&reason));
+        Error::Config(format!("{key}: cannot evaluate `{}`: {reason}", excerpt(sql)))
+    };
+    let value = on_deep_stack(|| parse::expression(sql).and_then(using).map_err(|error| error.to_string()));
+    value.and_then(|value| value).map_err(wrong)
+}
+
+/// The columns that an expression names; `None` where it names them by a pattern, or cannot be read.
+pub(crate) fn columns_of(sql: &str) -> Option<Vec<String>> {
+    let columns = on_deep_stack(|| {
+        let expression = parse::expression(sql).ok()?;
+        let mut names = Vec::new();
+        for part in &expression {
+            match part {
+                Expr::Column(name) => names.push(name.to_string()),
+                Expr::Selector(_) => return None,
+                _ => {}
+            }
+        }
+        Some(names)
+    });
+    columns.ok().flatten()
+}
+
+/// The most operators and parentheses in an expression.
+const OPERATORS: usize = 1000;
+
+/// Refuses SQL that is more than one expression, or so deep that reading it could overflow the stack.
 ///
 /// # Errors
-/// What Polars says of it.
-pub(crate) fn expression(sql: &str) -> PolarsResult<Expr> {
-    let (text, large) = stand_ins(sql);
-    let expression = polars::sql::sql_expr(&text)?;
-    if large.is_empty() {
-        return Ok(expression);
+/// A semicolon outside of quotes, or too many operators. `key` is the one of the run file.
+pub(crate) fn check(key: &str, sql: &str) -> Result<()> {
+    let mut quote = None;
+    let mut operators = 0;
+    let mut word = String::new();
+    for c in sql.chars().chain([' ']) {
+        match quote {
+            Some(closing) => quote = (c != closing).then_some(closing),
+            None if matches!(c, '\'' | '"' | '`') => quote = Some(c),
+            None if c == ';' => {
+                return Err(Error::Config(format!("{key}: expected one expression, found a `;`")));
+            }
+            None if c.is_alphanumeric() || c == '_' => word.push(c.to_ascii_lowercase()),
+            None => {
+                let named =
+                    matches!(word.as_str(), "and" | "or" | "not" | "like" | "ilike" | "is" | "when" | "between");
+                operators += usize::from(named) + usize::from("+-*/%<>=|&^~!([".contains(c));
+                word.clear();
+            }
+        }
     }
-    expression.try_map_expr(|part| {
-        if let Expr::Literal(LiteralValue::Series(values)) = &part
-            && *values.dtype() == DataType::Int64
-        {
-            // The values of an `IN`.
-            return restored(values, &large).map(|values| values.map_or_else(|| part.clone(), lit));
+    if operators > OPERATORS {
+        let reason = format!("{key}: {operators} operators, more than the {OPERATORS} that an expression may have");
+        return Err(Error::Config(reason));
+    }
+    Ok(())
+}
+
+/// As much of SQL as a message shows.
+pub(crate) fn excerpt(sql: &str) -> String {
+    let start: String = sql.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    start + if sql.chars().nth(200).is_some() { "…" } else { "" }
+}
+
+/// Does what may recurse deeply, and what may panic; gives what the panic said.
+pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(DEEP).spawn_scoped(scope, work);
+        match thread {
+            Ok(thread) => thread.join().map_err(|panic| panics::message(&*panic)),
+            Err(error) => Err(error.to_string()),
         }
-        for (stand_in, meant) in &large {
-            if part == lit(*stand_in) {
-                return Ok(lit(*meant));
-            }
-            if part == lit(-stand_in) {
-                polars_ensure!(*meant == 1 << 63, InvalidOperation: "-{meant} is less than any whole number of 64 bits");
-                return Ok(lit(i64::MIN));
-            }
-        }
-        Ok(part)
     })
 }
 
-/// A list of numbers with those that are meant, if stand-ins are among them.
-fn restored(values: &Series, large: &[(i64, u64)]) -> PolarsResult<Option<Series>> {
-    let is_stand_in = |number: &i64| large.iter().find(|(stand_in, _)| stand_in == number);
-    let numbers: Vec<Option<i64>> = values.i64()?.iter().collect();
-    if !numbers.iter().flatten().any(|number| is_stand_in(number).is_some()) {
-        return Ok(None);
-    }
-    let meant = |number: i64| {
-        match is_stand_in(&number) {
-        Some((_, meant)) => Ok(*meant),
-        None => u64::try_from(number).map_err(|_| {
-            polars_err!(InvalidOperation: "a list has {number}, and numbers beyond {}: no type holds both", i64::MAX)
-        }),
-    }
-    };
-    let numbers = numbers.into_iter().map(|number| number.map(meant).transpose());
-    Ok(Some(Series::new(values.name().clone(), numbers.collect::<PolarsResult<Vec<Option<u64>>>>()?)))
-}
-
-/// The text with smaller numbers, which do not stand in it, in place of whole numbers from 2^63 to 2^64; and what they
-/// stand for.
-fn stand_ins(sql: &str) -> (String, Vec<(i64, u64)>) {
-    let (mut text, mut large) = (String::with_capacity(sql.len()), Vec::new());
-    let mut next = i64::MAX;
-    let mut rest = sql;
-    while !rest.is_empty() {
-        let token = token(rest);
-        let (word, after) = rest.split_at(token);
-        rest = after;
-        match word.parse::<u64>() {
-            Ok(number) if number > i64::MAX as u64 && !rest.starts_with('.') => {
-                while sql.contains(&next.to_string()) {
-                    next -= 1;
-                }
-                text.push_str(&next.to_string());
-                large.push((next, number));
-                next -= 1;
-            }
-            _ => text.push_str(word),
-        }
-    }
-    (text, large)
-}
-
-/// The bytes of the first token: what is quoted, a comment, a word or a number, or one character.
-fn token(sql: &str) -> usize {
-    let first = sql.chars().next().map_or(0, char::len_utf8);
-    let until = |end: &str, from: usize| sql[from..].find(end).map_or(sql.len(), |at| from + at + end.len());
-    match &sql[..first] {
-        quote @ ("'" | "\"" | "`") => until(quote, first),
-        "-" if sql.starts_with("--") => until("\n", first),
-        "/" if sql.starts_with("/*") => until("*/", 2),
-        "$" if sql.starts_with("$$") => until("$$", 2),
-        _ => {
-            let is_of_word = |c: char| c.is_alphanumeric() || c == '_';
-            let word = sql.find(|c: char| !is_of_word(c)).unwrap_or(sql.len());
-            // What stands behind a point is no whole number.
-            let fraction = sql[first..].find(|c: char| !is_of_word(c)).map_or(sql.len(), |at| first + at);
-            if sql.starts_with('.') { fraction } else { word.max(first) }
-        }
-    }
-}
+/// Bytes of a deep stack: Polars takes about 50 kB an operator where it is not optimised.
+const DEEP: usize = 256 << 20;

@@ -3,7 +3,7 @@
 use polars::prelude::DataFrame;
 
 use crate::database::VectorDatabase;
-use crate::stream::{Stream, stream};
+use crate::random::{Stream, stream};
 
 /// One iteration, as a [`Select`](crate::Select), a [`Prune`](crate::Prune) or a [`QueryUpdate`](crate::QueryUpdate)
 /// sees it.

@@ -18,10 +18,10 @@ pub use self::prune::{Group, Prune, Pruned, TopKPrune, Worth};
 pub use self::restart::Restarting;
 pub use self::rl::RlUpdate;
 pub use self::top_k::{TopKDiscreteUpdate, TopKUpdate};
-use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Result};
-use crate::schema::{self, QUERY_IDX};
+use crate::frame::convert;
+use crate::frame::schema::{self, QUERY_IDX};
 use crate::select::Select;
 use crate::step::Step;
 
@@ -185,6 +185,6 @@ pub fn next_queries(queries: &DataFrame, vectors: ArrayView2<'_, f64>) -> Result
     let mut next = queries.clone();
     let parents = queries.column(QUERY_IDX).doing("queries")?.clone().with_name(schema::PARENT_IDX.into());
     next.with_column(parents).doing("queries")?;
-    next.with_column(bridge::embedding_column(vectors)?).doing("queries")?;
+    next.with_column(convert::embedding_column(vectors)?).doing("queries")?;
     Ok(next)
 }

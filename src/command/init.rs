@@ -8,10 +8,10 @@ use polars::prelude::*;
 use super::output::{count, say, shell, to_file};
 use crate::database::{LanceDatabase, OpenOptions, VectorDatabase, is_remote};
 use crate::error::Error;
-use crate::filter::columns_of;
-use crate::plain::number;
-use crate::schema::is_reserved;
-use crate::schema::{DB_IDX, EMBEDDING};
+use crate::frame::schema::is_reserved;
+use crate::frame::schema::{DB_IDX, EMBEDDING};
+use crate::frame::text::number;
+use crate::sql::columns_of;
 
 #[derive(clap::Args)]
 pub struct Init {
@@ -43,7 +43,7 @@ pub fn init(arguments: Init) -> anyhow::Result<()> {
     if database.is_empty() {
         return Err(Error::input(&dataset, "has no row with an embedding; there is nothing to search").into());
     }
-    let some = database.sample(LOOK, &mut crate::stream::stream(0, "init", 0, 0))?;
+    let some = database.sample(LOOK, &mut crate::random::stream(0, "init", 0, 0))?;
     let items = database.take(&some)?.drop_many([DB_IDX, EMBEDDING]);
     let path = from_folder_of(&output, &dataset);
     let text = run_file(&database, &items, &path, embedding_column.as_deref(), &output);
@@ -58,7 +58,7 @@ pub fn init(arguments: Init) -> anyhow::Result<()> {
 
 /// The dataset as a run file names it: relative to where the file is.
 fn from_folder_of(run_file: &Path, dataset: &str) -> String {
-    let folder = crate::folder::parent(run_file);
+    let folder = crate::io::atomic::parent(run_file);
     if is_remote(dataset) || folder == Path::new(".") {
         return dataset.into();
     }

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::output;
 use crate::database::{LanceDatabase, VectorDatabase};
+use crate::frame::schema::{RAW_SCORE, SCORE};
 use crate::log::SearchLog;
-use crate::schema::{RAW_SCORE, SCORE};
 
 pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     let facts = if path.join("run.json").exists() {

@@ -27,8 +27,8 @@ use self::screen::inert;
 pub use self::screen::{count, seconds};
 pub use self::voice::{Voice, caught, fail, log_warnings, quiet_panics, say, told, warn};
 use crate::error::Error;
+use crate::frame::text::number;
 use crate::panics::lock;
-use crate::plain::number;
 
 /// Where a frame goes, and as what.
 #[derive(clap::Args)]
@@ -238,7 +238,7 @@ fn write(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> anyhow::Re
     };
     match format {
         Format::Json => {
-            let mut frame = crate::plain::to_plain(&frame)?;
+            let mut frame = crate::frame::text::to_plain(&frame)?;
             if terminal {
                 let mut text = Vec::new();
                 JsonWriter::new(&mut text).with_json_format(JsonFormat::Json).finish(&mut frame)?;

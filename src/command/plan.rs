@@ -13,10 +13,11 @@ use crate::config::{Config, ScoreConfig, UpdateConfig};
 use crate::database::{LanceDatabase, Request, VectorDatabase};
 use crate::error::Result;
 use crate::features::Features;
-use crate::filter::{Filter, SqlFilter, columns_of};
+use crate::filter::{Filter, SqlFilter};
+use crate::frame::schema::{DB_IDX, EMBEDDING, GRADIENT, u64s};
 use crate::log::SearchLog;
 use crate::runner::Runner;
-use crate::schema::{DB_IDX, EMBEDDING, GRADIENT, u64s};
+use crate::sql::columns_of;
 
 /// What a search of a run file into a run folder would do, as names and values.
 pub fn plan(
@@ -78,7 +79,7 @@ pub fn plan(
 fn findable(config: &Config, database: &LanceDatabase) -> Result<u64> {
     match config.database.prefilter {
         None => Ok(database.len()),
-        Some(_) => Ok(database.sample(usize::MAX, &mut crate::stream::stream(config.seed, "plan", 0, 0))?.len() as u64),
+        Some(_) => Ok(database.sample(usize::MAX, &mut crate::random::stream(config.seed, "plan", 0, 0))?.len() as u64),
     }
 }
 
@@ -95,7 +96,7 @@ fn recall(config: &Config, database: &LanceDatabase) -> String {
                 format!(
                     " (recall@{} was measured as {} with {} partitions a query in the mean)",
                     level.k,
-                    crate::plain::number(level.measured),
+                    crate::frame::text::number(level.measured),
                     level.nprobes
                 )
             });

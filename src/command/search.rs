@@ -10,10 +10,10 @@ use super::show::best;
 use super::signals::Signals;
 use crate::config::{Config, Direction};
 use crate::error::Error;
+use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
+use crate::io::table::Table;
 use crate::log::{SearchLog, StopReason};
 use crate::runner::Asked;
-use crate::schema::{DB_IDX, OUTCOME, REASON, SCORE};
-use crate::tabular::Table;
 
 #[derive(clap::Args)]
 pub struct Search {

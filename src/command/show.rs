@@ -6,9 +6,9 @@ use polars::prelude::*;
 
 use super::output::{Output, Rows, ended, say};
 use crate::evaluate::{Evaluation, TOP, Truth};
-use crate::filter::columns_of;
+use crate::frame::schema::{RAW_SCORE, SCORE, is_reserved};
 use crate::log::SearchLog;
-use crate::schema::{RAW_SCORE, SCORE, is_reserved};
+use crate::sql::columns_of;
 
 #[derive(clap::Args)]
 pub struct Show {

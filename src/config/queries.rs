@@ -7,13 +7,13 @@ use polars::prelude::{Column, DataFrame, DataType, IntoColumn, NamedFrom, Series
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use crate::bridge;
 use crate::database::{VectorDatabase, with_gradients};
 use crate::error::{Error, Result, one_line};
-use crate::schema::{self, EMBEDDING};
-use crate::stream::stream;
-use crate::tabular::Table;
-use crate::untrusted::caught;
+use crate::frame::convert;
+use crate::frame::schema::{self, EMBEDDING};
+use crate::io::table::Table;
+use crate::panics::catch_at_path;
+use crate::random::stream;
 
 /// `[queries]`: where the search starts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl Config {
             (Some(_), Some(_), _) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
             (Some(path), None, None) => {
                 let table = Table::new(path).keys(&[EMBEDDING]).read()?;
-                caught(path, || queries_from(&table, database.dim(), path))?
+                catch_at_path(path, || queries_from(&table, database.dim(), path))?
             }
             (None, None, Some(table)) => queries_from(table, database.dim(), Path::new("queries"))?,
             (_, _, Some(_)) => {
@@ -69,7 +69,7 @@ impl Config {
 /// An id that the library does not have.
 pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataFrame> {
     let items = database.take(db_idx)?;
-    let vectors = bridge::matrix::<f32>(&items, EMBEDDING)?;
+    let vectors = convert::matrix::<f32>(&items, EMBEDDING)?;
     schema::queries(vectors.view().mapv(f64::from).view())
 }
 
@@ -100,7 +100,7 @@ fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame>
     }
     let frame = DataFrame::new(cast.len(), vec![Column::new("row".into(), vec![0u8; cast.len()]), cast]);
     let frame = frame.map_err(|error| Error::input(path, error.to_string()))?;
-    let queries = bridge::matrix::<f64>(&frame, EMBEDDING).and_then(|vectors| schema::queries(vectors.view()));
+    let queries = convert::matrix::<f64>(&frame, EMBEDDING).and_then(|vectors| schema::queries(vectors.view()));
     queries.map_err(|error| Error::input(path, error.to_string()))
 }
 

@@ -5,13 +5,13 @@ use std::path::Path;
 use polars::prelude::DataFrame;
 
 use super::{Config, FilterConfig, ScoreConfig};
-use crate::bridge;
 use crate::database::{LanceDatabase, VectorDatabase, is_remote};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::frame::convert;
+use crate::frame::schema::EMBEDDING;
 use crate::log::SearchLog;
 use crate::runner::Runner;
-use crate::schema::EMBEDDING;
 use crate::score::Score;
 
 /// Brings the stages that a run file names by `call`: functions of the program that runs it.
@@ -80,7 +80,7 @@ impl Config {
         let begun = log.queries(0)?;
         let is_there = self.queries.path.as_ref().is_some_and(|path| is_remote(path) || path.exists());
         let vectors =
-            |queries: &DataFrame| -> Result<_> { Ok(bridge::matrix::<f64>(queries, EMBEDDING)?.view().to_owned()) };
+            |queries: &DataFrame| -> Result<_> { Ok(convert::matrix::<f64>(queries, EMBEDDING)?.view().to_owned()) };
         if (is_there || self.queries.table.is_some()) && vectors(&self.queries(database)?)? != vectors(&begun)? {
             let what = self.queries.path.as_ref().map_or("the table".into(), |path| path.display().to_string());
             let reason =

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::update::UpdateConfig;
 use crate::error::{Error, Result};
-use crate::near::nearest;
+use crate::suggest::nearest;
 
 /// Without a rule, `[update]` is of the default one. Says whether that had to be written down.
 pub(super) fn name_the_rule(table: &mut toml::Table) -> bool {

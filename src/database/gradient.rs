@@ -6,10 +6,10 @@ use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
 
 use super::{Metric, Request, VectorDatabase, Visit};
-use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::schema::{self, DB_IDX, GRADIENT, QUERY_IDX};
-use crate::stream::Stream;
+use crate::frame::convert;
+use crate::frame::schema::{self, DB_IDX, GRADIENT, QUERY_IDX};
+use crate::random::Stream;
 
 /// Says where the score falls at each query. Closures from vectors `(n_queries, dim)` to gradients of the same
 /// shape are gradients.
@@ -26,7 +26,7 @@ where
     F: Fn(ArrayView2<'_, f64>) -> Array2<f64> + Send + Sync,
 {
     fn gradients(&self, queries: &DataFrame) -> Result<Array2<f64>> {
-        Ok(self(bridge::matrix::<f64>(queries, schema::EMBEDDING)?.view()))
+        Ok(self(convert::matrix::<f64>(queries, schema::EMBEDDING)?.view()))
     }
 }
 
@@ -41,7 +41,7 @@ impl Gradient for GradientColumn {
             let found = "none; give the starting queries theirs (with_gradients), and the rule too (ScoreGradient)";
             return Err(Error::contract("queries", GRADIENT, "gradients", found));
         }
-        Ok(bridge::matrix::<f64>(queries, GRADIENT)?.view().to_owned())
+        Ok(convert::matrix::<f64>(queries, GRADIENT)?.view().to_owned())
     }
 }
 
@@ -52,7 +52,7 @@ impl Gradient for GradientColumn {
 /// Another number of rows than there are queries.
 pub fn with_gradients(queries: &DataFrame, gradients: ArrayView2<'_, f64>) -> Result<DataFrame> {
     let mut queries = queries.clone();
-    let gradients = bridge::embedding_column(gradients)?.with_name(GRADIENT.into());
+    let gradients = convert::embedding_column(gradients)?.with_name(GRADIENT.into());
     queries.with_column(gradients).doing("queries")?;
     Ok(queries)
 }
@@ -117,7 +117,7 @@ where
     fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
         schema::check_queries(queries, self.dim())?;
         let query_idx = schema::u32s(queries, QUERY_IDX)?;
-        let vectors = bridge::matrix::<f64>(queries, schema::EMBEDDING)?;
+        let vectors = convert::matrix::<f64>(queries, schema::EMBEDDING)?;
         let vectors = vectors.view();
         let gradients = self.gradient.gradients(queries)?;
         if gradients.dim() != vectors.dim() {
@@ -144,7 +144,7 @@ where
             .filter(|row| met.insert((query_of[*row as usize], db_idx[*row as usize])))
             .collect();
         results.with_column(Column::new(QUERY_IDX.into(), query_of)).doing("building the results frame")?;
-        bridge::gather(&results, &first)
+        convert::gather(&results, &first)
     }
 
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {

@@ -41,13 +41,13 @@ use self::table::Table;
 use self::warm::Warm;
 use super::exact::Neighbour;
 use super::{Metric, Request, VectorDatabase, Visit};
-use crate::bridge;
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
-use crate::near::no_column;
-use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
-use crate::stream::Stream;
-use crate::untrusted::caught;
+use crate::frame::convert;
+use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
+use crate::panics::catch_at_path;
+use crate::random::Stream;
+use crate::suggest::no_column;
 
 /// The recall that searches aim at, unless told.
 pub(crate) const RECALL: f64 = 0.99;
@@ -103,7 +103,7 @@ impl LanceDatabase {
     /// As [`LanceDatabase::open`]; an id column that is not unique or not an integer.
     pub fn open_with(uri: impl AsRef<str>, options: &OpenOptions) -> Result<Self> {
         let uri = uri.as_ref();
-        let opened = caught(uri, || open::open(uri, options)).map_err(|error| error.of(uri))?;
+        let opened = catch_at_path(uri, || open::open(uri, options)).map_err(|error| error.of(uri))?;
         Ok(LanceDatabase {
             memory: Arc::new(Memory::new(&opened.identity, options)),
             fits: opened.identity.embedding_bytes() <= options.index_cache_bytes,
@@ -151,7 +151,7 @@ impl LanceDatabase {
     /// No dataset there, or one that may not be written to.
     pub fn release_version(uri: impl AsRef<str>, tag: &str) -> Result<bool> {
         let uri = uri.as_ref();
-        let was_there = caught(uri, || version::release(uri, tag)).map_err(|error| error.of(uri))?;
+        let was_there = catch_at_path(uri, || version::release(uri, tag)).map_err(|error| error.of(uri))?;
         if was_there {
             feature_files::sweep_at(uri);
         }
@@ -307,7 +307,7 @@ impl LanceDatabase {
     /// What is asked of Lance: panics and errors name the dataset.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let uri = &self.identity.uri;
-        caught(uri, work).map_err(|error| error.of(uri))
+        catch_at_path(uri, work).map_err(|error| error.of(uri))
     }
 
     fn search(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
@@ -318,7 +318,7 @@ impl LanceDatabase {
         schema::check_queries(queries, self.identity.dim)?;
         self.table.check_names(self.prefilter.as_ref())?;
         let query_idx = schema::u32s(queries, QUERY_IDX)?;
-        let vectors = bridge::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|component| component as f32);
+        let vectors = convert::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|component| component as f32);
         let exclude = request.exclude.filter(|ids| !ids.is_empty());
         let left_out = |row: u64| exclude.is_some_and(|ids| self.table.ids.holds(ids, row));
         let few = self.prefilter.is_some() && self.uses_index() && self.matching()?.len() <= FEW;
@@ -376,7 +376,7 @@ impl LanceDatabase {
         let items = self.fetch(&distinct, columns)?;
         let order: Vec<u32> =
             rows.iter().filter_map(|row| distinct.binary_search(row).ok()).map(|at| at as u32).collect();
-        bridge::gather(&items, &order)
+        convert::gather(&items, &order)
     }
 
     /// Measures each query's candidates and keeps the `k` nearest: the results frame.
@@ -390,7 +390,7 @@ impl LanceDatabase {
     ) -> Result<DataFrame> {
         let distinct = sorted_distinct(candidates.iter().flatten().copied().collect());
         let items = self.carried.take(&distinct, columns, |rows| self.fetch(rows, columns))?;
-        let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
+        let embeddings = convert::matrix::<f32>(&items, EMBEDDING)?;
         let embeddings = embeddings.view();
         let ids = schema::u64s(&items, DB_IDX)?;
 
@@ -413,7 +413,7 @@ impl LanceDatabase {
                 rows.push(item);
             }
         }
-        let mut columns = bridge::gather(&items, &rows)?.into_columns();
+        let mut columns = convert::gather(&items, &rows)?.into_columns();
         columns.insert(0, Column::new(QUERY_IDX.into(), queries_of));
         columns.insert(2, Column::new(DISTANCE.into(), distances));
         DataFrame::new(rows.len(), columns).doing("building the results frame")
@@ -484,7 +484,7 @@ impl VectorDatabase for LanceDatabase {
                 let ids = schema::u64s(&items, DB_IDX)?;
                 let rows: Vec<u32> =
                     (0..).zip(&ids).filter(|(_, id)| found.binary_search(id).is_ok()).map(|(row, _)| row).collect();
-                visit(bridge::gather(&items, &rows)?)
+                visit(convert::gather(&items, &rows)?)
             })
         })
     }

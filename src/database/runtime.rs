@@ -37,7 +37,7 @@ pub(crate) fn on_one_thread<T: Send>(future: impl Future<Output = T> + Send) -> 
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let message = format!("damaged, or not supported: {}", panics::said(panic));
+    let message = format!("damaged, or not supported: {}", panics::message(panic));
     Error::Library { context: "Lance".into(), message, cause: None }
 }
 

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
 
-use crate::bridge;
 use crate::database::Local;
 use crate::error::{Doing, Error, Result};
+use crate::frame::convert;
+use crate::frame::keys::{ByKey, Keys};
+use crate::frame::schema::{self, DB_IDX, SOURCE_ROW};
 use crate::index::find_files;
-use crate::keys::{ByKey, Keys};
+use crate::io::parquet::{open_parquet, read_rows};
+use crate::io::table::{Table, is_parquet};
 use crate::log::{SearchLog, collect};
-use crate::near::no_column;
-use crate::schema::{self, DB_IDX, SOURCE_ROW};
+use crate::panics::catch_at_path;
 use crate::score::number;
-use crate::tabular::{Table, is_parquet};
-use crate::untrusted::{caught, open_parquet, read_rows};
+use crate::suggest::no_column;
 
 /// Where the true scores are, and how its rows are matched with items.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ impl Truth {
         let (mut frames, local) = (Vec::<LazyFrame>::new(), Local::of(&self.items)?);
         let mut wanted: Vec<String> = Vec::new();
         for file in find_files(local.path())? {
-            let frame = caught(&file, || self.read_one(&file, met))?;
+            let frame = catch_at_path(&file, || self.read_one(&file, met))?;
             if frames.is_empty() {
                 wanted = schema::names(&frame).into_iter().map(str::to_string).collect();
             }
@@ -87,7 +88,7 @@ impl Truth {
         let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
         Self::has_all(file, &names, &needed)?;
         let wanted: Vec<&str> = names.into_iter().filter(|name| wanted(name)).collect();
-        bridge::to_polars(&read_rows(file, &wanted, None)?).map_err(|error| error.of(file))
+        convert::to_polars(&read_rows(file, &wanted, None)?).map_err(|error| error.of(file))
     }
 
     fn has_all(file: &Path, names: &[&str], needed: &[&str]) -> Result<()> {
@@ -120,7 +121,7 @@ impl Truth {
             return Err(self.refuse(reason));
         }
         let rows: Vec<u32> = rows.into_iter().map(|row| row as u32).collect();
-        self.compare(met, &bridge::gather(known, &rows)?, &rows)?;
+        self.compare(met, &convert::gather(known, &rows)?, &rows)?;
         Ok(rows)
     }
 

@@ -9,7 +9,7 @@ use super::subspace::{DIRECTIONS, Dense, Subspace};
 use super::text::Text;
 use super::{Feature, Role};
 use crate::error::{Doing, Error, Result};
-use crate::stream::stream;
+use crate::random::stream;
 
 /// Different values up to which text is a category.
 const CATEGORIES: usize = 32;

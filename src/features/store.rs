@@ -34,7 +34,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn create(target: &Path, column: &str, role: Role, width: usize) -> Result<Self> {
-        let folder = crate::folder::parent(target);
+        let folder = crate::io::atomic::parent(target);
         let file = BufWriter::new(NamedTempFile::new_in(folder).at_path(folder)?);
         let mut writer = Writer { file, hasher: blake3::Hasher::new(), target: target.into() };
         let header =

@@ -5,7 +5,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::Result;
 use crate::linalg::Cholesky;
-use crate::stream::Stream;
+use crate::random::Stream;
 
 /// Directions that are kept.
 pub(super) const DIRECTIONS: usize = 64;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::subspace::{Rows, Subspace};
 use crate::error::{Doing, Result};
 use crate::linalg::add_scaled;
-use crate::stream::stream;
+use crate::random::stream;
 
 /// Characters in a run, at most.
 const LONGEST: usize = 4;

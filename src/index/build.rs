@@ -21,9 +21,9 @@ use super::ann::{IndexKind, Plan};
 use super::learn::{Sample, rotated_codes, sample_rows};
 use crate::database::{Metric, on_one_thread, on_runtime};
 use crate::error::{Doing, Result};
-use crate::folder;
+use crate::frame::schema::EMBEDDING;
 use crate::interrupt::Interrupt;
-use crate::schema::EMBEDDING;
+use crate::io::atomic;
 
 /// The index's name in the dataset.
 const NAME: &str = "embedding_idx";
@@ -93,7 +93,7 @@ impl Plan {
             }
             _ => on_one_thread(interrupt.or(build.by_lance()))??,
         };
-        folder::remove(&path.join("_indices").join(SCRATCH))?;
+        atomic::remove(&path.join("_indices").join(SCRATCH))?;
         built.doing(path.display())
     }
 }

@@ -8,9 +8,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::options::IndexOptions;
 use super::remedy::{is_list_of_numbers, listed, remedy, remedy_of, remedy_of_it};
 use crate::error::{Error, Result};
-use crate::near::no_column;
-use crate::schema::{self, EMBEDDING, SOURCE_ROW};
-use crate::types;
+use crate::frame::dtypes;
+use crate::frame::schema::{self, EMBEDDING, SOURCE_ROW};
+use crate::suggest::no_column;
 
 /// The column of embeddings: the one that is wanted, or the only one that has lists of floats; without any, of integers,
 /// as fingerprints and counts are; without any, of other numbers.
@@ -103,7 +103,7 @@ pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, option
         if fields.iter().any(|other| other.name() == name) {
             return Err(Error::Config(format!("two columns would be named `{name}`")));
         }
-        fields.push(Field::new(name, types::kept(name, field.data_type())?, true));
+        fields.push(Field::new(name, dtypes::kept(name, field.data_type())?, true));
     }
     if options.skip_invalid {
         fields.push(Field::new(SOURCE_ROW, DataType::UInt64, true));

@@ -25,7 +25,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::error::{Doing, Error, Result};
-use crate::schema::EMBEDDING;
+use crate::frame::schema::EMBEDDING;
 
 /// What everything is drawn by.
 const SEED: u64 = 7;

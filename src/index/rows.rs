@@ -18,8 +18,8 @@ use super::source::{Source, Take};
 use super::vectors::{Invalid, Vectors};
 use crate::database::Metric;
 use crate::error::{Doing, Error, Result};
-use crate::types::strictly;
-use crate::untrusted::caught;
+use crate::frame::dtypes::strictly;
+use crate::panics::catch_at_path;
 
 /// The valid rows of files or of a table as batches in the dataset's schema.
 pub(super) struct Rows {
@@ -88,7 +88,7 @@ impl Rows {
                 return Err(Error::Interrupted);
             }
             let Some(Take { place, first_row, batch }) = self.source.next().transpose()? else { return self.end() };
-            let kept = caught(&*place, || self.convert(&batch, &place, first_row))?;
+            let kept = catch_at_path(&*place, || self.convert(&batch, &place, first_row))?;
             self.seen += batch.num_rows() as u64;
             if let Some(progress) = &self.progress {
                 progress(Progress::Rows(self.seen, self.source.total.max(self.seen)));

@@ -12,8 +12,8 @@ use parquet::file::statistics::Statistics;
 
 use super::widen::common;
 use crate::error::{Doing, Error, Result};
-use crate::near::no_column;
-use crate::types::{is_uuid, strictly, uuids_as_text};
+use crate::frame::dtypes::{is_uuid, strictly, uuids_as_text};
+use crate::suggest::no_column;
 
 /// The columns that are read, in the order of the first file.
 pub(super) struct Shape {

@@ -12,8 +12,9 @@ use super::options::IndexOptions;
 use super::shape::{Part, Shape};
 use super::vectors::Vectors;
 use crate::error::{Doing, Error, Result, one_line};
-use crate::schema::is_pandas_index;
-use crate::untrusted::{caught, open_parquet};
+use crate::frame::schema::is_pandas_index;
+use crate::io::parquet::open_parquet;
+use crate::panics::catch_at_path;
 
 /// Rows looked at in one go.
 const ROWS: usize = 8192;
@@ -143,7 +144,7 @@ fn numbered(
     iter::from_fn(move || {
         while left.as_ref().is_none_or(|batch| batch.num_rows() == 0) {
             // On a thread of Lance's, a panic would take the file's name with it.
-            let batch = caught(&*place, || {
+            let batch = catch_at_path(&*place, || {
                 let read = reader.next().transpose();
                 read.map_err(|error| Error::input(&*place, one_line(&error.to_string())))
             });
@@ -156,7 +157,7 @@ fn numbered(
         let batch = left.take()?;
         let rows = batch.num_rows().min(ROWS);
         left = Some(batch.slice(rows, batch.num_rows() - rows));
-        let fitted = caught(&*place, || shape.fit(&batch.slice(0, rows), &place, row));
+        let fitted = catch_at_path(&*place, || shape.fit(&batch.slice(0, rows), &place, row));
         let take = fitted.map(|batch| Take { place: place.clone(), first_row: row, batch });
         row += rows as u64;
         Some(take)

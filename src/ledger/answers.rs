@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use polars::prelude::*;
 
 use crate::error::{Doing, Error, Result};
-use crate::outcome::{OPEN, Outcome};
-use crate::schema::{self, DB_IDX, EVALUATION, OUTCOME, RAW_SCORE, REASON, SCORE};
+use crate::frame::outcome::{OPEN, Outcome};
+use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, RAW_SCORE, REASON, SCORE};
 use crate::score::is_part;
 
 /// What came back for an item.

@@ -13,13 +13,13 @@ use polars::prelude::*;
 use rayon::prelude::*;
 
 use super::answers::outcomes;
-use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
-use crate::folder;
+use crate::frame::convert;
+use crate::frame::outcome::Outcome;
+use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
+use crate::io::atomic;
+use crate::io::parquet::read_parquet;
 use crate::log::write_parquet;
-use crate::outcome::Outcome;
-use crate::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
-use crate::untrusted::read_parquet;
 
 /// Answers from which on a file is full. Each batch writes anew what its file has before it: more would cost more than they
 /// save, as each file is only opened once when the run goes on.
@@ -97,7 +97,7 @@ impl Batches {
                 (0..items.len() as u32).rev().filter(|row| seen.insert(items[*row as usize])).collect();
             stands.reverse();
             if stands.len() < items.len() {
-                self.publish(*number, bridge::gather(&rows, &stands)?)?;
+                self.publish(*number, convert::gather(&rows, &stands)?)?;
             }
         }
         Ok(())
@@ -133,15 +133,15 @@ impl Batches {
         let mut of_last = last.and_then(|last| there.remove(&last)).unwrap_or_default();
         for (number, rows) in there {
             let before = read_parquet(self.file(number))?;
-            self.replace(number, before, &bridge::gather(batch, &rows)?)?;
+            self.replace(number, before, &convert::gather(batch, &rows)?)?;
         }
         // What is going to be written anew stands in files that are small.
         let is_open = outcomes(batch)?.contains(&None);
         for some in new.chunks(if is_open { FULL } else { new.len().max(1) }) {
             of_last.extend(some);
-            self.add(&bridge::gather(batch, &std::mem::take(&mut of_last))?)?;
+            self.add(&convert::gather(batch, &std::mem::take(&mut of_last))?)?;
         }
-        if of_last.is_empty() { Ok(()) } else { self.add(&bridge::gather(batch, &of_last)?) }
+        if of_last.is_empty() { Ok(()) } else { self.add(&convert::gather(batch, &of_last)?) }
     }
 
     /// Adds rows to the last file, or begins another if that is full; those of items that are in it take the places of theirs.
@@ -154,10 +154,10 @@ impl Batches {
         let is_there = |row: &u32| self.unsettled.get(&items[*row as usize]) == Some(&number);
         let (there, new): (Vec<u32>, Vec<u32>) = (0..items.len() as u32).partition(is_there);
         if !there.is_empty() {
-            self.replace(number, rows, &bridge::gather(batch, &there)?)?;
+            self.replace(number, rows, &convert::gather(batch, &there)?)?;
         }
         // Not the number of files: one may be gone, and none is to be written over.
-        if new.is_empty() { Ok(()) } else { self.publish(number + 1, bridge::gather(batch, &new)?) }
+        if new.is_empty() { Ok(()) } else { self.publish(number + 1, convert::gather(batch, &new)?) }
     }
 
     /// Writes a file anew, with rows in the place of those of the same items, and the others below.
@@ -168,7 +168,7 @@ impl Batches {
         let stands = |(row, item): (u32, &u64)| place_of.get(item).copied().unwrap_or(row);
         let mut rows: Vec<u32> = (0..).zip(&old).map(stands).collect();
         rows.extend((old.len() as u32..).zip(&new).filter(|(_, item)| !there.contains(item)).map(|(row, _)| row));
-        self.publish(number, bridge::gather(&below(before, batch)?, &rows)?)
+        self.publish(number, convert::gather(&below(before, batch)?, &rows)?)
     }
 
     /// Makes a file durable.
@@ -200,7 +200,7 @@ impl Batches {
     pub(super) fn ticket(&mut self, items: usize) -> Result<Ticket> {
         let path = self.path.join(format!("asked-{:06}", self.tickets));
         self.tickets += 1;
-        folder::note(&path, &items.to_string())?;
+        atomic::note(&path, &items.to_string())?;
         Ok(Ticket { path, items })
     }
 }
@@ -216,12 +216,12 @@ impl Ticket {
     pub(super) fn answered(&mut self, items: usize) -> Result<()> {
         self.items = self.items.saturating_sub(items);
         // The last answer takes the note away.
-        if self.items == 0 { Ok(()) } else { folder::note(&self.path, &self.items.to_string()) }
+        if self.items == 0 { Ok(()) } else { atomic::note(&self.path, &self.items.to_string()) }
     }
 
     /// Nobody works on any of them any more.
     pub(super) fn close(self) -> Result<()> {
-        folder::remove_file(&self.path)
+        atomic::remove_file(&self.path)
     }
 }
 

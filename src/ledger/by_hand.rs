@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use polars::prelude::*;
 
 use super::Ledger;
-use crate::bridge;
 use crate::error::{Error, Result};
-use crate::schema::{self, DB_IDX, OUTCOME, SCORE};
+use crate::frame::convert;
+use crate::frame::schema::{self, DB_IDX, OUTCOME, SCORE};
 use crate::score::{Score, ask, items_told, number};
 
 impl Ledger {
@@ -25,15 +25,15 @@ impl Ledger {
             if known.contains(&item) { rows.push(row) } else { open.push(row) }
         }
         if !news.is_empty() {
-            let told = bridge::gather(&told, &news)?;
+            let told = convert::gather(&told, &news)?;
             let told = |_: &DataFrame| Ok(told.clone());
             let ordinals = self.ordinals(items)?;
-            ask(&told, &bridge::gather(items, &rows)?, &mut |answers| self.store().keep(&answers, &ordinals, true))?;
+            ask(&told, &convert::gather(items, &rows)?, &mut |answers| self.store().keep(&answers, &ordinals, true))?;
         }
         if open.is_empty() {
             return Ok(());
         }
-        self.waiting = Some(bridge::gather(items, &open)?);
+        self.waiting = Some(convert::gather(items, &open)?);
         Err(Error::Waiting { items: open.len() })
     }
 

@@ -13,8 +13,8 @@ use polars::prelude::*;
 
 use super::store::{AnswerStore, Ordinals};
 use crate::error::{Doing, Error, Result};
-use crate::panics::{Panic, caught, lock, wait};
-use crate::schema::{self, DB_IDX};
+use crate::frame::schema::{self, DB_IDX};
+use crate::panics::{Panic, catch, lock, wait};
 use crate::score::{OnError, PartialSums, Score, ask, batch_count, batches, without_failures};
 
 /// Workers that ask. Batches of an earlier order go first. When it is dropped, what is in flight is waited for, and kept.
@@ -232,7 +232,7 @@ impl Shared {
     /// What a worker does, until something holds.
     fn work(&self, is_enough: impl Fn(&State) -> bool) {
         while let Some(task) = self.next(&is_enough) {
-            let asked = caught(|| {
+            let asked = catch(|| {
                 self.ask(&task)?;
                 // Whose batch was the last of a stage has the next.
                 let is_last = task.job.left.fetch_sub(1, Ordering::AcqRel) == 1;

@@ -7,7 +7,7 @@ use polars::prelude::*;
 use super::answers::Answers;
 use super::batches::Batches;
 use crate::error::{Doing, Result};
-use crate::schema::{self, DB_IDX, EVALUATION};
+use crate::frame::schema::{self, DB_IDX, EVALUATION};
 
 /// The place of each item among those that are paid for; `None` for an item that costs nothing.
 pub(super) type Ordinals = HashMap<u64, Option<u64>>;

@@ -11,10 +11,11 @@ use rayon::prelude::*;
 
 use super::SearchLog;
 use super::trajectories::{below_each_other, empty};
-use crate::bridge;
 use crate::error::{AtPath, Doing, Result};
-use crate::schema::{DB_IDX, DISTANCE, ITERATION, QUERY_IDX, SCORE};
-use crate::untrusted::{caught, check_counts, open_parquet, read_rows};
+use crate::frame::convert;
+use crate::frame::schema::{DB_IDX, DISTANCE, ITERATION, QUERY_IDX, SCORE};
+use crate::io::parquet::{check_counts, open_parquet, read_rows};
+use crate::panics::catch_at_path;
 
 impl SearchLog {
     /// Everything that was met, as logged: the scored frames of all iterations, with `iteration`.
@@ -81,7 +82,7 @@ impl SearchLog {
             numbers.extend(rows.flat_map(|(iteration, batch)| std::iter::repeat_n(*iteration, batch.num_rows())));
             parts.push(below_each_other(columns.clone(), batches).doing(kind)?);
         }
-        let mut all = bridge::to_polars(&below_each_other(columns, parts).doing(kind)?)?;
+        let mut all = convert::to_polars(&below_each_other(columns, parts).doing(kind)?)?;
         all.with_column(Column::new(ITERATION.into(), numbers)).doing(kind)?;
         Ok(all)
     }
@@ -141,7 +142,7 @@ fn look(file: &Path) -> Result<Look> {
 /// # Errors
 /// Whatever the query runs into.
 pub fn collect(query: LazyFrame) -> Result<DataFrame> {
-    caught("running the query", || {
+    catch_at_path("running the query", || {
         query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).doing("running the query")
     })
 }
@@ -149,5 +150,5 @@ pub fn collect(query: LazyFrame) -> Result<DataFrame> {
 /// The columns of a Parquet file.
 fn parquet_schema(path: &Path) -> Result<SchemaRef> {
     let batch = RecordBatch::new_empty(open_parquet(path)?.schema().clone());
-    caught(path, || Ok(bridge::to_polars(&batch)?.schema().clone()))
+    catch_at_path(path, || Ok(convert::to_polars(&batch)?.schema().clone()))
 }

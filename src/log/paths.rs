@@ -6,7 +6,7 @@ use polars::prelude::*;
 
 use super::SearchLog;
 use crate::error::{Doing, Result};
-use crate::schema::{self, ITERATION, PARENT_IDX, QUERY_IDX};
+use crate::frame::schema::{self, ITERATION, PARENT_IDX, QUERY_IDX};
 
 impl SearchLog {
     /// The way to each leaf of the tree of queries, from its starting query on: the columns of

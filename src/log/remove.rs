@@ -7,7 +7,7 @@ use super::manifest::{Manifest, REMOVED, TAG, read_manifest, read_manifest_at};
 use super::times;
 use crate::database::{LanceDatabase, on_disk};
 use crate::error::{AtPath, Result};
-use crate::folder;
+use crate::io::atomic;
 
 /// Removes a run folder, and the tag that kept its version of the dataset. If the tag cannot be taken away (the dataset
 /// is gone, or may not be written to) a warning says so. What is in the folder and not the run's stays there.
@@ -38,27 +38,27 @@ fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     };
     // A folder that is not a run's gets no lock file.
     manifest()?;
-    let lock = folder::lock(run)?;
+    let lock = atomic::lock(run)?;
     let manifest = manifest()?;
     if file.exists() {
-        folder::publish(&file, &mark)?;
+        atomic::publish(&file, &mark)?;
     }
     release(&manifest, library);
     for name in ["results", "queries", "ledger", "stderr", "tmp"] {
-        folder::remove(&run.join(name))?;
+        atomic::remove(&run.join(name))?;
     }
     times::remove(run)?;
-    folder::remove_file(&run.join("lock"))?;
+    atomic::remove_file(&run.join("lock"))?;
     drop(lock);
-    folder::remove_file(&mark)?;
+    atomic::remove_file(&mark)?;
     let mut left: Vec<String> = Vec::new();
     for entry in fs::read_dir(run).at_path(run)? {
         left.push(entry.at_path(run)?.file_name().to_string_lossy().into_owned());
     }
     if left.is_empty() {
         // The folder may be the one that the process is in, or have its name by a link.
-        folder::remove(&fs::canonicalize(run).at_path(run)?)?;
-        return if run.is_symlink() { folder::remove_file(run) } else { Ok(()) };
+        atomic::remove(&fs::canonicalize(run).at_path(run)?)?;
+        return if run.is_symlink() { atomic::remove_file(run) } else { Ok(()) };
     }
     left.sort();
     log::warn!("{}: the folder stays, as these are not the run's: {}", run.display(), left.join(", "));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SearchLog;
 use crate::error::Result;
-use crate::folder;
+use crate::io::atomic;
 
 const FILE: &str = "times.jsonl";
 
@@ -58,7 +58,7 @@ impl SearchLog {
     /// Notes how long an iteration took. Nothing depends on it: it is not synced, and may be missing.
     pub(crate) fn note_times(&self, iteration: u32, times: &Times) {
         if let Ok(line) = serde_json::to_string(&Line { iteration, times }) {
-            folder::jot(&self.path.join(FILE), &line);
+            atomic::jot(&self.path.join(FILE), &line);
         }
     }
 
@@ -82,5 +82,5 @@ impl SearchLog {
 /// Removes what was noted, if it was.
 pub(super) fn remove(run: &Path) -> Result<()> {
     let file = run.join(FILE);
-    if file.exists() { folder::remove_file(&file) } else { Ok(()) }
+    if file.exists() { atomic::remove_file(&file) } else { Ok(()) }
 }

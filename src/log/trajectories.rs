@@ -12,10 +12,10 @@ use polars::prelude::{Column, DataFrame, DataType as PolarsType, IntoLazy, LazyF
 use rayon::prelude::*;
 
 use super::SearchLog;
-use crate::bridge;
 use crate::error::{AtPath, Doing, Result};
-use crate::schema::{DB_IDX, ITERATION, QUERY_IDX, SCORE};
-use crate::untrusted::{check_counts, read_rows};
+use crate::frame::convert;
+use crate::frame::schema::{DB_IDX, ITERATION, QUERY_IDX, SCORE};
+use crate::io::parquet::{check_counts, read_rows};
 
 /// Of the results, in bytes a row.
 const MET: ([&str; 3], u64) = ([QUERY_IDX, DB_IDX, SCORE], 20);
@@ -102,7 +102,7 @@ impl SearchLog {
         }
         let iterations = UInt32Array::from_iter_values(order.iter().map(|step| names[*step as usize].1));
         let turned = turned(steps, &order.into(), iterations, met, &taken.into(), ends).doing("trajectories");
-        turned.and_then(|turned| bridge::to_polars(&turned))
+        turned.and_then(|turned| convert::to_polars(&turned))
     }
 }
 

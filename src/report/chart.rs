@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::plain::number;
+use crate::frame::text::number;
 
 /// What a chart shows.
 #[derive(Default)]

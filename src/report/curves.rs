@@ -9,8 +9,8 @@ use super::chart::{Band, Chart, Line};
 use super::told::Told;
 use crate::config::forget_where_and_how;
 use crate::error::{Doing, Result};
+use crate::frame::schema::{ITERATION, SCORE};
 use crate::log::collect;
-use crate::schema::{ITERATION, SCORE};
 
 /// Places at which a line has a point.
 const PLACES: u64 = 400;

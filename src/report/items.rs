@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::ReportOptions;
 use super::told::Told;
 use crate::error::{Doing, Error, Result};
+use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
+use crate::frame::text::{number, to_plain};
 use crate::log::collect;
-use crate::near::no_column;
-use crate::plain::{number, to_plain};
-use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
+use crate::suggest::no_column;
 
 /// Rows.
 const ROWS: usize = 200;

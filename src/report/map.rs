@@ -10,12 +10,12 @@ use super::plane::Plane;
 use super::told::Told;
 use super::view::{HEIGHT, View, WIDTH};
 use super::walks::{Drawn, Walks};
-use crate::bridge;
 use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote};
 use crate::error::{Error, Result};
-use crate::plain::number;
-use crate::schema::{self, DB_IDX, EMBEDDING, ITERATION};
-use crate::stream::stream;
+use crate::frame::convert;
+use crate::frame::schema::{self, DB_IDX, EMBEDDING, ITERATION};
+use crate::frame::text::number;
+use crate::random::stream;
 
 /// Items of the sample, at most.
 const SAMPLE: usize = 5000;
@@ -52,7 +52,7 @@ pub(super) struct Map {
 pub(super) fn map(run: &Told, library: Option<&str>) -> Result<Map> {
     let database = open(run, library)?;
     let vectors = |ids: &[u64]| -> Result<Array2<f64>> {
-        Ok(bridge::matrix::<f32>(&database.take(ids)?, EMBEDDING)?.view().mapv(f64::from))
+        Ok(convert::matrix::<f32>(&database.take(ids)?, EMBEDDING)?.view().mapv(f64::from))
     };
     let most = SAMPLE.min((NUMBERS / database.dim().max(1)).max(100));
     let sample = vectors(&database.sample(most, &mut stream(0, "report", 0, 0))?)?;

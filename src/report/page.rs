@@ -12,7 +12,7 @@ use super::map::Map;
 use super::recipe::Recipe;
 use super::tables::{self, Table};
 use crate::error::{Doing, Result};
-use crate::plain::number;
+use crate::frame::text::number;
 
 const PAGE: &str = include_str!("page.html");
 const TABLE: &str = include_str!("table.html");

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::stream::Stream;
+use crate::random::Stream;
 
 /// Principal axes of embeddings of `dim` components.
 pub(super) struct Plane {
@@ -108,7 +108,7 @@ fn orthonormal(mut columns: Array2<f64>) -> Array2<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::stream;
+    use crate::random::stream;
 
     /// Vectors whose variance along known, turned axes is known.
     fn spread(rows: usize, dim: usize, deviations: &[f64]) -> (Array2<f64>, Array2<f64>) {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::told::Told;
 use crate::database::Identity;
 use crate::evaluate::Evaluation;
+use crate::frame::text::{instant, number};
 use crate::log::Times;
-use crate::plain::{instant, number};
 
 /// Names, and a value of each for each run.
 #[derive(Serialize)]

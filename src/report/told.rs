@@ -10,9 +10,9 @@ use super::reasons::{Reason, grouped};
 use crate::config::Config;
 use crate::error::{Doing, Result};
 use crate::evaluate::{Evaluation, evaluate, minimizes, progress};
+use crate::frame::outcome::Outcome;
+use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
 use crate::log::{SearchLog, collect};
-use crate::outcome::Outcome;
-use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
 
 /// A run, as it is told.
 pub(super) struct Told {

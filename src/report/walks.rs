@@ -8,9 +8,9 @@ use super::chart::path;
 use super::plane::Plane;
 use super::told::Told;
 use super::view::View;
-use crate::bridge;
 use crate::error::{Error, Result};
-use crate::schema::{self, COLLECTION_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
+use crate::frame::convert;
+use crate::frame::schema::{self, COLLECTION_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
 
 /// Steps that are drawn, at most.
 const STEPS: usize = 2000;
@@ -53,7 +53,7 @@ impl Walks {
         let last = run.log.iterations().last().map_or(0, |last| last + 1);
         for iteration in run.log.iterations().iter().copied().chain(run.log.has_queries(last).then_some(last)) {
             let queries = run.log.queries(iteration)?;
-            let vectors = bridge::matrix::<f64>(&queries, EMBEDDING)?;
+            let vectors = convert::matrix::<f64>(&queries, EMBEDDING)?;
             let (vectors, dim) = (vectors.view(), plane.dim());
             if vectors.ncols() != dim {
                 let reason = format!("queries of {} components, a library of {dim}", vectors.ncols());

@@ -7,8 +7,8 @@ use polars::prelude::{Column, DataFrame};
 use super::Runner;
 use crate::database::on_disk;
 use crate::error::{Doing, Error, Result};
+use crate::frame::schema::DB_IDX;
 use crate::log::{SearchLog, StopReason};
-use crate::schema::DB_IDX;
 
 /// Where a run by hand stands.
 pub enum Asked {

@@ -10,8 +10,8 @@ use super::search::place;
 use super::stop::{Progress, Summary};
 use super::{Batch, Runner, Scores};
 use crate::error::{Doing, Error, Result};
+use crate::frame::schema::{self, DB_IDX, EMBEDDING};
 use crate::log::SearchLog;
-use crate::schema::{self, DB_IDX, EMBEDDING};
 
 impl Runner {
     /// Goes on with a run, to so many iterations in all: replays what is committed, then

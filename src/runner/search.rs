@@ -11,8 +11,8 @@ use super::stop::{Progress, Summary};
 use super::{Batch, Runner, Scores};
 use crate::database::{Identity, Request};
 use crate::error::{Error, Result};
+use crate::frame::schema;
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, TAG, now};
-use crate::schema;
 use crate::score::Session;
 use crate::update::Start;
 

@@ -5,10 +5,10 @@ use std::time::Instant;
 use polars::prelude::DataFrame;
 
 use crate::error::{Error, Result};
+use crate::frame::outcome::Outcome;
+use crate::frame::schema::{self, OUTCOME, SCORE};
 use crate::ledger::Ledger;
 use crate::log::{StopReason, Times};
-use crate::outcome::Outcome;
-use crate::schema::{self, OUTCOME, SCORE};
 
 /// When a search ends by itself. What is `None` does not count.
 #[derive(Clone, Copy, Debug, Default)]

@@ -7,10 +7,10 @@ use polars::prelude::*;
 
 use super::Keep;
 use super::trouble::{Trouble, Unanswered};
-use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::outcome::Outcome;
-use crate::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
+use crate::frame::convert;
+use crate::frame::outcome::Outcome;
+use crate::frame::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
 
 /// What an item was answered.
 #[derive(Clone, Debug)]
@@ -166,7 +166,7 @@ impl Answers {
         if rows.is_empty() {
             return Ok(());
         }
-        let answers = bridge::gather(&self.frame()?, &rows)?;
+        let answers = convert::gather(&self.frame()?, &rows)?;
         rows.into_iter().for_each(|row| self.handed[row as usize] = true);
         keep(answers)
     }

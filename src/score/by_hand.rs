@@ -6,8 +6,8 @@ use polars::prelude::DataFrame;
 
 use super::Score;
 use crate::error::Result;
+use crate::frame::schema::DB_IDX;
 use crate::panics::lock;
-use crate::schema::DB_IDX;
 
 /// Scores that come from outside, in their own time: by hand, from a lab, from a queue. See
 /// [`Runner::ask`](crate::Runner::ask) and [`Runner::tell`](crate::Runner::tell).

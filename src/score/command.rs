@@ -17,10 +17,10 @@ use super::stray::Stray;
 use super::trouble::{Trouble, Unanswered};
 use super::wait::Wait;
 use super::worker::Worker;
-use crate::bridge;
 use crate::error::{AtPath, Doing, Error, Result};
+use crate::frame::convert;
+use crate::io::parquet::read_parquet;
 use crate::panics::lock;
-use crate::untrusted::read_parquet;
 
 /// How a scoring command is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,7 +273,7 @@ impl std::fmt::Debug for Command {
 
 /// A plain Parquet file: no need for it to survive a crash.
 fn write_input(path: &Path, items: &DataFrame) -> Result<()> {
-    let batch = bridge::to_arrow(items)?;
+    let batch = convert::to_arrow(items)?;
     let file = std::fs::File::create(path).at_path(path)?;
     let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).doing(path.display())?;
     writer.write(&batch).doing(path.display())?;

@@ -6,11 +6,11 @@ use std::sync::Mutex;
 use polars::prelude::*;
 
 use super::{Keep, Score};
-use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::outcome::Outcome;
+use crate::frame::convert;
+use crate::frame::outcome::Outcome;
+use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 use crate::panics::lock;
-use crate::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 
 /// The most characters of a reason that are kept.
 const LONGEST_REASON: usize = 500;
@@ -48,7 +48,7 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
             }
         };
         handed = true;
-        keep(checked(&bridge::gather(batch, &rows)?, &answers, &mut left_out)?)
+        keep(checked(&convert::gather(batch, &rows)?, &answers, &mut left_out)?)
     });
     warn_once(left_out);
     asked?;
@@ -57,7 +57,7 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
     match silent.is_empty() {
         true => Ok(()),
         false => {
-            let silent = bridge::gather(batch, &silent)?;
+            let silent = convert::gather(batch, &silent)?;
             let nothing = Column::full_null(SCORE.into(), silent.height(), &DataType::Float64).into_frame();
             keep(checked(&silent, &nothing, &mut BTreeSet::new())?)
         }

@@ -11,9 +11,9 @@ use super::patience::Patience;
 use super::trouble::{Kind, Trouble, Unanswered};
 use super::wait::Wait;
 use super::{Keep, Score, Session};
-use crate::bridge;
 use crate::error::{Error, Result};
-use crate::schema::EMBEDDING;
+use crate::frame::convert;
+use crate::frame::schema::EMBEDDING;
 
 /// One way to reach a scorer: by a command's pipes, by HTTP.
 pub trait Ask: Send + Sync {
@@ -180,7 +180,7 @@ impl<A: Ask> ExternalScore<A> {
             }
             // What is durable before the wait, a kill in it does not cost.
             answers.hand_over(keep)?;
-            rest = bridge::gather(batch, &open)?;
+            rest = convert::gather(batch, &open)?;
             let pause = match again {
                 Some(pause) => {
                     // No time is left for the whole batch: items alone show whether one of them is to blame.

@@ -14,10 +14,10 @@ use super::json;
 use super::stray::Stray;
 use super::trouble::{Kind, Trouble};
 use super::worker::{Next, Stdout, Worker};
-use crate::bridge;
 use crate::error::{Doing, Result, one_line};
-use crate::schema::DB_IDX;
-use crate::untrusted::unpanicked;
+use crate::frame::convert;
+use crate::frame::schema::DB_IDX;
+use crate::panics::catch_message;
 
 /// What batches and answers look like to a command in `stream` mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub(super) fn encode(format: CommandFormat, batch: &DataFrame) -> Result<Vec<u8>
             bytes.push(b'\n');
         }
         CommandFormat::Arrow => {
-            let batch = bridge::to_arrow(batch)?;
+            let batch = convert::to_arrow(batch)?;
             let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema()).doing("writing a batch")?;
             writer.write(&batch).and_then(|()| writer.finish()).doing("writing a batch")?;
         }
@@ -151,13 +151,13 @@ fn read_lines(worker: &mut Worker, attempt: &mut Attempt, stray: &mut Stray<'_>)
 fn read_stream(stdout: &mut Stdout, attempt: &mut Attempt, stray: &mut Stray<'_>) -> Result<(), Fault> {
     let bytes = stream_bytes(stdout, stray)?;
     let broken = |error: String| said(format!("answered a broken Arrow stream: {}", one_line(&error)));
-    let reader = unpanicked(|| StreamReader::try_new(Cursor::new(bytes), None)).map_err(broken)?;
+    let reader = catch_message(|| StreamReader::try_new(Cursor::new(bytes), None)).map_err(broken)?;
     let mut reader = reader.map_err(|error| broken(error.to_string()))?;
-    while let Some(batch) = unpanicked(|| reader.next()).map_err(broken)? {
+    while let Some(batch) = catch_message(|| reader.next()).map_err(broken)? {
         let batch = batch.map_err(|error| broken(error.to_string()))?;
         // A column of nulls takes no room in a stream, however long it says it is.
         let batch = batch.slice(0, batch.num_rows().min(attempt.most_rows()));
-        let answers = unpanicked(|| bridge::to_polars(&batch)).map_err(broken)?;
+        let answers = catch_message(|| convert::to_polars(&batch)).map_err(broken)?;
         attempt.put_frame(&answers.map_err(|error| said(format!("answered {error}")))?)?;
     }
     Ok(())

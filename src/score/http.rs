@@ -18,7 +18,7 @@ use super::secrets::{Secrets, expanded, parameter_with_a_secret};
 use super::trouble::{Kind, Trouble};
 use super::wait::Wait;
 use crate::error::{Doing, Error, Result};
-use crate::schema::{self, DB_IDX};
+use crate::frame::schema::{self, DB_IDX};
 
 /// The longest that a connection may take.
 const CONNECT: Duration = Duration::from_secs(30);

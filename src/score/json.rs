@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use super::answers::{Answer, Attempt, NoNumber, excerpt, text_for_number};
 use super::trouble::Trouble;
 use crate::error::{Doing, Result};
-use crate::plain::to_plain;
-use crate::schema::{DB_IDX, OUTCOME, REASON, SCORE};
+use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
+use crate::frame::text::to_plain;
 
 /// The digits that a 64-bit float keeps of any decimal.
 const EXACT_DIGITS: usize = 15;

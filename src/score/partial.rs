@@ -6,10 +6,10 @@ use std::ops::Range;
 use polars::prelude::*;
 
 use super::contract::{is_part, warn_once};
-use crate::bridge;
 use crate::error::{Doing, Result};
-use crate::outcome::{OPEN, Outcome};
-use crate::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
+use crate::frame::convert;
+use crate::frame::outcome::{OPEN, Outcome};
+use crate::frame::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
 
 /// A part of a sum.
 pub(super) struct Term {
@@ -85,7 +85,7 @@ impl PartialSums {
                 let unknown = open.iter().copied().filter(|row| self.said[part][*row as usize].is_none());
                 let unknown: Vec<u32> = unknown.collect();
                 if !unknown.is_empty() {
-                    questions.push((part, bridge::gather(&self.items, &unknown)?));
+                    questions.push((part, convert::gather(&self.items, &unknown)?));
                 }
             }
         }

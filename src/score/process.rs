@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use super::trouble::Trouble;
 use super::wait::{Wait, start_thread};
 use crate::error::{Error, Result};
-use crate::folder;
+use crate::io::atomic;
 use crate::panics::lock;
 
 /// Read from a pipe at a time; what a pipe holds.
@@ -178,8 +178,8 @@ const CAPTURED: u64 = 16 << 20;
 
 impl Capture {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        folder::create_all(folder::parent(path))?;
-        let file = folder::append(path)?;
+        atomic::create_all(atomic::parent(path))?;
+        let file = atomic::append(path)?;
         Ok(Capture { file: Mutex::new((file, CAPTURED)) })
     }
 

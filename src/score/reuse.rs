@@ -8,12 +8,12 @@ use polars::prelude::*;
 use super::number;
 use crate::database::{Local, VectorDatabase};
 use crate::error::{Doing, Error, Result};
-use crate::keys::{ByKey, Keys};
+use crate::frame::keys::{ByKey, Keys};
+use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, REASON, SCORE};
+use crate::io::table::Table;
 use crate::log::{SearchLog, collect};
-use crate::near::no_column;
-use crate::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, REASON, SCORE};
-use crate::tabular::Table;
-use crate::untrusted::caught;
+use crate::panics::catch_at_path;
+use crate::suggest::no_column;
 
 /// Where to take earlier scores from, and what makes them the same.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +98,7 @@ impl Reusable {
             if !local.path().exists() {
                 return Err(Error::input(source, "no such run folder or file (score.reuse)"));
             }
-            let (rows, version) = caught(source, || match local.path().join("run.json").exists() {
+            let (rows, version) = catch_at_path(source, || match local.path().join("run.json").exists() {
                 true => {
                     let log = SearchLog::open(local.path())?;
                     let theirs = log.manifest().dataset.as_ref().and_then(|dataset| dataset.library_id.clone());

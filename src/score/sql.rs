@@ -4,8 +4,8 @@ use polars::prelude::*;
 
 use super::Score;
 use crate::error::{Doing, Error, Result};
-use crate::filter::{columns_of, evaluate};
-use crate::schema::SCORE;
+use crate::frame::schema::SCORE;
+use crate::sql::{columns_of, evaluate};
 
 /// A Polars SQL expression over the items' columns, or just a column's name.
 ///

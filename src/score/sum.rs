@@ -6,7 +6,7 @@ use super::contract::ask;
 use super::partial::{PartialSums, Term};
 use super::{Keep, Score, Session, batches};
 use crate::error::{Error, Result};
-use crate::schema;
+use crate::frame::schema;
 
 /// A weighted sum of scores: `sum_i(weight_i * part_i)`.
 ///

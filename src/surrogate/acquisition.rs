@@ -9,7 +9,7 @@ use super::kernel::Measure;
 use super::niching::Niche;
 use super::observations::{NOISE_ABOVE, Seen, descending, noise, targets, threshold};
 use crate::error::Result;
-use crate::stream::Stream;
+use crate::random::Stream;
 
 /// Rows of candidates that a model looks at in one go.
 const BLOCK: usize = 8192;

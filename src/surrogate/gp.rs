@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::linalg::{Cholesky, squared_distances};
-use crate::stream::Stream;
+use crate::random::Stream;
 
 /// Added to the diagonal of a posterior covariance before a sample is drawn: duplicates make it singular.
 const JITTER: f64 = 1e-6;
@@ -169,7 +169,7 @@ pub(super) fn correlation_f32(e: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::stream;
+    use crate::random::stream;
     use crate::surrogate::fixture;
 
     fn close(a: impl IntoIterator<Item = f64>, b: Vec<f64>) -> bool {

@@ -5,7 +5,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::Result;
 use crate::linalg::Cholesky;
-use crate::stream::Stream;
+use crate::random::Stream;
 
 /// Noise variances that are tried, where the prior variance of the score at a typical item is 1.
 const NOISES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
@@ -97,7 +97,7 @@ impl Ridge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::stream;
+    use crate::random::stream;
     use crate::surrogate::fixture;
 
     fn fitted() -> Ridge {

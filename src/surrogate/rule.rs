@@ -17,14 +17,14 @@ use super::observations::Seen;
 use super::plan::{LARGEST, batch};
 use super::relevance::Shares;
 use super::space::Views;
-use crate::bridge;
 use crate::database::VectorDatabase;
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
-use crate::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX, SCORE};
+use crate::frame::convert;
+use crate::frame::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX, SCORE};
+use crate::random::stream;
 use crate::select::Select;
 use crate::step::Step;
-use crate::stream::stream;
 use crate::update::{QueryUpdate, Start};
 
 /// Neighbours that each query meets, at first.
@@ -349,7 +349,7 @@ impl QueryUpdate for SurrogateUpdate {
         } else {
             let sample = start.database.sample(SPREAD, &mut stream(0, "spread", 0, 0))?;
             let items = start.database.take_columns(&sample, &[])?;
-            let embeddings = bridge::matrix::<f32>(&items, EMBEDDING)?;
+            let embeddings = convert::matrix::<f32>(&items, EMBEDDING)?;
             let rows = finite_rows(embeddings.view());
             let (sample, embeddings): (Vec<u64>, _) =
                 (rows.iter().map(|row| sample[*row]).collect(), embeddings.view().select(Axis(0), &rows));
@@ -459,7 +459,7 @@ impl Select for SurrogateUpdate {
                 known.into_iter().chain(others.into_iter().take(missing)).collect()
             }
         };
-        bridge::gather(step.results, &chosen)
+        convert::gather(step.results, &chosen)
     }
 
     fn reads(&self) -> Option<Vec<String>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
 use crate::features::ItemFeatures;
-use crate::schema::EMBEDDING;
+use crate::frame::schema::EMBEDDING;
 
 /// Items as vectors of f32: the components of the embedding, then those of each view, each of these groups centred, and of
 /// a length such that the mean squared distance of two items in it is 1.

@@ -6,10 +6,10 @@ use polars::prelude::DataFrame;
 use super::neighbours::Meetings;
 use super::policy_gradient::{Clip, Norm, Slope};
 use super::{QueryUpdate, Start};
-use crate::bridge;
 use crate::database::with_gradients;
 use crate::error::Result;
-use crate::schema::{self, EMBEDDING, PARENT_IDX};
+use crate::frame::convert;
+use crate::frame::schema::{self, EMBEDDING, PARENT_IDX};
 use crate::step::Step;
 
 /// A rule whose queries carry the gradient of the score, for a [`GradientQuery`](crate::GradientQuery) by
@@ -81,7 +81,7 @@ impl QueryUpdate for ScoreGradient {
         self.check()?;
         let next = self.rule.update(step)?;
         let meetings = Meetings::of(step)?;
-        let vectors = bridge::matrix::<f64>(&next, EMBEDDING)?;
+        let vectors = convert::matrix::<f64>(&next, EMBEDDING)?;
         let mut gradients = Array2::zeros(vectors.view().dim());
         for (row, parent) in schema::nullable_u32s(&next, PARENT_IDX)?.into_iter().enumerate() {
             if let Some(met) = parent.and_then(|parent| meetings.by(parent)) {

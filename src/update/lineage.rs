@@ -5,9 +5,9 @@ use polars::prelude::{Column, DataFrame};
 
 use super::neighbours::{Meetings, Met};
 use super::next_queries;
-use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::schema::{self, EMBEDDING, QUERY_IDX};
+use crate::frame::convert;
+use crate::frame::schema::{self, EMBEDDING, QUERY_IDX};
 use crate::step::Step;
 
 /// More queries than this are a mistake: a rule that branches without a prune.
@@ -42,7 +42,7 @@ impl Lineage {
         rule: impl Fn(ArrayView1<'_, f64>, &Met) -> Array2<f64>,
     ) -> Result<DataFrame> {
         let query_idx = schema::u32s(step.queries, QUERY_IDX)?;
-        let vectors = bridge::matrix::<f64>(step.queries, EMBEDDING)?;
+        let vectors = convert::matrix::<f64>(step.queries, EMBEDDING)?;
         let vectors = vectors.view();
         let meetings = Meetings::of(step)?;
         let (mut moved, mut branched) = (Children::default(), Children::default());
@@ -68,7 +68,7 @@ impl Lineage {
         let new = new.ok_or_else(|| Error::contract("update", QUERY_IDX, "a number below 2^32", "one beyond"))?;
         let names: Vec<u32> = moved.parents.iter().map(|position| query_idx[*position as usize]).chain(new).collect();
 
-        let parents = bridge::gather(step.queries, &[moved.parents, branched.parents].concat())?;
+        let parents = convert::gather(step.queries, &[moved.parents, branched.parents].concat())?;
         let values = [moved.vectors, branched.vectors].concat();
         let values = ArrayView2::from_shape((names.len(), vectors.ncols()), &values).doing("update")?;
         let mut next = next_queries(&parents, values)?;

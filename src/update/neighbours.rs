@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use ndarray::Array2;
 
-use crate::bridge::{self, Matrix};
 use crate::error::{Doing, Result};
-use crate::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX, SCORE};
+use crate::frame::convert::{self, Matrix};
+use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX, SCORE};
 use crate::step::Step;
 
 /// The scored items of a step, by query. Items without a score are left out.
@@ -34,7 +34,7 @@ impl Meetings {
             scores: scores.into_iter().map(|score| score.unwrap_or(f64::NAN)).collect(),
             distances: distances.into_no_null_iter().collect(),
             db_idx: schema::u64s(step.results, DB_IDX)?,
-            embeddings: bridge::matrix::<f32>(step.results, EMBEDDING)?,
+            embeddings: convert::matrix::<f32>(step.results, EMBEDDING)?,
         })
     }
 

@@ -6,9 +6,9 @@ use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::{QueryUpdate, Start};
-use crate::bridge;
 use crate::error::{Error, Result};
-use crate::schema::{self, COLLECTION_IDX, PARENT_IDX, QUERY_IDX, SCORE};
+use crate::frame::convert;
+use crate::frame::schema::{self, COLLECTION_IDX, PARENT_IDX, QUERY_IDX, SCORE};
 use crate::step::Step;
 
 /// Says which queries go on. Closures are prunes: `|step: &Step| Ok(vec![0, 3])`.
@@ -201,5 +201,5 @@ impl QueryUpdate for Pruned {
 fn rows_of(frame: &DataFrame, queries: &HashSet<u32>) -> Result<DataFrame> {
     let of = schema::u32s(frame, QUERY_IDX)?;
     let rows: Vec<u32> = (0..of.len() as u32).filter(|row| queries.contains(&of[*row as usize])).collect();
-    bridge::gather(frame, &rows)
+    convert::gather(frame, &rows)
 }

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use polars::prelude::{Column, DataFrame};
 
 use super::{QueryUpdate, Start};
-use crate::bridge;
 use crate::error::{Doing, Error, Result};
-use crate::schema::{self, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
+use crate::frame::convert;
+use crate::frame::schema::{self, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
 use crate::step::Step;
 
 /// A rule whose queries begin again, each at a random item of the library, once they and the queries that they come
@@ -81,15 +81,15 @@ impl QueryUpdate for Restarting {
         }
         let items = step.database.sample(stuck.len(), &mut step.rng("restart", 0))?;
         let items = step.database.take_columns(&items, &[])?;
-        let places = bridge::matrix::<f32>(&items, EMBEDDING)?;
-        let mut vectors = bridge::matrix::<f64>(&next, EMBEDDING)?.view().to_owned();
+        let places = convert::matrix::<f32>(&items, EMBEDDING)?;
+        let mut vectors = convert::matrix::<f64>(&next, EMBEDDING)?.view().to_owned();
         // Of a library smaller than that, some stay.
         for (row, place) in stuck.into_iter().zip(places.view().rows()) {
             vectors.row_mut(row).assign(&place.mapv(f64::from));
             parents[row] = None;
         }
         let mut restarted = next;
-        restarted.with_column(bridge::embedding_column(vectors.view())?).doing("restart")?;
+        restarted.with_column(convert::embedding_column(vectors.view())?).doing("restart")?;
         restarted.with_column(Column::new(PARENT_IDX.into(), parents)).doing("restart")?;
         Ok(restarted)
     }

@@ -8,7 +8,7 @@ use polars::prelude::DataFrame;
 use super::lineage::Lineage;
 use super::{QueryUpdate, Start};
 use crate::error::{Error, Result};
-use crate::schema::{self, QUERY_IDX, SCORE};
+use crate::frame::schema::{self, QUERY_IDX, SCORE};
 use crate::step::Step;
 
 /// Moves each query to the mean of the best `k` items it met.

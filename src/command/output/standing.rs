@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::screen::{count, seconds, spark};
 use crate::config::StopConfig;
-use crate::plain::number;
+use crate::frame::text::number;
 use crate::runner::Summary;
 
 /// What is known of how far the search is.

@@ -5,8 +5,8 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::screen::inert;
 use super::text::flat;
-use crate::plain::number;
-use crate::schema::SCORE;
+use crate::frame::schema::SCORE;
+use crate::frame::text::number;
 
 /// Rows that are shown, at most.
 const ROWS: usize = 50;

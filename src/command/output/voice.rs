@@ -169,7 +169,7 @@ pub fn quiet_panics() {
 
 /// Does what should not panic; a panic becomes an error.
 pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    panics::caught(work).unwrap_or_else(|panic| {
-        Err(anyhow::anyhow!("stopped by a bug (RUST_BACKTRACE=1 tells more): {}", panics::said(&*panic)))
+    panics::catch(work).unwrap_or_else(|panic| {
+        Err(anyhow::anyhow!("stopped by a bug (RUST_BACKTRACE=1 tells more): {}", panics::message(&*panic)))
     })
 }

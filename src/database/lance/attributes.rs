@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard};
 use polars::prelude::{Column, DataFrame};
 
 use super::table::Table;
-use crate::bridge;
 use crate::error::{Doing, Result};
+use crate::frame::convert;
+use crate::frame::schema::{self, DB_IDX};
 use crate::panics;
-use crate::schema::{self, DB_IDX};
 
 /// A column is read whole when it is fetched for this time: reading some tens of thousands of rows costs as much as a few
 /// fetches of some.
@@ -131,7 +131,7 @@ impl Columns {
             return Ok((held, missing));
         }
         let all = DataFrame::new(self.place.len(), held).doing("fetching items")?;
-        Ok((bridge::gather(&all, &order)?.into_columns(), missing))
+        Ok((convert::gather(&all, &order)?.into_columns(), missing))
     }
 
     /// Remembers that columns of some rows were fetched.

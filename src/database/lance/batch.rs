@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Float32Type};
 use ndarray::ArrayView2;
 
 use crate::error::{Doing, Error, Result};
-use crate::schema::EMBEDDING;
+use crate::frame::schema::EMBEDDING;
 
 /// Lance's name for its row ids.
 pub(super) const ROW_ID: &str = "_rowid";

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use polars::prelude::DataFrame;
 
-use crate::bridge;
 use crate::error::{Doing, Result};
+use crate::frame::convert;
 use crate::panics::lock;
 
 /// Queries move a little at a time: most of what they meet, they met an iteration before.
@@ -48,8 +48,8 @@ impl Carried {
             .collect();
         let items = match rows.len() - fetched.len() {
             0 => fetch(rows)?,
-            _ if fetched.is_empty() => bridge::gather(&last.items, &order)?,
-            _ => bridge::gather(&last.items.vstack(&fetch(&fetched)?).doing("fetching items")?, &order)?,
+            _ if fetched.is_empty() => convert::gather(&last.items, &order)?,
+            _ => convert::gather(&last.items.vstack(&fetch(&fetched)?).doing("fetching items")?, &order)?,
         };
         let now = Last { columns: columns.to_vec(), rows: rows.to_vec(), items: items.clone() };
         *lock(&self.last) = now;

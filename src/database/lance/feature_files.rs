@@ -12,12 +12,12 @@ use polars::prelude::DataFrame;
 
 use super::library;
 use super::table::Table;
-use crate::bridge;
 use crate::database::runtime::on_runtime;
 use crate::database::store::{fetch_if_there, is_remote};
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::features::{Encoder, Feature, Reader, Role, View, Writer, file_name, file_names, is_file_name};
-use crate::folder::{self, Lock};
+use crate::frame::convert;
+use crate::io::atomic::{self, Lock};
 
 /// Items that encoders are fitted to, at most: evenly spread ones.
 const SAMPLE: usize = 50_000;
@@ -138,7 +138,7 @@ fn sample(table: &Table, names: &[String], rows: usize) -> Result<DataFrame> {
         let wanted = (0..items.height()).filter(|row| (first + row).is_multiple_of(stride));
         let wanted: Vec<u32> = wanted.map(|row| row as u32).collect();
         first += items.height();
-        let items = bridge::gather(&items, &wanted)?;
+        let items = convert::gather(&items, &wanted)?;
         match &mut sample {
             None => sample = Some(items),
             Some(sample) => {
@@ -160,7 +160,7 @@ pub(super) fn sweep(dataset: &Arc<Dataset>, folder: &Path, lock: Lock) {
             let entry = entry.at_path(folder)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(HALF_WRITTEN) || (is_file_name(&name) && !needed.contains(&name)) {
-                folder::remove_file(&entry.path())?;
+                atomic::remove_file(&entry.path())?;
             }
         }
         Ok(())
@@ -168,14 +168,14 @@ pub(super) fn sweep(dataset: &Arc<Dataset>, folder: &Path, lock: Lock) {
     if let Err(error) = swept {
         log::debug!("{error}; files of earlier states stay");
     }
-    let _ = folder::remove_file(&folder.join("lock"));
+    let _ = atomic::remove_file(&folder.join("lock"));
     drop(lock);
 }
 
 /// As [`sweep`], of a dataset that is not open, if it may be written to.
 pub(super) fn sweep_at(uri: &str) {
     let Some(folder) = inside(uri).filter(|folder| folder.is_dir()) else { return };
-    let Ok(lock) = folder::lock(&folder) else { return };
+    let Ok(lock) = atomic::lock(&folder) else { return };
     let builder = DatasetBuilder::from_uri(uri);
     if let Ok(Ok(dataset)) = on_runtime(async move { builder.load().await }) {
         sweep(&Arc::new(dataset), &folder, lock);

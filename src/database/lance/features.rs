@@ -10,9 +10,9 @@ use super::feature_files::{Files, inside, sweep};
 use super::table::Table;
 use crate::error::{Doing, Error, Result};
 use crate::features::{Feature, Features, ItemFeatures, View};
-use crate::folder;
-use crate::near::no_column;
-use crate::schema::{self, DB_IDX, SOURCE_ROW};
+use crate::frame::schema::{self, DB_IDX, SOURCE_ROW};
+use crate::io::atomic;
+use crate::suggest::no_column;
 
 /// Columns that are read where none are named, at most: the first.
 const COLUMNS: usize = 64;
@@ -65,7 +65,7 @@ fn read_or_made(table: &Table, features: &[Feature], items: usize) -> Result<(Ve
     }
     if let Some(folder) = inside.filter(|folder| may_be_written_to(folder)) {
         // Where another search makes some, the same or others, these are its own.
-        let lock = folder::lock(&folder);
+        let lock = atomic::lock(&folder);
         if !matches!(lock, Err(Error::Locked { .. })) {
             let made = make_in(&folder, table, features, items);
             if let Ok(lock) = lock {

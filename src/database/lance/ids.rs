@@ -10,8 +10,8 @@ use lance::Dataset;
 use super::batch::{ROW_ID, column};
 use crate::database::runtime::on_runtime;
 use crate::error::{Doing, Error, Result};
-use crate::near::no_column;
-use crate::schema::DB_IDX;
+use crate::frame::schema::DB_IDX;
+use crate::suggest::no_column;
 
 /// What stands behind `db_idx`.
 pub(super) enum Ids {

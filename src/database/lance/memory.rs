@@ -9,9 +9,9 @@ use super::attributes::Attributes;
 use super::identity::{Identity, IndexInfo};
 use super::partitions::Partitions;
 use super::table::Table;
-use crate::bridge;
 use crate::error::{Doing, Result};
-use crate::schema::DB_IDX;
+use crate::frame::convert;
+use crate::frame::schema::DB_IDX;
 
 /// From so many components on a search by codes costs less than one by vectors in memory: at 96 components it takes 1.6 times
 /// as long, at 384 half (`benches/compare --only equal`).
@@ -74,7 +74,7 @@ impl Memory {
         let Some(embeddings) = index.and_then(|index| index.embeddings(rows)) else { return Ok(None) };
         let ids = table.ids.of_rows(rows)?;
         let attributes = self.attributes.of(table, rows, &ids, columns)?;
-        let mut items = vec![Column::new(DB_IDX.into(), ids), bridge::embedding_column(embeddings.view())?];
+        let mut items = vec![Column::new(DB_IDX.into(), ids), convert::embedding_column(embeddings.view())?];
         items.extend(attributes);
         DataFrame::new(rows.len(), items).doing("fetching items").map(Some)
     }

@@ -17,8 +17,8 @@ use crate::database::runtime::on_runtime;
 use crate::database::store::{check_uri, is_remote, on_disk};
 use crate::database::{META_METRIC, Metric};
 use crate::error::{Doing, Error, Result, one_line};
-use crate::near::no_column;
-use crate::schema::{self, EMBEDDING};
+use crate::frame::schema::{self, EMBEDDING};
+use crate::suggest::no_column;
 
 /// How to open a dataset; the defaults suit one that `uphill index` built.
 #[derive(Clone, Debug)]

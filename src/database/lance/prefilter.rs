@@ -4,8 +4,8 @@
 use std::fmt::{Display, Formatter};
 
 use crate::error::{Error, Result};
-use crate::near::{names_none, no_column};
-use crate::untrusted::{check_sql, shown};
+use crate::sql::{check, excerpt};
+use crate::suggest::{names_none, no_column};
 
 /// The key of a run file.
 const KEY: &str = "database.prefilter";
@@ -44,7 +44,7 @@ impl Prefilter {
     /// Refuses what is no expression, or names no column, or in quotes one that is not there: it would hold for all items or
     /// for none.
     pub(super) fn check(&self, uri: &str, columns: &[String]) -> Result<()> {
-        check_sql(KEY, &self.written)?;
+        check(KEY, &self.written)?;
         let (mut is_field, mut names_one) = (false, false);
         for part in parts(&self.written) {
             match &part {
@@ -91,7 +91,7 @@ impl Prefilter {
 /// As much of it as a message shows.
 impl Display for Prefilter {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&shown(&self.written))
+        f.write_str(&excerpt(&self.written))
     }
 }
 

@@ -13,11 +13,11 @@ use polars::prelude::{Column, DataFrame};
 use super::batch::{ROW_ID, as_f32, column, matrix};
 use super::ids::Ids;
 use super::prefilter::Prefilter;
-use crate::bridge;
 use crate::database::Visit;
 use crate::database::runtime::on_runtime;
 use crate::error::{Doing, Error, Result, one_line};
-use crate::schema::{DB_IDX, EMBEDDING};
+use crate::frame::convert;
+use crate::frame::schema::{DB_IDX, EMBEDDING};
 
 /// Rows of the library in one block of a scan.
 const SCAN_ROWS: usize = 8192;
@@ -71,7 +71,7 @@ impl Table {
                 .iter()
                 .map(|name| batch.schema().index_of(name).doing("reading items"))
                 .collect::<Result<_>>()?;
-            let mut items = bridge::to_polars(&batch.project(&wanted).doing("reading items")?)?.into_columns();
+            let mut items = convert::to_polars(&batch.project(&wanted).doing("reading items")?)?.into_columns();
             items.insert(0, Column::new(DB_IDX.into(), ids));
             visit(DataFrame::new(batch.num_rows(), items).doing("reading items")?)
         })
@@ -172,7 +172,7 @@ impl Table {
         }
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).doing("fetching items")?;
         let mut columns = vec![Column::new(DB_IDX.into(), self.ids.of_rows(row_ids)?)];
-        columns.extend(bridge::to_polars(&batch)?.into_columns());
+        columns.extend(convert::to_polars(&batch)?.into_columns());
         DataFrame::new(row_ids.len(), columns).doing("fetching items")
     }
 
@@ -184,7 +184,7 @@ impl Table {
         let projection = ProjectionRequest::from_columns(names, self.dataset.schema());
         let (dataset, wanted) = (self.dataset.clone(), row_ids.to_vec());
         let batch = on_runtime(async move { dataset.take_rows(&wanted, projection).await })?;
-        Ok(bridge::to_polars(&batch.doing("fetching items")?)?.into_columns())
+        Ok(convert::to_polars(&batch.doing("fetching items")?)?.into_columns())
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use ndarray::{ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
 
-use crate::bridge::{self, Matrix};
 use crate::error::{Doing, Error, Result};
-use crate::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
+use crate::frame::convert::{self, Matrix};
+use crate::frame::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
 use crate::step::Step;
 use crate::surrogate::observations::Seen;
 use crate::surrogate::ridge::Ridge;
@@ -55,7 +55,7 @@ pub(in crate::surrogate) fn places(
 /// # Errors
 /// One that is not finite: no model could be fitted to it. Those that `uphill index` builds have none.
 pub(in crate::surrogate) fn finite(items: &DataFrame) -> Result<Matrix<f32>> {
-    let embeddings = bridge::matrix::<f32>(items, EMBEDDING)?;
+    let embeddings = convert::matrix::<f32>(items, EMBEDDING)?;
     let wrong = embeddings.view().indexed_iter().find(|(_, value)| !value.is_finite()).map(|(at, value)| (at, *value));
     match wrong {
         None => Ok(embeddings),
@@ -105,7 +105,7 @@ pub(in crate::surrogate) fn slots(queries: &DataFrame, vectors: ArrayView2<'_, f
         Column::new(QUERY_IDX.into(), names),
         Column::new(PARENT_IDX.into(), parents),
         Column::new(COLLECTION_IDX.into(), collections),
-        bridge::embedding_column(vectors)?,
+        convert::embedding_column(vectors)?,
     ];
     DataFrame::new(vectors.nrows(), columns).doing("queries")
 }

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::stream::Stream;
+use crate::random::Stream;
 use crate::surrogate::kernel::Measure;
 use crate::surrogate::observations::Seen;
 use crate::surrogate::ridge::Ridge;

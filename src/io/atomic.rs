@@ -12,9 +12,7 @@ use rustix::io::Errno;
 use crate::error::{AtPath, Error, Result};
 
 #[cfg(debug_assertions)]
-mod fault;
-#[cfg(debug_assertions)]
-use fault::announce;
+use super::fault::announce;
 
 /// Fail points are for tests.
 #[cfg(not(debug_assertions))]

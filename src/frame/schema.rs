@@ -5,9 +5,9 @@
 
 use polars::prelude::*;
 
-use crate::bridge;
-pub use crate::bridge::EMBEDDING;
 use crate::error::{Error, Result};
+use crate::frame::convert;
+pub use crate::frame::convert::EMBEDDING;
 
 /// u32: the lineage of a query vector. Kept when it moves, new when it branches.
 pub const QUERY_IDX: &str = "query_idx";
@@ -80,7 +80,7 @@ pub fn queries(vectors: ndarray::ArrayView2<'_, f64>) -> Result<DataFrame> {
             Column::new(QUERY_IDX.into(), (0..n_queries).collect::<Vec<u32>>()),
             Column::full_null(PARENT_IDX.into(), n_queries as usize, &DataType::UInt32),
             Column::new(COLLECTION_IDX.into(), (0..n_queries).collect::<Vec<u32>>()),
-            bridge::embedding_column(vectors)?,
+            convert::embedding_column(vectors)?,
         ],
     );
     let frame = frame.map_err(|error| Error::contract("queries", EMBEDDING, "a frame", error))?;
@@ -113,7 +113,7 @@ pub fn check_queries(frame: &DataFrame, dim: usize) -> Result<()> {
             format!("{} before {} at row {}", idx[position], idx[position + 1], position + 1),
         ));
     }
-    let vectors = bridge::matrix::<f64>(frame, EMBEDDING)?;
+    let vectors = convert::matrix::<f64>(frame, EMBEDDING)?;
     let vectors = vectors.view();
     for (row, vector) in vectors.rows().into_iter().enumerate() {
         if let Some((component, value)) = vector.iter().enumerate().find(|(_, value)| !value.is_finite()) {

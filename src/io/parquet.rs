@@ -1,12 +1,9 @@
-//! Reading what may be damaged: Parquet whose footer may lie, and libraries that panic over it.
+//! Safe reading of Parquet files that may be damaged.
 //!
-//! Damage is never more than an error that names the file. Two things see to that:
-//! - Files are decoded by arrow-rs, a few thousand rows at a time, so that memory follows what is there, not what a
-//!   footer says there is. Where Polars reads (it allocates what the footer says), the footer is held against the
-//!   pages first: [`check_counts`].
-//! - Panics of the libraries underneath are caught where they were called: [`caught`].
-//!
-//! SQL is read by libraries that recurse into it: [`check_sql`] bounds how deep, [`on_a_deep_stack`] gives them room.
+//! A damaged file gives an error that names the file, and nothing worse:
+//! - arrow-rs decodes a few thousand rows at a time, so memory grows with the data that exists, not with the counts in the
+//!   footer. Polars allocates what the footer states, so [`check_counts`] compares footer and pages before Polars reads.
+//! - Panics inside the libraries become errors: [`catch_at_path`].
 
 use std::fs::File;
 use std::ops::RangeInclusive;
@@ -30,21 +27,12 @@ use parquet::schema::types::SchemaDescriptor;
 use polars::prelude::DataFrame;
 
 use crate::error::{AtPath, Error, Result, one_line};
-use crate::format::Format;
-use crate::{bridge, panics, types};
+use crate::frame::{convert, dtypes};
+use crate::io::format::Format;
+use crate::panics::catch_at_path;
 
 /// Rows decoded at a time.
 const ROWS: usize = 8192;
-
-/// Does what may panic; a panic becomes an error about `path`.
-pub(crate) fn caught<T>(path: impl AsRef<Path>, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    unpanicked(work).unwrap_or_else(|said| Err(Error::input(path, format!("damaged, or not supported: {said}"))))
-}
-
-/// Does what may panic; gives what the panic said. What was half done must not be used any more.
-pub(crate) fn unpanicked<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    panics::caught(work).map_err(|panic| panics::said(&*panic))
-}
 
 fn not_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
     let reason = match Format::of(path) {
@@ -59,7 +47,7 @@ fn not_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
 /// group may be too small for the values of several. UUIDs are marked as such.
 pub(crate) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
     let file = File::open(path).at_path(path)?;
-    caught(path, || {
+    catch_at_path(path, || {
         let options = ArrowReaderOptions::new();
         let read = ArrowReaderMetadata::load(&file, options.clone()).map_err(|error| not_parquet(path, error))?;
         let wanted = plain_schema(read.schema(), read.parquet_schema());
@@ -78,7 +66,7 @@ fn plain_schema(schema: &Schema, parquet: &SchemaDescriptor) -> Schema {
         let mut field = field.as_ref().clone().with_data_type(without_dictionaries(field.data_type()));
         if column.get_basic_info().logical_type_ref() == Some(&LogicalType::Uuid) {
             let mut metadata = field.metadata().clone();
-            metadata.insert(types::EXTENSION.into(), types::UUID.into());
+            metadata.insert(dtypes::EXTENSION.into(), dtypes::UUID.into());
             field.set_metadata(metadata);
         }
         field
@@ -106,9 +94,9 @@ fn without_dictionaries(dtype: &DataType) -> DataType {
 /// No such file, or one that is not Parquet, is damaged, or has a type that Polars does not have.
 pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
     let path = path.as_ref();
-    caught(path, || {
+    catch_at_path(path, || {
         let batch = batches(open_parquet(path)?).map_err(|error| not_parquet(path, error))?;
-        bridge::to_polars(&batch).map_err(|error| error.of(path))
+        convert::to_polars(&batch).map_err(|error| error.of(path))
     })
 }
 
@@ -140,7 +128,7 @@ pub(crate) fn read_rows(
         });
         builder = builder.with_row_filter(RowFilter::new(vec![Box::new(is_in)]));
     }
-    caught(path, || batches(builder.with_projection(projection)).map_err(|error| not_parquet(path, error)))
+    catch_at_path(path, || batches(builder.with_projection(projection)).map_err(|error| not_parquet(path, error)))
 }
 
 /// A Parquet file's footer, whose counts are those of its pages. Reads the pages' heads only.
@@ -149,7 +137,7 @@ pub(crate) fn read_rows(
 /// No such file, one that is not Parquet, or one whose counts differ.
 pub(crate) fn check_counts(path: &Path) -> Result<ParquetMetaData> {
     let file = File::open(path).at_path(path)?;
-    caught(path, || {
+    catch_at_path(path, || {
         let reader = SerializedFileReader::new(file).map_err(|error| not_parquet(path, error))?;
         match counts_differ(&reader).map_err(|error| not_parquet(path, error))? {
             None => Ok(reader.metadata().clone()),
@@ -191,57 +179,3 @@ fn values(mut pages: Box<dyn PageReader>) -> Result<i64, ParquetError> {
     }
     Ok(values)
 }
-
-/// The most operators and parentheses in an expression.
-const OPERATORS: usize = 1000;
-
-/// Refuses SQL that is more than one expression, or so deep that reading it could overflow the stack.
-///
-/// # Errors
-/// A semicolon outside of quotes, or too many operators. `key` is the one of the run file.
-pub(crate) fn check_sql(key: &str, sql: &str) -> Result<()> {
-    let mut quote = None;
-    let mut operators = 0;
-    let mut word = String::new();
-    for c in sql.chars().chain([' ']) {
-        match quote {
-            Some(closing) => quote = (c != closing).then_some(closing),
-            None if matches!(c, '\'' | '"' | '`') => quote = Some(c),
-            None if c == ';' => {
-                return Err(Error::Config(format!("{key}: expected one expression, found a `;`")));
-            }
-            None if c.is_alphanumeric() || c == '_' => word.push(c.to_ascii_lowercase()),
-            None => {
-                let named =
-                    matches!(word.as_str(), "and" | "or" | "not" | "like" | "ilike" | "is" | "when" | "between");
-                operators += usize::from(named) + usize::from("+-*/%<>=|&^~!([".contains(c));
-                word.clear();
-            }
-        }
-    }
-    if operators > OPERATORS {
-        let reason = format!("{key}: {operators} operators, more than the {OPERATORS} that an expression may have");
-        return Err(Error::Config(reason));
-    }
-    Ok(())
-}
-
-/// As much of SQL as a message shows.
-pub(crate) fn shown(sql: &str) -> String {
-    let start: String = sql.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    start + if sql.chars().nth(200).is_some() { "…" } else { "" }
-}
-
-/// Does what may recurse deeply, and what may panic; gives what the panic said.
-pub(crate) fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(DEEP).spawn_scoped(scope, work);
-        match thread {
-            Ok(thread) => thread.join().map_err(|panic| panics::said(&*panic)),
-            Err(error) => Err(error.to_string()),
-        }
-    })
-}
-
-/// Bytes of a deep stack: Polars takes about 50 kB an operator where it is not optimised.
-const DEEP: usize = 256 << 20;

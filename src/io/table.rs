@@ -13,9 +13,10 @@ use polars::prelude::*;
 
 use crate::database::Local;
 use crate::error::{Doing, Error, Result};
-use crate::format::Format;
-use crate::schema;
-use crate::untrusted::{caught, read_parquet};
+use crate::frame::schema;
+use crate::io::format::Format;
+use crate::io::parquet::read_parquet;
+use crate::panics::catch_at_path;
 
 /// A file of rows, and what some of its columns are.
 pub(crate) struct Table<'a> {
@@ -101,7 +102,7 @@ impl<'a> Table<'a> {
         if local.is_dir() {
             return Err(Error::input(self.path, "is a folder; name a file: Parquet, CSV or JSON"));
         }
-        caught(self.path, || self.read_at(local))
+        catch_at_path(self.path, || self.read_at(local))
     }
 
     fn read_at(&self, local: &Path) -> Result<DataFrame> {

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use polars::prelude::*;
 
 use crate::error::{Doing, Error, Result};
-use crate::plain::to_plain;
+use crate::frame::text::to_plain;
 
 /// Floats hold all whole numbers below it.
 pub(crate) const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;

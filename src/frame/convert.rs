@@ -24,7 +24,7 @@ use polars_arrow::datatypes::ArrowDataType;
 use polars_arrow::ffi;
 
 use crate::error::{Doing, Error, Result};
-use crate::types;
+use crate::frame::dtypes;
 
 /// `Array(f64, dim)` in queries, `Array(f32, dim)` in results.
 pub const EMBEDDING: &str = "embedding";
@@ -39,9 +39,9 @@ const _: () = assert!(
 /// An arrow-rs array as a Polars series.
 fn import(field: &Field, array: &ArrayRef) -> Result<Series> {
     let name = field.name();
-    let array = match types::is_uuid(field) {
-        true => types::uuids_as_text(array),
-        false => types::strictly(name, array, &types::kept(name, array.data_type())?)?,
+    let array = match dtypes::is_uuid(field) {
+        true => dtypes::uuids_as_text(array),
+        false => dtypes::strictly(name, array, &dtypes::kept(name, array.data_type())?)?,
     };
     let (array, schema) = to_ffi(&array.to_data()).doing("exporting an Arrow array")?;
     // SAFETY: invariants 1 and 2: same layout, and both are moved into the transmute.
