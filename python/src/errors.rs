@@ -1,4 +1,4 @@
-//! What goes wrong, as Python's exceptions.
+//! Errors as Python exceptions.
 
 use std::error::Error as StdError;
 
@@ -6,34 +6,38 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 
-create_exception!(uphill, Error, PyException, "What can go wrong; the message says what, where, and what to do.");
-create_exception!(uphill, ConfigError, Error, "An option that asks for something that cannot be.");
-create_exception!(uphill, LockedError, Error, "Another process writes to this folder.");
-create_exception!(uphill, AwayError, Error, "Nobody answers for the items; the run goes on when the scorer is back.");
+create_exception!(
+    uphill,
+    Error,
+    PyException,
+    "Base class of all errors; the message says what, where, and what to do."
+);
+create_exception!(uphill, ConfigError, Error, "An option is invalid.");
+create_exception!(uphill, LockedError, Error, "Another process is writing to this folder.");
+create_exception!(uphill, OutageError, Error, "The scorer is unavailable; resume the run when it is back.");
 
-/// An error as the exception to raise: the one that a function of the caller raised, with its traceback, if that is what
-/// lies beneath.
+/// The exception to raise for an error. If a Python function caused it, that is its own exception with its traceback.
 pub fn exception(py: Python<'_>, error: uphill::Error) -> PyErr {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
-    while let Some(one) = cause {
-        if let Some(raised) = one.downcast_ref::<PyErr>() {
+    while let Some(current) = cause {
+        if let Some(raised) = current.downcast_ref::<PyErr>() {
             return raised.clone_ref(py);
         }
-        cause = one.source();
+        cause = current.source();
     }
-    let said = with_arguments(&error.to_string());
+    let message = with_argument_names(&error.to_string());
     match error {
-        uphill::Error::Config(_) => ConfigError::new_err(said),
-        uphill::Error::Locked { .. } => LockedError::new_err(said),
-        uphill::Error::Away { .. } => AwayError::new_err(said),
+        uphill::Error::Config(_) => ConfigError::new_err(message),
+        uphill::Error::Locked { .. } => LockedError::new_err(message),
+        uphill::Error::Away { .. } => OutageError::new_err(message),
         uphill::Error::Interrupted => PyKeyboardInterrupt::new_err(()),
-        _ => Error::new_err(said),
+        _ => Error::new_err(message),
     }
 }
 
-/// A message whose options are called as here: `--skip-invalid` is `skip_invalid`.
-fn with_arguments(said: &str) -> String {
-    let renamed = said.split_inclusive(' ').map(|word| match word.strip_prefix("--") {
+/// A message with options of the command as Python arguments: `--skip-invalid` becomes `skip_invalid`.
+fn with_argument_names(message: &str) -> String {
+    let renamed = message.split_inclusive(' ').map(|word| match word.strip_prefix("--") {
         Some(option) if option.starts_with(|first: char| first.is_ascii_lowercase()) => {
             let end = option.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(option.len());
             option[..end].replace('-', "_") + &option[end..]

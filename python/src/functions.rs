@@ -1,4 +1,4 @@
-//! The functions that the package calls. Options come as JSON, as a run file has them, so that they are listed once.
+//! The functions that the Python package calls. Options are passed as the JSON of a run file, so that they are listed once.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use uphill::{
 };
 
 use crate::errors::exception;
-use crate::said;
+use crate::logging;
+use crate::signals::{Interrupt, run_interruptible};
 use crate::stages::Functions;
 use crate::table::{self, Table};
-use crate::watch::{Stopping, watched};
 
-/// Runs the command with these arguments, the program's name first; gives its exit code.
+/// Runs the command with these arguments, the program name first, and returns its exit code.
 #[pyfunction]
 pub fn command(py: Python<'_>, arguments: Vec<String>) -> u8 {
     py.detach(|| uphill::command(arguments))
 }
 
-/// Builds a dataset of a table, or of Parquet files.
+/// Builds a dataset from a table or from Parquet files.
 #[pyfunction]
 #[pyo3(signature = (items, dataset, *, embedding_column, metric, index, partitions, rename, skip_invalid, overwrite))]
 #[expect(clippy::too_many_arguments)]
@@ -38,38 +38,38 @@ pub fn index(
     skip_invalid: bool,
     overwrite: bool,
 ) -> PyResult<()> {
-    said::listen();
-    let stopping = Stopping::default();
-    let raised = |error| exception(py, error);
-    let (metric, index) = (metric.parse().map_err(raised)?, index.parse().map_err(raised)?);
+    logging::install();
+    let interrupt = Interrupt::default();
+    let to_exception = |error| exception(py, error);
+    let (metric, index) = (metric.parse().map_err(to_exception)?, index.parse().map_err(to_exception)?);
     let mut options = IndexOptions::new().metric(metric).index(index).skip_invalid(skip_invalid).overwrite(overwrite);
     (options.embedding_column, options.partitions, options.rename) = (embedding_column, partitions, rename);
-    options = options.stop(stopping.flag());
+    options = options.stop(interrupt.flag());
     let built = match items.extract::<PathBuf>() {
-        Ok(path) => watched(py, &stopping, || uphill::index(path, &dataset, &options))?,
+        Ok(path) => run_interruptible(py, &interrupt, || uphill::index(path, &dataset, &options))?,
         Err(_) => {
             let stream = table::stream(items)?;
-            watched(py, &stopping, || uphill::index_table(stream, &dataset, &options))?
+            run_interruptible(py, &interrupt, || uphill::index_table(stream, &dataset, &options))?
         }
     };
-    let built = built.map_err(raised)?;
+    let built = built.map_err(to_exception)?;
     if built.invalid.total() > 0 {
         log::warn!(target: "uphill", "{}: left out {}", dataset.display(), built.invalid);
     }
     Ok(())
 }
 
-/// A dataset.
+/// An open dataset.
 #[pyclass(frozen, module = "uphill._uphill")]
 pub struct Library(LanceDatabase);
 
 #[pymethods]
 impl Library {
-    /// Opens it as the section `database` of a run file says.
+    /// Opens a dataset by the `database` section of a run file, as JSON.
     #[new]
     fn new(py: Python<'_>, section: &str) -> PyResult<Self> {
-        said::listen();
-        // A run file has a score, which is not looked at here.
+        logging::install();
+        // A run file needs a score, which is not read here.
         let config = format!(r#"{{"database": {section}, "score": {{}}}}"#);
         let opened = py.detach(|| Config::of_json(&config)?.database(None));
         opened.map(Library).map_err(|error| exception(py, error))
@@ -94,53 +94,54 @@ impl Library {
         self.0.column_names().iter().map(|name| name.to_string()).collect()
     }
 
-    /// The items of those ids, in their order.
+    /// The items with these ids, in the given order.
     fn take(&self, py: Python<'_>, db_idx: Vec<u64>) -> PyResult<Table> {
         detached(py, || self.0.take(&db_idx))
     }
 }
 
-/// What a search is told: a run file as JSON, functions by the names that it calls, and starting queries.
-struct Told {
+/// A configured search: the run file, which includes starting queries, and the Python functions that it calls.
+struct SearchRequest {
     config: Config,
     functions: Functions,
-    stopping: Stopping,
+    interrupt: Interrupt,
 }
 
-impl Told {
+impl SearchRequest {
     fn new(
         py: Python<'_>,
         config: &str,
         functions: HashMap<String, Py<PyAny>>,
         queries: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        said::listen();
+        logging::install();
         let mut config = Config::of_json(config).map_err(|error| exception(py, error))?;
         if let Some(queries) = queries {
             let stream = table::stream(queries)?;
             config.queries.table = Some(py.detach(|| table::frame(stream)).map_err(|error| exception(py, error))?);
         }
-        let (stopping, on_error) = (Stopping::default(), config.score.on_error);
-        let functions = Functions { by_name: functions, stopping: stopping.clone(), on_error };
-        Ok(Told { config, functions, stopping })
+        let (interrupt, on_error) = (Interrupt::default(), config.score.on_error);
+        let functions = Functions { by_name: functions, interrupt: interrupt.clone(), on_error };
+        Ok(SearchRequest { config, functions, interrupt })
     }
 
-    /// Works with the runner and the starting queries, of a new run or to go on with one.
-    fn work<T: Send>(
+    /// Calls `work` with a runner, the starting queries and the bound of iterations. `resume` is the folder of an existing
+    /// run.
+    fn run<T: Send>(
         &self,
         py: Python<'_>,
         resume: Option<&PathBuf>,
         work: impl FnOnce(Runner, &DataFrame, u32) -> Result<T> + Send,
     ) -> PyResult<T> {
-        let worked = watched(py, &self.stopping, || {
+        let result = run_interruptible(py, &self.interrupt, || {
             let (runner, queries) = self.config.start_calling(resume.map(PathBuf::as_path), &self.functions)?;
-            work(runner.interrupt(self.stopping.flag()), &queries, self.config.stop.most_iterations())
+            work(runner.interrupt(self.interrupt.flag()), &queries, self.config.stop.most_iterations())
         })?;
-        worked.map_err(|error| exception(py, error))
+        result.map_err(|error| exception(py, error))
     }
 }
 
-/// Searches, into a folder.
+/// Searches and writes the run folder.
 #[pyfunction]
 #[pyo3(signature = (config, out, *, functions, queries, resume, retry_failed))]
 pub fn search(
@@ -152,8 +153,8 @@ pub fn search(
     resume: bool,
     retry_failed: bool,
 ) -> PyResult<()> {
-    let told = Told::new(py, config, functions, queries)?;
-    told.work(py, resume.then_some(&out), |runner, queries, iterations| {
+    let request = SearchRequest::new(py, config, functions, queries)?;
+    request.run(py, resume.then_some(&out), |runner, queries, iterations| {
         let mut runner = runner.retry_failed(retry_failed);
         let log = match resume {
             true => runner.resume(&out, queries, iterations)?,
@@ -166,7 +167,7 @@ pub fn search(
     })
 }
 
-/// The items that wait for their scores; `None` when the run has ended.
+/// The items that are waiting for scores, or `None` when the run has ended.
 #[pyfunction]
 #[pyo3(signature = (config, out, *, functions, queries))]
 pub fn ask(
@@ -176,15 +177,15 @@ pub fn ask(
     functions: HashMap<String, Py<PyAny>>,
     queries: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Option<Table>> {
-    let told = Told::new(py, config, functions, queries)?;
+    let request = SearchRequest::new(py, config, functions, queries)?;
     let started = out.join("run.json").exists().then_some(&out);
-    told.work(py, started, |mut runner, queries, iterations| match runner.ask(&out, queries, iterations)? {
+    request.run(py, started, |mut runner, queries, iterations| match runner.ask(&out, queries, iterations)? {
         Asked::Items(items) => Table::of(&items).map(Some),
         Asked::Ended(_) => Ok(None),
     })
 }
 
-/// Takes scores of items that wait.
+/// Gives scores of items that are waiting for them.
 #[pyfunction]
 #[pyo3(signature = (config, run, scores, *, functions))]
 pub fn tell(
@@ -194,14 +195,14 @@ pub fn tell(
     scores: &Bound<'_, PyAny>,
     functions: HashMap<String, Py<PyAny>>,
 ) -> PyResult<()> {
-    let told = Told::new(py, config, functions, None)?;
+    let request = SearchRequest::new(py, config, functions, None)?;
     let scores = table::stream(scores)?;
-    told.work(py, Some(&run), |mut runner, queries, iterations| {
+    request.run(py, Some(&run), |mut runner, queries, iterations| {
         runner.tell(&run, queries, iterations, &table::frame(scores)?).map(drop)
     })
 }
 
-/// The items met, the best first.
+/// The items found, best first.
 #[pyfunction]
 pub fn results(py: Python<'_>, run: PathBuf, limit: Option<u32>) -> PyResult<Table> {
     compiled(py, run, |log| {
@@ -216,7 +217,7 @@ pub fn queries(py: Python<'_>, run: PathBuf) -> PyResult<Table> {
     compiled(py, run, |log| Ok(log.scan_queries()?.unwrap_or_default()))
 }
 
-/// The path of each query, or a path from its start for each leaf.
+/// The path of each query, or with `paths` one path from the start for each leaf.
 #[pyfunction]
 pub fn trajectories(py: Python<'_>, run: PathBuf, paths: bool) -> PyResult<Table> {
     compiled(py, run, |log| if paths { log.compile_paths() } else { log.compile_trajectories() })
@@ -234,7 +235,7 @@ fn detached(py: Python<'_>, frame: impl FnOnce() -> Result<DataFrame> + Send) ->
     py.detach(|| Table::of(&frame()?)).map_err(|error| exception(py, error))
 }
 
-/// How much of the best a run found.
+/// How many of the best items a run found.
 #[pyfunction]
 #[pyo3(signature = (run, *, truth, score_column, top, key, curve))]
 pub fn evaluate(
@@ -254,7 +255,7 @@ pub fn evaluate(
     })
 }
 
-/// A page of HTML that shows runs.
+/// An HTML page that shows runs.
 #[pyfunction]
 #[pyo3(signature = (runs, *, truth, score_column, top, key, smiles, picture, library))]
 #[expect(clippy::too_many_arguments)]
@@ -269,12 +270,12 @@ pub fn report(
     picture: Option<String>,
     library: Option<String>,
 ) -> PyResult<String> {
-    let mut options = known(truth, score_column, top, key);
+    let mut options = report_options(truth, score_column, top, key);
     (options.smiles, options.picture, options.library) = (smiles, picture, library);
     py.detach(|| uphill::report(&runs, &options)).map_err(|error| exception(py, error))
 }
 
-/// The curves of runs, as SVG.
+/// The curves of runs as SVG.
 #[pyfunction]
 #[pyo3(signature = (runs, *, truth, score_column, top, key))]
 pub fn plot(
@@ -285,11 +286,11 @@ pub fn plot(
     top: Option<usize>,
     key: Option<String>,
 ) -> PyResult<String> {
-    let options = known(truth, score_column, top, key);
+    let options = report_options(truth, score_column, top, key);
     py.detach(|| uphill::plot(&runs, &options)).map_err(|error| exception(py, error))
 }
 
-fn known(
+fn report_options(
     truth: Option<PathBuf>,
     score_column: Option<String>,
     top: Option<usize>,
@@ -304,7 +305,7 @@ fn known(
     options
 }
 
-/// Removes a run folder, and the tag that keeps the dataset version it reads, where that is now.
+/// Removes a run folder, and the tag that keeps its dataset version. `library` is the new path of a moved dataset.
 #[pyfunction]
 pub fn remove(py: Python<'_>, run: PathBuf, library: Option<String>) -> PyResult<()> {
     let removed = py.detach(|| match library {

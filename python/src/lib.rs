@@ -1,24 +1,24 @@
-//! `uphill._uphill`: what the Python package calls. The package itself, in `uphill/`, has the names and the words.
+//! The extension module `uphill._uphill`. The Python package in `uphill/` is the public interface and wraps it.
 //!
-//! Tables come and go as Arrow streams ([`table`]); a search runs on a thread of its own while the caller's looks for
-//! signals ([`watch`]); functions of the caller are stages ([`functions`]).
+//! Tables are passed as Arrow streams ([`table`]). A search runs on its own thread while the caller's thread checks for
+//! signals ([`signals`]). Python functions are stages of the search ([`stages`]).
 //!
-//! A thread that holds Python never waits for another of ours, and never works in this library: it lets go of Python
-//! first. So nothing that our threads wait for each other with can lock up with Python's own lock.
+//! A thread that holds the GIL never waits for another thread of this module and never works in this library: it releases
+//! the GIL first. So the locks of our threads cannot deadlock with the GIL.
 
 mod errors;
 mod functions;
-mod said;
+mod logging;
+mod signals;
 mod stages;
 mod table;
-mod watch;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _uphill {
     #[pymodule_export]
-    use super::errors::{AwayError, ConfigError, Error, LockedError};
+    use super::errors::{ConfigError, Error, LockedError, OutageError};
     #[pymodule_export]
     use super::functions::{
         Library, ask, command, evaluate, index, plot, queries, remove, report, results, search, tell, trajectories,

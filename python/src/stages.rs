@@ -1,4 +1,4 @@
-//! Functions of the caller as stages of a search.
+//! Python functions as stages of a search: scores and filters.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,13 @@ use pyo3::prelude::*;
 use uphill::polars::prelude::{Column, DataFrame, DataType};
 use uphill::{Calls, Error, Filter, FilterConfig, OnError, Result, Score, ScoreConfig, columns, keep};
 
+use crate::signals::Interrupt;
 use crate::table::{self, Table};
-use crate::watch::Stopping;
 
-/// The functions of the caller, by name. Each takes a [`Table`] and gives a table.
+/// Python functions by name. Each takes a [`Table`] and returns a table.
 pub struct Functions {
     pub by_name: HashMap<String, Py<PyAny>>,
-    pub stopping: Stopping,
+    pub interrupt: Interrupt,
     pub on_error: OnError,
 }
 
@@ -21,9 +21,9 @@ impl Functions {
     fn find(&self, name: Option<&str>) -> Result<Function> {
         let name = name.unwrap_or_default();
         match self.by_name.get(name) {
-            Some(function) => {
-                Python::attach(|py| Ok(Function { function: function.clone_ref(py), stopping: self.stopping.clone() }))
-            }
+            Some(function) => Python::attach(|py| {
+                Ok(Function { function: function.clone_ref(py), interrupt: self.interrupt.clone() })
+            }),
             None => Err(Error::Config(format!("call: there is no function `{name}`"))),
         }
     }
@@ -31,77 +31,78 @@ impl Functions {
 
 impl Calls for Functions {
     fn score(&self, section: &ScoreConfig) -> Result<Box<dyn Score>> {
-        Ok(Box::new(Scoring {
+        Ok(Box::new(FunctionScore {
             function: self.find(section.call.as_deref())?,
             batch_size: section.batch_size.unwrap_or(usize::MAX),
             workers: section.workers.unwrap_or(1),
-            stops: self.on_error == OnError::Stop,
+            stops_on_error: self.on_error == OnError::Stop,
         }))
     }
 
     fn filter(&self, section: &FilterConfig) -> Result<Box<dyn Filter>> {
-        Ok(Box::new(Filtering(self.find(section.call.as_deref())?)))
+        Ok(Box::new(FunctionFilter(self.find(section.call.as_deref())?)))
     }
 }
 
 struct Function {
     function: Py<PyAny>,
-    stopping: Stopping,
+    interrupt: Interrupt,
 }
 
 impl Function {
-    /// What the function gives for a frame; what it raised is the cause of the error.
-    fn of(&self, frame: &DataFrame) -> Result<DataFrame, Trouble> {
+    /// Calls the function with a frame.
+    fn call(&self, frame: &DataFrame) -> Result<DataFrame, CallError> {
         let table = Table::of(frame)?;
         let stream = Python::attach(|py| {
-            let given = self.stopping.around(py, || self.function.bind(py).call1((table,)));
-            given.and_then(|given| table::stream(&given))
+            let returned = self.interrupt.call(py, || self.function.bind(py).call1((table,)));
+            returned.and_then(|returned| table::stream(&returned))
         });
-        Ok(table::frame(stream.map_err(Trouble::Raised)?)?)
+        Ok(table::frame(stream.map_err(CallError::Raised)?)?)
     }
 }
 
-enum Trouble {
+/// Why a call of a Python function failed.
+enum CallError {
     Raised(PyErr),
-    Ours(Error),
+    Internal(Error),
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for CallError {
     fn from(error: Error) -> Self {
-        Trouble::Ours(error)
+        CallError::Internal(error)
     }
 }
 
-impl Trouble {
+impl CallError {
     /// The error that ends the run.
-    fn ends(self) -> Error {
+    fn into_error(self) -> Error {
         match self {
-            Trouble::Ours(error) => error,
-            Trouble::Raised(raised) if Python::attach(|py| raised.is_instance_of::<PyKeyboardInterrupt>(py)) => {
+            CallError::Internal(error) => error,
+            CallError::Raised(raised) if Python::attach(|py| raised.is_instance_of::<PyKeyboardInterrupt>(py)) => {
                 Error::Interrupted
             }
-            Trouble::Raised(raised) => Error::own(raised),
+            CallError::Raised(raised) => Error::own(raised),
         }
     }
 
-    /// Why items have no score, if that is what this is.
+    /// The reason of the failed items, if a Python exception is the cause.
     fn reason(&self) -> Option<String> {
-        let Trouble::Raised(raised) = self else { return None };
+        let CallError::Raised(raised) = self else { return None };
         Python::attach(|py| raised.is_instance_of::<PyException>(py).then(|| raised.to_string()))
     }
 }
 
-struct Scoring {
+struct FunctionScore {
     function: Function,
     batch_size: usize,
     workers: usize,
-    stops: bool,
+    stops_on_error: bool,
 }
 
-impl Score for Scoring {
+impl Score for FunctionScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        self.function.of(batch).or_else(|trouble| match trouble.reason().filter(|_| !self.stops) {
-            None => Err(trouble.ends()),
+        self.function.call(batch).or_else(|error| match error.reason().filter(|_| !self.stops_on_error) {
+            None => Err(error.into_error()),
             Some(reason) => {
                 let rows = batch.height();
                 let score = Column::full_null(columns::SCORE.into(), rows, &DataType::Float64);
@@ -120,14 +121,14 @@ impl Score for Scoring {
     }
 }
 
-struct Filtering(Function);
+struct FunctionFilter(Function);
 
-impl Filter for Filtering {
+impl Filter for FunctionFilter {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
         if results.height() == 0 {
             return Ok(results);
         }
-        let given = self.0.of(&results).map_err(Trouble::ends)?;
-        keep(&results, &given)
+        let returned = self.0.call(&results).map_err(CallError::into_error)?;
+        keep(&results, &returned)
     }
 }

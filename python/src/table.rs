@@ -1,7 +1,7 @@
-//! Tables in and out, without copies: the Arrow PyCapsule interface, which Polars, pyarrow, pandas and DuckDB speak.
+//! Import and export of tables without copies, by the Arrow PyCapsule interface of Polars, pyarrow, pandas and DuckDB.
 //!
-//! The only `unsafe` here: a capsule named `arrow_array_stream` holds a pointer to the C struct of an Arrow stream, which
-//! is moved out of it, so that exactly one side releases it.
+//! The only `unsafe` here: a capsule named `arrow_array_stream` holds a pointer to the C struct of an Arrow stream. The
+//! struct is moved out of it, so that exactly one side releases it.
 
 use std::ffi::CStr;
 
@@ -16,7 +16,7 @@ use uphill::polars::prelude::DataFrame;
 
 const STREAM: &CStr = c"arrow_array_stream";
 
-/// A table on its way to or from Python.
+/// A table that is passed to or from Python.
 #[pyclass(frozen, module = "uphill._uphill")]
 pub struct Table(RecordBatch);
 
@@ -31,7 +31,7 @@ impl Table {
     #[new]
     fn new(py: Python<'_>, table: &Bound<'_, PyAny>) -> PyResult<Self> {
         let stream = stream(table)?;
-        py.detach(|| batch(stream)).map(Table).map_err(unreadable)
+        py.detach(|| batch(stream)).map(Table).map_err(read_error)
     }
 
     #[pyo3(signature = (requested_schema=None))]
@@ -40,32 +40,32 @@ impl Table {
         py: Python<'py>,
         requested_schema: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
-        // Who asks for other types casts them: the interface leaves it to us.
+        // Optional in the interface: a caller that wants other types casts them.
         drop(requested_schema);
         let reader = RecordBatchIterator::new([Ok(self.0.clone())], self.0.schema());
         PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(Box::new(reader)), STREAM)
     }
 }
 
-/// The stream that a table gives.
+/// The Arrow stream that a table exports.
 ///
 /// # Errors
-/// What gives none.
+/// The object exports none.
 pub fn stream(table: &Bound<'_, PyAny>) -> PyResult<ArrowArrayStreamReader> {
-    let Some(give) = table.getattr_opt("__arrow_c_stream__")? else {
+    let Some(export) = table.getattr_opt("__arrow_c_stream__")? else {
         let found = table.get_type().name()?;
         return Err(PyTypeError::new_err(format!(
             "expected a table (of Polars, pyarrow, pandas, DuckDB: anything with __arrow_c_stream__), found {found}"
         )));
     };
-    let capsule = give.call0()?.cast_into::<PyCapsule>()?;
+    let capsule = export.call0()?.cast_into::<PyCapsule>()?;
     let pointer = capsule.pointer_checked(Some(STREAM))?;
-    // SAFETY: the interface gives this name to a pointer to such a struct, which is initialised; `from_raw` leaves a
-    // released one in its place.
-    unsafe { ArrowArrayStreamReader::from_raw(pointer.as_ptr().cast()) }.map_err(unreadable)
+    // SAFETY: a capsule of this name holds a pointer to an initialised struct of this type. `from_raw` leaves a released
+    // struct in its place.
+    unsafe { ArrowArrayStreamReader::from_raw(pointer.as_ptr().cast()) }.map_err(read_error)
 }
 
-/// All that a stream gives, as a frame. Python may be needed for it: the caller must not hold it.
+/// All batches of a stream as one frame. The stream may call Python, so the caller must not hold the GIL.
 pub fn frame(stream: ArrowArrayStreamReader) -> uphill::Result<DataFrame> {
     uphill::to_polars(&batch(stream).map_err(uphill::Error::own)?)
 }
@@ -75,12 +75,12 @@ fn batch(stream: ArrowArrayStreamReader) -> Result<RecordBatch, ArrowError> {
     let schema = stream.schema();
     let mut batches = stream.collect::<Result<Vec<_>, _>>()?;
     match batches.len() {
-        // As it is: putting batches together copies them.
+        // Concatenation would copy it.
         1 => Ok(batches.remove(0)),
         _ => concat_batches(&schema, &batches),
     }
 }
 
-fn unreadable(error: ArrowError) -> PyErr {
+fn read_error(error: ArrowError) -> PyErr {
     PyValueError::new_err(format!("cannot read the table: {error}"))
 }

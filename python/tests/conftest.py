@@ -1,4 +1,4 @@
-"""A library of molecules, and a folder of its own for each test."""
+"""Fixtures: a library of molecules, and a separate folder for each test."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the documentation says is so: docstrings, and the README's lines of Python."""
+"""Tests of the documentation: docstrings, and the Python code of the README."""
 
 import doctest
 import re
@@ -12,7 +12,7 @@ from uphill import _library, _run, _search
 
 def test_docstrings(molecules):
     names = {"data": ROOT / "data", "uphill": uphill, "molecules": molecules.head(2000)}
-    # In this order: the first makes what the others open.
+    # In this order: the first builds the library that the others open.
     for module in (uphill, _library, _run, _search):
         failed, tried = doctest.testmod(module, extraglobs=names)
         assert tried > 0 and failed == 0, module.__name__
@@ -26,7 +26,7 @@ def test_the_readmes_python():
         exec(compile(block, "README.md", "exec"), {})
 
 
-def test_help_names_what_there_is():
+def test_every_public_name_has_a_docstring():
     for name in uphill.__all__:
         thing = getattr(uphill, name)
         assert thing.__doc__, name

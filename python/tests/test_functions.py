@@ -1,4 +1,4 @@
-"""Functions as scores and filters: what they get, what they may give, what becomes of what they raise."""
+"""Tests of functions as scores and filters: their input, their results, and their exceptions."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ def expected(dataset) -> pl.DataFrame:
     return uphill.search(dataset, score="qed", filter="mw < 400", stop=BUDGET, seed=3, update=RULE).results()
 
 
-#: Without features: which columns a score reads is known of SQL, not of a function.
+#: Without features: uphill knows which columns a SQL score reads, but not which a function reads.
 RULE: uphill.UpdateOptions = {"rule": "surrogate", "features": []}
 
 
@@ -45,14 +45,14 @@ RULE: uphill.UpdateOptions = {"rule": "surrogate", "features": []}
     ],
     ids=["Polars", "NumPy", "list", "pyarrow", "chunked", "pandas", "frame", "frame by id", "pandas frame", "table"],
 )
-def test_a_score_may_be_anybodys_column(dataset, expected, score):
+def test_a_score_may_return_any_type_of_column(dataset, expected, score):
     mask = lambda results: results["mw"] < 400  # noqa: E731
     run = uphill.search(dataset, score=score, filter=mask, stop=BUDGET, seed=3, update=RULE)
     assert_frame_equal(run.results(), expected)
 
 
 @pytest.mark.parametrize("mask", [list, np.array, pa.array, pd.Series])
-def test_a_filter_may_be_anybodys_column(dataset, expected, mask):
+def test_a_filter_may_return_any_type_of_column(dataset, expected, mask):
     run = uphill.search(
         dataset, score="qed", filter=lambda rows: mask([mw < 400 for mw in rows["mw"]]), stop=BUDGET, seed=3, update=RULE
     )
@@ -60,33 +60,33 @@ def test_a_filter_may_be_anybodys_column(dataset, expected, mask):
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("result", "message"),
     [
         (lambda rows: rows["mw"], "expected true or false for each of its input, found a column of f64"),
         (lambda rows: [True], "expected true or false for each of its input, found 1 rows for"),
         (lambda rows: rows, "expected true or false for each of its input, found .* columns"),
     ],
 )
-def test_a_filter_that_is_none_is_refused(dataset, given, says):
-    with pytest.raises(uphill.Error, match=says):
-        uphill.search(dataset, score="qed", filter=given)
+def test_an_invalid_result_of_a_filter_is_rejected(dataset, result, message):
+    with pytest.raises(uphill.Error, match=message):
+        uphill.search(dataset, score="qed", filter=result)
 
 
 def test_a_function_gets_whole_frames_of_distinct_items(dataset):
-    seen = []
+    frames = []
 
     def score(items: pl.DataFrame) -> pl.Series:
-        seen.append(items)
+        frames.append(items)
         return items["qed"]
 
     run = uphill.search(dataset, score={"call": score, "batch_size": 8}, update="rl", stop={"iterations": 3})
-    assert all(items.columns[:2] == ["db_idx", "embedding"] and items.height <= 8 for items in seen)
-    asked = pl.concat(seen)
-    assert asked["embedding"].dtype == pl.Array(pl.Float32, 64)
-    assert asked["db_idx"].is_unique().all() and asked.height == run.ended["evaluations"]
+    assert all(items.columns[:2] == ["db_idx", "embedding"] and items.height <= 8 for items in frames)
+    requested = pl.concat(frames)
+    assert requested["embedding"].dtype == pl.Array(pl.Float32, 64)
+    assert requested["db_idx"].is_unique().all() and requested.height == run.ended["evaluations"]
 
 
-def test_what_a_function_raises_is_the_reason_of_the_items_it_was_asked_for(dataset):
+def test_an_exception_is_the_reason_of_the_items_of_the_call(dataset):
     def score(items: pl.DataFrame) -> pl.Series:
         if (items["mw"] > 350).any():
             raise ValueError("too\nheavy")
@@ -100,7 +100,7 @@ def test_what_a_function_raises_is_the_reason_of_the_items_it_was_asked_for(data
     assert run.ended["evaluations"] == 60
 
 
-def test_on_error_stop_ends_the_run_with_what_was_raised_and_its_traceback(dataset):
+def test_on_error_stop_ends_the_run_with_the_exception_and_its_traceback(dataset):
     calls = []
 
     def score(items: pl.DataFrame) -> pl.Series:
@@ -117,12 +117,12 @@ def test_on_error_stop_ends_the_run_with_what_was_raised_and_its_traceback(datas
     assert any("resume=True" in note for note in getattr(raised.value, "__notes__", ["resume=True"]))
 
     run = uphill.search(dataset, score=dear, **options, resume=True)
-    assert run.ended["evaluations"] == 60 == sum(calls) - calls[2], "nothing was asked twice but what had no answer"
+    assert run.ended["evaluations"] == 60 == sum(calls) - calls[2], "only items without an answer were requested twice"
     undisturbed = uphill.search(dataset, score="qed", update="rl", stop=BUDGET, seed=1)
     assert_frame_equal(run.results(), undisturbed.results())
 
 
-def test_what_a_filter_raises_ends_the_run(dataset):
+def test_an_exception_in_a_filter_ends_the_run(dataset):
     def filter(rows: pl.DataFrame) -> pl.Series:
         raise ZeroDivisionError("here")
 
@@ -143,7 +143,7 @@ def test_nan_none_and_infinite_are_failures(dataset):
     assert reasons == {0: {"NaN"}, 1: {"no score"}, 2: {"infinite"}, 3: {None}}
 
 
-def test_a_run_most_of_which_failed_is_an_error_and_keeps_what_it_has(dataset):
+def test_a_run_with_too_many_failures_is_an_error_and_keeps_its_results(dataset):
     with pytest.raises(uphill.Error, match="items failed, more than the 50 % allowed"):
         uphill.search(dataset, score=lambda items: [None] * items.height, update="rl", stop=BUDGET, out="failed")
     assert set(uphill.Run("failed").results()["outcome"]) == {"failed"}
@@ -187,7 +187,7 @@ def test_a_function_may_be_minimised_and_is_reused_by_its_version_only(dataset):
         uphill.search(dataset, score={**light, "reuse": ["first"]})
 
 
-def test_calls_run_side_by_side_where_they_may(dataset):
+def test_calls_run_in_parallel_if_there_are_several_workers(dataset):
     most, now, lock = 0, 0, threading.Lock()
 
     def score(items: pl.DataFrame) -> pl.Series:
@@ -208,7 +208,7 @@ def test_calls_run_side_by_side_where_they_may(dataset):
     assert most == 1
 
 
-def test_a_search_may_be_started_from_any_thread_and_from_within_a_function(dataset):
+def test_a_search_may_be_started_from_any_thread_and_inside_a_function(dataset):
     found = []
 
     def score(items: pl.DataFrame) -> pl.Series:
@@ -225,7 +225,7 @@ def test_a_search_may_be_started_from_any_thread_and_from_within_a_function(data
     assert found == [5, 5]
 
 
-def test_a_function_is_called_by_its_own_name_in_a_report(dataset):
+def test_a_report_shows_the_name_of_the_function(dataset):
     page = uphill.search(dataset, score=qed, stop={"evaluations": 20}, update=RULE, out="run").report()
     assert "Best score, qed against items scored" in page
     page = uphill.search(dataset, score=lambda items: items["qed"], stop={"evaluations": 20}, update=RULE).report()

@@ -1,4 +1,4 @@
-"""Options are those of the run file, one to one."""
+"""Tests that the options of Python and of run files are the same."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def command(*arguments: object) -> str:
 
 
 @pytest.mark.parametrize("shows", ["results", "queries", "trajectories"])
-def test_python_gives_the_frames_of_the_command_row_for_row(dataset, molecules, shows):
+def test_python_and_the_command_give_the_same_frames(dataset, molecules, shows):
     with open("run.toml", "w") as file:
         file.write(RUN_FILE.format(path=dataset))
     command("search", "run.toml", "--out", "by_command")
@@ -80,8 +80,8 @@ def test_python_gives_the_frames_of_the_command_row_for_row(dataset, molecules, 
         assert file.read() == uphill.Run("by_command").report()
 
 
-def known(section: str, **beside: object) -> set[str]:
-    """The keys of a section, as the library names them when it refuses another."""
+def section_keys(section: str, **beside: object) -> set[str]:
+    """The keys of a section, as listed in the error for an unknown key."""
     config = {"database": {"path": "x"}, "score": {"sql": "x"}}
     config[section] = {**beside, "": 0}
     with pytest.raises(uphill.ConfigError) as refused:
@@ -95,15 +95,15 @@ RULES = ("surrogate", "rl", "top-k", "top-k-discrete")
 @pytest.mark.parametrize(
     ("typed", "keys"),
     [
-        (uphill.DatabaseOptions, lambda: known("database")),
-        (uphill.QueriesOptions, lambda: known("queries")),
-        (uphill.FilterOptions, lambda: known("filter")),
-        (uphill.ScoreOptions, lambda: known("score")),
-        (uphill.UpdateOptions, lambda: set().union({"rule"}, *(known("update", rule=rule) for rule in RULES))),
-        (uphill.PruneOptions, lambda: known("prune")),
-        (uphill.RestartOptions, lambda: known("restart")),
-        (uphill.GradientOptions, lambda: known("gradient")),
-        (uphill.StopOptions, lambda: known("stop")),
+        (uphill.DatabaseOptions, lambda: section_keys("database")),
+        (uphill.QueriesOptions, lambda: section_keys("queries")),
+        (uphill.FilterOptions, lambda: section_keys("filter")),
+        (uphill.ScoreOptions, lambda: section_keys("score")),
+        (uphill.UpdateOptions, lambda: set().union({"rule"}, *(section_keys("update", rule=rule) for rule in RULES))),
+        (uphill.PruneOptions, lambda: section_keys("prune")),
+        (uphill.RestartOptions, lambda: section_keys("restart")),
+        (uphill.GradientOptions, lambda: section_keys("gradient")),
+        (uphill.StopOptions, lambda: section_keys("stop")),
     ],
 )
 def test_every_key_of_the_run_file_is_typed(typed, keys):
@@ -117,7 +117,7 @@ def test_every_section_of_the_run_file_is_typed():
     assert set(typing.get_type_hints(uphill.Sections)) | {"database", "score"} == sections
 
 
-def test_mistakes_are_named_before_anything_is_written(dataset, tmp_path):
+def test_invalid_options_are_reported_before_anything_is_written(dataset, tmp_path):
     cases = [
         ({"update": {"rule": "rl", "lrr": 2}}, "unknown key `lrr`; did you mean `lr`"),
         ({"stopp": {"iterations": 2}}, "unknown key `stopp`; did you mean `stop`"),
@@ -139,7 +139,7 @@ def test_mistakes_are_named_before_anything_is_written(dataset, tmp_path):
         uphill.search(dataset, score={"sql": object()})
 
 
-def test_the_command_names_a_function_that_it_cannot_call(dataset):
+def test_the_command_reports_a_function_that_it_cannot_call(dataset):
     uphill.search(dataset, score=lambda items: items["qed"], stop={"evaluations": 20}, out="run")
     config = uphill.Run("run").manifest["config"]
     assert "<lambda>" in config["score"]["call"]
@@ -154,12 +154,12 @@ def test_the_command_names_a_function_that_it_cannot_call(dataset):
 
 
 @pytest.mark.parametrize("update", [{"batch": 8}, {"features": []}, {}, {"rule": None, "batch": 8}, None])
-def test_a_section_without_a_rule_is_of_the_default_one_as_in_toml(dataset, update):
+def test_an_update_section_without_a_rule_uses_the_default_rule(dataset, update):
     run = uphill.search(dataset, score="qed", update=update, stop={"evaluations": 16})
     assert run.manifest["config"]["update"]["rule"] == "surrogate"
 
 
-def test_messages_name_the_section_and_none_means_that_nothing_is_said(dataset):
+def test_messages_name_the_section_and_none_means_unset(dataset):
     for options, says in [
         ({"update": {"batch": "many"}}, "^update"),
         ({"update": "rl", "prune": {}}, "^prune: missing field `k`"),

@@ -1,4 +1,4 @@
-"""Run folders: where they are, how they go on, by hand, and how they show."""
+"""Tests of run folders: location, resuming, scores by hand, reports."""
 
 import gc
 import os
@@ -46,17 +46,17 @@ def interrupt(process: "subprocess.Popen[str]", after: int) -> None:
     process.send_signal(signal.SIGINT)
 
 
-def test_ctrl_c_ends_resumably_once_the_call_is_back(dataset):
+def test_ctrl_c_ends_the_search_after_the_running_call_and_it_can_be_resumed(dataset):
     process = start(dataset, 0.3)
     interrupt(process, after=4)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT, stderr
-    assert "KeyboardInterrupt" in stderr and "go on with that as `out` and `resume=True`" in stderr
+    assert "KeyboardInterrupt" in stderr and "pass it as `out` with `resume=True` to resume" in stderr
     assert "Fatal" not in stderr and "panicked" not in stderr, stderr
-    assert stdout == "", "nothing is asked after it"
+    assert stdout == "", "nothing is requested after it"
     assert uphill.Run("run").ended["reason"] == "interrupted"
     paid = pl.read_parquet("run/ledger/*.parquet").height
-    assert paid == 16, "the call that was out is kept"
+    assert paid == 16, "the result of the running call is kept"
 
     process = start(dataset, 0, "resume")
     stdout, stderr = process.communicate(timeout=60)
@@ -80,7 +80,7 @@ def test_a_second_ctrl_c_interrupts_the_call_itself(dataset):
     assert "Fatal" not in stderr and "panicked" not in stderr, stderr
 
 
-def test_another_handlers_exception_ends_the_search_too(dataset):
+def test_the_exception_of_another_signal_handler_ends_the_search(dataset):
     class Late(Exception):
         pass
 
@@ -99,7 +99,7 @@ def test_another_handlers_exception_ends_the_search_too(dataset):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_run_without_a_folder_goes_when_it_is_no_longer_used(dataset, tmp_path):
+def test_a_run_without_a_folder_is_removed_when_it_is_no_longer_used(dataset, tmp_path):
     run = uphill.search(dataset, score="qed", stop={"evaluations": 20})
     path, results = run.path, run.results()
     tags = set(os.listdir(dataset / "_refs" / "tags"))
@@ -108,12 +108,12 @@ def test_a_run_without_a_folder_goes_when_it_is_no_longer_used(dataset, tmp_path
     del run
     gc.collect()
     assert not path.exists() and kept.is_dir()
-    assert len(tags - set(os.listdir(dataset / "_refs" / "tags"))) == 1, "its tag is taken away"
+    assert len(tags - set(os.listdir(dataset / "_refs" / "tags"))) == 1, "its tag is removed"
     uphill.Run(kept).remove()
     assert not kept.exists()
 
 
-def test_what_was_paid_for_outlives_an_error_in_a_run_without_a_folder(dataset):
+def test_scores_survive_an_error_in_a_run_without_a_folder(dataset):
     calls = []
 
     def score(items: pl.DataFrame) -> pl.Series:
@@ -126,11 +126,11 @@ def test_what_was_paid_for_outlives_an_error_in_a_run_without_a_folder(dataset):
     with pytest.raises(ValueError) as raised:
         uphill.search(dataset, score=dear, update="rl")
     if sys.version_info >= (3, 11):
-        kept = re.search("in '(.*)': go on", raised.value.__notes__[0])
+        kept = re.search("in '(.*)': pass it", raised.value.__notes__[0])
         assert kept and pl.read_parquet(f"{kept[1]}/ledger/*.parquet").height == 10
 
 
-def test_by_hand_gives_what_a_search_gives(dataset):
+def test_scores_by_hand_give_the_same_run_as_a_search(dataset):
     asked = 0
     options = {"update": "rl", "stop": {"evaluations": 60}, "seed": 2, "filter": lambda rows: rows["mw"] < 400}
     while (items := uphill.ask(dataset, out="lab", **options)) is not None:
@@ -146,7 +146,7 @@ def test_by_hand_gives_what_a_search_gives(dataset):
         uphill.tell(searched, pl.DataFrame({"db_idx": [1], "score": [1.0]}), filter=options["filter"])
 
 
-def test_a_run_by_hand_goes_on_with_what_it_was_asked_with_last(dataset, tmp_path):
+def test_a_run_by_hand_continues_with_the_options_of_the_last_ask(dataset, tmp_path):
     library = tmp_path / "here.lance"
     shutil.copytree(dataset, library)
 
@@ -154,7 +154,7 @@ def test_a_run_by_hand_goes_on_with_what_it_was_asked_with_last(dataset, tmp_pat
         asked = 0
         while (items := uphill.ask(path, out="lab", update="rl", stop={"evaluations": budget})) is not None:
             asked += items.height
-            assert asked <= budget, "scores were thrown away"
+            assert asked <= budget, "scores were discarded"
             uphill.tell("lab", items.select("db_idx", score="qed"))
         return asked
 
@@ -181,7 +181,7 @@ def test_a_run_by_hand_goes_on_with_what_it_was_asked_with_last(dataset, tmp_pat
     assert not tag.exists()
 
 
-def test_an_error_that_ended_a_run_is_told_by_the_run(dataset):
+def test_a_run_records_the_error_that_ended_it(dataset):
     def score(items: pl.DataFrame) -> pl.Series:
         raise ValueError("out of ink")
 
@@ -192,7 +192,7 @@ def test_an_error_that_ended_a_run_is_told_by_the_run(dataset):
     assert "out of ink" in repr(uphill.Run("run"))
 
 
-def test_a_run_shows_in_a_notebook_and_as_pictures(dataset, molecules):
+def test_a_run_has_a_notebook_view_a_report_and_a_plot(dataset, molecules):
     one, other = (
         uphill.search(dataset, score="qed", stop={"evaluations": 40}, seed=seed, out=f"run-{seed}") for seed in (1, 2)
     )
@@ -207,16 +207,16 @@ def test_a_run_shows_in_a_notebook_and_as_pictures(dataset, molecules):
         uphill.Run("nowhere")
 
 
-def test_a_file_whose_name_says_another_format_is_refused(dataset, tmp_path):
+def test_an_output_with_another_extension_is_rejected(dataset, tmp_path):
     run = uphill.search(dataset, score="qed", stop={"evaluations": 20}, out="run")
-    with pytest.raises(uphill.ConfigError, match=r"page.pdf: .pdf is not written here; name it .html or .htm"):
+    with pytest.raises(uphill.ConfigError, match=r"page.pdf: unsupported extension .pdf; use .html or .htm"):
         run.report("page.pdf")
-    with pytest.raises(uphill.ConfigError, match=r"curve.png: .png is not written here; name it .svg"):
+    with pytest.raises(uphill.ConfigError, match=r"curve.png: unsupported extension .png; use .svg"):
         uphill.plot(run, "curve.png")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_small_library_is_judged_by_as_many_as_have_a_score(molecules):
+def test_a_small_library_is_evaluated_by_as_many_items_as_have_a_score(molecules):
     few = molecules.head(40)
     run = uphill.search(uphill.index(few, "few.lance"), score="qed", stop={"evaluations": 10}, out="run")
     judged = run.evaluate(few, "qed")
@@ -228,7 +228,7 @@ def test_a_small_library_is_judged_by_as_many_as_have_a_score(molecules):
             judge()
 
 
-def test_what_was_paid_for_is_told_from_what_has_a_score(dataset):
+def test_evaluations_and_scored_items_are_counted_separately(dataset):
     stop: uphill.StopOptions = {"evaluations": 20, "failed_share": 1}
     light = "CASE WHEN mw < 300 THEN qed END"
     run = uphill.search(dataset, score=light, update="rl", stop=stop, out="run")
@@ -237,8 +237,8 @@ def test_what_was_paid_for_is_told_from_what_has_a_score(dataset):
     assert repr(run) == f"Run('run'): 20 evaluations: {scored} items scored (evaluations)"
 
 
-def test_what_gives_the_score_away_is_said_once_in_a_run_by_hand(dataset, caplog):
-    # Where nothing else is said, the rule reads the column that is told.
+def test_a_run_by_hand_warns_of_leakage_once(dataset, caplog):
+    # By default, the rule reads the column that holds the score.
     while (items := uphill.ask(dataset, out="lab", stop={"evaluations": 60})) is not None:
         uphill.tell("lab", items.select("db_idx", score="qed"))
         uphill.Run("lab").report()

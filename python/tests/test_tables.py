@@ -1,4 +1,4 @@
-"""Tables go in, whoever's they are, and Polars frames come out."""
+"""Tests of input tables of each library, and of Polars frames as results."""
 
 import duckdb
 import pandas as pd
@@ -48,7 +48,7 @@ def test_a_table_and_its_parquet_file_are_one_library(molecules, dataset):
     assert ids[0] == ids[1] != ""
 
 
-def test_numbers_are_neither_copied_on_their_way_in_nor_out():
+def test_numbers_are_not_copied_on_import_or_export():
     frame = pl.DataFrame({"x": pl.arange(100_000, eager=True).cast(pl.Float64)})
     back = pl.DataFrame(_uphill.Table(frame))
     assert_frame_equal(back, frame)
@@ -56,7 +56,7 @@ def test_numbers_are_neither_copied_on_their_way_in_nor_out():
     assert where[0] == where[1]
 
 
-def test_a_table_is_read_piece_by_piece_and_its_bad_rows_are_counted(caplog):
+def test_a_table_is_read_in_batches_and_its_invalid_rows_are_counted(caplog):
     vectors = [[1.0, float(row)] for row in range(20_000)]
     vectors[17_000], vectors[18_000] = [1.0], None
     table = pl.DataFrame({"embedding": vectors}, schema={"embedding": pl.List(pl.Float64)})
@@ -69,12 +69,12 @@ def test_a_table_is_read_piece_by_piece_and_its_bad_rows_are_counted(caplog):
 
 
 @pytest.mark.parametrize("nothing", [{"embedding": []}, pl.DataFrame({"embedding": [[1.0]]}).clear()])
-def test_a_table_without_rows_is_no_library(nothing):
+def test_a_table_without_rows_is_an_error(nothing):
     with pytest.raises(uphill.Error, match="table: no rows"):
         uphill.index(nothing, "x.lance")
 
 
-def test_what_is_no_table_is_refused_by_name():
+def test_the_error_for_an_invalid_table_names_its_type():
     with pytest.raises(TypeError, match="expected a table .*, found set"):
         _uphill.Table({1, 2})
 
@@ -91,7 +91,7 @@ def test_starting_queries_come_as_a_table(molecules, dataset):
         uphill.search(dataset, score="qed", queries=pl.DataFrame({"vector": [[1.0, 2.0]]}))
 
 
-def test_columns_of_nothing_but_nulls_go_in():
+def test_columns_of_nulls_are_accepted():
     library = uphill.index({"embedding": [[1.0, 0.0], [0.0, 1.0]], "note": [None, None]}, "x.lance")
     assert library.take([1])["note"].to_list() == [None]
     stop = {"iterations": 1, "failed_share": 1}

@@ -5,14 +5,14 @@
 >>> library = uphill.index(molecules, "molecules.lance")
 >>> def score(items: pl.DataFrame) -> pl.Series:
 ...     return items["qed"]
->>> reads = {"rule": "surrogate", "features": ["smiles", "mw"]}  # not what the score is made of
->>> run = uphill.search(library, score=score, filter="mw < 500", update=reads, stop={"evaluations": 100})
+>>> update = {"rule": "surrogate", "features": ["smiles", "mw"]}  # not `qed`, which is the score
+>>> run = uphill.search(library, score=score, filter="mw < 500", update=update, stop={"evaluations": 100})
 >>> best = run.results()
 >>> best["score"].is_sorted(descending=True), run.ended["evaluations"]
 (True, 100)
 
-Tables of Polars, pyarrow, pandas and DuckDB (whatever has `__arrow_c_stream__`) go in without copies; Polars frames come
-back. The options are those of the run file, section by section.
+Input tables may come from Polars, pyarrow, pandas or DuckDB: anything with `__arrow_c_stream__`, passed without copies.
+Results are Polars frames. The options are those of the run file, section by section.
 """
 
 from ._library import Library, index, open
@@ -29,25 +29,25 @@ from ._options import (
     StopOptions,
     UpdateOptions,
 )
-from ._run import Ended, Run, plot, report
+from ._run import Run, RunSummary, plot, report
 from ._search import ask, search, tell
-from ._uphill import AwayError, ConfigError, Error, LockedError
+from ._uphill import ConfigError, Error, LockedError, OutageError
 
 __all__ = [
-    "AwayError",
     "ConfigError",
     "DatabaseOptions",
-    "Ended",
     "Error",
     "FilterOptions",
     "GradientOptions",
     "Library",
     "LockedError",
     "OpenOptions",
+    "OutageError",
     "PruneOptions",
     "QueriesOptions",
     "RestartOptions",
     "Run",
+    "RunSummary",
     "ScoreOptions",
     "Sections",
     "StopOptions",

@@ -1,4 +1,4 @@
-"""`python -m uphill`."""
+"""Entry point of `python -m uphill`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command `uphill`."""
+"""Entry point of the `uphill` command."""
 
 import signal
 import sys
@@ -7,6 +7,6 @@ from . import _uphill
 
 
 def main() -> int:
-    # The command has handlers of its own, and Python is not there to run its.
+    # The command installs its own handlers. Python's would never run, as the interpreter waits for the command.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     return _uphill.command(["uphill", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Libraries: datasets of embedded items."""
+"""Libraries: Lance datasets of embedded items."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Library:
-    """A dataset that is searched: made by `uphill.index`, opened by `uphill.open`.
+    """A dataset to search. `uphill.index` builds one, `uphill.open` opens one.
 
     >>> library = uphill.open("molecules.lance", columns=["name", "qed"])
     >>> len(library), library.dim, library.metric, library.columns
@@ -27,7 +27,7 @@ class Library:
     """
 
     def __init__(self, path: PathLike, **options: Unpack[OpenOptions]) -> None:
-        #: The section `database` of a run file.
+        #: The `database` section of a run file.
         self.options: DatabaseOptions = {"path": os.fspath(path), **options}
         self._opened = _uphill.Library(run_file(self.options))
 
@@ -39,26 +39,26 @@ class Library:
 
     @property
     def dim(self) -> int:
-        """Components of an embedding."""
+        """Dimension of the embeddings."""
         return self._opened.dim
 
     @property
     def metric(self) -> str:
-        """What `distance` means: l2 (squared), cosine or dot."""
+        """Metric of the `distance` column: l2 (squared), cosine or dot."""
         return self._opened.metric
 
     @property
     def columns(self) -> list[str]:
-        """The attributes that ride along."""
+        """Attribute columns that queries return."""
         return self._opened.columns
 
     def take(self, db_idx: Iterable[int]) -> pl.DataFrame:
-        """The items of those ids, in their order."""
+        """The items with these ids, in the given order."""
         return frame(self._opened.take([int(item) for item in db_idx]))
 
 
 def open(path: PathLike, **options: Unpack[OpenOptions]) -> Library:
-    """Opens a dataset; the options are those of the section `database` of a run file.
+    """Opens a dataset. The options are those of the `database` section of a run file.
 
     >>> uphill.open("molecules.lance", k=20)
     Library('molecules.lance'): 2000 items of 64 dimensions, l2
@@ -78,9 +78,9 @@ def index(
     skip_invalid: bool = False,
     overwrite: bool = False,
 ) -> Library:
-    """Builds a dataset of a table, or of Parquet files (a file, a glob, a folder), with an index, and opens it.
+    """Builds a dataset with an index from a table or from Parquet files (a file, a glob, a folder), and opens it.
 
-    The options are those of `uphill index`. The dataset appears when it is complete, or not at all.
+    The options are those of `uphill index`. The dataset appears only when it is complete.
 
     >>> import numpy as np
     >>> texts = {"text": ["a", "b", "c"], "embedding": np.eye(3, dtype="f4")}

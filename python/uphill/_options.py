@@ -1,4 +1,4 @@
-"""The sections of a run file, as keyword arguments: the same keys, the same meaning."""
+"""The sections of a run file as keyword arguments, with the same keys and the same meaning."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from . import _uphill
-from ._tables import Function, PathLike, Stream, Table, called
+from ._tables import Function, PathLike, Stream, Table, table_function
 
 
 class OpenOptions(TypedDict, total=False):
-    """`[database]`: how a library is asked."""
+    """`[database]`: how a library is queried."""
 
     embedding_column: str
     id_column: str
@@ -30,7 +30,7 @@ class OpenOptions(TypedDict, total=False):
 
 
 class DatabaseOptions(OpenOptions, total=False):
-    """`[database]`: the library and how it is asked."""
+    """`[database]`: the library, and how it is queried."""
 
     path: PathLike
 
@@ -43,14 +43,14 @@ class QueriesOptions(TypedDict, total=False):
 
 
 class FilterOptions(TypedDict, total=False):
-    """`[filter]`: what may be scored."""
+    """`[filter]`: which items may be scored."""
 
     sql: str
     call: Function
 
 
 class ScoreOptions(TypedDict, total=False):
-    """`[score]`: what items are worth, and how the scorer is asked."""
+    """`[score]`: how items are scored, and how the scorer is called."""
 
     sql: str
     command: Sequence[str]
@@ -97,7 +97,7 @@ class UpdateOptions(TypedDict, total=False):
 
 
 class PruneOptions(TypedDict, total=False):
-    """`[prune]`: which queries go on."""
+    """`[prune]`: which queries continue."""
 
     k: int
     worth: Literal["mean", "max"]
@@ -105,13 +105,13 @@ class PruneOptions(TypedDict, total=False):
 
 
 class RestartOptions(TypedDict, total=False):
-    """`[restart]`: when a query begins again at a random item."""
+    """`[restart]`: when a query restarts at a random item."""
 
     after: int
 
 
 class GradientOptions(TypedDict, total=False):
-    """`[gradient]`: where queries ask along the gradient of the score."""
+    """`[gradient]`: additional queries along the gradient of the score."""
 
     scales: Sequence[float]
     distance_penalty: float
@@ -120,7 +120,7 @@ class GradientOptions(TypedDict, total=False):
 
 
 class StopOptions(TypedDict, total=False):
-    """`[stop]`: when the search ends, whichever comes first."""
+    """`[stop]`: when the search ends. The first limit that is reached ends it."""
 
     iterations: int
     evaluations: int
@@ -131,44 +131,45 @@ class StopOptions(TypedDict, total=False):
 
 
 class Sections(TypedDict, total=False):
-    """The sections beside `database` and `score`: dicts of their keys, or what stands for the key that says it all."""
+    """The sections other than `database` and `score`: a dict of keys, or a shorthand for the main key."""
 
-    #: SQL, or a function that says for each row of a frame if it may be scored.
+    #: SQL, or a function that returns for each row of a frame whether it may be scored.
     filter: str | Function | FilterOptions
-    #: So many random items, or a table with a column `embedding`.
+    #: A number of random items, or a table with a column `embedding`.
     queries: int | Table | QueriesOptions
-    #: The rule.
+    #: The name of the rule, or its options.
     update: str | UpdateOptions
     prune: PruneOptions
-    #: Iterations in a row without a new item.
+    #: Iterations in a row without a new item, after which a query restarts.
     restart: int | RestartOptions
     gradient: GradientOptions
     stop: StopOptions
-    #: Of everything random.
+    #: The random seed.
     seed: int
 
 
 class Functions(dict[str, "Callable[[Any], Stream]"]):
-    """The functions of a search by the names that its run file has for them."""
+    """The functions of a search, by the names that its run file gives them."""
 
-    def named(self, function: Function, column: str) -> str:
+    def register(self, function: Function, column: str) -> str:
+        """Adds a function under a unique name and returns the name."""
         module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
         first = f"{module}.{name}" if name else type(function).__qualname__
         name, number = first, 1
         while name in self:
             number += 1
             name = f"{first} ({number})"
-        self[name] = called(function, column)
+        self[name] = table_function(function, column)
         return name
 
 
 def section(value: Any, key: str) -> Any:
-    """A section of which only that one key was given, or all of it."""
+    """A section as a mapping. A bare value is the value of `key`."""
     return value if value is None or isinstance(value, Mapping) else {key: value}
 
 
-def stage(value: Any, column: str, functions: Functions) -> Any:
-    """A score or a filter: SQL, a function, parts, or a section with one of them."""
+def stage_options(value: Any, column: str, functions: Functions) -> Any:
+    """The section of a score or a filter, given as SQL, a function, a list of parts, or a section with one of them."""
     if callable(value):
         value = {"call": value}
     elif isinstance(value, str):
@@ -177,34 +178,35 @@ def stage(value: Any, column: str, functions: Functions) -> Any:
         value = {"sum": value}
     if value is None:
         return None
-    told = dict(value)
-    if callable(told.get("call")):
-        told["call"] = functions.named(told["call"], column)
-    if told.get("sum") is not None:
-        told["sum"] = [stage(part, column, functions) for part in told["sum"]]
-    return told
+    options = dict(value)
+    if callable(options.get("call")):
+        options["call"] = functions.register(options["call"], column)
+    if options.get("sum") is not None:
+        options["sum"] = [stage_options(part, column, functions) for part in options["sum"]]
+    return options
 
 
 def run_file(sections: Mapping[str, Any]) -> str:
-    """A run file as JSON, without the sections of which nothing is said."""
-    told = json.dumps({name: told for name, told in sections.items() if told is not None}, default=_plain)
-    _refuse_odd_numbers("", json.loads(told))
-    return told
+    """A run file as JSON, without the sections that are None."""
+    given = {name: options for name, options in sections.items() if options is not None}
+    text = json.dumps(given, default=_to_json_value)
+    _reject_non_finite("", json.loads(text))
+    return text
 
 
-def _refuse_odd_numbers(place: str, value: Any) -> None:
-    """JSON has neither NaN nor infinities; the key is named."""
+def _reject_non_finite(key: str, value: Any) -> None:
+    """Rejects NaN and infinities, which JSON does not have. The error names the key."""
     if isinstance(value, dict):
-        for key, below in value.items():
-            _refuse_odd_numbers(f"{place}.{key}" if place else key, below)
+        for name, child in value.items():
+            _reject_non_finite(f"{key}.{name}" if key else name, child)
     elif isinstance(value, list):
-        for below in value:
-            _refuse_odd_numbers(place, below)
+        for child in value:
+            _reject_non_finite(key, child)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise _uphill.ConfigError(f"{place}: expected a number, found {value}")
+        raise _uphill.ConfigError(f"{key}: expected a number, found {value}")
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):

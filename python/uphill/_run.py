@@ -1,4 +1,4 @@
-"""Runs: what a search found, and how it shows."""
+"""Run folders: results, evaluation, reports and plots."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import polars as pl
 
 from . import _uphill
-from ._tables import PathLike, Table, as_file, frame, is_path
+from ._tables import PathLike, Table, as_parquet_file, frame, is_path
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
 
-class Ended(TypedDict):
-    """How a run ended, and what it cost."""
+class RunSummary(TypedDict):
+    """Why a run ended, and what it cost."""
 
-    #: `evaluations`, `iterations`, …; `away` and `error` where an error ended it, which `error` tells.
+    #: `evaluations`, `iterations`, …. After an error it is `away` (an outage of the scorer) or `error`.
     reason: str
+    #: The message of the error that ended the run, if there was one.
     error: NotRequired[str]
     iterations: int
     evaluations: int
-    #: Those of them that have a score (not of runs that ended before this was noted).
+    #: Evaluations that gave a score. Absent in runs of versions that did not record it.
     scored: int
+    #: Items whose score came from an earlier run, at no cost.
     reused: int
     rejected: int
     failed: int
+    #: Items that were requested again after the run had been stopped.
     asked_again: int
     retries: int
-    #: How much each column says about the score, as far as the rule learned it.
+    #: Relevance weight of each feature column, as learned by the rule.
     learned: list[tuple[str, float]]
-    #: Seconds since 1970.
+    #: End time, in seconds since 1970.
     at: int
 
 
 class Run:
-    """A run folder: one that `uphill.search` gives, or any other, of the command too, also while it is written.
+    """A run folder, written by `uphill.search` or by the command. It can be read while the run continues.
 
     >>> run = uphill.search("molecules.lance", score="qed", stop={"evaluations": 60}, out="run")
     >>> uphill.Run("run").results(limit=3).select("db_idx", "score").height
@@ -49,19 +52,19 @@ class Run:
     """
 
     def __init__(self, path: PathLike) -> None:
-        #: Where it is.
+        #: The run folder.
         self.path = Path(path)
         self._removal: weakref.finalize[Any, Any] | None = None
         if not (self.path / "run.json").exists():
             raise _uphill.Error(f"{self.path}: is not a run folder")
 
     def __repr__(self) -> str:
-        ended = self.ended
-        if ended is None:
-            how = "goes on, waits for scores, or was killed"
+        summary = self.ended
+        if summary is None:
+            state = "running, waiting for scores, or killed"
         else:
-            how = f"{_cost(ended)} ({ended.get('error', ended['reason'])})"
-        return f"Run({os.fspath(self.path)!r}): {how}"
+            state = f"{_cost(summary)} ({summary.get('error', summary['reason'])})"
+        return f"Run({os.fspath(self.path)!r}): {state}"
 
     def _repr_html_(self) -> str:
         page = html.escape(self.report())
@@ -69,16 +72,16 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """run.json: what it goes on with, the dataset version it reads, how it ended."""
+        """The contents of run.json: the configuration, the dataset version, and the summary of an ended run."""
         return cast("dict[str, Any]", json.loads((self.path / "run.json").read_text()))
 
     @property
-    def ended(self) -> Ended | None:
-        """How it ended, by itself or by an error; `None` while it goes on or waits for scores, or if it was killed."""
-        return cast("Ended | None", self.manifest.get("ended"))
+    def ended(self) -> RunSummary | None:
+        """The summary of a run that has ended. `None` while it runs or waits for scores, or if it was killed."""
+        return cast("RunSummary | None", self.manifest.get("ended"))
 
     def results(self, limit: int | None = None) -> pl.DataFrame:
-        """The items met, the best first, one row each."""
+        """The items found, best first, one row each."""
         return frame(_uphill.results(self.path, limit))
 
     def queries(self) -> pl.DataFrame:
@@ -86,8 +89,8 @@ class Run:
         return frame(_uphill.queries(self.path))
 
     def trajectories(self, *, paths: bool = False) -> pl.DataFrame:
-        """The path of each query and the scores it met; with `paths`, a path from its start for each leaf of the tree
-        that branching queries make."""
+        """The path of each query and the scores of the items it found. Branching queries make a tree: with `paths`, the
+        result has one path from the start for each leaf of it."""
         return frame(_uphill.trajectories(self.path, paths))
 
     def evaluate(
@@ -99,16 +102,16 @@ class Run:
         key: str | None = None,
         curve: bool = False,
     ) -> pl.DataFrame:
-        """How much of the best it found, at what cost, where the scores of all items are known: within 1, 2 and 5 % of the
-        library, as far as it went, and in all, or with `curve` after each item.
+        """How many of the best items the run found, and at what cost. This needs the true scores of all items. Rows are after
+        1, 2 and 5 % of the library, as far as the run went, and at its end. With `curve`, there is a row for each item.
 
-        `truth` is what was indexed, in the same order, or with a `key` any table or file (Parquet, CSV) that has it. The
-        best are `top` items: 100, or as many as have a true score, if those are fewer.
+        `truth` is the indexed table, in the same order, or, with a `key`, any table or file (Parquet, CSV) that has that
+        column. The best items are the `top` with the highest true score: by default 100, or all that have one if fewer.
 
         >>> uphill.Run("run").evaluate(molecules, "qed", top=10).columns
         ['share', 'budget', 'scored', 'found', 'recall', 'best', 'top_sum']
         """
-        with as_file(truth) as file:
+        with as_parquet_file(truth) as file:
             assert file is not None
             return frame(
                 _uphill.evaluate(self.path, truth=file, score_column=score_column, top=top, key=key, curve=curve)
@@ -126,8 +129,8 @@ class Run:
         picture: str | None = None,
         library: PathLike | None = None,
     ) -> str:
-        """A page of HTML that shows it, without a network; written to `output`, too, if that is given. `library` is where
-        the dataset is now, if it was moved."""
+        """An HTML page that shows the run and needs no network. With `output`, it is also written to that file. `library` is
+        the new path of the dataset, if it was moved."""
         return report(
             [self],
             output,
@@ -141,34 +144,34 @@ class Run:
         )
 
     def keep(self) -> Path:
-        """Keeps a run that was given no folder from going when it is no longer used, and says where it is."""
+        """Keeps the temporary folder of a run without `out`, which is removed with this object otherwise."""
         if self._removal is not None:
             self._removal.detach()
         return self.path
 
     def remove(self, *, library: PathLike | None = None) -> None:
-        """Removes the folder, and the tag that keeps the dataset version it reads. `library` is where the dataset is now, if
-        it was moved."""
+        """Removes the folder, and the tag that keeps its dataset version. `library` is the new path of the dataset, if it was
+        moved."""
         self.keep()
         _uphill.remove(self.path, None if library is None else os.fspath(library))
 
-    def _goes_when_unused(self) -> Run:
-        self._removal = weakref.finalize(self, _discard, self.path)
+    def _remove_when_unused(self) -> Run:
+        self._removal = weakref.finalize(self, _remove_folder, self.path)
         return self
 
 
-def _discard(path: Path) -> None:
+def _remove_folder(path: Path) -> None:
     if path.exists():
         _uphill.remove(path, None)
 
 
-def _cost(ended: Ended) -> str:
-    evaluations = ended["evaluations"]
-    scored = ended.get("scored", evaluations)
+def _cost(summary: RunSummary) -> str:
+    evaluations = summary["evaluations"]
+    scored = summary.get("scored", evaluations)
     return f"{scored} items scored" if scored == evaluations else f"{evaluations} evaluations: {scored} items scored"
 
 
-def _folders(runs: Run | PathLike | Sequence[Run | PathLike]) -> list[Path]:
+def _run_folders(runs: Run | PathLike | Sequence[Run | PathLike]) -> list[Path]:
     many = [runs] if isinstance(runs, Run) or is_path(runs) else runs
     return [run.path if isinstance(run, Run) else Path(run) for run in cast("Sequence[Run | PathLike]", many)]
 
@@ -185,12 +188,12 @@ def report(
     picture: str | None = None,
     library: PathLike | None = None,
 ) -> str:
-    """A page of HTML that shows a run, or compares several; written to `output`, too, if that is given. `library` is where
-    the dataset of the run is now, if it was moved."""
-    to = _file(output, ".html", ".htm")
-    with as_file(truth) as file:
+    """An HTML page that shows a run or compares several. With `output`, it is also written to that file. `library` is the new
+    path of the dataset, if it was moved."""
+    file = _output_path(output, ".html", ".htm")
+    with as_parquet_file(truth) as file:
         page = _uphill.report(
-            _folders(runs),
+            _run_folders(runs),
             truth=file,
             score_column=score_column,
             top=top,
@@ -199,7 +202,7 @@ def report(
             picture=picture,
             library=None if library is None else os.fspath(library),
         )
-    return _written(page, to)
+    return _write(page, file)
 
 
 def plot(
@@ -211,24 +214,24 @@ def plot(
     top: int | None = None,
     key: str | None = None,
 ) -> str:
-    """The curves of a run, or of several, as SVG for a paper; written to `output`, too, if that is given."""
-    to = _file(output, ".svg")
-    with as_file(truth) as file:
-        drawn = _uphill.plot(_folders(runs), truth=file, score_column=score_column, top=top, key=key)
-    return _written(drawn, to)
+    """The curves of one or several runs as SVG, for a paper. With `output`, the SVG is also written to that file."""
+    file = _output_path(output, ".svg")
+    with as_parquet_file(truth) as file:
+        drawing = _uphill.plot(_run_folders(runs), truth=file, score_column=score_column, top=top, key=key)
+    return _write(drawing, file)
 
 
-def _file(output: PathLike | None, *known: str) -> Path | None:
-    """Where it is to be written; a name that promises another format is refused before anything is done."""
+def _output_path(output: PathLike | None, *extensions: str) -> Path | None:
+    """The path to write. Another extension than these is an error, before anything is done."""
     if output is None:
         return None
     file = Path(output)
-    if file.suffix.lower() not in ("", *known):
-        raise _uphill.ConfigError(f"{file}: {file.suffix} is not written here; name it {' or '.join(known)}")
+    if file.suffix.lower() not in ("", *extensions):
+        raise _uphill.ConfigError(f"{file}: unsupported extension {file.suffix}; use {' or '.join(extensions)}")
     return file
 
 
-def _written(text: str, file: Path | None) -> str:
+def _write(text: str, file: Path | None) -> str:
     if file is not None:
         file.write_text(text, encoding="utf-8")
     return text

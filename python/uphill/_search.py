@@ -1,4 +1,4 @@
-"""The search, and the same by hand: ask and tell."""
+"""Searches, and the ask-and-tell interface for scores given by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ._options import (
     StopOptions,
     run_file,
     section,
-    stage,
+    stage_options,
 )
 from ._run import Run
 from ._tables import Function, PathLike, Stream, Table, frame, stream
@@ -41,23 +41,23 @@ def search(
     retry_failed: bool = False,
     **sections: Unpack[Sections],
 ) -> Run:
-    """Searches a library. Each section of a run file is an argument (`score`, `filter`, `queries`, `update`, `prune`,
-    `restart`, `gradient`, `stop`; and `seed`): a dict of its keys, or what stands for the key that says it all: SQL or a
-    function for `score` and `filter`, a list of parts for `score`, a number of random items or a table with a column
-    `embedding` for `queries`, the rule's name for `update`.
+    """Searches a library. Each section of a run file is an argument: `score`, `filter`, `queries`, `update`, `prune`,
+    `restart`, `gradient` and `stop`, and the `seed`. A section is a dict of its keys, or a shorthand for its main key:
+    SQL or a function for `score` and `filter`, a list of parts for `score`, a number of random items or a table with a
+    column `embedding` for `queries`, the name of the rule for `update`.
 
-    A `score` that is a function takes a frame of distinct items (`db_idx`, `embedding`, attributes) and gives a number
-    for each, as a column of anybody's, or a frame with `score` and, optionally, `db_idx`, `outcome`, `reason` and
-    parts of the score. None and NaN are failures, as is what it raises, for all items of that call: it is their
-    `reason`; with `on_error="stop"` the run ends with what was raised. A `filter` that is a function says for each row
-    of a frame if it may be scored.
+    A `score` function takes a frame of distinct items (`db_idx`, `embedding`, attributes). It returns a number for each
+    as a column of any library, or a frame with `score` and, optionally, `db_idx`, `outcome`, `reason` and parts of the
+    score. None and NaN are failures. An exception makes all items of that call fail, with its message as their `reason`.
+    With `on_error="stop"`, it ends the run and is raised. A `filter` function returns for each row of a frame whether it
+    may be scored.
 
-    The rule `surrogate` reads the columns that ride along. Which of them a function reads it cannot know: name the others
-    by `update={"features": [...]}`, so that it does not read what the score is made of.
+    The rule `surrogate` reads the attribute columns. It cannot know which of them a function reads. List the others in
+    `update={"features": [...]}`, so that the rule does not read what the score is computed from.
 
-    `out` is the run folder. Without it, the run goes when it is no longer used (`Run.keep`). Ctrl-C ends the search
-    once the calls that are out are back (a second one has them raise KeyboardInterrupt), with everything kept that came
-    back; the same call with `resume=True` goes on.
+    `out` is the run folder. Without it, the run is temporary and is removed with the `Run` object (see `Run.keep`). Ctrl-C
+    ends the search when the running calls have returned, and keeps their scores. A second Ctrl-C raises KeyboardInterrupt
+    in these calls. To resume, repeat the same call with `resume=True`.
 
     >>> dear = {"call": lambda items: items["qed"].to_numpy(), "batch_size": 8, "on_error": "stop"}
     >>> options = {"score": dear, "update": {"rule": "rl", "lr": 2.0}, "seed": 7, "out": "climb"}
@@ -66,10 +66,10 @@ def search(
     >>> uphill.search("molecules.lance", **options, stop={"iterations": 3}, resume=True).ended["iterations"]
     3
     """
-    config, functions, start = _told(database, score, sections)
-    with _folder(out) as path:
+    config, functions, start = _request(database, score, sections)
+    with _run_folder(out) as path:
         _uphill.search(config, path, functions=functions, queries=start, resume=resume, retry_failed=retry_failed)
-    return Run(path) if out is not None else Run(path)._goes_when_unused()
+    return Run(path) if out is not None else Run(path)._remove_when_unused()
 
 
 def ask(
@@ -79,8 +79,8 @@ def ask(
     score: ScoreOptions | None = None,
     **sections: Unpack[Sections],
 ) -> pl.DataFrame | None:
-    """The next items to score by hand, in a lab, in a queue of your own; `None` when the run has ended. Asked again before
-    they are told, the same come. The arguments are those of `uphill.search`.
+    """The next items to score by hand, in a lab or in your own queue, or `None` when the run has ended. Until `tell` gives
+    scores, further calls return the same items. The arguments are those of `uphill.search`.
 
     >>> options = {"update": {"rule": "surrogate", "features": ["smiles"]}, "stop": {"evaluations": 40}, "out": "lab"}
     >>> while (items := uphill.ask("molecules.lance", **options)) is not None:
@@ -88,8 +88,8 @@ def ask(
     >>> uphill.Run("lab").ended["evaluations"]
     40
     """
-    config, functions, start = _told(database, {"by_hand": True, **(score or {})}, sections)
-    with _folder(out) as path:
+    config, functions, start = _request(database, {"by_hand": True, **(score or {})}, sections)
+    with _run_folder(out) as path:
         items = _uphill.ask(config, path, functions=functions, queries=start)
     return None if items is None else frame(items)
 
@@ -102,49 +102,48 @@ def tell(
     library: Library | PathLike | None = None,
     stop: StopOptions | None = None,
 ) -> None:
-    """Takes scores of items that were asked, all or a part: a table of `db_idx` and `score`, optionally `reason` and parts.
-    They are durable when this returns; scores that a run which has ended has no use for are an error. It goes on as the
-    last `ask` did: a run whose filter is a function needs it here, too; `library` is where the library is now, if it was moved
-    since, `stop` what the run is to stop at instead."""
+    """Gives scores of pending items, all or some of them: a table of `db_idx` and `score`, optionally `reason` and parts.
+    They are durable when this returns. Scores for a run that has ended are an error. The run continues with the options of
+    the last `ask`. If its `filter` is a function, pass that again. `library` is the new path of the library, if it was moved.
+    `stop` replaces the limits of the run."""
     path = run.path if isinstance(run, Run) else Path(run)
     config, functions = Run(path).manifest["config"] or {}, Functions()
     if filter is not None:
-        config["filter"] = stage(filter, "keep", functions)
+        config["filter"] = stage_options(filter, "keep", functions)
     if library is not None:
-        place = library.options["path"] if isinstance(library, Library) else library
-        config["database"]["path"] = place
+        config["database"]["path"] = library.options["path"] if isinstance(library, Library) else library
     if stop is not None:
         config["stop"] = stop
-    with _folder(path):
+    with _run_folder(path):
         _uphill.tell(run_file(config), path, stream(scores), functions=functions)
 
 
-def _told(
+def _request(
     database: Library | PathLike | DatabaseOptions, score: Any, sections: Sections
 ) -> tuple[str, Functions, Stream | None]:
-    """The run file as JSON, its functions, and the queries that it starts at, if those are a table."""
+    """The run file as JSON, its functions, and the starting queries if they are a table."""
     functions = Functions()
-    told: dict[str, Any] = {**sections}
-    queries, start = told.get("queries"), None
+    config: dict[str, Any] = {**sections}
+    queries, start = config.get("queries"), None
     if queries is not None and not isinstance(queries, (int, Mapping)):
-        told["queries"], start = None, stream(queries)
+        config["queries"], start = None, stream(queries)
     shorthand = {"queries": "sample", "update": "rule", "restart": "after"}
-    told = {name: section(value, shorthand[name]) if name in shorthand else value for name, value in told.items()}
-    told["database"] = database.options if isinstance(database, Library) else section(database, "path")
-    told["score"] = stage(score, "score", functions)
-    told["filter"] = stage(told.get("filter"), "keep", functions)
-    return run_file(told), functions, start
+    config = {name: section(value, shorthand[name]) if name in shorthand else value for name, value in config.items()}
+    config["database"] = database.options if isinstance(database, Library) else section(database, "path")
+    config["score"] = stage_options(score, "score", functions)
+    config["filter"] = stage_options(config.get("filter"), "keep", functions)
+    return run_file(config), functions, start
 
 
 @contextmanager
-def _folder(out: PathLike | None) -> Iterator[Path]:
-    """The run folder. Where the work in it ends early it is said how to go on, or a folder that was made for it goes."""
+def _run_folder(out: PathLike | None) -> Iterator[Path]:
+    """The run folder. If the work fails, the error says how to resume, and an unused temporary folder is removed."""
     path = Path(mkdtemp(prefix="uphill-") if out is None else out)
     try:
         yield path
     except BaseException as error:
         if any(path.glob("results/*")) or any(path.glob("ledger/*.parquet")):
-            _note(error, f"what was finished is in {os.fspath(path)!r}: go on with that as `out` and `resume=True`")
+            _add_note(error, f"the scores so far are in {os.fspath(path)!r}: pass it as `out` with `resume=True` to resume")
         elif out is None and (path / "run.json").exists():
             _uphill.remove(path, None)
         elif out is None:
@@ -152,7 +151,7 @@ def _folder(out: PathLike | None) -> Iterator[Path]:
         raise
 
 
-def _note(error: BaseException, note: str) -> None:
+def _add_note(error: BaseException, note: str) -> None:
     if hasattr(error, "add_note"):
         error.add_note(note)
     else:

@@ -1,4 +1,4 @@
-"""Tables and columns, whoever's they are."""
+"""Conversion of tables and columns of Polars, pyarrow, pandas, DuckDB and NumPy."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from . import _uphill
 
 
 class Stream(Protocol):
-    """A table that is handed over as an Arrow stream."""
+    """A table that exports an Arrow stream."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
-#: A table of Polars, pyarrow, pandas or DuckDB; or what `polars.DataFrame` takes, such as a dict of columns.
+#: A table of Polars, pyarrow, pandas or DuckDB, or anything that `polars.DataFrame` accepts, such as a dict of columns.
 Table: TypeAlias = Any
-#: Where something is.
+#: A path of a file or folder.
 PathLike: TypeAlias = str | os.PathLike[str]
-#: A function of the items, a frame, that gives a number or a truth value for each: a column of anybody's, or a list. A
-#: score may give a frame, too: `score`, optionally `db_idx`, `outcome`, `reason` and parts.
+#: A function that takes a frame of items and returns a number or a boolean for each: a column of any library, or a list. A
+#: score may also return a frame: `score` and, optionally, `db_idx`, `outcome`, `reason` and parts.
 Function: TypeAlias = Callable[[pl.DataFrame], Any]
 
 
@@ -34,14 +34,14 @@ def is_path(value: object) -> bool:
 
 
 def stream(table: Table) -> Stream:
-    """The table itself where it gives a stream, else a frame of it."""
+    """The table itself if it exports an Arrow stream, else a frame made from it."""
     if not hasattr(table, "__arrow_c_stream__"):
         table = pl.DataFrame(table)
-    # Polars streams a column of nothing but nulls in a form that others refuse.
-    return with_typed_nulls(table, pl.String()) if isinstance(table, pl.DataFrame) else table
+    # Polars exports an all-null column with a type that other libraries reject.
+    return cast_null_columns(table, pl.String()) if isinstance(table, pl.DataFrame) else table
 
 
-def with_typed_nulls(frame: pl.DataFrame, dtype: pl.DataType) -> pl.DataFrame:
+def cast_null_columns(frame: pl.DataFrame, dtype: pl.DataType) -> pl.DataFrame:
     return frame.cast({pl.Null: dtype}) if pl.Null in frame.dtypes else frame
 
 
@@ -49,23 +49,23 @@ def frame(table: _uphill.Table) -> pl.DataFrame:
     return pl.DataFrame(table)
 
 
-def called(function: Function, column: str) -> Callable[[_uphill.Table], Stream]:
-    """A function of the caller as the library calls it: tables in and out, a lone column under its name."""
+def table_function(function: Function, column: str) -> Callable[[_uphill.Table], Stream]:
+    """Wraps a user function so that it takes and returns tables. A single column gets the name `column`."""
 
     def call(items: _uphill.Table) -> Stream:
-        given = function(frame(items))
-        if isinstance(given, pl.DataFrame):
-            return with_typed_nulls(given, pl.Float64())
-        if hasattr(given, "columns") or hasattr(given, "column_names"):
-            return stream(given)
-        return with_typed_nulls(pl.Series(column, given, strict=False).to_frame(), pl.Float64())
+        returned = function(frame(items))
+        if isinstance(returned, pl.DataFrame):
+            return cast_null_columns(returned, pl.Float64())
+        if hasattr(returned, "columns") or hasattr(returned, "column_names"):
+            return stream(returned)
+        return cast_null_columns(pl.Series(column, returned, strict=False).to_frame(), pl.Float64())
 
     return call
 
 
 @contextmanager
-def as_file(items: PathLike | Table | None) -> Iterator[Path | None]:
-    """Where the items are: at their path, or for now in a file of their own."""
+def as_parquet_file(items: PathLike | Table | None) -> Iterator[Path | None]:
+    """Yields the path of the items. A table is written to a temporary Parquet file."""
     if items is None or is_path(items):
         yield None if items is None else Path(items)
         return

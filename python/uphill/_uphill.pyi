@@ -5,11 +5,11 @@ from typing import Any, final
 from ._tables import Stream
 
 __all__ = [
-    "AwayError",
     "ConfigError",
     "Error",
     "Library",
     "LockedError",
+    "OutageError",
     "Table",
     "ask",
     "command",
@@ -28,7 +28,7 @@ __all__ = [
 class Error(Exception): ...
 class ConfigError(Error): ...
 class LockedError(Error): ...
-class AwayError(Error): ...
+class OutageError(Error): ...
 
 @final
 class Table:

@@ -1,11 +1,11 @@
-//! What the library warns of, to Python's `logging`.
+//! Forwards the library's warnings to Python's `logging`.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use pyo3::prelude::*;
 
-struct Logging;
+struct PythonLogger;
 
-impl Log for Logging {
+impl Log for PythonLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= Level::Warn && metadata.target().starts_with("uphill")
     }
@@ -13,19 +13,19 @@ impl Log for Logging {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let said = record.args().to_string();
-        // Python may be gone already; who cannot log has nobody to tell.
+        let message = record.args().to_string();
+        // Python may be shutting down. A failure to log has nowhere to go.
         let _ = Python::try_attach(|py| {
             let logger = py.import("logging")?.call_method1("getLogger", ("uphill",))?;
-            logger.call_method1("warning", ("%s", said)).map(drop)
+            logger.call_method1("warning", ("%s", message)).map(drop)
         });
     }
     fn flush(&self) {}
 }
 
-/// From now on warnings go to the logger `uphill`.
-pub fn listen() {
-    if log::set_logger(&Logging).is_ok() {
+/// Sends warnings to the Python logger `uphill` from now on.
+pub fn install() {
+    if log::set_logger(&PythonLogger).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }
 }
