@@ -1,8 +1,8 @@
-//! Pays for each item once: who was asked, what came back, what is durable.
+//! The ledger pays for each item once: which items were requested, what was answered, and what is durable.
 //!
-//! The ledger is a cache under `Score`; no strategy reads it. It alone decides which
-//! items are asked (distinct, unseen, within the budget), in which batches, and it makes
-//! what comes back durable before the worker that scored it gets more.
+//! The ledger is a cache below `Score`; update rules do not read it. It alone decides which
+//! items are requested (distinct, undecided, within the budget) and in which batches. It makes
+//! answers durable before the worker that scored them gets more items.
 
 mod answers;
 mod batches;
@@ -29,76 +29,76 @@ use crate::frame::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE}
 use crate::panics::lock;
 use crate::score::{OnError, Reusable, Score, SumScore};
 
-/// Everything asked and answered in a run so far.
+/// All requests and answers of a run so far.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// The items that have an outcome in this run, or are asked for.
+    /// The items that have an outcome in this run, or are being scored.
     booked: HashSet<u64>,
-    /// Those of them that are paid for, and their ordinals in the strategy's order.
+    /// Those of them that cost an evaluation, with their ordinals in the order of the search.
     asked: PlHashMap<u64, u64>,
-    /// How many of them have a score.
+    /// The number of evaluated items with a score.
     scored: u64,
-    /// How many items that are booked have a score that was paid for before.
+    /// The number of decided items with a reused score.
     reused: u64,
-    /// Those that failed.
+    /// The decided items that failed.
     failed: PlHashSet<u64>,
-    /// How many were rejected.
+    /// The number of decided items that were rejected.
     rejected: u64,
     store: Arc<Mutex<AnswerStore>>,
-    /// Who asks while the search goes on.
+    /// Scores items while the search continues.
     dispatcher: Option<Dispatcher>,
     /// The names of the parts of the score, if it is a sum.
     parts: Vec<String>,
-    /// Scores that were paid for before.
+    /// Scores of earlier runs and files.
     pub(crate) reusable: Reusable,
     /// Whether a smaller raw score is better.
     pub(crate) minimize: bool,
     /// What a failed item does to the run.
     pub(crate) on_error: OnError,
-    /// Items that wait for scores by hand.
+    /// Items that need manual scores.
     pub(crate) waiting: Option<DataFrame>,
-    /// Items that an earlier process had asked without keeping an answer.
+    /// The number of items that an earlier process requested without storing an answer.
     pub(crate) asked_again: u64,
-    /// What scorers were tried again for in earlier processes.
+    /// The number of retries in earlier processes.
     pub(crate) retries_before: u64,
-    /// Set from outside to stop asking.
+    /// Set to stop scoring.
     pub(crate) interrupt: Option<Arc<AtomicBool>>,
-    /// The items that were asked and have no answer yet, for whoever looks.
+    /// The number of pending items, for observers.
     pub(crate) open: Arc<AtomicUsize>,
 }
 
 impl Ledger {
-    /// Items paid for so far, each counted once: the cost.
+    /// The number of evaluated items, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
         self.asked.len() as u64
     }
 
-    /// Items paid for that have a score.
+    /// The number of evaluated items with a score.
     pub(crate) fn scored(&self) -> u64 {
         self.scored
     }
 
-    /// Items of which there is an earlier score, the best first.
+    /// The items of the library that have a reused score, best first.
     pub(crate) fn known(&self, database: &dyn VectorDatabase) -> Result<Vec<u64>> {
         self.reusable.known(database, self.minimize)
     }
 
-    /// Items booked whose score was paid for before.
+    /// The number of decided items with a reused score.
     pub(crate) fn reused(&self) -> u64 {
         self.reused
     }
 
-    /// Items booked that were rejected.
+    /// The number of decided items that were rejected.
     pub(crate) fn rejected(&self) -> u64 {
         self.rejected
     }
 
-    /// Items booked that failed.
+    /// The number of decided items that failed.
     pub(crate) fn failed(&self) -> u64 {
         self.failed.len() as u64
     }
 
-    /// Why one of them failed.
+    /// The reason of one of the failures.
     pub(crate) fn a_failure(&self) -> Option<String> {
         let store = self.store();
         self.failed.iter().filter_map(|item| store.answers.reason(*item)).min().map(str::to_string)
@@ -108,12 +108,12 @@ impl Ledger {
         lock(&self.store)
     }
 
-    /// The items that have an outcome in this run, or are asked for.
+    /// The items that have an outcome in this run, or are being scored.
     pub(crate) fn booked(&self) -> &HashSet<u64> {
         &self.booked
     }
 
-    /// Forgets who was asked: another run begins.
+    /// Resets everything but the options, for another run.
     pub(crate) fn clear(&mut self) {
         let (minimize, on_error) = (self.minimize, self.on_error);
         let (interrupt, open) = (self.interrupt.take(), self.open.clone());
@@ -121,7 +121,7 @@ impl Ledger {
         *self = Ledger { minimize, on_error, interrupt, open, reusable, ..Ledger::default() };
     }
 
-    /// From now on keeps what comes back in `path`, and takes what is there already. Says whether that is anything.
+    /// Opens the ledger folder `path`: loads its answers, and stores further ones there. Returns whether it had any.
     pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<bool> {
         let mut store = self.store();
         let (batches, found) = Batches::open(path, tmp, |answers| {
@@ -135,7 +135,7 @@ impl Ledger {
         Ok(found.answers)
     }
 
-    /// Takes the items of a committed iteration, as a resumed run replays them.
+    /// Adds the items of a committed iteration when a run is resumed.
     pub(crate) fn replay(&mut self, iteration: u32, scored: DataFrame) -> Result<Replayed> {
         let items = schema::u64s(&scored, DB_IDX)?;
         let mut store = self.store();
@@ -151,7 +151,7 @@ impl Ledger {
             iteration,
             &if amended { scored.filter(&valid).doing("replaying")? } else { scored.clone() },
         )?;
-        // An answer that came since may have a number that no answer before had.
+        // A newer answer may have a part that earlier answers lacked.
         store.answers.show(iteration, &items, &[]);
         let widened = store.answers.shown(iteration).any(|name| scored.column(name).is_err());
         drop(store);
@@ -167,12 +167,12 @@ impl Ledger {
         Ok(Replayed { scored, new, amended, widened })
     }
 
-    /// The scored frame of a committed iteration with the answers that are known now.
+    /// The scored frame of a committed iteration with the current answers.
     pub(crate) fn as_of_now(&self, iteration: u32, scored: &DataFrame) -> Result<DataFrame> {
         self.annotate(iteration, unscored(scored)?)
     }
 
-    /// Counts a new item whose answer is known.
+    /// Counts a new item with an answer.
     fn count(&mut self, item: u64) {
         let outcome = self.store().answers.outcome(item);
         if outcome == Some(Outcome::Failed) {
@@ -185,8 +185,8 @@ impl Ledger {
         }
     }
 
-    /// Orders the scores of a results frame: each item is asked for once, however many queries meet it. What is to be
-    /// asked for has its place in the budget from now on; rows of items beyond it are left out.
+    /// Plans the scores of a results frame: each item is requested once, however many queries found it. Items to be
+    /// evaluated take their place in the budget now; rows of items beyond the budget are removed.
     pub(crate) fn order(&mut self, score: &dyn Score, results: DataFrame, budget: Option<u64>) -> Result<Order> {
         self.parts = score.sum().map(SumScore::names).unwrap_or_default();
         let items = schema::u64s(&results, DB_IDX)?;
@@ -216,7 +216,7 @@ impl Ledger {
         Ok(Order { results, wanted, new })
     }
 
-    /// Asks for what an order wants: waits for it or, where the search is to go on meanwhile, has workers of its own do so.
+    /// Scores the items of a request: waits for the answers or, if the search `goes_on`, lets background workers do it.
     pub(crate) fn ask(&mut self, score: &Arc<dyn Score>, number: u32, order: &Order, goes_on: bool) -> Result<()> {
         if !goes_on {
             return self.ask_now(score, &order.wanted);
@@ -231,9 +231,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives the scored frame of an order when all of it is answered, and how many items were new.
+    /// Waits for the answers of a request. Returns its scored frame, and the number of new items.
     pub(crate) fn settle(&mut self, number: u32, order: &Order) -> Result<(DataFrame, u64)> {
-        // If it does not come, what is in flight is waited for, and no more is asked.
+        // On an error the dispatcher is dropped: it waits for batches in flight and starts no others.
         if let Some(dispatcher) = self.dispatcher.take() {
             dispatcher.wait(Some(number))?;
             self.dispatcher = Some(dispatcher);
@@ -247,7 +247,7 @@ impl Ledger {
         Ok((self.annotate(number, order.results.clone())?, order.new.len() as u64))
     }
 
-    /// Takes an order back: its iteration never happened. What was answered stays answered.
+    /// Cancels a request, as its iteration did not happen. Answers that have arrived are kept.
     pub(crate) fn take_back(&mut self, order: &Order) {
         for item in &order.new {
             self.booked.remove(item);
@@ -255,13 +255,13 @@ impl Ledger {
         }
     }
 
-    /// Waits for what is in flight, and asks for no more.
+    /// Waits for batches in flight, and starts no others.
     pub(crate) fn close(&mut self) {
         self.dispatcher = None;
     }
 
-    /// The items of a results frame that are new and cost nothing, whose answers are then known: those whose scores were
-    /// paid for before, and those that the score rejects at no cost.
+    /// The new items of a results frame that cost nothing, and records their answers: those with a reused score, and those that
+    /// the score rejects for free.
     fn free(&mut self, score: &dyn Score, items: &[u64], results: &DataFrame) -> Result<HashSet<u64>> {
         let (mut free, mut others, mut seen) = (HashSet::new(), Vec::new(), HashSet::new());
         let sum = score.sum();
@@ -290,7 +290,7 @@ impl Ledger {
         Ok(free)
     }
 
-    /// Notes the items of a logged iteration that failed in it.
+    /// Adds the items that failed in a logged iteration, and have no other outcome yet, to `failed`.
     pub(crate) fn note_failed(&mut self, scored: &DataFrame, failed: &mut BTreeSet<u64>) -> Result<()> {
         let ordinals = schema::nullable_u64s(scored, EVALUATION)?;
         let items = schema::u64s(scored, DB_IDX)?.into_iter().zip(ordinals);
@@ -304,13 +304,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Asks for items that failed once more; each was counted once. `items` has `db_idx`, `embedding` and attributes.
+    /// Retries failed items without counting them again. `items` has `db_idx`, `embedding` and attributes.
     pub(crate) fn ask_again(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
         schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.store().answers.reopen(item));
         self.ask_now(score, items)
     }
 
-    /// Asks for items, and waits for them.
+    /// Scores items, and waits for the answers.
     fn ask_now(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
         if items.height() == 0 {
             return Ok(());
@@ -334,7 +334,7 @@ impl Ledger {
         Ok(schema::u64s(items, DB_IDX)?.into_iter().map(ordinal).collect())
     }
 
-    /// Adds what came back to a results frame, and `evaluation`.
+    /// Adds the answers and `evaluation` to a results frame.
     fn annotate(&self, iteration: u32, results: DataFrame) -> Result<DataFrame> {
         let items = schema::u64s(&results, DB_IDX)?;
         let mut scored = self.store().answers.annotate(iteration, results, self.minimize)?;
@@ -344,34 +344,34 @@ impl Ledger {
     }
 }
 
-/// A committed iteration, as it is replayed.
+/// A replayed iteration.
 pub(crate) struct Replayed {
-    /// Up to date where an item that failed in it was asked again since.
+    /// The scored frame, with newer answers for items that failed and were retried since.
     pub(crate) scored: DataFrame,
-    /// How many of its items were new.
+    /// The number of new items.
     pub(crate) new: u64,
-    /// Whether the frame differs from the one in the log, as items were asked again.
+    /// Whether retried items made the frame differ from the one in the log.
     pub(crate) amended: bool,
-    /// Whether it has columns that the one in the log does not have.
+    /// Whether the frame has columns that the one in the log lacks.
     pub(crate) widened: bool,
 }
 
-/// Items of one iteration that are scored, or are going to be.
+/// The items of one iteration that are or will be scored.
 pub(crate) struct Order {
-    /// The results frame, without rows of items beyond the budget.
+    /// The results frame, without items beyond the budget.
     pub(crate) results: DataFrame,
-    /// The items to ask for.
+    /// The items to score.
     wanted: DataFrame,
-    /// The items that no iteration before met.
+    /// The items that no earlier iteration found.
     new: Vec<u64>,
 }
 
-/// Rows of a results frame as a score is asked for them.
+/// Rows of a results frame with the columns that a score receives.
 fn items_of(results: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
     Ok(convert::gather(results, rows)?.drop_many([QUERY_IDX, DISTANCE]))
 }
 
-/// A scored frame as it was before it was scored.
+/// The results frame of a scored frame: without the columns that scoring added.
 pub(crate) fn unscored(scored: &DataFrame) -> Result<DataFrame> {
     let columns = schema::names(scored);
     let first = columns.iter().position(|name| *name == SCORE).unwrap_or(columns.len());

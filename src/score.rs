@@ -1,4 +1,4 @@
-//! What an item is worth: the `Score` that costs money, and the free ones.
+//! The `Score` trait and its implementations: SQL, external commands, HTTP services, manual scores and weighted sums.
 
 mod answers;
 mod by_hand;
@@ -53,10 +53,10 @@ pub use self::sum::SumScore;
 use crate::error::Result;
 use crate::frame::schema::SCORE;
 
-/// Scores items; higher is better (see `Runner::minimize`). Closures are scores:
-/// they take the items and give one number for each, in order.
+/// Scores items. A higher score is better (see `Runner::minimize`). Closures implement it:
+/// they take the items and return one number for each, in order.
 ///
-/// The runner asks for each item once per run. What it hands over are distinct items,
+/// The runner scores each item once per run. A batch holds distinct items,
 /// with the columns `db_idx`, `embedding` and the attributes.
 ///
 /// # Example
@@ -82,80 +82,87 @@ use crate::frame::schema::SCORE;
 /// # }
 /// ```
 pub trait Score: Send + Sync {
-    /// The scores of a batch: a frame with `score` (a number, nullable) and, if rows are not in
-    /// the order asked, `db_idx`; optionally `outcome` (string: `rejected` for an item that is not worth a score),
-    /// `reason` (string: why a score is null) and numeric columns of other names, which are kept in the log as
-    /// parts of the score. Null, NaN and infinite scores are failures: data, not errors. Columns whose names are taken
-    /// are left out, with a warning.
+    /// Scores a batch. Returns a frame with these columns:
+    ///
+    /// - `score`: a number, nullable. Null, NaN and infinite scores are failures, which are data and not errors.
+    /// - `db_idx`: required if the rows are not in the order of the batch.
+    /// - `outcome` (string, optional): `rejected` for an item that is not worth a score.
+    /// - `reason` (string, optional): why a score is null.
+    /// - numeric columns of other names: parts of the score, which the log stores. Columns whose names are already used are
+    ///   ignored with a warning.
     ///
     /// # Errors
-    /// Whatever should stop the run; [`Error::Away`](crate::Error::Away) if nobody looked at the items.
+    /// Whatever should stop the run. [`Error::Away`](crate::Error::Away) means that the scorer was unavailable and did not
+    /// process the items.
     fn score(&self, batch: &DataFrame) -> Result<DataFrame>;
 
-    /// As [`Score::score`], handing over answers as they come, each item once: what was handed over is kept, whatever comes
-    /// after it. An item that was not handed over by the end has failed; if the end is an error, it was not asked.
+    /// Like [`Score::score`], but passes answers to `sink` as they arrive, each item once. Answers that were passed to
+    /// `sink` are kept even if a later one fails. On success, items without an answer have failed. On an error, they count
+    /// as not evaluated.
     ///
     /// # Errors
-    /// As [`Score::score`], and those of `keep`.
+    /// As [`Score::score`], and any error from `sink`.
     fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
         keep(self.score(batch)?)
     }
 
-    /// The sum that this is, if it is one: its parts are then asked for one by one, each as it says of itself.
+    /// Returns the weighted sum, if this score is one. The runner then scores each part separately, with the part's own
+    /// batch size and workers.
     fn sum(&self) -> Option<&SumScore> {
         None
     }
 
-    /// The columns that it is computed from, as far as it can say.
+    /// The columns that the score reads, if known.
     fn reads(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Called once before a search, with a frame of no rows, so that mistakes show early.
+    /// Validates the score before a search, with an empty frame, so that mistakes show early.
     ///
     /// # Errors
-    /// A score that cannot work on such frames.
+    /// The score cannot work on frames with these columns.
     fn check(&self, _items: &DataFrame) -> Result<()> {
         Ok(())
     }
 
-    /// The most items in one call of [`Score::score`]. Where there are fewer than would fill a batch for each of
-    /// [`Score::workers`], they are spread over as many calls as there are workers.
+    /// The maximum number of items in one call of [`Score::score`]. If there are too few items to fill one batch for each
+    /// of [`Score::workers`], they are spread evenly over all workers.
     fn batch_size(&self) -> usize {
         usize::MAX
     }
 
-    /// How many calls may run at a time.
+    /// The maximum number of concurrent calls.
     fn workers(&self) -> usize {
         1
     }
 
-    /// Whether a score is worth keeping beyond a crash: if so, each finished batch is
-    /// made durable in the run folder's ledger before the next is asked.
+    /// Whether scores are expensive enough to survive a crash. If so, each finished batch is written to the run folder's
+    /// ledger before the next one starts.
     fn is_paid(&self) -> bool {
         true
     }
 
-    /// Whether an item that does not come back stays asked, instead of failing: scores by hand.
+    /// Whether scores are given manually: an item without a score stays pending instead of failing.
     fn waits(&self) -> bool {
         false
     }
 
-    /// How many times an item was tried again in this run, as its answer did not come.
+    /// The number of items that were retried in this run because their answers did not arrive.
     fn retried(&self) -> u64 {
         0
     }
 
-    /// Takes scores from outside; `false` if this score has no use for them.
+    /// Takes scores from outside. Returns `false` if this score does not accept them.
     fn tell(&self, _scores: &DataFrame) -> bool {
         false
     }
 
-    /// Told of a run before it asks for anything.
+    /// Prepares for a run. Called before the run scores anything.
     fn begin(&mut self, _session: &Session) {}
 }
 
-/// Items in batches of the score's size; where there are fewer such batches than workers, all workers get as much.
+/// Splits items into batches of the score's size. If there are fewer full batches than workers, the items are spread
+/// evenly over all workers.
 pub(crate) fn batches(items: &DataFrame, score: &dyn Score) -> Vec<DataFrame> {
     let (rows, size, count) = (items.height(), score.batch_size().max(1), batch_count(items.height(), score));
     let is_full = count == rows.div_ceil(size);
@@ -163,37 +170,37 @@ pub(crate) fn batches(items: &DataFrame, score: &dyn Score) -> Vec<DataFrame> {
     (0..count).map(|batch| items.slice(first(batch) as i64, first(batch + 1) - first(batch))).collect()
 }
 
-/// How many batches so many items make.
+/// The number of batches for this many items.
 pub(crate) fn batch_count(rows: usize, score: &dyn Score) -> usize {
     rows.div_ceil(score.batch_size().max(1)).max(score.workers().min(rows))
 }
 
-/// Takes answers as [`Score::score`] gives them, of some of the items.
+/// Receives answers for some of the items of a batch, in the form that [`Score::score`] returns.
 pub type Keep<'a> = dyn FnMut(DataFrame) -> Result<()> + Send + 'a;
 
-/// A run, as the score sees it that it is going to ask.
+/// The run that a score works for.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Session {
-    /// Names the run, also when it goes on after a stop; another name where failed items are asked again.
+    /// The identifier of the run. It survives a resume, and changes when failed items are retried.
     pub id: String,
-    /// The folder for what scorers write to standard error.
+    /// The folder for the standard error of scorers.
     pub stderr: PathBuf,
-    /// Set to interrupt the run. A score that may wait for long looks at it while it waits, and gives up with
-    /// [`Error::Interrupted`](crate::Error::Interrupted).
+    /// Set to interrupt the run. A score that waits should poll it, and return
+    /// [`Error::Interrupted`](crate::Error::Interrupted) when it is set.
     pub interrupt: Option<Arc<AtomicBool>>,
-    /// Whether items of this run were answered before it was stopped.
+    /// Whether items of this run had answers before it was resumed.
     pub answered: bool,
 }
 
-/// What a failed item does to a run.
+/// What a failed item does to the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
-    /// Its score is null, and the run goes on.
+    /// The item's score is null and the run continues.
     #[default]
     Null,
-    /// The run stops, with what was scored kept; the item is asked again when the run goes on.
+    /// The run stops and keeps all other scores. The item is scored again when the run is resumed.
     Stop,
 }
 
@@ -236,12 +243,12 @@ impl Score for Box<dyn Score> {
     }
 }
 
-/// What a scoring closure may return: a frame, a series, or plain numbers in order.
+/// A value that a scoring closure may return: a frame, a series, a column, or numbers in order.
 pub trait IntoScores {
-    /// As the frame that [`Score::score`] gives.
+    /// Converts to the frame that [`Score::score`] returns.
     ///
     /// # Errors
-    /// Values that make no frame.
+    /// The values do not form a frame.
     fn into_scores(self) -> Result<DataFrame>;
 }
 

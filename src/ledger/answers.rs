@@ -1,4 +1,4 @@
-//! What came back for each item that a run asked about.
+//! The answers for the items of a run, in memory.
 
 use std::collections::BTreeMap;
 
@@ -9,47 +9,47 @@ use crate::frame::outcome::{OPEN, Outcome};
 use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, RAW_SCORE, REASON, SCORE};
 use crate::score::is_part;
 
-/// What came back for an item.
+/// The answer for an item.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Answer {
     /// `None` while only parts of the score are known.
     pub(super) outcome: Option<Outcome>,
-    /// As the scorer gave it.
+    /// As the scorer returned it.
     score: Option<f64>,
     reason: Option<String>,
     parts: Vec<Option<f64>>,
 }
 
-/// The answers of the items asked, and of some that a killed process paid for
-/// and the strategy has not come to again yet.
+/// Answers by item. Includes items that a killed process paid for
+/// and that the search has not reached again yet.
 #[derive(Default)]
 pub(super) struct Answers {
     of: PlHashMap<u64, Answer>,
-    /// The score's parts, by name, so that the order in which batches come back does not show.
+    /// The parts of the score by name, so that the order in which batches arrive has no effect.
     parts: BTreeMap<String, Part>,
 }
 
 /// A number that answers have beside the score.
 struct Part {
-    /// Its place in [`Answer::parts`].
+    /// The index in [`Answer::parts`].
     place: usize,
-    /// The first iteration that has it: what comes for a later one, or before its time, does not show in the frame of an
-    /// earlier one.
+    /// The first iteration with this part: frames of earlier iterations do not show it, whenever the answer
+    /// arrived.
     since: Option<u32>,
 }
 
 impl Answers {
-    /// How many items there are of which something is known.
+    /// The number of items with an answer or parts of one.
     pub(super) fn len(&self) -> usize {
         self.of.len()
     }
 
-    /// What became of an item, if that is known.
+    /// The outcome of an item, if it has one.
     pub(super) fn outcome(&self, item: u64) -> Option<Outcome> {
         self.of.get(&item)?.outcome
     }
 
-    /// The score of an item that has one, as the scorer gave it.
+    /// The score of an item, as the scorer returned it, if it has one.
     pub(super) fn score(&self, item: u64) -> Option<f64> {
         self.of.get(&item)?.score
     }
@@ -58,21 +58,21 @@ impl Answers {
         self.of.get(&item)?.reason.as_deref()
     }
 
-    /// Takes a score that was paid for before.
+    /// Records a reused score.
     pub(super) fn take_score(&mut self, item: u64, score: f64) {
         let outcome = Some(Outcome::Scored);
         self.of.insert(item, Answer { outcome, score: Some(score), reason: None, parts: Vec::new() });
     }
 
-    /// Forgets that an item failed, but not which parts are known.
+    /// Removes the outcome of a failed item before a retry, but keeps its known parts.
     pub(super) fn reopen(&mut self, item: u64) {
         if let Some(answer) = self.of.get_mut(&item) {
             (answer.outcome, answer.reason) = (None, None);
         }
     }
 
-    /// Takes answers: `db_idx`, `score`, `outcome`, `reason`, then parts. Without an outcome, as in format 1, the score
-    /// tells it.
+    /// Records answers: `db_idx`, `score`, `outcome`, `reason`, then parts. Without an outcome, as in format 1, it is derived
+    /// from the score.
     pub(super) fn record(&mut self, answers: &DataFrame) -> Result<()> {
         let mut parts = Vec::new();
         for column in answers.columns().iter().filter(|column| is_part(column.name())) {
@@ -93,7 +93,7 @@ impl Answers {
         Ok(())
     }
 
-    /// Takes the answers of a scored frame, as the log keeps it.
+    /// Records the answers of a scored frame from the log.
     pub(super) fn record_logged(&mut self, iteration: u32, scored: &DataFrame) -> Result<()> {
         let mut answers = scored.clone();
         if scored.column(RAW_SCORE).is_ok() {
@@ -105,7 +105,7 @@ impl Answers {
         let known = [DB_IDX, SCORE, OUTCOME, REASON].into_iter().filter(|name| answers.column(name).is_ok());
         let parts: Vec<&str> = columns[first..].iter().map(String::as_str).filter(|name| *name != EVALUATION).collect();
         let columns: Vec<&str> = known.chain(parts.iter().copied()).collect();
-        // Of items that failed, and were being asked again when the run ended, some parts are known since.
+        // Keep newer parts of failed items that were being retried when the run ended.
         let items = schema::u64s(&answers, DB_IDX)?.into_iter();
         let since: Vec<(u64, Answer)> = items
             .filter_map(|item| Some((item, self.of.get(&item).filter(|known| known.outcome.is_none())?.clone())))
@@ -123,8 +123,8 @@ impl Answers {
         Ok(())
     }
 
-    /// Notes that the answers of some items are those of an iteration: the numbers that they have show from it on. Those that
-    /// are always there show where one of them was asked.
+    /// Marks answers as those of an iteration: from it on, frames show the parts that these answers have. The parts in `always`
+    /// are shown if any of these items was scored.
     pub(super) fn show(&mut self, iteration: u32, items: &[u64], always: &[String]) {
         let answers: Vec<&Answer> = items.iter().filter_map(|item| self.of.get(item)).collect();
         let is_asked = answers.iter().any(|answer| !answer.parts.is_empty());
@@ -138,13 +138,13 @@ impl Answers {
         }
     }
 
-    /// The names of the parts that show in an iteration, in order.
+    /// The names of the parts that an iteration shows, sorted.
     pub(super) fn shown(&self, iteration: u32) -> impl Iterator<Item = &str> {
         let shows = move |part: &Part| part.since.is_some_and(|since| since <= iteration);
         self.parts.iter().filter(move |(_, part)| shows(part)).map(|(name, _)| name.as_str())
     }
 
-    /// What is known of items beside their scores, as columns; none where nothing is known.
+    /// The known parts of some items, as columns. Parts without values are left out.
     pub(super) fn known(&self, items: &[u64]) -> Vec<Column> {
         let column = |(name, part): (&String, &Part)| {
             let value = |item| self.of.get(item)?.parts.get(part.place).copied().flatten();
@@ -154,7 +154,7 @@ impl Answers {
         self.parts.iter().filter_map(column).collect()
     }
 
-    /// Adds `score`, `raw_score` if smaller is better, `outcome`, `reason` and the parts that show in an iteration to its
+    /// Adds `score`, `raw_score` if smaller is better, `outcome`, `reason` and the parts that an iteration shows to its
     /// results frame.
     pub(super) fn annotate(&self, iteration: u32, mut results: DataFrame, minimize: bool) -> Result<DataFrame> {
         let missing = || Error::contract("score", DB_IDX, "an answer for each item", "none");
@@ -188,7 +188,7 @@ impl Part {
     }
 }
 
-/// What became of each row; `None` where only parts are known.
+/// The outcome of each row; `None` if only parts are known.
 pub(super) fn outcomes(frame: &DataFrame) -> Result<Vec<Option<Outcome>>> {
     let scores = schema::scores(frame, SCORE)?;
     let of_score = |score: Option<f64>| Some(Outcome::of_score(score));

@@ -1,9 +1,9 @@
-//! The ledger's folder: answers that are durable, a row an item, and notes of what is being asked.
+//! The ledger folder: durable answers, one row for each item, and counts of items in flight.
 //!
-//! A batch goes below the rows of the last file, of which a longer one takes the place, until that file is full. What comes
-//! later for an item that is there already, as parts of its score were known, or as it failed, takes the place of its row.
-//! So at any instant each item is in the folder once, as it is known then, whoever reads it and whenever the process is
-//! killed, and there are few files however small the batches are: nothing is ever moved from one file to another, nor removed.
+//! New answers are appended to the last file until it is full: a longer file atomically replaces it. A later answer
+//! for the same item, such as further parts of its score or a retry of a failure, replaces the item's row.
+//! So at any time, even if the process is killed, readers find each item once with its current answer. There are
+//! few files, however small the batches are. Rows never move between files and are never removed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -21,35 +21,35 @@ use crate::io::atomic;
 use crate::io::parquet::read_parquet;
 use crate::log::write_parquet;
 
-/// Answers from which on a file is full. Each batch writes anew what its file has before it: more would cost more than they
-/// save, as each file is only opened once when the run goes on.
+/// The number of rows of a full file. Each batch rewrites its file, so larger files would cost more than they
+/// save: a file is read only once when the run is resumed.
 const FULL: usize = 512;
 
-/// Files that are read at once: earlier versions wrote one for each batch.
+/// The number of files to read at once. Earlier versions wrote one file for each batch.
 const READ_AT_ONCE: usize = 64;
 
-/// The folder of one run.
+/// The ledger folder of a run.
 pub(super) struct Batches {
     tmp: PathBuf,
     path: PathBuf,
     /// The number of the last file, and its rows.
     last: Option<(usize, DataFrame)>,
-    /// Items of which more may come, and the files that their rows are in.
+    /// Items whose answers may still change, and the numbers of their files.
     unsettled: PlHashMap<u64, usize>,
     tickets: usize,
 }
 
-/// What an earlier process left.
+/// What an earlier process left in the folder.
 pub(super) struct Found {
     /// Whether there are answers.
     pub(super) answers: bool,
-    /// Items that it had asked without keeping an answer.
+    /// The number of items that were requested but have no answer.
     pub(super) asked: u64,
 }
 
 impl Batches {
-    /// From now on writes to `path`, through `tmp`; shows `visit` the answers that are there already, in the order in which
-    /// they came, which says how many of them are of items that it has seen before.
+    /// Opens the folder `path`, and writes to it through `tmp`. Calls `visit` with the answers in the order in which they were
+    /// written; it returns how many of them are for items that it has seen before.
     pub(super) fn open(
         path: &Path,
         tmp: &Path,
@@ -87,7 +87,7 @@ impl Batches {
         Ok((batches, Found { answers, asked }))
     }
 
-    /// Takes the rows out that others took the place of, below them: so earlier versions wrote them.
+    /// Removes rows that later rows superseded, as earlier versions wrote them.
     fn drop_superseded(&mut self, files: &[(usize, PathBuf)]) -> Result<()> {
         let mut seen = HashSet::new();
         for (number, file) in files.iter().rev() {
@@ -103,7 +103,7 @@ impl Batches {
         Ok(())
     }
 
-    /// A first file without rows, where nothing was paid for so far: whoever reads the ledger finds one.
+    /// Writes a first file without rows if there is none, so that readers of the ledger find a file.
     pub(super) fn begin(&mut self) -> Result<()> {
         if self.last.is_some() {
             return Ok(());
@@ -128,14 +128,14 @@ impl Batches {
                 None => new.push(row),
             }
         }
-        // The last file is written once.
+        // Write the last file once.
         let last = self.last.as_ref().map(|(number, _)| *number);
         let mut of_last = last.and_then(|last| there.remove(&last)).unwrap_or_default();
         for (number, rows) in there {
             let before = read_parquet(self.file(number))?;
             self.replace(number, before, &convert::gather(batch, &rows)?)?;
         }
-        // What is going to be written anew stands in files that are small.
+        // Rows that will be rewritten belong in small files.
         let is_open = outcomes(batch)?.contains(&None);
         for some in new.chunks(if is_open { FULL } else { new.len().max(1) }) {
             of_last.extend(some);
@@ -144,7 +144,7 @@ impl Batches {
         if of_last.is_empty() { Ok(()) } else { self.add(&convert::gather(batch, &of_last)?) }
     }
 
-    /// Adds rows to the last file, or begins another if that is full; those of items that are in it take the places of theirs.
+    /// Appends rows to the last file, or to a new one if it is full. Rows of items that are in the last file replace theirs.
     fn add(&mut self, batch: &DataFrame) -> Result<()> {
         let Some((number, rows)) = self.last.clone() else { return self.publish(0, batch.clone()) };
         if rows.height() < FULL && is_alike(&rows, batch) {
@@ -156,11 +156,11 @@ impl Batches {
         if !there.is_empty() {
             self.replace(number, rows, &convert::gather(batch, &there)?)?;
         }
-        // Not the number of files: one may be gone, and none is to be written over.
+        // Not the number of files: a file may be missing, and none must be overwritten.
         if new.is_empty() { Ok(()) } else { self.publish(number + 1, convert::gather(batch, &new)?) }
     }
 
-    /// Writes a file anew, with rows in the place of those of the same items, and the others below.
+    /// Rewrites a file: rows of the same items are replaced, the others appended.
     fn replace(&mut self, number: usize, before: DataFrame, batch: &DataFrame) -> Result<()> {
         let (old, new) = (schema::u64s(&before, DB_IDX)?, schema::u64s(batch, DB_IDX)?);
         let place_of: HashMap<u64, u32> = new.iter().copied().zip(old.len() as u32..).collect();
@@ -181,7 +181,7 @@ impl Batches {
         Ok(())
     }
 
-    /// Notes the items of a file of which more may come.
+    /// Records which items of a file may still change.
     fn note(&mut self, rows: &DataFrame, number: usize) -> Result<()> {
         for (item, outcome) in schema::u64s(rows, DB_IDX)?.into_iter().zip(outcomes(rows)?) {
             match outcome {
@@ -196,7 +196,7 @@ impl Batches {
         self.path.join(format!("batch-{number:06}.parquet"))
     }
 
-    /// Notes that so many items are being asked, so that a later process can tell how many may be paid twice.
+    /// Records the number of items in flight, so that a later process knows how many may be paid twice.
     pub(super) fn ticket(&mut self, items: usize) -> Result<Ticket> {
         let path = self.path.join(format!("asked-{:06}", self.tickets));
         self.tickets += 1;
@@ -205,33 +205,33 @@ impl Batches {
     }
 }
 
-/// A note of items that are being asked. Not fsynced: it is a figure for people, and outlives the process.
+/// The recorded number of items in flight. It is informative, so it is not fsynced, but it outlives the process.
 pub(super) struct Ticket {
     path: PathBuf,
     items: usize,
 }
 
 impl Ticket {
-    /// Some of them are answered, durably.
+    /// Subtracts items whose answers are durable.
     pub(super) fn answered(&mut self, items: usize) -> Result<()> {
         self.items = self.items.saturating_sub(items);
-        // The last answer takes the note away.
+        // The last answer removes the file: see `close`.
         if self.items == 0 { Ok(()) } else { atomic::note(&self.path, &self.items.to_string()) }
     }
 
-    /// Nobody works on any of them any more.
+    /// Removes the record when nothing is in flight any more.
     pub(super) fn close(self) -> Result<()> {
         atomic::remove_file(&self.path)
     }
 }
 
-/// Whether no two columns of one name cannot stand in one file.
+/// Whether columns of the same name have the same type, so that both frames fit into one file.
 fn is_alike(rows: &DataFrame, batch: &DataFrame) -> bool {
     let differs = |column: &Column| rows.column(column.name()).is_ok_and(|other| other.dtype() != column.dtype());
     !batch.columns().iter().any(differs)
 }
 
-/// A batch below the rows before it. Parts of the score that one of them lacks are null there.
+/// Appends a batch to rows. Parts of the score that one of them lacks are null there.
 fn below(mut rows: DataFrame, batch: &DataFrame) -> Result<DataFrame> {
     complete(&mut rows, batch)?;
     let mut batch = batch.clone();
@@ -246,7 +246,7 @@ fn below(mut rows: DataFrame, batch: &DataFrame) -> Result<DataFrame> {
     Ok(rows)
 }
 
-/// Adds the columns that another frame has beside a frame's own, as nulls.
+/// Adds the missing columns of another frame as nulls.
 fn complete(frame: &mut DataFrame, other: &DataFrame) -> Result<()> {
     for column in other.columns() {
         if frame.column(column.name()).is_err() {

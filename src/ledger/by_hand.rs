@@ -1,4 +1,4 @@
-//! Scores that are told by hand: taken like those that a scorer gives; items without one wait.
+//! Manual scores in the ledger: recorded like those of a scorer; items without a score stay pending.
 
 use std::collections::HashSet;
 
@@ -11,12 +11,12 @@ use crate::frame::schema::{self, DB_IDX, OUTCOME, SCORE};
 use crate::score::{Score, ask, items_told, number};
 
 impl Ledger {
-    /// Takes what was told of the items; the others wait.
+    /// Records the scores that were given for the items; the others stay pending.
     pub(super) fn take_told(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
-        // What was asked with the items and comes back is no part of the score.
+        // Columns that were sent with the items are not parts of the score.
         let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
         let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
-        // Told again what is known already: no harm, if it is the same.
+        // Scores of items that have an outcome are skipped, which is harmless if they are equal.
         let (ids, news) = items_told(&told, |item| self.is_known(item))?;
         self.name_other_scores(&ids, &told);
         let known: HashSet<u64> = ids.into_iter().collect();
@@ -41,14 +41,14 @@ impl Ledger {
         self.store().answers.outcome(item).is_some()
     }
 
-    /// The items of told scores that this run has no outcome of.
+    /// The items of given scores that have no outcome in this run.
     pub(crate) fn told_in_vain(&self, told: &DataFrame) -> Result<Vec<u64>> {
         let (ids, news) = items_told(told, |item| self.is_known(item))?;
         self.name_other_scores(&ids, told);
         Ok(news.into_iter().map(|row| ids[row as usize]).collect())
     }
 
-    /// Names a score that was told of an item whose outcome is another one.
+    /// Warns about given scores of items that have a different outcome.
     fn name_other_scores(&self, ids: &[u64], told: &DataFrame) {
         let Ok(scores) = number(told, SCORE) else { return };
         let (store, said) = (self.store(), told.column(OUTCOME).and_then(|said| said.str()).ok());
@@ -61,8 +61,8 @@ impl Ledger {
         let others: Vec<(u64, String, f64)> = ids.iter().zip(scores).enumerate().filter_map(other).collect();
         if let Some((item, stands, told)) = others.first() {
             log::warn!(
-                "{} items were told before, with another score or none, which stands: item {item} has {stands}, not {told}; a \
-                 new run takes corrected scores by score.reuse",
+                "{} items already have another score or none, which is kept: item {item} has {stands}, not {told}; to use corrected \
+                 scores, start a new run with score.reuse",
                 others.len()
             );
         }

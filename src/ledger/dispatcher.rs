@@ -1,7 +1,7 @@
-//! Asks for items: in batches, by as many workers as each scorer has, while the caller waits or while it goes on.
+//! Dispatches items to scorers: in batches, to as many workers as each scorer has, in the foreground or the background.
 //!
-//! A scorer is the score itself, or each part of a sum. Whatever comes back of a batch is durable before anything is decided
-//! by it: an error in one batch stops the asking, but takes nothing from the others that are in flight.
+//! A scorer is the score itself, or each part of a sum. Answers are durable before anything depends on
+//! them. An error in one batch stops further batches, but the answers of other batches in flight are kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::resume_unwind;
@@ -17,19 +17,19 @@ use crate::frame::schema::{self, DB_IDX};
 use crate::panics::{Panic, catch, lock, wait};
 use crate::score::{OnError, PartialSums, Score, ask, batch_count, batches, without_failures};
 
-/// Workers that ask. Batches of an earlier order go first. When it is dropped, what is in flight is waited for, and kept.
+/// Worker threads that score batches, earlier jobs first. Dropping it waits for batches in flight and keeps their answers.
 pub(super) struct Dispatcher {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Whom to ask, and where what comes back is kept.
+/// The score, and where to store its answers.
 pub(super) struct Asking {
     pub(super) score: Arc<dyn Score>,
     pub(super) store: Arc<Mutex<AnswerStore>>,
     pub(super) on_error: OnError,
     pub(super) interrupt: Option<Arc<AtomicBool>>,
-    /// The items that have no answer yet.
+    /// The number of pending items.
     pub(super) open: Arc<AtomicUsize>,
 }
 
@@ -39,17 +39,17 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Items that are asked for together: those of an iteration, if it has a number.
+/// Items that are scored together: those of one iteration, if it has a number.
 struct Job {
     number: Option<u32>,
     ordinals: Ordinals,
-    /// Of a sum.
+    /// The partial results of a sum.
     sums: Option<Mutex<PartialSums>>,
-    /// Batches of the stage that are not answered.
+    /// The number of unanswered batches of the current stage.
     left: AtomicUsize,
 }
 
-/// A batch of a job for a scorer.
+/// A batch of a job for one scorer.
 struct Task {
     job: Arc<Job>,
     scorer: usize,
@@ -59,23 +59,23 @@ struct Task {
 #[derive(Default)]
 struct State {
     scorers: Vec<Lane>,
-    /// Batches of each job that are not answered.
+    /// The number of unanswered batches of each job.
     open: HashMap<Option<u32>, usize>,
-    /// Batches so far.
+    /// The number of batches so far.
     count: usize,
     trouble: Option<(Option<u32>, Trouble)>,
     closed: bool,
 }
 
-/// The batches for a scorer.
+/// The queue of batches for a scorer.
 struct Lane {
     workers: usize,
     running: usize,
-    /// By job, then in the order in which they came.
+    /// By job, then in order of arrival.
     waiting: BTreeMap<(Option<u32>, usize), Task>,
 }
 
-/// What ended the asking.
+/// Why scoring stopped.
 enum Trouble {
     Error(Error),
     Panic(Panic),
@@ -92,7 +92,7 @@ impl Asking {
 }
 
 impl Dispatcher {
-    /// Without workers yet.
+    /// Starts without workers.
     fn new(asking: Asking) -> Self {
         let lane = |score: &&dyn Score| Lane { workers: score.workers().max(1), running: 0, waiting: BTreeMap::new() };
         let scorers = asking.scorers().iter().map(lane).collect();
@@ -100,10 +100,10 @@ impl Dispatcher {
         Dispatcher { shared: Arc::new(Shared { asking, state, changed: Condvar::new() }), threads: Vec::new() }
     }
 
-    /// As many workers as the scorers have, which ask while the caller goes on.
+    /// Starts as many background workers as the scorers have.
     ///
     /// # Errors
-    /// No thread can be started.
+    /// A thread cannot be started.
     pub(super) fn start(asking: Asking) -> Result<Self> {
         let workers = asking.scorers().iter().map(|score| score.workers().max(1)).sum();
         let mut dispatcher = Self::new(asking);
@@ -111,10 +111,10 @@ impl Dispatcher {
         Ok(dispatcher)
     }
 
-    /// Asks for items, and waits for them. The caller is one of the workers.
+    /// Scores items, and waits for the answers. The caller is one of the workers.
     ///
     /// # Errors
-    /// What ended the asking; no thread can be started.
+    /// The error that stopped scoring; a thread cannot be started.
     pub(super) fn ask(asking: Asking, items: &DataFrame, ordinals: Ordinals) -> Result<()> {
         let useful = |score: &&dyn Score| score.workers().clamp(1, batch_count(items.height(), *score).max(1));
         let workers: usize = asking.scorers().iter().map(useful).sum();
@@ -134,7 +134,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Has items asked for.
+    /// Queues items.
     pub(super) fn send(&self, number: Option<u32>, items: &DataFrame, ordinals: Ordinals) -> Result<()> {
         let tasks = self.shared.begin(number, items, ordinals)?;
         let mut state = lock(&self.shared.state);
@@ -147,7 +147,7 @@ impl Dispatcher {
     /// Waits until all items of a job are answered.
     ///
     /// # Errors
-    /// What ended the asking before.
+    /// The error that stopped scoring before.
     pub(super) fn wait(&self, number: Option<u32>) -> Result<()> {
         let mut state = lock(&self.shared.state);
         while !state.is_answered(number) {
@@ -190,7 +190,7 @@ impl State {
         }
     }
 
-    /// The next batch of a scorer that has a worker to spare.
+    /// The next batch of a scorer with a free worker.
     fn pop(&mut self) -> Option<Task> {
         let free = self.scorers.iter_mut().filter(|lane| lane.running < lane.workers);
         let first = free.filter_map(|lane| Some((*lane.waiting.first_key_value()?.0, lane)));
@@ -202,7 +202,7 @@ impl State {
 }
 
 impl Shared {
-    /// A job, and the batches that it begins with.
+    /// Creates a job, and its first batches.
     fn begin(&self, number: Option<u32>, items: &DataFrame, ordinals: Ordinals) -> Result<Vec<Task>> {
         let Asking { score, store, .. } = &self.asking;
         let Some(sum) = score.sum() else {
@@ -229,12 +229,12 @@ impl Shared {
         Ok(tasks)
     }
 
-    /// What a worker does, until something holds.
+    /// The loop of a worker, until `is_enough` holds.
     fn work(&self, is_enough: impl Fn(&State) -> bool) {
         while let Some(task) = self.next(&is_enough) {
             let asked = catch(|| {
                 self.ask(&task)?;
-                // Whose batch was the last of a stage has the next.
+                // The worker that finishes the last batch of a stage starts the next stage.
                 let is_last = task.job.left.fetch_sub(1, Ordering::AcqRel) == 1;
                 if is_last { self.next_stage(&task.job) } else { Ok(Vec::new()) }
             });
@@ -256,7 +256,7 @@ impl Shared {
         }
     }
 
-    /// The next batch; `None` when nothing more is to be asked.
+    /// Waits for the next batch; `None` when there is nothing more to score.
     fn next(&self, is_enough: impl Fn(&State) -> bool) -> Option<Task> {
         let mut state = lock(&self.state);
         loop {
@@ -270,7 +270,7 @@ impl Shared {
         }
     }
 
-    /// Asks for one batch, and makes what comes back durable as it comes.
+    /// Scores one batch, and stores its answers as they arrive.
     fn ask(&self, task: &Task) -> Result<()> {
         let Asking { score, store, on_error, interrupt, .. } = &self.asking;
         if interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
@@ -298,14 +298,14 @@ impl Shared {
             }
             ticket.as_mut().map_or(Ok(()), |ticket| ticket.answered(answered))
         });
-        // Nobody works on what is left.
+        // Nothing of this batch is in flight any more.
         if let (Ok(()) | Err(Error::Away { .. } | Error::Score { .. }), Some(ticket)) = (&asked, ticket) {
             ticket.close()?;
         }
         asked.and(failure.map_or(Ok(()), Err))
     }
 
-    /// Keeps what a scorer answered.
+    /// Stores the answers of a scorer.
     fn keep(&self, task: &Task, answers: &DataFrame) -> Result<()> {
         let Asking { score, store, .. } = &self.asking;
         let keep = |answers: &DataFrame| lock(store).keep(answers, &task.job.ordinals, score.is_paid());
@@ -315,7 +315,7 @@ impl Shared {
                 answers.height()
             }
             Some(sums) => {
-                // Locked until it is kept, so that what is known of an item is kept in the order in which it came.
+                // Hold the lock while storing, so that results of an item are stored in the order in which they arrive.
                 let mut sums = lock(sums);
                 let rows = sums.take(task.scorer, answers)?;
                 let (complete, fresh) = sums.fresh(task.scorer, &rows)?;
@@ -327,14 +327,14 @@ impl Shared {
         Ok(())
     }
 
-    /// Counts items that have their answer.
+    /// Subtracts answered items from the pending ones.
     fn answered(&self, items: usize) {
         let left = |open: usize| Some(open.saturating_sub(items));
         let _ = self.asking.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
     }
 }
 
-/// Items of a job in batches for a scorer.
+/// Splits the items of a job into batches for a scorer.
 fn tasks(job: &Arc<Job>, scorer: usize, items: &DataFrame, score: &dyn Score) -> Vec<Task> {
     let task = |items| Task { job: job.clone(), scorer, items };
     batches(items, score).into_iter().map(task).collect()

@@ -1,4 +1,4 @@
-//! What came back, in memory and, where scores are paid for, on the disk.
+//! The answer store: answers in memory and, for paid scores, on disk.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,19 @@ use super::batches::Batches;
 use crate::error::{Doing, Result};
 use crate::frame::schema::{self, DB_IDX, EVALUATION};
 
-/// The place of each item among those that are paid for; `None` for an item that costs nothing.
+/// The ordinal of each evaluated item; `None` for an item that costs nothing.
 pub(super) type Ordinals = HashMap<u64, Option<u64>>;
 
-/// What came back.
+/// The answers of a run.
 #[derive(Default)]
 pub(super) struct AnswerStore {
     pub(super) answers: Answers,
-    /// Where what comes back is kept.
+    /// The ledger folder, if the run has one.
     pub(super) batches: Option<Batches>,
 }
 
 impl AnswerStore {
-    /// Makes answers durable, if they are to be, then takes them.
+    /// Makes answers durable if required, then records them.
     pub(super) fn keep(&mut self, answers: &DataFrame, ordinals: &Ordinals, durable: bool) -> Result<()> {
         if let (true, Some(batches)) = (durable, &mut self.batches) {
             let ordinal = |item: &u64| ordinals.get(item).copied().flatten();

@@ -1,4 +1,4 @@
-//! The answers to a batch, gathered over several attempts.
+//! The answers to a batch, collected over several attempts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,29 +12,29 @@ use crate::frame::convert;
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
 
-/// What an item was answered.
+/// The answer for an item.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    /// A number.
+    /// A finite score.
     Score(f64),
-    /// It is not worth a score, and why.
+    /// Not worth a score, with the reason.
     Rejected(String),
-    /// It has no score, and why.
+    /// No score, with the reason.
     Failed(String),
-    /// It has something else where the score belongs, and what: a failure, if others have theirs.
+    /// The score is not a number; holds a description. The item fails if other items of the batch have valid scores.
     Unusable(String),
 }
 
-/// Why an answer has no number for a score.
+/// Why an answer has no valid score.
 pub(super) enum NoNumber {
-    /// It has none, and why.
+    /// The score is missing, with the reason.
     Missing(String),
-    /// It has something else in its place, and what.
+    /// The score is not a number; holds a description.
     Other(String),
 }
 
 impl Answer {
-    /// A number, or why there is none; a scorer may say that the latter is a rejection.
+    /// Combines a score (or why it is missing) with the `reason` and the `outcome` that the scorer returned.
     pub(super) fn new(score: Result<f64, NoNumber>, reason: Option<&str>, outcome: Option<&str>) -> Self {
         match (outcome.and_then(Outcome::named), score) {
             (Some(Outcome::Rejected), _) => Answer::Rejected(reason.unwrap_or("rejected by the scorer").into()),
@@ -71,19 +71,19 @@ impl Answer {
 struct Asked {
     items: Vec<u64>,
     row_of: HashMap<u64, usize>,
-    /// What the scorer was sent: if it sends that back, it is not a part of the score.
+    /// The columns that were sent. If the scorer returns them, they are not parts of the score.
     columns: SchemaRef,
 }
 
-/// What is known of each item of a batch so far.
+/// The answers of a batch so far.
 pub(super) struct Answers {
     asked: Arc<Asked>,
     given: Given,
-    /// Whose answer was handed over.
+    /// Which rows were passed to the sink.
     handed: Vec<bool>,
 }
 
-/// Rows are those of the batch.
+/// Answers and parts, one row for each item of the batch.
 struct Given {
     answers: Vec<Option<Answer>>,
     parts: Vec<(String, Vec<Option<f64>>)>,
@@ -101,7 +101,7 @@ impl Given {
 }
 
 impl Answers {
-    /// Nothing answered yet.
+    /// Starts without answers.
     pub(super) fn new(batch: &DataFrame) -> Result<Self> {
         let items = schema::u64s(batch, DB_IDX)?;
         let row_of: HashMap<u64, usize> = items.iter().copied().zip(0..).collect();
@@ -114,7 +114,7 @@ impl Answers {
         Ok(Answers { asked: Arc::new(Asked { items, row_of, columns: batch.schema().clone() }), given, handed })
     }
 
-    /// Room for the answers of one more attempt, which asks for some of the items that are unanswered.
+    /// Starts another attempt for some of the unanswered items.
     pub(super) fn attempt(&self, items: &DataFrame) -> Result<Attempt> {
         let mut open = vec![false; self.handed.len()];
         for item in schema::u64s(items, DB_IDX)? {
@@ -127,7 +127,7 @@ impl Answers {
         Ok(Attempt { asked: self.asked.clone(), open, left, given })
     }
 
-    /// Keeps what an attempt answered.
+    /// Adds the answers of an attempt.
     pub(super) fn take(&mut self, attempt: Attempt) {
         for (name, values) in attempt.given.parts {
             for (kept, value) in self.given.part(&name).iter_mut().zip(values) {
@@ -147,19 +147,19 @@ impl Answers {
         rows.filter(|(_, answer)| answer.is_none()).map(|(row, _)| row).collect()
     }
 
-    /// Whether an item is answered.
+    /// Whether any item has an answer.
     pub(super) fn has_any(&self) -> bool {
         self.given.answers.iter().any(Option::is_some)
     }
 
-    /// Gives up the items without an answer.
+    /// Marks all items without an answer as failed.
     pub(super) fn fail(&mut self, reason: &str) {
         for answer in self.given.answers.iter_mut().filter(|answer| answer.is_none()) {
             *answer = Some(Answer::Failed(reason.into()));
         }
     }
 
-    /// Hands over the answers that were not handed over before, if there are any.
+    /// Passes the answers that are new since the last call to `sink`, if there are any.
     pub(super) fn hand_over(&mut self, keep: &mut Keep<'_>) -> Result<()> {
         let fresh = |row: &u32| !self.handed[*row as usize] && self.given.answers[*row as usize].is_some();
         let rows: Vec<u32> = (0..self.handed.len() as u32).filter(fresh).collect();
@@ -171,7 +171,8 @@ impl Answers {
         keep(answers)
     }
 
-    /// As [`Score::score`](super::Score::score) gives it: `db_idx`, `score`, `outcome`, `reason`, parts; a row for each item.
+    /// The answers as [`Score::score`](super::Score::score) returns them: `db_idx`, `score`, `outcome`, `reason`, parts; one
+    /// row for each item.
     pub(super) fn frame(&self) -> Result<DataFrame> {
         let answers = self.given.answers.iter().map(Option::as_ref);
         let scores: Vec<Option<f64>> = answers.clone().map(|answer| answer?.score()).collect();
@@ -189,7 +190,7 @@ impl Answers {
     }
 }
 
-/// What one attempt answered. It counts once the attempt is over, unless its ids were wrong.
+/// The answers of one attempt. They are added to the batch when the attempt is over, unless its ids were wrong.
 pub struct Attempt {
     asked: Arc<Asked>,
     open: Vec<bool>,
@@ -198,18 +199,18 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Whether an item is answered.
+    /// Whether any item has an answer.
     pub(super) fn has_any(&self) -> bool {
         self.given.answers.iter().any(Option::is_some)
     }
 
-    /// Whether each item that was asked is answered.
+    /// Whether every requested item has an answer.
     pub(super) fn is_complete(&self) -> bool {
         self.left == 0
     }
 
-    /// What is wrong where each answer has something else than a number for a score: then it is not the items. (Of one of
-    /// several that is asked alone, it is the item.)
+    /// The fault if every answer has something other than a number for a score: then the scorer is wrong, not the items. For
+    /// one item of a larger batch that is scored alone, the item is at fault instead, so this is `None`.
     pub(super) fn unusable(&self) -> Option<Unanswered> {
         if self.open.len() > 1 && self.open.iter().filter(|open| **open).count() == 1 {
             return None;
@@ -222,22 +223,22 @@ impl Attempt {
         all?.into_iter().next().map(Unanswered::unusable)
     }
 
-    /// The row of an item that was asked and not answered yet.
+    /// The row of an item that was requested and has no answer yet.
     fn row(&mut self, db_idx: u64) -> Result<usize, Trouble> {
         let row = self.asked.row_of.get(&db_idx).copied().filter(|row| self.open[*row]);
         match row {
             Some(row) if self.given.answers[row].is_some() => {
-                Err(Trouble::void(format!("answered item {db_idx} twice")))
+                Err(Trouble::void(format!("returned item {db_idx} twice")))
             }
             Some(row) => Ok(row),
-            None => Err(Trouble::void(format!("answered for item {db_idx}, which was not asked"))),
+            None => Err(Trouble::void(format!("returned item {db_idx}, which was not requested"))),
         }
     }
 
-    /// Takes the answer for an item, and gives its row.
+    /// Records the answer for an item and returns its row.
     ///
     /// # Errors
-    /// An item that was not asked, or that was answered already.
+    /// The item was not requested, or already has an answer.
     pub(super) fn put(&mut self, db_idx: u64, answer: Answer) -> Result<usize, Trouble> {
         let row = self.row(db_idx)?;
         self.given.answers[row] = Some(answer);
@@ -245,39 +246,39 @@ impl Attempt {
         Ok(row)
     }
 
-    /// Takes a part of an item's score. What was sent and comes back is left out; so is what is not finite.
+    /// Records a part of an item's score. Columns that were sent are ignored. Values that are not finite become null.
     pub(super) fn put_part(&mut self, row: usize, name: &str, value: f64) {
         if !self.asked.columns.contains(name) {
             self.given.part(name)[row] = Some(value).filter(|value| value.is_finite());
         }
     }
 
-    /// As many rows of an answer as are worth a look: one more than there are items shows that some are wrong.
+    /// The number of rows of an answer to read: one more than there are items is enough to detect wrong ids.
     pub(super) fn most_rows(&self) -> usize {
         self.asked.items.len() + 1
     }
 
-    /// Takes answers that came as a frame with `db_idx`, `score`, optionally `outcome`, `reason` and parts, in any order.
+    /// Records a frame of answers: `db_idx`, `score`, optionally `outcome`, `reason` and parts, in any order.
     ///
     /// # Errors
-    /// A frame without `db_idx` or `score`; ids that were not asked, or twice.
+    /// No column `db_idx` or `score`; ids that were not requested, or duplicate ids.
     pub(super) fn put_frame(&mut self, answers: &DataFrame) -> Result<(), Trouble> {
         let column = |name: &str| {
             let names = schema::names(answers).join(", ");
             answers
                 .column(name)
-                .map_err(|_| Trouble::void(format!("answered without a column `{name}` (there are: {names})")))
+                .map_err(|_| Trouble::void(format!("returned no column `{name}` (columns: {names})")))
         };
         let ids = column(DB_IDX)?;
-        // Of no rows at all, some writers do not know the type.
+        // Some writers lose the type of a column without rows.
         if !ids.dtype().is_integer() && *ids.dtype() != DataType::Null {
-            return Err(Trouble::void(format!("answered `db_idx` as {}, expected integers", ids.dtype())));
+            return Err(Trouble::void(format!("returned `db_idx` as {}, expected integers", ids.dtype())));
         }
         let ids = ids.cast(&DataType::UInt64).doing("score")?;
         let given = given(column(SCORE)?, answers.column(REASON).ok(), answers.column(OUTCOME).ok())?;
         let mut rows = Vec::with_capacity(answers.height());
         for (id, answer) in ids.u64().doing("score")?.iter().zip(given) {
-            let id = id.ok_or_else(|| Trouble::void("answered for an item without a `db_idx`"))?;
+            let id = id.ok_or_else(|| Trouble::void("returned a row without a `db_idx`"))?;
             rows.push(self.put(id, answer)?);
         }
         for part in answers.columns() {
@@ -289,7 +290,7 @@ impl Attempt {
                 continue;
             }
             let values = part.cast(&DataType::Float64).doing("score")?;
-            // Also where all are null: the parts are the same in each batch.
+            // Add the part even if all its values are null, so that every batch has the same parts.
             self.given.part(name);
             for (row, value) in rows.iter().zip(values.f64().doing("score")?.iter()) {
                 if let Some(value) = value {
@@ -305,7 +306,7 @@ fn is_number(dtype: &DataType) -> bool {
     dtype.is_primitive_numeric() || dtype.is_decimal() || *dtype == DataType::Boolean
 }
 
-/// What a frame says of each of its items, whatever the dtype of the scores.
+/// Parses the answers of a frame, whatever the dtype of its scores.
 fn given(scores: &Column, reasons: Option<&Column>, outcomes: Option<&Column>) -> Result<Vec<Answer>, Trouble> {
     let texts = |column: Option<&Column>| -> Result<StringChunked> {
         match column {
@@ -326,7 +327,7 @@ fn given(scores: &Column, reasons: Option<&Column>, outcomes: Option<&Column>) -
         return Ok(scores.map(answer).collect());
     }
     if !is_number(dtype) && *dtype != DataType::Null {
-        let wrong = || Err(NoNumber::Other(format!("answered {dtype} for a number")));
+        let wrong = || Err(NoNumber::Other(format!("returned {dtype} instead of a number")));
         return Ok(beside.map(|(reason, outcome)| Answer::new(wrong(), reason, outcome)).collect());
     }
     let scores = scores.cast(&DataType::Float64).doing("score")?;
@@ -337,12 +338,12 @@ fn given(scores: &Column, reasons: Option<&Column>, outcomes: Option<&Column>) -
     Ok(scores.map(answer).collect())
 }
 
-/// The reason of an item whose score is text.
+/// The reason for an item whose score is text.
 pub(super) fn text_for_number(text: &str) -> String {
-    format!("answered text for a number: {}", excerpt(text.as_bytes()))
+    format!("returned text instead of a number: {}", excerpt(text.as_bytes()))
 }
 
-/// The beginning of what a scorer said, on one line, in quotes.
+/// The beginning of a scorer's output, on one line, in backquotes.
 pub(super) fn excerpt(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(240)]);
     let line = text.trim().lines().next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Scores that people, labs and queues give in their own time.
+//! Manual scores: given by people, labs or queues, through ask and tell.
 
 use std::sync::Mutex;
 
@@ -9,15 +9,15 @@ use crate::error::Result;
 use crate::frame::schema::DB_IDX;
 use crate::panics::lock;
 
-/// Scores that come from outside, in their own time: by hand, from a lab, from a queue. See
-/// [`Runner::ask`](crate::Runner::ask) and [`Runner::tell`](crate::Runner::tell).
+/// Scores that are given manually: by people, a lab or a queue. See [`Runner::ask`](crate::Runner::ask) and
+/// [`Runner::tell`](crate::Runner::tell).
 #[derive(Debug, Default)]
 pub struct ByHand {
     told: Mutex<Option<DataFrame>>,
 }
 
 impl ByHand {
-    /// Nothing told yet.
+    /// Starts without scores.
     pub fn new() -> Self {
         Self::default()
     }

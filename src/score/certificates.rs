@@ -1,5 +1,4 @@
-//! Which certificates a service's own is checked against: those of the system, or those that the environment names, as
-//! OpenSSL takes them.
+//! TLS certificates to verify a service with: those of the system, or those named by the environment variables of OpenSSL.
 
 use std::collections::HashSet;
 use std::env;
@@ -24,7 +23,7 @@ use crate::error::{Doing, Error, Result};
 const FILE: &str = "SSL_CERT_FILE";
 const FOLDERS: &str = "SSL_CERT_DIR";
 
-/// Where systems keep their certificates in one file: Debian, Fedora, openSUSE, CentOS, Alpine.
+/// The certificate bundles of systems: Debian, Fedora, openSUSE, CentOS, Alpine.
 const FILES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -33,13 +32,13 @@ const FILES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// And where in a folder.
+/// The certificate folder of systems.
 const FOLDER: &str = "/etc/ssl/certs";
 
-/// How to speak TLS; `None` if there are no certificates here, neither of the system nor named.
+/// The TLS configuration; `None` if there are no certificates, neither of the system nor named.
 ///
 /// # Errors
-/// Certificates that are named and cannot be read.
+/// Named certificates cannot be read.
 pub(super) fn client_config() -> Result<Option<Arc<ClientConfig>>> {
     let trusted = trusted(env::var_os(FILE), env::var_os(FOLDERS))?;
     if trusted.is_empty() {
@@ -59,7 +58,7 @@ pub(super) fn client_config() -> Result<Option<Arc<ClientConfig>>> {
 
 type Certificates = HashSet<CertificateDer<'static>>;
 
-/// The certificates of a file and of folders; of those that are not named, the system's.
+/// The certificates of a file and of folders, by default those of the system.
 fn trusted(file: Option<OsString>, folders: Option<OsString>) -> Result<Certificates> {
     let mut trusted = Certificates::new();
     match file.filter(|file| !file.is_empty()) {
@@ -67,7 +66,7 @@ fn trusted(file: Option<OsString>, folders: Option<OsString>) -> Result<Certific
             let wrong = |what: String| Error::Config(format!("{FILE}: {}: {what}", Path::new(&file).display()));
             let read = read_file(Path::new(&file)).map_err(|error| wrong(error.to_string()))?;
             if read.is_empty() {
-                return Err(wrong("no certificate in it; expected PEM, `-----BEGIN CERTIFICATE-----`".into()));
+                return Err(wrong("no certificate found; expected PEM, `-----BEGIN CERTIFICATE-----`".into()));
             }
             trusted.extend(read);
         }
@@ -79,7 +78,7 @@ fn trusted(file: Option<OsString>, folders: Option<OsString>) -> Result<Certific
             if read.is_empty() {
                 let folders = Path::new(&folders).display();
                 return Err(Error::Config(format!(
-                    "{FOLDERS}: {folders}: no certificate there; expected files of PEM"
+                    "{FOLDERS}: {folders}: no certificate found; expected PEM files"
                 )));
             }
             trusted.extend(read);
@@ -89,21 +88,21 @@ fn trusted(file: Option<OsString>, folders: Option<OsString>) -> Result<Certific
     Ok(trusted)
 }
 
-/// The certificates of a PEM file, whatever else is in it.
+/// The certificates in a PEM file, ignoring other content.
 fn read_file(path: &Path) -> std::io::Result<Vec<CertificateDer<'static>>> {
     let bytes = fs::read(path)?;
     Ok(CertificateDer::pem_slice_iter(&bytes).filter_map(std::result::Result::ok).collect())
 }
 
-/// Those of all files in a folder: most stand there twice, under a name and under its hash.
+/// The certificates of all files in a folder. Most are there twice, under a name and under a hash.
 fn read_folder(path: &Path) -> Certificates {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let files: HashSet<PathBuf> = entries.filter_map(|entry| entry.path().canonicalize().ok()).collect();
     files.iter().filter(|file| file.is_file()).filter_map(|file| read_file(file).ok()).flatten().collect()
 }
 
-/// As rustls verifies, but a service's own certificate may be named as trusted, though it says that it is an authority's:
-/// as `openssl req -x509` makes it, and as OpenSSL takes it.
+/// Verifies certificates like rustls, but accepts a trusted certificate of the service itself even if it is marked as an
+/// authority: `openssl req -x509` makes such certificates, and OpenSSL accepts them.
 #[derive(Debug)]
 struct Verifier {
     verifier: Arc<WebPkiServerVerifier>,
@@ -120,7 +119,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, TlsError> {
         match self.verifier.verify_server_cert(certificate, others, name, ocsp, now) {
-            // Its dates are checked before that.
+            // The dates are verified before this error.
             Err(error) if is_authority(&error) && self.trusted.contains(certificate) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -152,33 +151,33 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate was refused as it is an authority's, and not a service's.
+/// Whether a certificate was rejected because it is marked as an authority.
 fn is_authority(error: &TlsError) -> bool {
-    // The library below that says so is none of ours.
+    // The error type is private to a dependency.
     matches!(error, TlsError::InvalidCertificate(CertificateError::Other(cause)) if cause.to_string() == "CaUsedAsEndEntity")
 }
 
-/// What to do about TLS that failed; `None` if it may pass by itself.
+/// How to fix a TLS error; `None` if it may be temporary.
 pub(super) fn advice(error: &TlsError) -> Option<String> {
     use rustls::AlertDescription::{CloseNotify, InternalError, UserCanceled};
     Some(match error {
         TlsError::InvalidCertificate(why) => match why {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "it is for another name: ask by a name that stands in the certificate".into()
+                "the certificate is for another name; use a host name that it contains".into()
             }
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => "renew it, or set the clock of this machine".into(),
-            CertificateError::Revoked => "it was revoked: renew it".into(),
+            | CertificateError::NotValidYetContext { .. } => "renew it, or correct the clock of this machine".into(),
+            CertificateError::Revoked => "it was revoked; renew it".into(),
             _ => format!(
-                "if the service is the one that is meant, name the certificate of its authority, a PEM file, in the environment \
-                 variable {FILE}"
+                "if you trust the service, set the environment variable {FILE} to a PEM file with the certificate of its \
+                 authority"
             ),
         },
-        TlsError::InvalidMessage(_) => "it answers without TLS: ask it by http://, or by another port".into(),
+        TlsError::InvalidMessage(_) => "it does not speak TLS; use http://, or another port".into(),
         TlsError::AlertReceived(InternalError | CloseNotify | UserCanceled) => return None,
-        TlsError::AlertReceived(_) | TlsError::PeerIncompatible(_) => "it refuses TLS as it is spoken here".into(),
+        TlsError::AlertReceived(_) | TlsError::PeerIncompatible(_) => "it rejects the TLS versions or ciphers of this client".into(),
         _ => return None,
     })
 }

@@ -1,4 +1,4 @@
-//! Scores by a program of one's own.
+//! Scores by an external command.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,15 +29,15 @@ pub enum CommandMode {
     /// Long-lived processes that answer batches until their standard input ends.
     #[default]
     Stream,
-    /// A process for each batch: `COMMAND… INPUT.parquet OUTPUT.parquet`.
+    /// One process for each batch: `COMMAND… INPUT.parquet OUTPUT.parquet`.
     Batch,
 }
 
 /// Scores by an external command, such as `["python3", "score.py"]`. No shell is involved.
 ///
-/// In [`CommandMode::Stream`] each of [`workers`](ExternalScore::workers) processes takes batches from standard input and writes
-/// the answers to standard output; answers are matched by `db_idx`, so their order does not matter.
-/// A scorer of JSON lines is a loop; an empty line ends a batch, both ways:
+/// In [`CommandMode::Stream`] each of the [`workers`](ExternalScore::workers) processes reads batches from standard input and
+/// writes answers to standard output. Answers are matched by `db_idx`, so their order does not matter.
+/// A scorer of JSON lines is a loop. An empty line ends a batch, in both directions:
 ///
 /// ```python
 /// import json, sys
@@ -61,16 +61,16 @@ pub enum CommandMode {
 ///     sys.stdout.flush()
 /// ```
 ///
-/// There is no answer ([`ExternalScore`] says what follows) as the process exits, closes its output, is too slow,
-/// or leaves items out: a fresh process is asked for the rest.
+/// An attempt fails if the process exits, closes its output, times out, or leaves items out.
+/// The rest of the batch is then retried by a new process (see [`ExternalScore`]).
 /// The reasons are such as `exited with status 3`, `timeout after 30 s`, `no answer`.
 ///
-/// What a library prints to standard output between the answers is left out: it is kept with the standard error, and shown where
-/// no answer comes at all.
+/// Output that libraries print to standard output between the answers is ignored. It is saved with the standard error, and
+/// shown in the reason if no answer arrives at all.
 ///
-/// Processes run in groups of their own, are killed with whatever they started, and are always reaped.
-/// They end on their own when their standard input does; a little later they are killed. Those with a batch in flight
-/// when the run is interrupted are killed at once.
+/// Each process runs in its own process group, is killed together with everything it started, and is always reaped.
+/// A process should exit when its standard input ends; it is killed shortly afterwards. If the run is interrupted, processes
+/// with a batch in flight are killed at once.
 pub type CommandScore = ExternalScore<Command>;
 
 /// The processes of a [`CommandScore`].
@@ -80,11 +80,11 @@ pub struct Command {
     mode: CommandMode,
     format: CommandFormat,
     stderr: Mutex<Stderr>,
-    /// Whether the file of the standard errors was named by the caller, and is not the run's.
+    /// Whether the caller set the path for standard error, instead of the run.
     own_stderr: bool,
-    /// Processes that wait for a batch.
+    /// Idle processes.
     idle: Mutex<Vec<Worker>>,
-    /// Whether it was said that the scorer prints what is no answer.
+    /// Whether the warning about unexpected output was given.
     is_stray_said: AtomicBool,
 }
 
@@ -111,26 +111,26 @@ impl CommandScore {
         ExternalScore::of(command, 64, None)
     }
 
-    /// Long-lived processes (the default), or one for each batch.
+    /// Sets how the command is run: long-lived processes (the default), or one process for each batch.
     pub fn mode(mut self, mode: CommandMode) -> Self {
         self.scorer.mode = mode;
         self
     }
 
-    /// What goes through the pipes of [`CommandMode::Stream`] (default JSON lines).
+    /// Sets the format of the pipes in [`CommandMode::Stream`] (default JSON lines).
     pub fn format(mut self, format: CommandFormat) -> Self {
         self.scorer.format = format;
         self
     }
 
-    /// The folder that the command is run in (default: that of this process).
+    /// Sets the working directory of the command (default: that of this process).
     pub fn working_directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.scorer.directory = Some(directory.into());
         self
     }
 
-    /// The file that the command's standard error is appended to, up to 16 MiB
-    /// (default: `stderr/command.log` of the run, or this process's own outside of a run).
+    /// Sets the file that the command's standard error is appended to, up to 16 MiB
+    /// (default: `stderr/command.log` in the run folder, or the standard error of this process outside of a run).
     pub fn stderr(mut self, path: impl Into<PathBuf>) -> Self {
         *lock(&self.scorer.stderr) = Stderr::To(path.into());
         self.scorer.own_stderr = true;
@@ -154,11 +154,11 @@ impl Command {
     fn worker(&self, launch: &Launch<'_>) -> Result<Worker, Trouble> {
         loop {
             let Some(mut worker) = lock(&self.idle).pop() else { return Worker::start(launch) };
-            // What a library has printed since does no harm.
+            // Text that a library has printed in the meantime does no harm.
             if worker.is_alive() && !may_answer(self.format, worker.stdout.rest()) {
                 return Ok(worker);
             }
-            log::warn!("score: a process ended, or wrote what was not asked, between two batches; starting another");
+            log::warn!("score: the scorer exited or wrote unrequested output between batches; restarting it");
         }
     }
 
@@ -181,7 +181,7 @@ impl Command {
                 Trouble::broken("did not end its answers with an empty line")
             }
             Err(Fault::Io(std::io::ErrorKind::TimedOut)) => wait.timed_out(),
-            // The output ends a little before the process does.
+            // Standard output closes slightly before the process exits.
             Err(Fault::Io(_)) => Trouble::broken(describe(worker.end(&Wait::up_to(Duration::from_secs(1))))),
         };
         Err(if attempt.has_any() { trouble } else { stray.explain(trouble) })
@@ -208,10 +208,10 @@ impl Command {
         attempt.put_frame(&answers)
     }
 
-    /// Ends the processes that wait for a batch.
+    /// Ends the idle processes.
     fn end_idle(&mut self) {
         let mut idle = std::mem::take(&mut *lock(&self.idle));
-        // All are told before the first is waited for, and have the same time.
+        // Close all inputs before waiting for the first process, so that all get the same grace period.
         idle.iter_mut().for_each(Worker::close);
         let grace = Wait::up_to(Duration::from_secs(2));
         for worker in &mut idle {
@@ -233,10 +233,10 @@ impl Ask for Command {
             return Err(Error::Config("score.command: expected a program and its arguments, found nothing".into()));
         };
         if find_program(program, self.directory.as_deref()).is_none() {
-            return Err(Error::Config(format!("score.command: no program `{program}`")));
+            return Err(Error::Config(format!("score.command: program `{program}` not found")));
         }
         match self.mode {
-            // Says so if there are columns that the format cannot hold.
+            // Fails if a column cannot be encoded in this format.
             CommandMode::Stream => encode(self.format, items).map(|_| ()),
             CommandMode::Batch => Ok(()),
         }
@@ -247,7 +247,7 @@ impl Ask for Command {
     }
 
     fn begin(&mut self, session: &Session) {
-        // Those of another run write to its file.
+        // The processes of another run write to that run's file.
         self.end_idle();
         self.is_stray_said.store(false, Ordering::Relaxed);
         if !self.own_stderr {
@@ -271,7 +271,7 @@ impl std::fmt::Debug for Command {
     }
 }
 
-/// A plain Parquet file: no need for it to survive a crash.
+/// Writes a temporary Parquet file, which need not survive a crash.
 fn write_input(path: &Path, items: &DataFrame) -> Result<()> {
     let batch = convert::to_arrow(items)?;
     let file = std::fs::File::create(path).at_path(path)?;

@@ -1,4 +1,4 @@
-//! How a connection to a service is made: TLS with the certificates of this system, requests through a proxy of plain HTTP.
+//! HTTP connections: TLS with the system's certificates, and plain HTTP through a forward proxy.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -13,14 +13,14 @@ use ureq::unversioned::transport::{
 
 type Result<T> = std::result::Result<T, ureq::Error>;
 
-/// Connections by TCP, or through a tunnel of the configured proxy; with TLS as `tls` says, or as the HTTP client does it. With
-/// an `origin` such as `http://example.org:8080`, requests are sent to a proxy that passes them on to there.
+/// Connects by TCP, or through a tunnel of the configured proxy, with TLS by `tls`, or by the HTTP client's default. With
+/// an `origin` such as `http://example.org:8080`, requests go to a forward proxy.
 pub(super) fn connector(tls: Option<Arc<ClientConfig>>, origin: Option<String>) -> impl Connector<()> {
     let connected = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
     connected.chain(Tls(tls)).chain(RustlsConnector::default()).chain(Forward(origin))
 }
 
-/// Speaks TLS where the URL wants it.
+/// Adds TLS if the URL requires it.
 struct Tls(Option<Arc<ClientConfig>>);
 
 impl<In: Transport> Connector<In> for Tls {
@@ -32,7 +32,7 @@ impl<In: Transport> Connector<In> for Tls {
         let Some(config) = config else { return Ok(Some(Either::A(transport))) };
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']).to_string();
         let name =
-            ServerName::try_from(host).map_err(|_| ureq::Error::Tls("the host is no name that has a certificate"))?;
+            ServerName::try_from(host).map_err(|_| ureq::Error::Tls("the host name is not valid in a certificate"))?;
         let mut connection = ClientConnection::new(config, name)?;
         let transport: Box<dyn Transport> = Box::new(transport);
         let mut socket = TransportAdapter::new(transport, details.current_time.clone());
@@ -49,7 +49,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// A connection within TLS.
+/// A TLS connection.
 struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
@@ -88,7 +88,7 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-/// Lets a proxy know whose the request is: `POST http://example.org/path HTTP/1.1`, where services get `POST /path HTTP/1.1`.
+/// Writes absolute URLs for forward proxies: `POST http://example.org/path HTTP/1.1` instead of `POST /path HTTP/1.1`.
 #[derive(Debug)]
 struct Forward(Option<String>);
 
@@ -107,7 +107,7 @@ impl<In: Transport> Connector<In> for Forward {
 struct Forwarded<In> {
     transport: In,
     origin: String,
-    /// Whether a request begins with the next output.
+    /// Whether the next output begins a request.
     is_head: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a scorer gave, checked against what it was asked.
+//! Validates the answers of a score against the requested items.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -12,11 +12,11 @@ use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 use crate::panics::lock;
 
-/// The most characters of a reason that are kept.
+/// The maximum number of characters of a reason.
 const LONGEST_REASON: usize = 500;
 
-/// Asks a score for a batch of distinct items. Hands each item's answer to `keep` once, checked, as it comes, as rows of
-/// `db_idx`, `score`, `outcome`, `reason`, parts. Items that do not come back have failed, unless the score gives an error.
+/// Scores a batch of distinct items. Passes each item's validated answer to `sink` once, as it arrives, as rows of `db_idx`,
+/// `score`, `outcome`, `reason`, parts. Items without an answer have failed, unless the score returns an error.
 ///
 /// # Errors
 /// As [`Score::score`]; answers that break the contract.
@@ -36,7 +36,7 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
             }
             Err(_) => {
                 let found = format!(
-                    "{} (with a `db_idx` column they may come in any order, or fail to come)",
+                    "{} (add a `db_idx` column to return scores in another order, or to leave items out)",
                     answers.height()
                 );
                 return Err(Error::contract(
@@ -64,21 +64,21 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
     }
 }
 
-/// The row of an item in the batch, which waits no more.
+/// The row of an item in the batch, which is then no longer unanswered.
 fn row_of(id: u64, waiting: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32> {
     waiting.remove(&id).ok_or_else(|| match items.contains(&id) {
         true => Error::contract("score", DB_IDX, "each item once", format!("{id} twice")),
-        false => Error::contract("score", DB_IDX, "items that were asked", format!("{id}, which was not")),
+        false => Error::contract("score", DB_IDX, "items that were requested", format!("{id}, which was not requested")),
     })
 }
 
-/// The ids in a column of integers, or of floats that are whole, as pandas makes of integers beside a null.
+/// Parses ids from a column of integers, or of whole floats, which pandas makes of integers with nulls.
 ///
 /// # Errors
-/// Anything else; the message names the first.
+/// Any other value; the message names the first one.
 fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
     let dtype = column.dtype();
-    // Of no rows at all, some writers do not know the type.
+    // Some writers lose the type of a column without rows.
     if !dtype.is_integer() && !dtype.is_float() && *dtype != DataType::Null {
         return Err(Error::contract(stage, DB_IDX, "u64", dtype));
     }
@@ -97,7 +97,7 @@ fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
                 Err(Error::contract(
                     stage,
                     DB_IDX,
-                    "whole numbers as they were given out",
+                    "whole numbers as they were sent",
                     format!("{found} in row {row}"),
                 ))
             }
@@ -105,19 +105,19 @@ fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
         .collect()
 }
 
-/// The rows of told scores whose items are not known yet, and the ids of all.
+/// The ids of manually given scores, and the rows whose items have no outcome yet.
 ///
 /// # Errors
-/// Ids that are none.
+/// Invalid ids.
 pub(crate) fn items_told(told: &DataFrame, is_known: impl Fn(u64) -> bool) -> Result<(Vec<u64>, Vec<u32>)> {
-    let column = schema::expect_column("told scores", told, DB_IDX)?;
-    let ids = ids_of("told scores", column)?;
+    let column = schema::expect_column("tell", told, DB_IDX)?;
+    let ids = ids_of("tell", column)?;
     let news = (0..).zip(&ids).filter(|(_, id)| !is_known(**id)).map(|(row, _)| row).collect();
     Ok((ids, news))
 }
 
-/// Answers in the order of the items, as `db_idx`, `score`, `outcome`, `reason`, parts. NaN and infinite scores are
-/// failures with that reason. Notes the columns that are left out.
+/// Returns answers in the order of the items, as `db_idx`, `score`, `outcome`, `reason`, parts. NaN and infinite scores become
+/// failures with that reason. Adds the names of ignored columns to `left_out`.
 fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<String>) -> Result<DataFrame> {
     let score = number(answers, SCORE)?;
     let (said, reasons) = (texts(answers, OUTCOME)?, texts(answers, REASON)?);
@@ -160,13 +160,13 @@ fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<Strin
     DataFrame::new(items.height(), columns).doing("score")
 }
 
-/// Says once per program that a scorer gives what cannot be kept.
+/// Warns about ignored columns of a scorer, once per process and column.
 pub(super) fn warn_once(names: BTreeSet<String>) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut said = lock(&SAID);
     for name in names {
         if !said.contains(&name) {
-            log::warn!("score: the scorer's `{name}` is left out: the name is taken, or it is no number");
+            log::warn!("score: ignoring column `{name}` of the scorer: its name is already used, or it is not numeric");
             said.insert(name);
         }
     }
@@ -179,7 +179,7 @@ fn shortened(reason: &str) -> String {
     }
 }
 
-/// A column as text, if there is one; nulls if not.
+/// A column as text; nulls if it is missing.
 fn texts(answers: &DataFrame, name: &str) -> Result<StringChunked> {
     let Ok(column) = answers.column(name) else { return Ok(StringChunked::full_null(name.into(), answers.height())) };
     let text = column.cast(&DataType::String).doing(format!("score: column `{name}`"))?;
@@ -200,8 +200,8 @@ pub(crate) fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>
     Ok(column.f64().doing("score")?.iter().collect())
 }
 
-/// Sets failed items aside: where they stop the run they are not recorded, so that they are asked
-/// again when it goes on. Gives the error for the first, which names the part that was asked.
+/// Removes failed items from the answers, for runs that stop on a failure: they are not recorded, so that a resumed run scores
+/// them again. Returns the error for the first one, which names the part of the sum.
 pub(crate) fn without_failures(answers: DataFrame, part: Option<&str>) -> Result<(DataFrame, Option<Error>)> {
     let outcomes = answers.column(OUTCOME).doing("score")?.str().doing("score")?;
     let failed = outcomes.iter().position(|outcome| outcome == Some(Outcome::Failed.name()));
@@ -214,7 +214,7 @@ pub(crate) fn without_failures(answers: DataFrame, part: Option<&str>) -> Result
     Ok((others, Some(Error::Score { iteration: None, reason: format!("item {item} failed: {part}{reason}") })))
 }
 
-/// Of the columns of answers, those that are parts of the score.
+/// Whether a column of answers is a part of the score.
 pub(crate) fn is_part(name: &str) -> bool {
     ![DB_IDX, SCORE, OUTCOME, REASON, EVALUATION].contains(&name)
 }

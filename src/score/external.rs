@@ -1,4 +1,4 @@
-//! Scorers outside of this process: asked in batches, asked again where no answer comes, waited for while they are away.
+//! External scorers (commands and HTTP services): batches, workers, timeouts, retries and outages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,48 +15,49 @@ use crate::error::{Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::EMBEDDING;
 
-/// One way to reach a scorer: by a command's pipes, by HTTP.
+/// A client for one kind of scorer: a command's pipes, or HTTP.
 pub trait Ask: Send + Sync {
-    /// Asks for items once, and takes what is answered until the wait is over.
+    /// Sends items once, and records answers until the deadline.
     fn ask(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble>;
 
-    /// Whether items with these columns can be asked for.
+    /// Checks that items with these columns can be sent.
     fn check(&self, items: &DataFrame) -> Result<()>;
 
-    /// Told of the run that is going to ask.
+    /// Prepares for a run.
     fn begin(&mut self, session: &Session);
 
-    /// Whether this process starts it. Then one that never answers is broken: there is nobody to come back.
+    /// Whether this process starts the scorer. If such a scorer never answers, it is broken: waiting for it does not help.
     fn is_started_here(&self) -> bool {
         false
     }
 }
 
-/// Items asked alone, one after the other in silence, after which nobody seems to be there: where nothing of the batch was
-/// answered, and where something was.
+/// The number of items scored alone, with consecutive timeouts, after which the scorer counts as unavailable: if no item of the
+/// batch has an answer, and if some have.
 const SILENT: [usize; 2] = [2, 4];
 
-/// A [`CommandScore`](super::CommandScore) or [`HttpScore`](super::HttpScore): how the scorer is asked, whatever it is.
+/// A [`CommandScore`](super::CommandScore) or [`HttpScore`](super::HttpScore): batching, workers, timeouts, retries and outages
+/// are the same for both.
 ///
 /// # What happens to an item
-/// - *Answered*: a finite number is its score. Null (with `reason`, if given), NaN, an infinity or text is a
-///   failure, and with `"outcome": "rejected"` a rejection, both with a reason. It is not asked again. Other numbers are
-///   kept as parts of the score, but for columns that it was sent and sends back.
-/// - *The scorer is away*, so that nobody looked: it is waited for, up to [`patience`](Self::patience), and then
-///   the run stops with [`Error::Away`]. The item has not been asked. A scorer that takes items and answers none in time is
-///   away, too: patience counts from the first such batch, and a few items are asked alone, as one may hold up the others. A
-///   command that has never answered stops the run instead.
-/// - *No answer*, though somebody may have looked: what was answered in the same batch counts, and the rest is asked again, up to
-///   [`retries`](Self::retries) times, with a longer wait each time, and at last each item alone. Items that are
-///   still without an answer fail with the last reason, if others of the batch were answered. If none was, it is the
-///   scorer that fails: one that has never answered stops the run at once, another counts as away.
-/// - *Wrong ids*, one that was not asked or one twice: the scorer mixes items up, so nothing of that attempt counts;
-///   the batch is asked again.
-/// - *In flight when the run is interrupted*: what was answered is kept, and the rest counts as not asked; `--resume`
-///   asks for it.
+/// - *Answer*: a finite number is the item's score. Null (with an optional `reason`), NaN, an infinity or text is a
+///   failure. `"outcome": "rejected"` is a rejection. Failures and rejections have a reason and are not retried. Other numbers
+///   are stored as parts of the score, except for columns that were sent to the scorer.
+/// - *Outage*: the scorer is unavailable and did not process the item. The run waits up to [`patience`](Self::patience), then
+///   stops with [`Error::Away`]. The item is not evaluated. A scorer that accepts items but lets all of them time out is
+///   unavailable too: `patience` counts from the first such batch. A few items are then scored alone, as a single item may
+///   block the others. A command that has never answered stops the run instead.
+/// - *No answer*, though the scorer may have processed the item: other answers of the same batch are kept. The rest is retried
+///   up to [`retries`](Self::retries) times with exponential backoff, finally each item alone. If other items of the
+///   batch have answers, items still without one fail with the last reason. If none have, the scorer is at
+///   fault: one that has never answered stops the run at once, any other counts as unavailable.
+/// - *Wrong ids* (an item that was not requested, or one item twice): all answers of that attempt are discarded and the batch
+///   is retried.
+/// - *In flight when the run is interrupted*: answers that have arrived are kept. The rest counts as not evaluated; `--resume`
+///   scores it.
 ///
-/// In a batch of a single item nothing else shows whether the item or the scorer is at fault. Then the item fails
-/// if the scorer has answered before; for a time-out, if it has answered since it last timed out.
+/// In a batch of one item, nothing else shows whether the item or the scorer is at fault. The item fails
+/// if the scorer has answered before; on a timeout, if it has answered since its last timeout.
 pub struct ExternalScore<A> {
     pub(super) scorer: A,
     batch_size: usize,
@@ -86,52 +87,52 @@ impl<A> ExternalScore<A> {
         }
     }
 
-    /// The most items in one batch (default 64 for a command, 32 for a service). Larger ones cost less each; but
-    /// what is in flight when the run is killed is asked again, so dear scores want small ones. Items that are too few
-    /// for all workers to get so many are spread evenly over them.
+    /// Sets the maximum number of items in one batch (default 64 for a command, 32 for a service). Larger batches have less
+    /// overhead per item. But batches in flight are scored again if the run is killed, so use small batches for expensive scores.
+    /// If there are too few items for full batches on all workers, they are spread evenly.
     pub fn batch_size(mut self, items: usize) -> Self {
         self.batch_size = items;
         self
     }
 
-    /// How many batches are in flight at a time: processes of a command, requests to a service (default 1).
+    /// Sets the number of batches in flight: processes of a command, requests to a service (default 1).
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
     }
 
-    /// The longest that a batch may take; then its process is killed, its request given up
+    /// Sets the time limit of a batch. After it, the process is killed or the request is cancelled
     /// (default: no limit for a command, 60 s for a service).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// How often items without an answer are asked again (default 2).
+    /// Sets how often items without an answer are retried (default 2).
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
     }
 
-    /// The wait before the first retry, doubled for each further one, up to half a minute (default 1 s).
+    /// Sets the delay before the first retry. It doubles for each further retry, up to 30 s (default 1 s).
     pub fn backoff(mut self, first: Duration) -> Self {
         self.backoff = first;
         self
     }
 
-    /// How long a scorer that is away is waited for (default 5 minutes).
+    /// Sets how long the run waits for an unavailable scorer (default 5 minutes).
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience.limit(patience);
         self
     }
 
-    /// Sends embeddings too (default no).
+    /// Sends embeddings to the scorer (default no).
     pub fn embeddings(mut self, embeddings: bool) -> Self {
         self.embeddings = embeddings;
         self
     }
 
-    /// The columns that the scorer gets.
+    /// Selects the columns to send.
     fn sent(&self, items: &DataFrame) -> DataFrame {
         if self.embeddings { items.clone() } else { items.drop_many([EMBEDDING]) }
     }
@@ -142,7 +143,7 @@ impl<A> ExternalScore<A> {
 }
 
 impl<A: Ask> ExternalScore<A> {
-    /// Asks until each item is answered or given up. What was answered stands in `answers`, whatever ends the asking.
+    /// Scores a batch with retries until each item has an answer or has failed. `answers` keeps what arrived, even on an error.
     fn until_answered(&self, batch: &DataFrame, answers: &mut Answers, keep: &mut Keep<'_>) -> Result<()> {
         let mut rest = batch.clone();
         let (mut retry, mut waits, mut apart, mut alone) = (0, 0, false, false);
@@ -156,7 +157,7 @@ impl<A: Ask> ExternalScore<A> {
             }
             if open.is_empty() {
                 if let Some(trouble) = trouble {
-                    log::warn!("score: {} (all {} items are answered)", trouble.reason, rest.height());
+                    log::warn!("score: {} (all {} items have answers)", trouble.reason, rest.height());
                 }
                 return Ok(());
             }
@@ -166,7 +167,7 @@ impl<A: Ask> ExternalScore<A> {
             let again = match trouble.kind {
                 Kind::Away => None,
                 Kind::Unusable if !apart => self.give_up(&trouble, batch.height(), false, answers)?,
-                // It may have come back while it was asked: each is asked alone while others are answered.
+                // The scorer may have recovered in the meantime: score items alone as long as others get answers.
                 _ if apart && progressed => Some(pause(self.backoff, 0)),
                 _ if silent && !answers.has_any() && self.patience.is_given_up() => {
                     self.give_up(&trouble, batch.height(), true, answers)?
@@ -178,19 +179,19 @@ impl<A: Ask> ExternalScore<A> {
             if answers.unanswered().is_empty() {
                 return Ok(());
             }
-            // What is durable before the wait, a kill in it does not cost.
+            // Store answers before the delay, so that a kill during it loses nothing.
             answers.hand_over(keep)?;
             rest = convert::gather(batch, &open)?;
             let pause = match again {
                 Some(pause) => {
-                    // No time is left for the whole batch: items alone show whether one of them is to blame.
+                    // No time is left for the whole batch. Scoring items alone shows whether one of them is at fault.
                     let hurry = silent && self.patience.remaining().is_zero();
                     retry = if hurry { self.retries } else { (retry + 1).min(self.retries) };
-                    // One item that breaks the scorer is to fail alone.
+                    // An item that breaks the scorer must fail alone.
                     apart = retry == self.retries && trouble.kind != Kind::LeftOut;
                     let (reason, left) = (&trouble.reason, open.len());
                     let soon = if pause.is_zero() { "now".into() } else { format!("in {pause:?}") };
-                    log::warn!("score: {reason}; asking again for {left} of {} items {soon}", batch.height());
+                    log::warn!("score: {reason}; retrying {left} of {} items {soon}", batch.height());
                     self.retried.fetch_add(open.len() as u64, Ordering::Relaxed);
                     pause
                 }
@@ -207,7 +208,7 @@ impl<A: Ask> ExternalScore<A> {
         }
     }
 
-    /// Asks once for items, or once for each of them.
+    /// Sends items once: together, or one by one.
     fn attempt(&self, items: &DataFrame, apart: bool, answers: &mut Answers) -> Result<Option<Unanswered>> {
         if !apart {
             return self.ask_once(items, answers);
@@ -254,8 +255,9 @@ impl<A: Ask> ExternalScore<A> {
         Ok(trouble)
     }
 
-    /// What follows when asking again has not helped: the items fail, if it is clear that they are to blame, as others
-    /// were answered (where all were asked alone in `silence`, most of the batch). Else the scorer is away, or the run stops.
+    /// Decides what follows when retries did not help. The items fail if other items of the batch have answers, which shows
+    /// that the items are at fault (if all items were scored alone and timed out, most others must have answers). Otherwise
+    /// there is an outage, or the run stops. Returns the reason for waiting as `None`.
     fn give_up(
         &self,
         trouble: &Unanswered,
@@ -276,8 +278,8 @@ impl<A: Ask> ExternalScore<A> {
                 Err(Error::Score {
                     iteration: None,
                     reason: format!(
-                        "{reason}, and none of {asked} items was answered; mend the scorer or raise score.timeout, then go on \
-                         with --resume"
+                        "{reason}, and none of {asked} items was scored; fix the scorer or raise score.timeout, then resume with \
+                         --resume"
                     ),
                 })
             }
@@ -285,12 +287,12 @@ impl<A: Ask> ExternalScore<A> {
             Kind::Broken | Kind::LeftOut | Kind::Unusable if self.patience.has_answered() && asked > 1 => Ok(None),
             _ => Err(Error::Score {
                 iteration: None,
-                reason: format!("{reason}, for each of {asked} items; mend the scorer, then go on with --resume"),
+                reason: format!("{reason}, for each of {asked} items; fix the scorer, then resume with --resume"),
             }),
         }
     }
 
-    /// Whether it is a process of ours that has never answered in this run.
+    /// Whether the scorer is our own process and has never answered in this run.
     fn never_answers(&self) -> bool {
         self.scorer.is_started_here() && !self.patience.has_answered()
     }
@@ -348,14 +350,14 @@ impl<A: std::fmt::Debug> std::fmt::Debug for ExternalScore<A> {
     }
 }
 
-/// The wait before the retry of that number, from 0: the first, then twice as long each time up to half a minute,
-/// without jitter, so that runs are alike.
+/// The delay before retry number `retry`, from 0: `first`, doubled each time, up to 30 s. There is no jitter, so that runs
+/// are reproducible.
 fn pause(first: Duration, retry: u32) -> Duration {
     const LONGEST: Duration = Duration::from_secs(30);
     first.saturating_mul(1 << retry.min(16)).min(LONGEST)
 }
 
-/// A duration without what is less than a tenth of a second.
+/// Rounds a duration down to tenths of a second.
 fn tenths(duration: Duration) -> Duration {
     const TENTH: Duration = Duration::from_millis(100);
     TENTH.saturating_mul(u32::try_from(duration.as_millis() / TENTH.as_millis()).unwrap_or(u32::MAX))

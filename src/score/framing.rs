@@ -1,4 +1,4 @@
-//! How batches go to a scorer's standard input, and answers come from its standard output.
+//! Message framing of stream-mode commands: encodes batches, decodes answers.
 
 use std::io::{self, BufRead, Cursor, Read};
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::frame::convert;
 use crate::frame::schema::DB_IDX;
 use crate::panics::catch_message;
 
-/// What batches and answers look like to a command in `stream` mode.
+/// The format of batches and answers of a command in `stream` mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandFormat {
-    /// Each batch, and each batch of answers, is one Arrow IPC stream, from its schema to its end-of-stream mark.
+    /// Each batch and each batch of answers is one Arrow IPC stream, from its schema to its end-of-stream marker.
     #[serde(rename = "arrow")]
     Arrow,
-    /// Each item and each answer is a JSON object on a line of its own; an empty line ends the batch, both ways. Other lines
-    /// between the answers, such as a library prints, are left out.
+    /// Each item and each answer is a JSON object on its own line. An empty line ends the batch, in both directions. Other
+    /// lines between the answers, such as library output, are ignored.
     #[default]
     #[serde(rename = "jsonl")]
     JsonLines,
@@ -35,14 +35,14 @@ pub enum CommandFormat {
 /// The byte that begins each message of an Arrow stream, four times.
 const MARKER: u8 = 0xff;
 
-/// The longest line, and the longest Arrow stream, that is taken as an answer.
+/// The maximum size of a line or an Arrow stream.
 const LONGEST: usize = 64 << 20;
 
-/// How long the empty line may be missing once each item is answered.
+/// How long to wait for the final empty line once every item has an answer.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a scorer may be silent before it is looked at whether more comes: after an empty line, where something of the batch
-/// is answered, and where nothing is; after another line that is no answer, where nothing is.
+/// How long the output must be idle before checking whether the scorer has finished: after an empty line, if some items have
+/// answers and if none have; after a line that is not an answer, if none have.
 const MORE: Duration = Duration::from_millis(100);
 const ENDED: Duration = Duration::from_secs(1);
 const DOUBT: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ const DOUBT: Duration = Duration::from_secs(10);
 pub(super) enum Fault {
     /// The deadline (`TimedOut`), or the end of the output (`UnexpectedEof`).
     Io(io::ErrorKind),
-    /// What was written is no answer.
+    /// The output is invalid.
     Said(Trouble),
 }
 
@@ -71,7 +71,7 @@ fn said(reason: impl Into<String>) -> Fault {
     Fault::Said(Trouble::broken(reason))
 }
 
-/// A batch as it is sent.
+/// Encodes a batch.
 pub(super) fn encode(format: CommandFormat, batch: &DataFrame) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match format {
@@ -104,7 +104,7 @@ pub(super) fn decode(
     }
 }
 
-/// Whether output that nobody asked for may be an answer, or a part of one.
+/// Whether unrequested output may contain an answer or a part of one.
 pub(super) fn may_answer(format: CommandFormat, output: &[u8]) -> bool {
     match format {
         CommandFormat::JsonLines => output.windows(DB_IDX.len()).any(|word| word == DB_IDX.as_bytes()),
@@ -118,14 +118,14 @@ fn read_lines(worker: &mut Worker, attempt: &mut Attempt, stray: &mut Stray<'_>)
         line.clear();
         worker.stdout.by_ref().take(LONGEST as u64 + 1).read_until(b'\n', &mut line)?;
         if line.len() > LONGEST {
-            return Err(said(format!("answered a line of more than {} MiB", LONGEST >> 20)));
+            return Err(said(format!("returned a line of more than {} MiB", LONGEST >> 20)));
         }
         if !line.ends_with(b"\n") {
             return Err(Fault::Io(io::ErrorKind::UnexpectedEof));
         }
         let is_empty = line.trim_ascii().is_empty();
         if is_empty && !attempt.is_complete() {
-            // The end of the answers, though items are left out, or a library's?
+            // This may be the end of the answers with items left out, or an empty line that a library printed.
             let silence = if attempt.has_any() { MORE } else { ENDED };
             if !matches!(worker.next(silence), Next::Output) {
                 return Ok(());
@@ -136,7 +136,7 @@ fn read_lines(worker: &mut Worker, attempt: &mut Attempt, stray: &mut Stray<'_>)
         let answers = json::answers_in(&line);
         if answers.is_empty() {
             stray.take(&line)?;
-            // A banner, or all that it has to say?
+            // This may be a banner before the answers, or all the output there is.
             if !is_empty && !attempt.has_any() && matches!(worker.next(DOUBT), Next::Nothing) {
                 return Err(Fault::Said(Trouble::unanswered(Kind::Unusable, "no answer")));
             }
@@ -150,21 +150,21 @@ fn read_lines(worker: &mut Worker, attempt: &mut Attempt, stray: &mut Stray<'_>)
 
 fn read_stream(stdout: &mut Stdout, attempt: &mut Attempt, stray: &mut Stray<'_>) -> Result<(), Fault> {
     let bytes = stream_bytes(stdout, stray)?;
-    let broken = |error: String| said(format!("answered a broken Arrow stream: {}", one_line(&error)));
+    let broken = |error: String| said(format!("returned an invalid Arrow stream: {}", one_line(&error)));
     let reader = catch_message(|| StreamReader::try_new(Cursor::new(bytes), None)).map_err(broken)?;
     let mut reader = reader.map_err(|error| broken(error.to_string()))?;
     while let Some(batch) = catch_message(|| reader.next()).map_err(broken)? {
         let batch = batch.map_err(|error| broken(error.to_string()))?;
-        // A column of nulls takes no room in a stream, however long it says it is.
+        // A column of nulls takes no space in a stream, whatever length it declares.
         let batch = batch.slice(0, batch.num_rows().min(attempt.most_rows()));
         let answers = catch_message(|| convert::to_polars(&batch)).map_err(broken)?;
-        attempt.put_frame(&answers.map_err(|error| said(format!("answered {error}")))?)?;
+        attempt.put_frame(&answers.map_err(|error| said(format!("returned {error}")))?)?;
     }
     Ok(())
 }
 
-/// The bytes of one IPC stream. Its messages are walked here, by the lengths they state, because a
-/// reader that fills a buffer of its own would take the beginning of the next stream with it.
+/// Reads the bytes of one IPC stream. Messages are delimited by their declared lengths, because a buffered
+/// reader would consume the beginning of the next stream too.
 fn stream_bytes(stdout: &mut Stdout, stray: &mut Stray<'_>) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     loop {
@@ -175,7 +175,7 @@ fn stream_bytes(stdout: &mut Stdout, stray: &mut Stray<'_>) -> Result<Vec<u8>, F
             if let Ok(more) = stdout.fill_buf() {
                 head.extend_from_slice(&more[..more.len().min(240)]);
             }
-            return Err(said(format!("answered what is not an Arrow stream: {}", excerpt(&head))));
+            return Err(said(format!("returned output that is not an Arrow stream: {}", excerpt(&head))));
         }
         bytes.extend_from_slice(&head);
         let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
@@ -186,14 +186,14 @@ fn stream_bytes(stdout: &mut Stdout, stray: &mut Stray<'_>) -> Result<Vec<u8>, F
         append_within(stdout, size, bytes.len(), &mut metadata)?;
         bytes.extend_from_slice(&metadata);
         let message = root_as_message(&metadata)
-            .map_err(|error| said(format!("answered a broken Arrow stream: {}", one_line(&error.to_string()))))?;
+            .map_err(|error| said(format!("returned an invalid Arrow stream: {}", one_line(&error.to_string()))))?;
         let body = usize::try_from(message.bodyLength()).unwrap_or(usize::MAX);
         let before = bytes.len();
         append_within(stdout, body, before, &mut bytes)?;
     }
 }
 
-/// Goes to where a message may begin. What a library prints is text, of which no byte is a marker's.
+/// Skips to the possible start of a message. Libraries print text, which never contains the marker byte.
 fn skip_text(stdout: &mut Stdout, stray: &mut Stray<'_>) -> Result<(), Fault> {
     loop {
         let bytes = stdout.fill_buf()?;
@@ -211,7 +211,7 @@ fn skip_text(stdout: &mut Stdout, stray: &mut Stray<'_>) -> Result<(), Fault> {
 
 fn append_within(stdout: &mut Stdout, count: usize, before: usize, bytes: &mut Vec<u8>) -> Result<(), Fault> {
     if before.saturating_add(count) > LONGEST {
-        return Err(said(format!("answered an Arrow stream of more than {} MiB", LONGEST >> 20)));
+        return Err(said(format!("returned an Arrow stream of more than {} MiB", LONGEST >> 20)));
     }
     append(stdout, count, bytes)
 }

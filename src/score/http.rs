@@ -20,13 +20,13 @@ use super::wait::Wait;
 use crate::error::{Doing, Error, Result};
 use crate::frame::schema::{self, DB_IDX};
 
-/// The longest that a connection may take.
+/// The maximum connection timeout.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// The longest body that is taken as an answer.
+/// The maximum size of a response body.
 const LONGEST: u64 = 64 << 20;
 
-/// Scores by a service. Each batch is one request:
+/// Scores by an HTTP service. Each batch is one request:
 ///
 /// ```text
 /// POST URL      {"items":  [{"db_idx": 17, "smiles": "CCO", "mw": 46.07}, …]}
@@ -34,35 +34,35 @@ const LONGEST: u64 = 64 << 20;
 ///            or {"scores": [0.5, null, …]}
 /// ```
 ///
-/// The list may also come bare. Objects may come in any order; numbers are in the order of the items, one for each.
+/// The list may also be the whole body. Objects may be in any order. Numbers must be in the order of the items, one for each.
 ///
-/// What happens to an item, [`ExternalScore`] says. Here,
-/// - the service is away while there is no connection, and with status 408, 409, 425, 429, 502 and 503; it is asked again
-///   after the longer of our wait and `Retry-After`. The reasons are such as `HTTP 429`, `connection: …`;
-/// - a certificate that is not trusted, and a service that does not speak TLS, stop the run at once. Certificates are checked
-///   against those of the system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, as OpenSSL takes them;
-/// - status 401 to 405, 407, 410, 451 and redirects, which are not followed, stop the run at once, with the service's words;
-/// - an answer that is not JSON or has no scores is not asked for again, as it would cost the same again;
-/// - another status, a time-out, a lost connection, items left out and wrong ids are no answer.
+/// [`ExternalScore`] describes what happens to an item. For HTTP:
+/// - The service is unavailable if there is no connection, and for status 408, 409, 425, 429, 502 and 503. It is retried
+///   after the backoff or `Retry-After`, whichever is longer. The reasons are such as `HTTP 429`, `connection: …`.
+/// - An untrusted certificate, or a service that does not speak TLS, stops the run at once. Certificates are verified
+///   against the system's, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`, as in OpenSSL.
+/// - Status 401 to 405, 407, 410, 451 and redirects (which are not followed) stop the run at once, with the service's message.
+/// - A response that is not JSON or has no scores is not retried, as a retry would cost the same again.
+/// - Any other status, a timeout, a lost connection, missing items and wrong ids count as no answer.
 ///
-/// Each request has a header `Idempotency-Key`, the same whenever the same items are asked again because no answer came:
-/// a service that keeps its answers by it can give them again without working twice.
+/// Each request has an `Idempotency-Key` header, which is the same if the same items are retried because no answer arrived.
+/// A service that stores its answers by this key can return them again without repeating the work.
 ///
-/// Proxies are those that curl takes: `http_proxy`, `https_proxy`, `all_proxy` (or in capitals), and what `no_proxy` exempts.
+/// Proxies are configured as in curl: `http_proxy`, `https_proxy`, `all_proxy` (or in capitals), with exceptions in `no_proxy`.
 ///
-/// `${NAME}` in the URL stands for an environment variable, so that a key need not stand in files.
+/// `${NAME}` in the URL is replaced by an environment variable, so that secrets need not be stored in files.
 ///
-/// A request in flight when the run is interrupted is left to itself; the service may still work on it.
+/// A request in flight when the run is interrupted is abandoned; the service may still process it.
 pub type HttpScore = ExternalScore<Http>;
 
 /// The connections of an [`HttpScore`].
 pub struct Http {
     url: String,
-    /// Header ⇒ environment variable. The values are read when they are sent, and are kept nowhere.
+    /// Header ⇒ environment variable. The values are read for each request and never stored.
     headers: Vec<(String, String)>,
-    /// The run that asks, for the idempotency keys.
+    /// The identifier of the run, for idempotency keys.
     run: String,
-    /// How it is reached in this run, once it is known.
+    /// The endpoint in this run, resolved on first use.
     route: OnceLock<Route>,
 }
 
@@ -73,7 +73,7 @@ impl HttpScore {
         ExternalScore::of(http, 32, Some(Duration::from_secs(60)))
     }
 
-    /// Sends a header whose value stands in an environment variable.
+    /// Sends a header with the value of an environment variable.
     pub fn header(mut self, name: impl Into<String>, variable: impl Into<String>) -> Self {
         self.scorer.headers.push((name.into(), variable.into()));
         self
@@ -81,19 +81,19 @@ impl HttpScore {
 }
 
 impl Http {
-    /// The headers with their values. Messages name the variable, never the value.
+    /// The headers with their values. Messages contain the variable, never its value.
     fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>> {
         let header = |(name, variable): &(String, String)| {
             let wrong = |what: &str| {
                 Error::Config(format!("score.headers: `{name}`: the environment variable `{variable}` {what}"))
             };
             let header = HeaderName::try_from(name.as_str())
-                .map_err(|_| Error::Config(format!("score.headers: `{name}` is not a header's name")))?;
+                .map_err(|_| Error::Config(format!("score.headers: `{name}` is not a valid header name")))?;
             let value = std::env::var(variable).map_err(|_| wrong("is not set"))?;
             let mut value =
-                HeaderValue::try_from(value).map_err(|_| wrong("has characters that a header cannot have"))?;
+                HeaderValue::try_from(value).map_err(|_| wrong("contains characters that are not allowed in a header"))?;
             if header == AUTHORIZATION && value.to_str().is_err() {
-                return Err(wrong("has characters that are not of ASCII, which this header cannot have"));
+                return Err(wrong("contains characters outside of ASCII, which are not allowed in this header"));
             }
             value.set_sensitive(true);
             Ok((header, value))
@@ -101,7 +101,7 @@ impl Http {
         self.headers.iter().map(header).collect()
     }
 
-    /// The way there.
+    /// Resolves the endpoint.
     fn route(&self) -> Result<&Route> {
         if let Some(route) = self.route.get() {
             return Ok(route);
@@ -110,27 +110,27 @@ impl Http {
         Ok(self.route.get_or_init(|| route))
     }
 
-    /// The URL with what stands in the environment.
+    /// The URL with environment variables replaced.
     fn expanded(&self) -> Result<Uri> {
-        expanded(&self.url)?.0.parse().map_err(|_| self.bad_url("is not a URL"))
+        expanded(&self.url)?.0.parse().map_err(|_| self.bad_url("is not a valid URL"))
     }
 
     fn trouble(&self, error: ureq::Error, wait: &Wait, secrets: &Secrets) -> Result<Trouble> {
         Ok(match error {
-            ureq::Error::BodyExceedsLimit(_) => unusable(format!("answered more than {} MiB", LONGEST >> 20)),
-            ureq::Error::BadUri(_) => Trouble::Stop(self.bad_url("is not a URL")),
+            ureq::Error::BodyExceedsLimit(_) => unusable(format!("returned more than {} MiB", LONGEST >> 20)),
+            ureq::Error::BadUri(_) => Trouble::Stop(self.bad_url("is not a valid URL")),
             error => self.route()?.trouble(error, wait.timed_out(), secrets),
         })
     }
 
-    /// The same whenever this run asks for the same.
+    /// The idempotency key: the same for the same request in the same run.
     fn idempotency_key(&self, body: &[u8]) -> String {
         let mut key = blake3::Hasher::new();
         key.update(self.run.as_bytes()).update(&[0]).update(self.url.as_bytes()).update(&[0]).update(body);
         key.finalize().to_hex()[..32].to_string()
     }
 
-    /// The URL without what may be secret in it.
+    /// The URL without parts that may be secret.
     fn public_url(&self) -> &str {
         let shown = self.url.split(['?', '#']).next().unwrap_or_default();
         if shown.contains('@') { "the URL" } else { shown }
@@ -162,7 +162,7 @@ impl Ask for Http {
         for (name, value) in route.headers.iter().chain(&headers) {
             request = request.header(name, value);
         }
-        // On a thread, as nothing else ends a request before its time.
+        // On a thread, because nothing else can end a request early.
         let answer = wait.run(move || request.send(&body[..]).and_then(Reply::read))?;
         let answer = match answer.ok_or_else(|| wait.timed_out())? {
             Ok(answer) => answer,
@@ -182,7 +182,7 @@ impl Ask for Http {
             500.. => Err(Trouble::broken(format!("HTTP {}", answer.status))),
             300..=399 | 401..=405 | 407 | 410 | 451 => {
                 let who = if answer.status == 407 { &through } else { "" };
-                let reason = format!("{}{who}; mend what it refuses, then go on with --resume", said());
+                let reason = format!("{}{who}; fix the cause, then resume with --resume", said());
                 Err(Trouble::Stop(Error::Score { iteration: None, reason }))
             }
             _ => Err(Trouble::broken(said())),
@@ -192,7 +192,7 @@ impl Ask for Http {
     fn check(&self, items: &DataFrame) -> Result<()> {
         if let Some(parameter) = parameter_with_a_secret(&self.url) {
             let variable = parameter.to_uppercase().replace('-', "_");
-            let what = format!("has a secret in it: name an environment variable, as in {parameter}=${{{variable}}}");
+            let what = format!("contains a secret; use an environment variable instead: {parameter}=${{{variable}}}");
             return Err(self.bad_url(&what));
         }
         let url = self.expanded()?;
@@ -200,8 +200,8 @@ impl Ask for Http {
             return Err(self.bad_url("does not begin with http:// or https://"));
         }
         if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            // It would be kept in run.json.
-            return Err(self.bad_url("has a user name or password in it: send them in a header, by score.headers"));
+            // The URL is stored in run.json.
+            return Err(self.bad_url("contains a user name or password; send them in a header instead (score.headers)"));
         }
         self.headers()?;
         self.route()?;
@@ -223,7 +223,7 @@ impl std::fmt::Debug for Http {
     }
 }
 
-/// What a service answers.
+/// A response of the service.
 struct Reply {
     status: u16,
     retry_after: Option<Duration>,
@@ -235,7 +235,7 @@ impl Reply {
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let body = match response.body_mut().with_config().limit(LONGEST).read_to_vec() {
-            // The status says enough.
+            // The status is sufficient.
             Err(_) if !(200..300).contains(&status) => Vec::new(),
             body => body?,
         };
@@ -243,17 +243,17 @@ impl Reply {
     }
 }
 
-/// Takes the scores of a body: `{"scores": […]}` or a bare list, of objects or of numbers in order.
+/// Records the scores of a body: `{"scores": […]}` or a bare list, of objects or of numbers in order.
 fn put_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt, secrets: &Secrets) -> Result<(), Trouble> {
     let said = || secrets.excerpt(body);
-    let mut answer = parse(body).map_err(|_| unusable(format!("answered what is not JSON: {}", said())))?;
+    let mut answer = parse(body).map_err(|_| unusable(format!("returned invalid JSON: {}", said())))?;
     secrets.redact(&mut answer);
     let scores = match &answer {
         Value::Object(fields) => fields.get("scores").and_then(Value::as_array),
         Value::Array(scores) => Some(scores),
         _ => None,
     };
-    let scores = scores.ok_or_else(|| unusable(format!("answered JSON without a list `scores`: {}", said())))?;
+    let scores = scores.ok_or_else(|| unusable(format!("returned JSON without a list `scores`: {}", said())))?;
     if !scores.is_empty() && scores.iter().all(Value::is_object) {
         return scores.iter().try_for_each(|score| put_record(score, attempt));
     }
@@ -261,8 +261,8 @@ fn put_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt, secrets: &
         return Ok(());
     }
     if scores.len() != items.height() {
-        // Whose they are cannot be known.
-        return Err(Trouble::void(format!("answered {} numbers for {} items", scores.len(), items.height())));
+        // There is no way to match numbers and items.
+        return Err(Trouble::void(format!("returned {} numbers for {} items", scores.len(), items.height())));
     }
     for (item, score) in schema::u64s(items, DB_IDX)?.into_iter().zip(scores) {
         attempt.put(item, Answer::new(score_of(Some(score), None), None, None))?;
@@ -270,12 +270,12 @@ fn put_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt, secrets: &
     Ok(())
 }
 
-/// What would cost the same again.
+/// A fault that is not retried, as a retry would cost the same again.
 fn unusable(reason: String) -> Trouble {
     Trouble::unanswered(Kind::Unusable, reason)
 }
 
-/// How long a server asks to be left alone: in seconds, or until a date.
+/// Parses `Retry-After`: a number of seconds, or a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("retry-after")?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {

@@ -1,4 +1,4 @@
-//! Frames as JSON records, and JSON records as answers.
+//! JSON conversion: frames to records, records to answers.
 
 use polars::prelude::*;
 use serde_json::{Map, Value};
@@ -9,15 +9,15 @@ use crate::error::{Doing, Result};
 use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
 use crate::frame::text::to_plain;
 
-/// The digits that a 64-bit float keeps of any decimal.
+/// The number of decimal digits that a 64-bit float preserves.
 const EXACT_DIGITS: usize = 15;
 
-/// One object per row, its keys in the order of the columns. Bytes are base64; dates, times and durations ISO 8601
-/// (see [`to_plain`]); decimals of at most 15 digits are numbers, longer ones text, so that none loses a digit. NaN and
+/// Converts each row to an object, with keys in the order of the columns. Bytes are base64; dates, times and durations are
+/// ISO 8601 (see [`to_plain`]); decimals of at most 15 digits are numbers, longer ones text, so that no digit is lost. NaN and
 /// infinities, which JSON does not have, are null.
 ///
 /// # Errors
-/// Whatever Polars runs into.
+/// An error from Polars.
 pub(super) fn records(frame: &DataFrame) -> Result<Vec<Value>> {
     rows(&to_plain(frame)?)
 }
@@ -45,7 +45,7 @@ fn values(name: &str, series: &Series) -> Result<Vec<Value>> {
         }
         dtype if dtype.is_integer() => cast(&DataType::Int64)?.i64().doing(task())?.iter().map(Value::from).collect(),
         dtype if dtype.is_float() || matches!(dtype, DataType::Decimal(digits, _) if *digits <= EXACT_DIGITS) => {
-            // Value::from makes null of what is not finite.
+            // Value::from makes null of values that are not finite.
             cast(&DataType::Float64)?.f64().doing(task())?.iter().map(Value::from).collect()
         }
         DataType::List(_) => series.list().doing(task())?.series_iter().map(list).collect::<Result<_>>()?,
@@ -57,27 +57,27 @@ fn values(name: &str, series: &Series) -> Result<Vec<Value>> {
             let null = |(record, is_null)| if is_null == Some(true) { Value::Null } else { record };
             records.into_iter().zip(is_null.iter()).map(null).collect()
         }
-        // Longer decimals, and whatever else has a text.
+        // Longer decimals, and all other types that have a text form.
         _ => cast(&DataType::String)?.str().doing(task())?.iter().map(Value::from).collect(),
     })
 }
 
-/// Marks a number that serde_json would reject or round. No text a scorer writes begins with it.
+/// Marks a number that serde_json would reject or round. No text of a scorer begins with it.
 pub(super) const NUMBER: char = '\u{1}';
 
-/// Reads JSON as scorers write it: Python's `NaN` and `Infinity` too, and floats exactly
-/// (serde_json may round the last digit, and then a score would not be the one that was given).
+/// Parses JSON as scorers write it: accepts Python's `NaN` and `Infinity`, and reads floats exactly
+/// (serde_json may round the last digit, which would change the score).
 #[cfg(any(test, feature = "http"))]
 pub(super) fn parse(text: &[u8]) -> std::result::Result<Value, String> {
-    let not_json = || format!("answered what is not JSON: {}", excerpt(text));
+    let not_json = || format!("returned invalid JSON: {}", excerpt(text));
     let text = std::str::from_utf8(text).map_err(|_| not_json())?;
     serde_json::from_str(&quote_floats(text)).map_err(|_| not_json())
 }
 
-/// The answers in a line that a scorer wrote: its JSON objects with a `db_idx`, whatever a library printed before, between and
+/// Finds the answers in a line of output: its JSON objects with a `db_idx`, ignoring library output before, between and
 /// after them.
 pub(super) fn answers_in(line: &[u8]) -> Vec<Value> {
-    /// Braces of other things that are passed over.
+    /// The maximum number of opening braces that do not begin a JSON object.
     const TRIES: usize = 64;
     let text = String::from_utf8_lossy(line);
     if !text.contains(DB_IDX) {
@@ -109,7 +109,7 @@ fn is_answer(value: &Value) -> bool {
     value.get(DB_IDX).is_some()
 }
 
-/// The text with each float, NaN and infinity as a marked string. What is not JSON stays so.
+/// Replaces each float, NaN and infinity by a marked string. Invalid JSON stays invalid.
 fn quote_floats(text: &str) -> String {
     let bytes = text.as_bytes();
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -146,7 +146,7 @@ fn quote_floats(text: &str) -> String {
     quoted
 }
 
-/// Whether a word that Rust may read as a float is one in JSON too.
+/// Whether a word that Rust may parse as a float is also a number in JSON.
 fn is_json_number(word: &str) -> bool {
     let word = word.strip_prefix('-').unwrap_or(word);
     word.starts_with(|c: char| c.is_ascii_digit())
@@ -164,7 +164,7 @@ fn as_written(value: &Value) -> String {
     parts.fold(first, |text, part| text + &part.replacen('"', "", 1))
 }
 
-/// A number of the answer; `None` for anything else.
+/// A numeric value; `None` for any other value.
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
@@ -174,12 +174,12 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// The score that a value of the answer says, or why there is none.
+/// The score in an answer, or why there is none.
 pub(super) fn score_of(score: Option<&Value>, reason: Option<&str>) -> std::result::Result<f64, NoNumber> {
     let other = |value: &Value| match value {
         Value::String(text) => text_for_number(text),
-        Value::Array(_) => "answered a list for a number".into(),
-        _ => "answered an object for a number".into(),
+        Value::Array(_) => "returned a list instead of a number".into(),
+        _ => "returned an object instead of a number".into(),
     };
     match score {
         None | Some(Value::Null) => Err(NoNumber::Missing(reason.unwrap_or("no score").into())),
@@ -187,19 +187,19 @@ pub(super) fn score_of(score: Option<&Value>, reason: Option<&str>) -> std::resu
     }
 }
 
-/// Takes one answer, `{"db_idx": 17, "score": 0.5}`, optionally with `outcome` and `reason`. Other keys with
-/// numbers are parts of the score; keys with anything else are not kept.
+/// Records one answer, `{"db_idx": 17, "score": 0.5}`, optionally with `outcome` and `reason`. Other keys with
+/// numbers are parts of the score; keys with other values are ignored.
 ///
 /// # Errors
-/// An answer without `db_idx`, or with one that was not asked.
+/// The answer has no `db_idx`, or one that was not requested.
 pub(super) fn put_record(record: &Value, attempt: &mut Attempt) -> std::result::Result<(), Trouble> {
     let without_id =
-        || Trouble::void(format!("answered without a `db_idx`: {}", excerpt(as_written(record).as_bytes())));
+        || Trouble::void(format!("returned an answer without a `db_idx`: {}", excerpt(as_written(record).as_bytes())));
     let record = record.as_object().ok_or_else(without_id)?;
     let id = record.get(DB_IDX).filter(|id| !id.is_null()).ok_or_else(without_id)?;
     let id = id.as_u64().ok_or_else(|| {
         let found = number(id).map_or_else(|| excerpt(as_written(id).as_bytes()), |number| format!("{number:?}"));
-        Trouble::void(format!("answered `db_idx` as {found}, expected a whole number as it was sent"))
+        Trouble::void(format!("returned `db_idx` as {found}, expected a whole number as it was sent"))
     })?;
     let text = |key| record.get(key).and_then(Value::as_str);
     let answer = Answer::new(score_of(record.get(SCORE), text(REASON)), text(REASON), text(OUTCOME));
@@ -242,7 +242,7 @@ mod tests {
         for wrong in ["hello", "1.", ".5", "+1.0", "1.e5", "{\"a\": nan}", "inf", "\"open", "{\"a\": 1.5.2}", "\"\\"] {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
-        assert_eq!(parse(b"Loading model\nmore").unwrap_err(), "answered what is not JSON: `Loading model…`");
+        assert_eq!(parse(b"Loading model\nmore").unwrap_err(), "returned invalid JSON: `Loading model…`");
     }
 
     #[test]

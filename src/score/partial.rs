@@ -1,4 +1,4 @@
-//! What is known of the sums of some items, part by part: what to ask next, and which items are complete.
+//! Partial results of weighted sums: which part to score next for which items, and which items are complete.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -19,27 +19,27 @@ pub(super) struct Term {
     pub(super) is_paid: bool,
 }
 
-/// What a part says of an item: its score, or why there is none.
+/// The result of a part for an item: its score, or why there is none.
 type Said = std::result::Result<f64, (Outcome, String)>;
 
-/// What is known of some items. Rows are theirs.
+/// The partial results of some items. Rows are items.
 pub(crate) struct PartialSums {
     terms: Vec<Term>,
     stages: Vec<Range<usize>>,
-    /// The stage that is asked next.
+    /// The index of the next stage.
     next: usize,
     items: DataFrame,
     ids: Vec<u64>,
     row_of: HashMap<u64, u32>,
-    /// By part, then by row; `None` where it was not asked, or has not answered.
+    /// By part, then by row; `None` if the part was not requested or has not answered.
     said: Vec<Vec<Option<Said>>>,
-    /// Other numbers that the parts gave, by the names of their columns.
+    /// Other numbers that the parts returned, by column name.
     others: BTreeMap<String, Vec<Option<f64>>>,
-    /// The rows that are complete and were handed over.
+    /// Which rows are complete and were returned.
     handed: Vec<bool>,
 }
 
-/// Parts that are asked at the same time: one that is free, or several that are not, of which only the last has a gate.
+/// Groups parts that are scored concurrently: one free part, or several paid ones, of which only the last has a gate.
 fn stages(terms: &[Term]) -> Vec<Range<usize>> {
     let mut stages: Vec<Range<usize>> = Vec::new();
     for (position, term) in terms.iter().enumerate() {
@@ -54,7 +54,7 @@ fn stages(terms: &[Term]) -> Vec<Range<usize>> {
 }
 
 impl PartialSums {
-    /// Of items of which these columns are known: parts, and other numbers.
+    /// Starts with known columns of the items: parts, and other numbers.
     pub(super) fn new(terms: Vec<Term>, items: &DataFrame, known: &[Column]) -> Result<Self> {
         let rows = items.height();
         let ids = schema::u64s(items, DB_IDX)?;
@@ -72,8 +72,8 @@ impl PartialSums {
         Ok(PartialSums { terms, stages, next: 0, items, ids, row_of, said, others, handed: vec![false; rows] })
     }
 
-    /// The items to ask next, and of which part: those of the first stage that is left in which something is unknown. To be
-    /// called when the stage before is answered; nothing is left to ask where it gives nothing.
+    /// Returns the items to score next, by part: those of the first remaining stage with unknown results. Call it
+    /// when the previous stage has been answered. It is empty when everything is known.
     pub(crate) fn questions(&mut self) -> Result<Vec<(usize, DataFrame)>> {
         let mut questions = Vec::new();
         while questions.is_empty() {
@@ -92,7 +92,7 @@ impl PartialSums {
         Ok(questions)
     }
 
-    /// Takes checked answers of a part; gives their rows.
+    /// Records validated answers of a part; returns their rows.
     pub(crate) fn take(&mut self, part: usize, answers: &DataFrame) -> Result<Vec<u32>> {
         let scores = schema::scores(answers, SCORE)?;
         let outcomes = answers.column(OUTCOME).doing("score")?.str().doing("score")?;
@@ -109,7 +109,7 @@ impl PartialSums {
         Ok(rows)
     }
 
-    /// Takes the other numbers that a part gave, in the place of those that it gave before.
+    /// Records the other numbers that a part returned, replacing earlier ones.
     fn take_others(&mut self, part: usize, answers: &DataFrame, rows: &[u32]) -> Result<()> {
         let (terms, all) = (&self.terms, self.handed.len());
         for (_, values) in self.others.iter_mut().filter(|(name, _)| owner(terms, name) == Some(part)) {
@@ -131,7 +131,7 @@ impl PartialSums {
         Ok(())
     }
 
-    /// How a row ended before a part: one that gave no score, or was below its gate.
+    /// Why a row ended before a part, if it did: an earlier part gave no score, or one below its gate.
     fn ended(&self, row: u32, before: usize) -> Option<(Outcome, String)> {
         self.terms[..before].iter().zip(&self.said).find_map(|(term, said)| {
             match (&said[row as usize], term.at_least) {
@@ -144,14 +144,14 @@ impl PartialSums {
         })
     }
 
-    /// Whether a row waits for a part.
+    /// Whether a row still needs the result of a part.
     fn waits(&self, row: u32) -> bool {
         let waiting =
             |stage: &&Range<usize>| self.said[(*stage).clone()].iter().any(|said| said[row as usize].is_none());
         self.stages.iter().find(waiting).is_some_and(|stage| self.ended(row, stage.start).is_none())
     }
 
-    /// The score that a part gave to a row.
+    /// The score of a part for a row.
     fn value(&self, part: usize, row: u32) -> Option<f64> {
         self.said[part][row as usize].as_ref().and_then(|said| said.as_ref().ok().copied())
     }
@@ -161,7 +161,7 @@ impl PartialSums {
         (0..self.handed.len() as u32).collect()
     }
 
-    /// Of some rows those that are complete and were not handed over before, which they are now.
+    /// Returns those of some rows that are newly complete, and marks them as returned.
     pub(crate) fn complete(&mut self, rows: &[u32]) -> Result<Option<DataFrame>> {
         let fresh = |row: &u32| !self.handed[*row as usize] && !self.waits(*row);
         let rows: Vec<u32> = rows.iter().copied().filter(fresh).collect();
@@ -169,8 +169,8 @@ impl PartialSums {
         if rows.is_empty() { Ok(None) } else { self.frame(&rows).map(Some) }
     }
 
-    /// What a part has just said of some rows, as it is to be kept: those that are complete, and how many, and what is known
-    /// so far of the others. What is free waits for company.
+    /// Returns the rows to store after a part has answered, and how many of them are complete. Incomplete rows are stored with
+    /// what is known so far. Results of free parts are stored only together with others.
     pub(crate) fn fresh(&mut self, part: usize, rows: &[u32]) -> Result<(usize, Option<DataFrame>)> {
         let is_complete = |row: &&u32| !self.waits(**row);
         let complete: Vec<u32> = rows.iter().filter(is_complete).copied().collect();
@@ -186,7 +186,7 @@ impl PartialSums {
         self.frame(&self.rows().into_iter().filter(is_rejected).collect::<Vec<_>>())
     }
 
-    /// `db_idx`, `score`, `outcome`, `reason`, the parts and other numbers. The outcome of rows that wait is `open`.
+    /// Returns `db_idx`, `score`, `outcome`, `reason`, the parts and other numbers. The outcome of incomplete rows is `open`.
     pub(super) fn frame(&self, rows: &[u32]) -> Result<DataFrame> {
         let all = self.terms.len();
         let (mut scores, mut outcomes, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
@@ -220,8 +220,8 @@ impl PartialSums {
     }
 }
 
-/// The part that a column `part.name` belongs to: that of the longest name, so that no two parts have one column. None has
-/// a column of the name of a part.
+/// The part that a column `part.name` belongs to: the one with the longest matching name, so that no two parts share a column.
+/// A column with the name of a part belongs to none.
 fn owner(terms: &[Term], column: &str) -> Option<usize> {
     let is_of = |term: &Term| column.strip_prefix(term.name.as_str()).is_some_and(|rest| rest.starts_with('.'));
     let is_a_part = terms.iter().any(|term| term.name == column);

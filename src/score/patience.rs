@@ -1,4 +1,4 @@
-//! How long a scorer may be away, and what it has shown of itself: shared by all workers that ask it.
+//! Outages of a scorer: how long it has been unavailable, and whether it has answered before. Shared by all workers.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::trouble::Kind;
 use crate::panics;
 
-/// Waits for a scorer that is away, and says so once.
+/// Tracks the availability of a scorer, and warns once for each outage.
 pub(super) struct Patience {
     limit: Duration,
     state: Mutex<State>,
@@ -14,17 +14,17 @@ pub(super) struct Patience {
 
 #[derive(Default)]
 struct State {
-    /// Since when nobody answers; `None` while somebody does.
+    /// When the outage began; `None` while the scorer answers.
     silent_since: Option<Instant>,
-    /// When it last answered.
+    /// The time of the last answer.
     answered_at: Option<Instant>,
-    /// Whether the user was told that it is waited for.
+    /// Whether the warning about this outage was given.
     is_announced: bool,
-    /// Whether a worker has given it up.
+    /// Whether a worker has stopped waiting for the scorer.
     is_given_up: bool,
-    /// Whether it has ever answered in this run.
+    /// Whether the scorer has ever answered in this run.
     ever: bool,
-    /// Whether it has answered since an item was last given up for its silence.
+    /// Whether the scorer has answered since an item last failed with a timeout.
     lately: bool,
 }
 
@@ -41,52 +41,52 @@ impl Patience {
         panics::lock(&self.state)
     }
 
-    /// A run begins, in which it has answered before or not.
+    /// Resets for a run, in which the scorer has answered before or not.
     pub fn begin(&self, answered: bool) {
         *self.state() = State { ever: answered, lately: answered, ..State::default() };
     }
 
-    /// It answered for an item.
+    /// Records an answer, which ends the outage.
     pub fn heard(&self) {
         let mut state = self.state();
         let since = state.silent_since.take();
         if let (Some(since), true) = (since, std::mem::take(&mut state.is_announced)) {
-            log::warn!("score: the scorer answers again, after {:.0} s", since.elapsed().as_secs_f64());
+            log::warn!("score: the scorer is available again after {:.0} s", since.elapsed().as_secs_f64());
         }
         (state.ever, state.lately, state.is_given_up) = (true, true, false);
         state.answered_at = Some(Instant::now());
     }
 
-    /// An attempt that began then brought no answer in time. Other workers may have heard of it since.
+    /// Records an attempt that started at `begun` and timed out. Answers to other workers since then delay the start of the outage.
     pub fn silent(&self, begun: Instant) {
         let mut state = self.state();
         let since = state.answered_at.map_or(begun, |answered| answered.max(begun));
         state.silent_since = Some(state.silent_since.map_or(since, |earlier| earlier.min(since)));
     }
 
-    /// How much longer its silence is borne.
+    /// The remaining time to wait before the scorer counts as unavailable.
     pub fn remaining(&self) -> Duration {
         let state = self.state();
         state.silent_since.map_or(self.limit, |since| self.limit.saturating_sub(since.elapsed()))
     }
 
-    /// It is waited for no longer, by any worker.
+    /// Stops waiting for the scorer, for all workers.
     pub fn give_up(&self) {
         self.state().is_given_up = true;
     }
 
-    /// Whether a worker has given it up.
+    /// Whether a worker has stopped waiting for the scorer.
     pub fn is_given_up(&self) -> bool {
         self.state().is_given_up
     }
 
-    /// Whether it has ever answered in this run.
+    /// Whether the scorer has ever answered in this run.
     pub fn has_answered(&self) -> bool {
         self.state().ever
     }
 
-    /// Whether the only item it was asked for is to blame that nothing comes back, and not the scorer. A scorer that
-    /// hangs looks like an item that takes too long: so no second item is blamed before it has answered for another.
+    /// Whether an item that was scored alone is at fault, and not the scorer. A hanging scorer looks like an item that takes
+    /// too long. So after a timeout, no second item is at fault before the scorer has answered for another.
     pub fn blames_the_item(&self, kind: Kind) -> bool {
         let mut state = self.state();
         match kind {
@@ -96,7 +96,7 @@ impl Patience {
         }
     }
 
-    /// How long it may still be waited for, as it is away; `None` once that is over. The first to ask is told why.
+    /// The remaining time to wait in an outage; `None` when it is over. The first call of an outage warns with the reason.
     pub fn left(&self, reason: &str) -> Option<Duration> {
         let mut state = self.state();
         let since = *state.silent_since.get_or_insert_with(Instant::now);
@@ -107,7 +107,7 @@ impl Patience {
         }
         if !std::mem::replace(&mut state.is_announced, true) {
             let limit = self.limit.as_secs_f64();
-            log::warn!("score: {reason}; waiting for the scorer, up to {limit} s (score.patience)");
+            log::warn!("score: {reason}; waiting up to {limit} s for the scorer (score.patience)");
         }
         Some(left)
     }

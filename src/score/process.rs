@@ -1,4 +1,4 @@
-//! A scorer's process: started in a group of its own, its messages kept, always reaped.
+//! Scorer processes: each runs in its own process group, its standard error is saved, and it is always reaped.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,10 +19,10 @@ use crate::error::{Error, Result};
 use crate::io::atomic;
 use crate::panics::lock;
 
-/// Read from a pipe at a time; what a pipe holds.
+/// The read size for pipes; also the capacity of a pipe.
 const CHUNK: usize = 1 << 16;
 
-/// How a scorer is started.
+/// The options to start a scorer with.
 pub(super) struct Launch<'a> {
     pub(super) arguments: &'a [String],
     pub(super) directory: Option<&'a Path>,
@@ -32,8 +32,8 @@ pub(super) struct Launch<'a> {
 impl Launch<'_> {
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.arguments[0]);
-        // A group of its own: Ctrl-C reaches the run only, which ends the scorer in its own way, and
-        // whatever the scorer starts can be killed with it.
+        // A process group of its own: Ctrl-C reaches only the run, which then ends the scorer, and
+        // everything that the scorer starts can be killed with it.
         command.args(&self.arguments[1..]).process_group(0);
         if let Some(directory) = self.directory {
             command.current_dir(directory);
@@ -48,14 +48,14 @@ impl Launch<'_> {
         let child = command.spawn().map_err(|error| {
             let reason = format!("score.command: cannot run `{}`: {error}", self.arguments[0]);
             match error.raw_os_error().map(Errno::from_raw_os_error) {
-                // Too many processes, no memory: that may pass.
+                // Too many processes or too little memory: this may pass.
                 Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::TXTBSY) => {
                     Trouble::away(reason, None)
                 }
                 _ => Trouble::Stop(Error::Config(reason)),
             }
         })?;
-        // From here on the guard reaps it.
+        // From here on, dropping `Process` reaps the child.
         let mut process = Process { child, drains: Vec::new() };
         if let (Some(capture), Some(pipe)) = (&self.stderr, process.child.stderr.take()) {
             process.drain(pipe, capture)?;
@@ -63,7 +63,7 @@ impl Launch<'_> {
         Ok(process)
     }
 
-    /// Starts a process that takes nothing from standard input; what it prints is captured with its errors.
+    /// Starts a process without standard input; its standard output is captured together with standard error.
     pub(super) fn run(&self) -> Result<Process, Trouble> {
         let mut command = self.command();
         command.stdin(Stdio::null()).stdout(if self.stderr.is_some() { Stdio::piped() } else { Stdio::null() });
@@ -75,10 +75,10 @@ impl Launch<'_> {
     }
 }
 
-/// A child and everything it started: killed and reaped when dropped.
+/// A child process and everything it started: killed and reaped on drop.
 pub(super) struct Process {
     child: Child,
-    /// Hang up when what the process wrote is in the capture.
+    /// Each disconnects when one of the output streams has been fully copied.
     drains: Vec<Receiver<()>>,
 }
 
@@ -95,7 +95,7 @@ impl Process {
         })
     }
 
-    /// Its pipes, once.
+    /// Takes the pipes; `None` on the second call.
     pub(super) fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>) {
         (self.child.stdin.take(), self.child.stdout.take())
     }
@@ -104,13 +104,13 @@ impl Process {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Whether it ended by itself. It is not reaped yet, so that its id is still its own.
+    /// Whether the process has exited by itself. It is not reaped yet, so its id cannot be reused.
     pub(super) fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         self.id().is_none_or(|id| !matches!(waitid(WaitId::Pid(id), options), Ok(None)))
     }
 
-    /// Waits for it to end by itself. Says whether it has.
+    /// Waits for the process to exit by itself. Returns whether it has.
     pub(super) fn wait(&self, wait: &Wait) -> bool {
         let mut nap = Duration::from_millis(1);
         while !self.has_ended() {
@@ -123,17 +123,17 @@ impl Process {
         true
     }
 
-    /// Ends it: kills the group and reaps the child. Gives the status if it had ended by itself.
+    /// Kills the process group and reaps the child. Returns the status if it had exited by itself.
     pub(super) fn end(&mut self) -> Option<ExitStatus> {
         let by_itself = self.has_ended();
-        // Before the reaping: after it, the id may be another's. The group outlives its first
-        // process if that started others.
+        // Kill before reaping: afterwards the id may belong to another process. The group outlives its first
+        // process if that has started others.
         if let Some(id) = self.id() {
             let _ = kill_process_group(id, Signal::KILL);
         }
         let status = self.child.wait().ok();
         for drained in self.drains.drain(..) {
-            // A process that left the group may hold the pipe; it is not waited for.
+            // A process that left the group may hold the pipe open: do not wait for it.
             let _ = drained.recv_timeout(Duration::from_millis(500));
         }
         status.filter(|_| by_itself)
@@ -146,7 +146,7 @@ impl Drop for Process {
     }
 }
 
-/// How a process ended, for a reason.
+/// Describes the exit of a process, for a reason.
 pub(super) fn describe(status: Option<ExitStatus>) -> String {
     match status.map(|status| (status.code(), status.signal())) {
         Some((Some(code), _)) => format!("exited with status {code}"),
@@ -155,7 +155,7 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
     }
 }
 
-/// Reads to the end, or until `take` has enough.
+/// Reads to the end, or until `take` returns `false`.
 pub(super) fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -167,13 +167,13 @@ pub(super) fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> boo
     }
 }
 
-/// The file that gets what scorers write to their standard errors, up to a limit;
-/// what is beyond it is read and dropped.
+/// A size-limited log file for the standard error of scorers;
+/// further output is read and discarded.
 pub(super) struct Capture {
     file: Mutex<(File, u64)>,
 }
 
-/// The most that is kept of what scorers write to standard error in one run of the program.
+/// The maximum bytes of scorer output to save in one process.
 const CAPTURED: u64 = 16 << 20;
 
 impl Capture {
@@ -183,7 +183,7 @@ impl Capture {
         Ok(Capture { file: Mutex::new((file, CAPTURED)) })
     }
 
-    /// Scoring goes on if the disk is full: these are only messages.
+    /// Ignores write errors such as a full disk: these are only messages.
     pub(super) fn write(&self, bytes: &[u8]) {
         let mut guard = lock(&self.file);
         let (file, left) = &mut *guard;
@@ -194,12 +194,12 @@ impl Capture {
         let _ = file.write_all(&bytes[..kept]);
         *left -= kept as u64;
         if *left == 0 {
-            let _ = write!(file, "\n[uphill: more than {} MiB; the rest is left out]\n", CAPTURED >> 20);
+            let _ = write!(file, "\n[uphill: more than {} MiB; further output is discarded]\n", CAPTURED >> 20);
         }
     }
 }
 
-/// Where a program is that is started by this name, as the operating system looks it up.
+/// Finds a program by name, as the operating system does.
 pub(super) fn find_program(name: &str, directory: Option<&Path>) -> Option<PathBuf> {
     let is_file = |path: &PathBuf| path.is_file();
     if name.contains('/') {

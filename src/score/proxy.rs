@@ -1,4 +1,4 @@
-//! Which proxy a service is reached through: read from the environment, as curl reads it.
+//! HTTP proxy settings: read from the environment, as in curl.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,23 +8,23 @@ use ureq::http::Uri;
 use super::secrets::percent_decoded;
 use crate::error::{Error, Result};
 
-/// A proxy of HTTP, and the variable that names it.
+/// An HTTP proxy, and the variable that it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Proxy {
     variable: String,
     pub(super) is_tls: bool,
-    /// Without brackets, if it is an address.
+    /// Without brackets, if it is an IPv6 address.
     pub(super) host: String,
     pub(super) port: u16,
-    /// Its user and password.
+    /// The user name and password.
     pub(super) login: Option<(String, String)>,
 }
 
 impl Proxy {
-    /// The proxy for a URL, if there is one for its scheme and it is not to be reached without.
+    /// The proxy for a URL, if there is one for its scheme and `no_proxy` does not exempt the host.
     ///
     /// # Errors
-    /// A variable that names what is no proxy of HTTP.
+    /// The variable does not contain an HTTP proxy.
     pub(super) fn of(url: &Uri) -> Result<Option<Self>> {
         Self::from(url, &|name| std::env::var(name).ok())
     }
@@ -37,7 +37,7 @@ impl Proxy {
         if is_exempt(url.host().unwrap_or_default(), port, &except) {
             return Ok(None);
         }
-        // In a CGI program a client can set HTTP_PROXY, by a header `Proxy`.
+        // In a CGI program, a client can set HTTP_PROXY through a `Proxy` header.
         let own = match is_tls {
             true => ["https_proxy", "HTTPS_PROXY"],
             false if variable("REQUEST_METHOD").is_some() => ["http_proxy", "http_proxy"],
@@ -55,25 +55,25 @@ impl Proxy {
             None => (None, authority),
         };
         let wrong = |what: &str| {
-            // Without what may be a password.
+            // Without the login, which may contain a password.
             Error::Config(format!(
-                "{variable}: `{scheme}://{address}` {what}; expected such as http://proxy.example:3128"
+                "{variable}: `{scheme}://{address}` {what}; expected, for example, http://proxy.example:3128"
             ))
         };
         let is_tls = match scheme.to_ascii_lowercase().as_str() {
             "http" => false,
             "https" => true,
             "socks" | "socks4" | "socks4a" | "socks5" | "socks5h" => {
-                return Err(wrong("is a SOCKS proxy, which scores by a service cannot go through"));
+                return Err(wrong("is a SOCKS proxy, which is not supported"));
             }
-            _ => return Err(wrong("is not a proxy of HTTP")),
+            _ => return Err(wrong("is not an HTTP proxy")),
         };
         let (host, port) = split_port(address);
-        // As curl has it.
+        // The same default ports as in curl.
         let port = port.map_or(Ok(if is_tls { 443 } else { 1080 }), str::parse);
-        let (host, Ok(port)) = (host.trim_matches(['[', ']']), port) else { return Err(wrong("is not a proxy")) };
+        let (host, Ok(port)) = (host.trim_matches(['[', ']']), port) else { return Err(wrong("is not a valid proxy")) };
         if host.is_empty() || host.contains(char::is_whitespace) {
-            return Err(wrong("is not a proxy"));
+            return Err(wrong("is not a valid proxy"));
         }
         let login = login.map(|login| {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -82,16 +82,16 @@ impl Proxy {
         Ok(Proxy { variable: variable.into(), is_tls, host: host.into(), port, login })
     }
 
-    /// Its host and port, as they stand in a URL.
+    /// The host and port, as in a URL.
     pub(super) fn authority(&self) -> String {
         let Proxy { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// What it must not say again.
+    /// The values that must not appear in messages.
     pub(super) fn secrets(&self) -> Vec<String> {
         match &self.login {
-            // Some have but a token, in the place of the user.
+            // Some logins are a token in place of the user name.
             Some((user, password)) if password.is_empty() => vec![user.clone()],
             Some((user, password)) => vec![password.clone(), format!("{user}:{password}")],
             None => Vec::new(),
@@ -99,7 +99,7 @@ impl Proxy {
     }
 }
 
-/// Without its user and password.
+/// Without user name and password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_tls { "https" } else { "http" };
@@ -107,7 +107,7 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// A host, in brackets if it is an IPv6 address, and what stands behind it as a port.
+/// Splits a host (in brackets if it is an IPv6 address) and a port.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
         // An IPv6 address without brackets has no port.
@@ -116,8 +116,8 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether a host is reached without a proxy, by a list such as `localhost, .example.com, example.org:8080, 10.0.0.0/8, [::1]`.
-/// A name stands for all names below it, too.
+/// Whether a `no_proxy` list such as `localhost, .example.com, example.org:8080, 10.0.0.0/8, [::1]` contains a host.
+/// A name matches its subdomains too.
 fn is_exempt(host: &str, port: u16, list: &str) -> bool {
     let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
     let address: Option<IpAddr> = host.parse().ok();
@@ -137,7 +137,7 @@ fn is_exempt(host: &str, port: u16, list: &str) -> bool {
     list.split([',', ' ', '\t']).filter(|entry| !entry.is_empty()).any(|entry| entry == "*" || matches(entry))
 }
 
-/// Whether an address is another, or within a network such as `10.0.0.0/8`.
+/// Whether an address equals another, or is within a network such as `10.0.0.0/8`.
 fn is_within(address: IpAddr, network: &str) -> bool {
     let (network, bits) = match network.split_once('/') {
         Some((network, bits)) => (network, bits.parse::<u32>().ok().filter(|bits| *bits <= 128)),
@@ -196,9 +196,9 @@ mod tests {
     fn what_is_no_proxy_of_http_is_refused_without_its_password() {
         for (value, expected) in [
             ("socks5h://me:hunter2@p:1", "`socks5h://p:1` is a SOCKS proxy"),
-            ("ftp://p", "`ftp://p` is not a proxy of HTTP"),
-            ("http://", "`http://` is not a proxy"),
-            ("http://p:port", "`http://p:port` is not a proxy"),
+            ("ftp://p", "`ftp://p` is not an HTTP proxy"),
+            ("http://", "`http://` is not a valid proxy"),
+            ("http://p:port", "`http://p:port` is not a valid proxy"),
         ] {
             let error = proxy("http://a/", &[("ALL_PROXY", value)]).unwrap_err().to_string();
             assert!(error.starts_with(&format!("ALL_PROXY: {expected}")), "{error}");

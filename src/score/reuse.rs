@@ -1,4 +1,4 @@
-//! Scores that were paid for before: taken from earlier runs and files, at no cost.
+//! Score reuse: free scores from earlier runs and files.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,48 +15,48 @@ use crate::log::{SearchLog, collect};
 use crate::panics::catch_at_path;
 use crate::suggest::no_column;
 
-/// Where to take earlier scores from, and what makes them the same.
+/// The sources of earlier scores, and how to match their items.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Reuse {
-    /// Run folders, and files (Parquet, CSV, JSON) with a `score` as the scorer gave it, here or on an object store. Later
-    /// ones win.
+    /// Run folders, and files (Parquet, CSV, JSON) with a column `score` as the scorer returned it, local or on an object store.
+    /// Later sources take precedence.
     pub sources: Vec<PathBuf>,
-    /// The column that names items in the sources and in the library. Where `None`, items are matched by
-    /// `db_idx`, which is for runs of the same library only.
+    /// The column that identifies items in the sources and in the library. If `None`, items are matched by
+    /// `db_idx`, which is only allowed for runs on the same library.
     pub key: Option<String>,
-    /// What the score is; sources of another version are refused. Runs state it in their run file, files in
+    /// The version of the score. Sources with another version are rejected. Runs state it in their run file, files in
     /// a column `score_version`.
     pub version: String,
-    /// Takes scores whatever their version.
+    /// Whether to reuse scores of any version.
     pub trust: bool,
 }
 
 impl Reuse {
-    /// Scores of that version, from run folders and files.
+    /// Reuses scores of this version from run folders and files.
     pub fn new(sources: impl IntoIterator<Item = impl Into<PathBuf>>, version: impl Into<String>) -> Self {
         let sources = sources.into_iter().map(Into::into).collect();
         Reuse { sources, version: version.into(), ..Default::default() }
     }
 
-    /// The column that names items.
+    /// Sets the column that identifies items.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Takes scores whatever their version.
+    /// Sets whether to reuse scores of any version.
     pub fn trust(mut self, trust: bool) -> Self {
         self.trust = trust;
         self
     }
 }
 
-/// Earlier scores, as the scorer gave them. Failures are not taken, nor are parts.
+/// Reused scores, as the scorer returned them. Failures and parts of scores are not reused.
 #[derive(Default)]
 pub(crate) struct Reusable {
     key: Option<String>,
-    /// In the order they were named.
+    /// In the order of the configuration.
     sources: Vec<Known>,
 }
 
@@ -81,12 +81,12 @@ impl Scores {
 }
 
 impl Reusable {
-    /// Whether there are none.
+    /// Whether there are no scores.
     pub(crate) fn is_empty(&self) -> bool {
         self.sources.iter().all(|known| known.scores.is_empty())
     }
 
-    /// Reads all sources. `version_of` tells the score's version from a run's configuration.
+    /// Reads all sources. `version_of` extracts the version of the score from a run's configuration.
     pub(crate) fn read(
         reuse: &Reuse,
         library_id: Option<&str>,
@@ -113,7 +113,7 @@ impl Reusable {
             if !reuse.trust && version.as_deref() != Some(reuse.version.as_str()) {
                 let theirs = version.unwrap_or_else(|| "unknown".into());
                 let reason = format!(
-                    "its scores are of version {theirs}, not {}; take them all the same with --trust-scores",
+                    "its scores have version {theirs}, not {}; pass --trust-scores to reuse them anyway",
                     reuse.version
                 );
                 return Err(Error::input(source, reason));
@@ -130,7 +130,7 @@ impl Reusable {
                 let with = reuse.key.as_ref().map_or(String::new(), |key| format!(" and a `{key}`"));
                 let rows = rows.height();
                 log::warn!(
-                    "score.reuse: {}: none of its {rows} rows has a score{with}; nothing is taken",
+                    "score.reuse: {}: none of its {rows} rows has a score{with}; no score is reused",
                     source.display()
                 );
             }
@@ -139,10 +139,10 @@ impl Reusable {
         Ok(found)
     }
 
-    /// Names the sources whose scores are of no item of a library, with what there is on both sides.
+    /// Warns about sources whose scores match no item of the library, with example keys of both sides.
     ///
     /// # Errors
-    /// A library without the key; keys that have lost digits.
+    /// The library has no key column; keys have lost digits.
     pub(crate) fn name_strangers(&self, database: &dyn VectorDatabase) -> Result<()> {
         let Some(key) = &self.key else { return Ok(()) };
         keys(HERE, &database.take(&[])?, key)?;
@@ -161,7 +161,7 @@ impl Reusable {
                     Ok::<_, Error>(left)
                 });
                 strangers = left?;
-                // Whoever has found all of them need not look on.
+                // Stop the scan once every source has a match.
                 if strangers.is_empty() { Err(Error::Interrupted) } else { Ok(()) }
             })
         };
@@ -172,8 +172,8 @@ impl Reusable {
         for Known { source, scores } in strangers {
             if let Scores::ByKey(scores) = scores {
                 log::warn!(
-                    "score.reuse: {}: none of its {} scores is of an item of this library, by `{key}`: there it is {}, here {here}; \
-                     nothing is taken",
+                    "score.reuse: {}: none of its {} scores matches an item of this library by `{key}`: there it is {}, here {here}; \
+                     no score is reused",
                     source.display(),
                     scores.len(),
                     scores.describe()
@@ -183,7 +183,7 @@ impl Reusable {
         Ok(())
     }
 
-    /// The items of a library of which there is an earlier score, the best first: the lowest where that is better.
+    /// The items of a library that have a reused score, best first (lowest first if `minimize`).
     pub(crate) fn known(&self, database: &dyn VectorDatabase, minimize: bool) -> Result<Vec<u64>> {
         let mut known: Vec<(f64, u64)> = Vec::new();
         if !self.is_empty() {
@@ -200,7 +200,7 @@ impl Reusable {
         Ok(known.into_iter().map(|(_, item)| item).collect())
     }
 
-    /// The earlier score of each row of a frame of items; of several sources that of the last.
+    /// The reused score of each row of a frame of items. Later sources take precedence.
     pub(crate) fn of(&self, items: &DataFrame) -> Result<Vec<Option<f64>>> {
         let ours = self.key.as_ref().map(|key| keys(HERE, items, key)).transpose()?;
         let mut scores = vec![None; items.height()];
@@ -214,7 +214,7 @@ impl Reusable {
 }
 
 impl Known {
-    /// Its score of each row of a frame of items, whose keys are `ours`.
+    /// The score of this source for each row of a frame of items with keys `ours`.
     fn of(&self, items: &DataFrame, ours: Option<&Keys>) -> Result<Vec<Option<f64>>> {
         match (&self.scores, ours) {
             (Scores::ByKey(scores), Some(ours)) => scores.of(ours, HERE, &there(&self.source)),
@@ -232,11 +232,11 @@ fn same_library(source: &Path, theirs: Option<&str>, ours: Option<&str>) -> Resu
     }
     let (theirs, ours) = (theirs.unwrap_or("unknown"), ours.unwrap_or("unknown"));
     let reason =
-        format!("scored the library {theirs}, not {ours}; name a column that both have: score.reuse_key = \"…\"");
+        format!("scored the library {theirs}, not {ours}; set score.reuse_key = \"…\" to a column of both");
     Err(Error::input(source, reason))
 }
 
-/// The items of a run, with `score` as the scorer gave it.
+/// The items of a run, with `score` as the scorer returned it.
 fn of_run(log: &SearchLog) -> Result<DataFrame> {
     let mut scores = collect(log.compile_results()?)?.drop_many([EVALUATION, ITERATION, REASON]);
     if scores.column(RAW_SCORE).is_ok() {
@@ -246,17 +246,17 @@ fn of_run(log: &SearchLog) -> Result<DataFrame> {
     Ok(scores)
 }
 
-/// The items of a file, at a path of this machine, and the version it states.
+/// The items of a file at a local path, and its score version.
 fn of_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame, Option<String>)> {
     let Some(key) = key else {
         let reason =
-            "does not say of which library its items are; name a column that both have: score.reuse_key = \"…\"";
+            "does not name the library of its items; set score.reuse_key = \"…\" to a column of both";
         return Err(Error::input(path, reason));
     };
     let mut scores = Table::new(path).at(local).keys(&[key]).numbers(&[SCORE]).texts(&["score_version"]).read()?;
     if scores.column(SCORE).is_err() {
         let there = schema::names(&scores).join(", ");
-        return Err(Error::input(path, format!("no column `score` (there are: {there})")));
+        return Err(Error::input(path, format!("no column `score` (columns: {there})")));
     }
     let score =
         Column::new(SCORE.into(), number(&scores, SCORE).map_err(|error| Error::input(path, error.to_string()))?);
@@ -270,7 +270,7 @@ fn of_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame, O
     Ok((scores, version))
 }
 
-/// What messages call the library, and a source.
+/// The names of the library and of a source in messages.
 const HERE: &str = "the library's attributes";
 
 fn there(source: &Path) -> String {

@@ -1,4 +1,4 @@
-//! How a service is reached: its address, by TLS or not, directly or through a proxy.
+//! The endpoint of a service: its URL, TLS, and an optional proxy.
 
 use std::io::ErrorKind;
 
@@ -16,26 +16,26 @@ use super::secrets::Secrets;
 use super::trouble::Trouble;
 use crate::error::{Doing, Error, Result, one_line};
 
-/// As many connections as there are requests in flight.
+/// The maximum number of idle connections: enough for all requests in flight.
 const IDLE: usize = 1024;
 
-/// The way to one service.
+/// The endpoint of a service.
 pub(super) struct Route {
     pub(super) agent: ureq::Agent,
-    /// What is asked: the service, or a proxy that passes the request on.
+    /// The URL of the request: that of the service, or of a forward proxy.
     pub(super) url: Uri,
-    /// What the proxy reads.
+    /// Headers for the proxy.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) proxy: Option<Proxy>,
-    /// The service's host and port, to be shown.
+    /// The service's host and port, for messages.
     host: String,
 }
 
 impl Route {
-    /// To a URL of HTTP, by what the environment says of proxies and certificates.
+    /// Resolves the endpoint of an HTTP URL, with proxies and certificates from the environment.
     ///
     /// # Errors
-    /// An environment that cannot be followed.
+    /// Invalid proxies or certificates in the environment.
     pub(super) fn to(url: Uri) -> Result<Self> {
         let (proxy, is_tls) = (Proxy::of(&url)?, url.scheme() == Some(&Scheme::HTTPS));
         let tls = match is_tls || proxy.as_ref().is_some_and(|proxy| proxy.is_tls) {
@@ -55,7 +55,7 @@ impl Route {
             ureq::Agent::with_parts(config, connector(tls, origin), DefaultResolver::default())
         };
         Ok(match &proxy {
-            // A tunnel, through which only the service understands what is said.
+            // An encrypted tunnel: the proxy cannot read the request.
             Some(through) if is_tls => {
                 Route { agent: agent(Some(tunnel(through)?), None), url, headers: Vec::new(), proxy, host }
             }
@@ -68,12 +68,12 @@ impl Route {
         })
     }
 
-    /// What a failed request means.
+    /// Classifies the error of a request.
     pub(super) fn trouble(&self, error: ureq::Error, timed_out: Trouble, secrets: &Secrets) -> Trouble {
         let through = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
         if let Some((cause, advice)) = tls_error(&error).and_then(|error| Some((error, certificates::advice(error)?))) {
             let (host, cause) = (secrets.redacted(&self.host), one_line(&cause.to_string()));
-            let reason = format!("TLS with {host}{through}: {cause}: {advice}; then go on with --resume");
+            let reason = format!("TLS with {host}{through}: {cause}: {advice}; then resume with --resume");
             return Trouble::Stop(Error::Score { iteration: None, reason });
         }
         let words = secrets.redacted(&one_line(&error.to_string()));
@@ -88,7 +88,7 @@ impl Route {
             ureq::Error::ConnectProxyFailed(words) => match refusal(&words) {
                 true => Trouble::Stop(Error::Score {
                     iteration: None,
-                    reason: format!("{reason}; mend what it refuses, then go on with --resume"),
+                    reason: format!("{reason}; fix the cause, then resume with --resume"),
                 }),
                 false => Trouble::away(reason, None),
             },
@@ -99,7 +99,7 @@ impl Route {
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::NetworkDown
                 | ErrorKind::AddrNotAvailable => Trouble::away(reason, None),
-                // What the system's resolver says has no kind.
+                // Errors of the system's resolver have no kind.
                 _ if error.to_string().contains("failed to lookup address") => Trouble::away(reason, None),
                 _ => Trouble::broken(reason),
             },
@@ -108,7 +108,7 @@ impl Route {
     }
 }
 
-/// A proxy that opens a tunnel.
+/// A tunnelling proxy.
 fn tunnel(proxy: &Proxy) -> Result<ureq::Proxy> {
     let protocol = if proxy.is_tls { ureq::ProxyProtocol::Https } else { ureq::ProxyProtocol::Http };
     let host = if proxy.host.contains(':') { format!("[{}]", proxy.host) } else { proxy.host.clone() };
@@ -119,7 +119,7 @@ fn tunnel(proxy: &Proxy) -> Result<ureq::Proxy> {
     tunnel.build().map_err(|_| Error::Config(format!("score.url: cannot go through {proxy}")))
 }
 
-/// The same path and query, asked of a proxy.
+/// The URL of the same path and query at a forward proxy.
 fn at(proxy: &Proxy, url: Uri) -> Result<Uri> {
     let mut parts = url.into_parts();
     parts.scheme = Some(if proxy.is_tls { Scheme::HTTPS } else { Scheme::HTTP });
@@ -127,7 +127,7 @@ fn at(proxy: &Proxy, url: Uri) -> Result<Uri> {
     Uri::from_parts(parts).doing(format!("score.url: {proxy}"))
 }
 
-/// Which service is meant, and who asks.
+/// The headers that name the service, and the proxy's login.
 fn headers(proxy: &Proxy, host: &str) -> Result<Vec<(HeaderName, HeaderValue)>> {
     let mut headers = vec![(HOST, HeaderValue::try_from(host).doing("score.url")?)];
     if let Some((user, password)) = &proxy.login {
@@ -145,7 +145,7 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-/// Whether a proxy refuses, and is not only busy: `proxy server responded 407/407`.
+/// Whether a proxy refuses a request, rather than being busy: `proxy server responded 407/407`.
 fn refusal(words: &str) -> bool {
     let status = words.split(|c: char| !c.is_ascii_digit()).find_map(|word| word.parse::<u16>().ok());
     status.is_some_and(|status| (300..500).contains(&status) && ![408, 425, 429].contains(&status))

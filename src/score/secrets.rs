@@ -1,4 +1,4 @@
-//! Values from the environment that a request carries, and that must show nowhere else.
+//! Secrets from the environment: inserted into requests, and redacted from all messages.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -8,33 +8,33 @@ use super::answers::excerpt;
 use super::json::NUMBER;
 use crate::error::{Error, Result};
 
-/// Secrets from so many bytes on are looked for in the names of fields, too.
+/// The minimum length in bytes of secrets that are redacted in field names too.
 const LONG: usize = 12;
 
-/// Secrets of fewer characters are blanked as words of their own only: within words they are no secrets.
+/// Shorter secrets (in characters) are redacted only as whole words.
 const SHORT: usize = 4;
 
-/// The most of a body that is looked at to show its beginning.
+/// The maximum bytes of a body to redact for an excerpt.
 const SHOWN: usize = 1 << 16;
 
-/// Values that are taken out of whatever a service says.
+/// Values to redact from the responses of a service.
 pub(super) struct Secrets {
     words: Vec<String>,
 }
 
 impl Secrets {
-    /// Of the values of headers and of variables in a URL. Of `Bearer abc`, `abc` alone is one too; of `Basic dTpw` also the
-    /// name and password in it.
+    /// Collects the secrets in header values and URL variables. `Bearer abc` also yields `abc`; `Basic dTpw` also yields the
+    /// decoded user name and password.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let mut words: Vec<String> = values.into_iter().flat_map(parts).flat_map(|part| forms(&part)).collect();
         words.retain(|word| !word.is_empty());
-        // The longest first: one may be a part of another.
+        // Longest first, as one secret may be a part of another.
         words.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
         words.dedup();
         Secrets { words }
     }
 
-    /// A text without them, however they are escaped in it.
+    /// Redacts the secrets in a text, in any escaped form.
     pub fn redacted(&self, text: &str) -> String {
         let (mut clean, mut at) = (String::with_capacity(text.len()), 0);
         while let Some(next) = text[at..].chars().next() {
@@ -52,22 +52,22 @@ impl Secrets {
         clean
     }
 
-    /// The beginning of what a service said, on one line, in quotes, without them.
+    /// The redacted beginning of a response, on one line, in backquotes.
     pub fn excerpt(&self, body: &[u8]) -> String {
         let body = &body[..body.len().min(SHOWN)];
         excerpt(self.redacted(&String::from_utf8_lossy(body)).as_bytes())
     }
 
-    /// The same for all texts and keys of a JSON value.
+    /// Redacts all texts and keys of a JSON value.
     pub fn redact(&self, value: &mut Value) {
         match value {
-            // A number is no secret, whatever its digits.
+            // Numbers are not secrets.
             Value::String(text) if !text.starts_with(NUMBER) => {
                 *text = self.redacted(text);
             }
             Value::Array(values) => values.iter_mut().for_each(|value| self.redact(value)),
             Value::Object(fields) => {
-                // The names of fields are the scorer's; only what is surely no word is taken for a secret.
+                // The scorer chooses field names, so redact only secrets that are too long to be a word.
                 let is_secret =
                     |key: &str| self.words.iter().any(|word| word.len() >= LONG && key.contains(word.as_str()));
                 fields.retain(|key, _| !is_secret(key));
@@ -78,7 +78,7 @@ impl Secrets {
     }
 }
 
-/// A header's value, what follows its scheme, and of `Basic` what is encoded there.
+/// A header's value, the credentials after its scheme, and for `Basic` the decoded credentials.
 fn parts(value: &str) -> Vec<String> {
     let mut parts = vec![value.trim().to_string()];
     if let Some((scheme, credentials)) = value.trim().split_once(char::is_whitespace) {
@@ -92,7 +92,7 @@ fn parts(value: &str) -> Vec<String> {
     parts
 }
 
-/// A secret, and what others make of it: read byte by byte as Latin-1, decoded from a URL, encoded in base64.
+/// A secret and its encodings: its bytes read as Latin-1, percent-decoded, and base64.
 fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_string(), percent_decoded(secret)];
     if !secret.is_ascii() {
@@ -102,7 +102,7 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// A text with each `%XX` as the byte that it stands for; as it is, if that makes no text.
+/// Decodes each `%XX`. Returns the text unchanged if the result is not UTF-8.
 pub(super) fn percent_decoded(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((byte, after)) = rest.split_first() {
@@ -113,20 +113,20 @@ pub(super) fn percent_decoded(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| text.into())
 }
 
-/// The number in the first hexadecimal digits of a text.
+/// Parses the first digits of a text as hexadecimal.
 fn hex(text: &[u8], digits: usize) -> Option<u32> {
     let digits = text.get(..digits).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// How many bytes of a text are a secret that begins there.
+/// The length in bytes of a secret that begins at `at`, if one does.
 fn secret_at(text: &str, at: usize, secret: &str) -> Option<usize> {
     let length = length_of(&text[at..], secret)?;
     let is_shown = secret.chars().nth(SHORT - 1).is_some() || is_word(&text[..at], &text[at + length..]);
     is_shown.then_some(length)
 }
 
-/// How many bytes at the beginning of a text stand for a secret.
+/// The length in bytes of the prefix of a text that encodes a secret.
 fn length_of(text: &str, secret: &str) -> Option<usize> {
     let Some(first) = secret.chars().next() else { return Some(0) };
     let rest = &secret[first.len_utf8()..];
@@ -138,7 +138,7 @@ fn literal(text: &str, c: char) -> Option<usize> {
     text.starts_with(c).then_some(c.len_utf8())
 }
 
-/// As JSON and Python escape it, in a text that may be escaped itself: `\/`, `\"`, `\u00e4`, `\xe4`.
+/// A character as JSON and Python escape it, also if the text is escaped repeatedly: `\/`, `\"`, `\u00e4`, `\xe4`.
 fn in_json(text: &str, c: char) -> Option<usize> {
     let escaped = text.trim_start_matches('\\');
     let slashes = text.len() - escaped.len();
@@ -165,7 +165,7 @@ fn in_json(text: &str, c: char) -> Option<usize> {
     Some(slashes + length)
 }
 
-/// As a URL has it: `%C3%A4`, and `+` for a space.
+/// A character in URL encoding: `%C3%A4`, and `+` for a space.
 fn in_url(text: &str, c: char) -> Option<usize> {
     if c == ' ' && text.starts_with('+') {
         return Some(1);
@@ -179,7 +179,7 @@ fn in_url(text: &str, c: char) -> Option<usize> {
     bytes.iter().enumerate().all(is_byte).then_some(3 * bytes.len())
 }
 
-/// As HTML has it: `&amp;`, `&#228;`, `&#xe4;`.
+/// A character as an HTML entity: `&amp;`, `&#228;`, `&#xe4;`.
 fn in_html(text: &str, c: char) -> Option<usize> {
     let rest = text.strip_prefix('&')?;
     let entity = &rest[..rest.bytes().take(10).position(|byte| byte == b';')?];
@@ -198,11 +198,11 @@ fn in_html(text: &str, c: char) -> Option<usize> {
     is_it.then_some(entity.len() + 2)
 }
 
-/// Whether what stands between two texts is a word of its own.
+/// Whether the text between two others is a whole word.
 fn is_word(before: &str, after: &str) -> bool {
     let bytes = before.as_bytes();
     let from_end = |at: usize| bytes.len().checked_sub(at).map(|at| bytes[at]);
-    // The letter of an escape such as `\n`, `%20` or `\u003d` is no letter.
+    // The last character of an escape such as `\n`, `%20` or `\u003d` is not part of a word.
     let is_escape = from_end(2) == Some(b'\\')
         || from_end(3) == Some(b'%')
         || (from_end(6), from_end(5)) == (Some(b'\\'), Some(b'u'));
@@ -210,10 +210,10 @@ fn is_word(before: &str, after: &str) -> bool {
     (is_escape || !is_glued(before.chars().next_back())) && !is_glued(after.chars().next())
 }
 
-/// A URL with `${NAME}` replaced by environment variables, and their values.
+/// Replaces each `${NAME}` in a URL by an environment variable. Returns the URL and the values.
 ///
 /// # Errors
-/// A variable that is not set. Messages name the variable, never the value.
+/// A variable is not set or not allowed in a URL. Messages contain the variable, never its value.
 pub(super) fn expanded(url: &str) -> Result<(String, Vec<String>)> {
     let (mut whole, mut values, mut rest) = (String::new(), Vec::new(), url);
     while let Some((before, after)) = rest.split_once("${") {
@@ -222,8 +222,8 @@ pub(super) fn expanded(url: &str) -> Result<(String, Vec<String>)> {
             .map_err(|_| Error::Config(format!("score.url: the environment variable `{name}` is not set")))?;
         if value.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
             return Err(Error::Config(format!(
-                "score.url: the environment variable `{name}` has a character that would end the URL or break it: write it \
-                 percent-encoded, such as %23 for #"
+                "score.url: the environment variable `{name}` contains a character that is not allowed in a URL; percent-encode \
+                 it, such as %23 for #"
             )));
         }
         whole.push_str(before);
@@ -235,7 +235,7 @@ pub(super) fn expanded(url: &str) -> Result<(String, Vec<String>)> {
     Ok((whole, values))
 }
 
-/// The name of a parameter in a URL's query whose value looks like a secret that stands in it.
+/// The name of a query parameter of a URL whose literal value looks like a secret.
 pub(super) fn parameter_with_a_secret(url: &str) -> Option<&str> {
     const NAMES: [&str; 10] =
         ["key", "apikey", "token", "secret", "password", "passwd", "pwd", "sig", "signature", "auth"];

@@ -1,4 +1,4 @@
-//! Scores that are computed from the items' columns, at no cost.
+//! Scores by an SQL expression over the items' columns, at no cost.
 
 use polars::prelude::*;
 
@@ -7,10 +7,10 @@ use crate::error::{Doing, Error, Result};
 use crate::frame::schema::SCORE;
 use crate::sql::{columns_of, evaluate};
 
-/// A Polars SQL expression over the items' columns, or just a column's name.
+/// Scores by a Polars SQL expression over the items' columns, or just a column's name.
 ///
-/// An item's score is of its own row alone: items come in batches, so that `qed / max(qed)` would depend on which of
-/// them happened to come together. Aggregates, windows and whatever else looks at other rows are refused.
+/// An item's score must depend on its own row only. Items are scored in batches, so `qed / max(qed)` would depend on
+/// the other items of the batch. Aggregates, windows and other functions that read other rows are rejected.
 #[derive(Clone, Debug)]
 pub struct SqlScore {
     sql: String,
@@ -27,7 +27,7 @@ impl Score for SqlScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
         let items = batch.clone().lazy();
         evaluate("score.sql", &self.sql, batch, |expression| {
-            // Beside a column of the batch, so that a constant is repeated for each item.
+            // Together with a column of the batch, so that a constant is repeated for each item.
             items.with_columns([expression.alias(SCORE)]).select([col(SCORE)]).collect()
         })
     }
@@ -36,8 +36,8 @@ impl Score for SqlScore {
         evaluate("score.sql", &self.sql, items, |expression| match beyond_its_row(expression) {
             None => Ok(DataFrame::empty()),
             Some(function) => polars_bail!(
-                InvalidOperation: "`{function}` looks at other items, but items are scored in batches, each by its own \
-                columns; keep what it gives in a column of the items, or write it as a number"
+                InvalidOperation: "`{function}` reads other rows, but items are scored in batches; store its result in a \
+                column of the items, or write it as a number"
             ),
         })?;
         let scored = self.score(items)?;
@@ -45,7 +45,7 @@ impl Score for SqlScore {
         if dtype.is_primitive_numeric() || *dtype == DataType::Boolean || dtype.is_decimal() {
             return Ok(());
         }
-        Err(Error::Config(format!("score.sql: expected a number of `{}`, found {dtype}", self.sql)))
+        Err(Error::Config(format!("score.sql: expected `{}` to be a number, found {dtype}", self.sql)))
     }
 
     fn reads(&self) -> Vec<String> {
@@ -57,9 +57,9 @@ impl Score for SqlScore {
     }
 }
 
-/// The function in an expression whose value at a row depends on other rows, if there is one.
+/// The name of a function in an expression whose value depends on other rows, if there is one.
 fn beyond_its_row(expression: Expr) -> Option<String> {
-    // What is evaluated within the list of one row may do as it likes.
+    // Anything is allowed within the list of a single row.
     let outside = expression.map_expr(|part| match part {
         Expr::Eval { expr, variant, .. } if variant.is_elementwise() => (*expr).clone(),
         part => part,
@@ -71,7 +71,7 @@ fn beyond_its_row(expression: Expr) -> Option<String> {
             Some(format!("{} over", beyond_its_row((**function).clone()).unwrap_or_default()))
         }
         Expr::Len => Some("count".into()),
-        // Such as the list of an `IN`.
+        // An aggregate without columns, such as the list of an `IN`.
         Expr::Agg(_) if !part.into_iter().any(|part| matches!(part, Expr::Column(_))) => None,
         Expr::Agg(_) => {
             // Polars writes `col("qed").max()`.
@@ -92,7 +92,7 @@ fn beyond_its_row(expression: Expr) -> Option<String> {
     })
 }
 
-/// Whether a function takes each row by itself. One that is not listed here is not.
+/// Whether a function is elementwise. Functions that are not listed here count as not elementwise.
 fn is_of_a_row(function: &FunctionExpr) -> bool {
     use FunctionExpr as F;
     match function {
@@ -105,7 +105,7 @@ fn is_of_a_row(function: &FunctionExpr) -> bool {
                 | BooleanFunction::IsFirstDistinct
                 | BooleanFunction::IsSorted { .. }
         ),
-        // Without a format, it is guessed from the first row.
+        // Without a format, Polars infers it from the first row.
         F::StringExpr(StringFunction::Strptime(_, options)) => options.format.is_some(),
         F::StringExpr(function) => !matches!(function, StringFunction::ConcatVertical { .. }),
         F::ArrayExpr(function) => !matches!(function, ArrayFunction::Explode { .. }),

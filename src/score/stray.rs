@@ -1,4 +1,4 @@
-//! What a scorer's libraries print between its answers: kept with its errors, and said once.
+//! Unexpected output of scorers, such as library messages between answers: saved, with one warning.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,15 +6,15 @@ use super::answers::excerpt;
 use super::process::Capture;
 use super::trouble::{Trouble, Unanswered};
 
-/// The most that is read of it in one batch.
+/// The maximum size of unexpected output in one batch.
 const MOST: usize = 64 << 20;
 
-/// The stray output of one batch.
+/// The unexpected output of one batch.
 pub(super) struct Stray<'a> {
     capture: Option<&'a Capture>,
-    /// Whether the user knows of it.
+    /// Whether the user was warned in this run.
     is_said: &'a AtomicBool,
-    /// What came first, as it is shown.
+    /// An excerpt of the first output.
     first: Option<String>,
     bytes: usize,
 }
@@ -24,10 +24,10 @@ impl<'a> Stray<'a> {
         Stray { capture, is_said, first: None, bytes: 0 }
     }
 
-    /// Takes some of it.
+    /// Records output.
     ///
     /// # Errors
-    /// More than any library prints.
+    /// The output exceeds the maximum size.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
         if let Some(capture) = self.capture {
             capture.write(bytes);
@@ -36,22 +36,22 @@ impl<'a> Stray<'a> {
         if self.first.is_none() && !bytes.trim_ascii().is_empty() {
             let first = excerpt(bytes);
             if !self.is_said.swap(true, Ordering::Relaxed) {
-                let kept = if self.capture.is_some() { ", and kept with its standard error" } else { "" };
+                let kept = if self.capture.is_some() { " (saved with its standard error)" } else { "" };
                 log::warn!(
-                    "score: the scorer prints what is no answer, such as {first}; such lines are left out{kept}"
+                    "score: ignoring output of the scorer that is not an answer, such as {first}{kept}"
                 );
             }
             self.first = Some(first);
         }
         match self.bytes > MOST {
             true => {
-                Err(self.explain(Trouble::broken(format!("printed more than {} MiB that is no answer", MOST >> 20))))
+                Err(self.explain(Trouble::broken(format!("printed more than {} MiB of output that is not an answer", MOST >> 20))))
             }
             false => Ok(()),
         }
     }
 
-    /// Adds to the reason for no answer what came instead.
+    /// Adds an excerpt of the output to the reason of a fault.
     pub(super) fn explain(&self, trouble: Trouble) -> Trouble {
         match (trouble, &self.first) {
             (Trouble::Unanswered(trouble), Some(first)) => {

@@ -1,4 +1,4 @@
-//! Several scores as one: a weighted sum, and cheap gates before dear scores.
+//! Weighted sums of scores, with gates so that cheap scores filter items before expensive ones.
 
 use polars::prelude::*;
 
@@ -10,19 +10,19 @@ use crate::frame::schema;
 
 /// A weighted sum of scores: `sum_i(weight_i * part_i)`.
 ///
-/// Each part is kept in the log as a column of its name, as its scorer gave it, and other numbers that the scorer gives as
-/// columns `part.name`. A negative weight takes a part as a cost. With [`SumScore::gate`] a part also
-/// decides who goes on: an item below the gate is not asked of the parts after it, so put cheap
-/// ones first. Parts that cost something, with no gate between them, are asked side by side; those after a gate, when it has
-/// decided on all items of an iteration. Each is asked in batches of its own [`Score::batch_size`], by its own
-/// [`Score::workers`], whatever stands beside it.
+/// The log stores each part in a column of its name, as its scorer returned it, and other numbers of that scorer in
+/// columns `part.name`. A negative weight makes a part a cost. A part added with [`SumScore::gate`] also
+/// filters items: items below the gate are not scored by later parts, so put cheap
+/// parts first. Paid parts without a gate between them are scored concurrently. Parts after a gate start when the gate has
+/// scored all items of an iteration. Each part has its own [`Score::batch_size`] and
+/// [`Score::workers`].
 ///
-/// An item that is below a gate is rejected, and one that a part fails on has failed; the
-/// reason names the first such part, and the parts that are known are kept. An item that gates of free parts reject, before
-/// any other part, costs no evaluation. Each part is paid for once: what it answers is durable as it comes.
+/// An item below a gate is rejected. An item that fails in a part has failed. The
+/// reason names the first such part, and the log stores the parts that are known. An item that is rejected by gates of free
+/// parts, before any other part, costs no evaluation. Each part is paid for once: its answers are durable as they arrive.
 ///
-/// A sum within a score of your own, or within another sum, asks its parts one after the other; [`Score::sum`] is what
-/// shows a runner the parts.
+/// A sum within a score of your own, or within another sum, scores its parts sequentially. Implement [`Score::sum`] to expose
+/// the parts to the runner.
 #[derive(Default)]
 pub struct SumScore {
     parts: Vec<Part>,
@@ -42,7 +42,7 @@ impl Part {
 }
 
 impl SumScore {
-    /// No parts yet.
+    /// Starts without parts.
     pub fn new() -> Self {
         Self::default()
     }
@@ -52,7 +52,7 @@ impl SumScore {
         self.boxed(name.into(), weight, None, Box::new(score))
     }
 
-    /// Adds a part that an item must reach `at_least` in, or it is not asked of the parts that follow.
+    /// Adds a part with a gate: items that score below `at_least` are rejected and not scored by later parts.
     pub fn gate(self, name: impl Into<String>, weight: f64, at_least: f64, score: impl Score + 'static) -> Self {
         self.boxed(name.into(), weight, Some(at_least), Box::new(score))
     }
@@ -72,12 +72,12 @@ impl SumScore {
         self.parts.iter().map(|part| part.name.clone()).collect()
     }
 
-    /// The workers of the part that has most.
+    /// The largest number of workers of any part.
     pub(crate) fn most_workers(&self) -> usize {
         self.parts.iter().map(|part| part.score.workers()).max().unwrap_or(1)
     }
 
-    /// What is known of the sums of some items, of which these columns are known: parts, and other numbers.
+    /// Starts the partial results of some items, given their known columns: parts, and other numbers.
     pub(crate) fn partial(&self, items: &DataFrame, known: &[Column]) -> Result<PartialSums> {
         let term = |part: &Part| Term {
             name: part.name.clone(),
@@ -88,8 +88,7 @@ impl SumScore {
         PartialSums::new(self.parts.iter().map(term).collect(), items, known)
     }
 
-    /// Says at no cost which of the items are not worth asking for: those that gates of free parts reject, before any other
-    /// part.
+    /// Returns the items that gates of free parts reject before any other part, at no cost. `None` if there is no such gate.
     pub(crate) fn screen(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
         let free = self.parts.iter().take_while(|part| !part.score.is_paid()).count();
         if self.parts[..free].iter().all(|part| part.at_least.is_none()) {
@@ -102,7 +101,7 @@ impl SumScore {
         sums.rejected_before(free).map(Some)
     }
 
-    /// Asks the parts one after the other, for whoever does not look at [`Score::sum`]; shows `answered` the rows that a part
+    /// Scores the parts sequentially, for callers that do not use [`Score::sum`]. Calls `answered` with the rows that a part
     /// has just answered.
     fn ask_in_turn(
         &self,
@@ -148,7 +147,7 @@ impl Score for SumScore {
                 items.column(&part.name).is_ok() || self.parts[..position].iter().any(|other| other.name == part.name);
             if taken || schema::is_reserved(&part.name) {
                 return Err(Error::Config(format!(
-                    "score.sum: the part `{}` needs another name, this one is taken",
+                    "score.sum: the name `{}` of a part is already used or reserved; choose another name",
                     part.name
                 )));
             }
@@ -160,7 +159,7 @@ impl Score for SumScore {
             }
             if part.score.waits() {
                 return Err(Error::Config(format!(
-                    "score.sum: part `{}`: scores by hand cannot be a part; tell the sum by hand instead",
+                    "score.sum: part `{}`: manual scores cannot be a part; give scores of the whole sum instead",
                     part.name
                 )));
             }
@@ -176,7 +175,7 @@ impl Score for SumScore {
         self.parts.iter().map(|part| part.score.batch_size()).max().unwrap_or(usize::MAX)
     }
 
-    /// So many that no part is asked by more workers than it has.
+    /// The minimum over the parts, so that no part gets more concurrent calls than it allows.
     fn workers(&self) -> usize {
         self.parts.iter().map(|part| part.score.workers()).min().unwrap_or(1)
     }

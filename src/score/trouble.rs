@@ -1,41 +1,41 @@
-//! Why items are without an answer, and what follows from it.
+//! Faults of scorers: why items have no answer, and who is at fault.
 
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// What kept an attempt from answering each item.
+/// Why an attempt did not answer every item.
 #[derive(Debug)]
 pub enum Trouble {
-    /// Items are without an answer.
+    /// Some items have no answer.
     Unanswered(Unanswered),
-    /// The run has to stop.
+    /// The run must stop.
     Stop(Error),
 }
 
-/// Why items are without an answer.
+/// Why some items have no answer.
 #[derive(Debug)]
 pub struct Unanswered {
     pub(super) reason: String,
     pub(super) kind: Kind,
-    /// Whether nothing that this attempt answered counts.
+    /// Whether all answers of the attempt are discarded.
     pub(super) void: bool,
-    /// How long the other side asks to be left alone.
+    /// The delay that the service requests.
     pub(super) after: Option<Duration>,
 }
 
-/// Who is to be blamed.
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nobody looked at the items: no connection, too busy, no process can be started.
+    /// The scorer did not process the items: no connection, too busy, or no process can be started.
     Away,
-    /// Nothing came in time: an item takes too long, or the scorer hangs.
+    /// A timeout: an item takes too long, or the scorer hangs.
     Slow,
-    /// The scorer broke over the items: it exited, said what is no answer, mixed up ids.
+    /// The scorer failed while processing the items: it exited, returned invalid output, or mixed up ids.
     Broken,
-    /// It answered, and asking again would only cost the same answer again.
+    /// The answer is unusable, and a retry would cost the same and return the same.
     Unusable,
-    /// It ended its answers, and left items out.
+    /// The scorer ended its answers but left items out.
     LeftOut,
 }
 
@@ -44,34 +44,34 @@ impl Unanswered {
         Unanswered { reason: reason.into(), kind, void: false, after: None }
     }
 
-    /// What the scorer answered is of no use, and would cost the same again.
+    /// The answer is unusable, and a retry would cost the same.
     pub(super) fn unusable(reason: impl Into<String>) -> Self {
         Unanswered { void: true, ..Self::new(Kind::Unusable, reason) }
     }
 
-    /// The scorer ended its answers, and left items out.
+    /// The scorer ended its answers but left items out.
     pub(super) fn left_out() -> Self {
         Self::new(Kind::LeftOut, "no answer")
     }
 }
 
 impl Trouble {
-    /// What was answered counts; the rest is without an answer.
+    /// Keeps the answers of the attempt; the other items have none.
     pub(super) fn unanswered(kind: Kind, reason: impl Into<String>) -> Self {
         Trouble::Unanswered(Unanswered::new(kind, reason))
     }
 
-    /// The scorer broke.
+    /// The scorer failed.
     pub(super) fn broken(reason: impl Into<String>) -> Self {
         Self::unanswered(Kind::Broken, reason)
     }
 
-    /// The ids are wrong, so none of the attempt's scores can be trusted.
+    /// The ids are wrong, so all answers of the attempt are discarded.
     pub(super) fn void(reason: impl Into<String>) -> Self {
         Trouble::Unanswered(Unanswered { void: true, ..Unanswered::new(Kind::Broken, reason) })
     }
 
-    /// Nobody looked; the other side may say for how long.
+    /// The scorer is unavailable; the service may request a delay.
     pub(super) fn away(reason: impl Into<String>, after: Option<Duration>) -> Self {
         Trouble::Unanswered(Unanswered { after, ..Unanswered::new(Kind::Away, reason) })
     }

@@ -1,4 +1,4 @@
-//! A long-lived process that is sent messages and answers them: fed and read without blocking each other.
+//! A long-lived scorer process: takes messages and writes answers, with separate threads for its two pipes.
 
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,34 +15,34 @@ use super::trouble::Trouble;
 use super::wait::{Wait, start_thread};
 use crate::error::{Doing, Result};
 
-/// The process and its pipes.
+/// A process and its pipes.
 pub(super) struct Worker {
     process: Process,
     stdin: Option<Stdin>,
     pub(super) stdout: Stdout,
 }
 
-/// What comes from a worker that was silent for a while.
+/// The state of a worker's output after it was idle.
 pub(super) enum Next {
-    /// More output; or reading says why there is none.
+    /// There is output, or the next read returns an error.
     Output,
-    /// Nothing: it waits for more items.
+    /// There is none: the worker waits for more items.
     Nothing,
-    /// Nothing: it has closed its output.
+    /// There is none: the worker has closed its output.
     Closed,
 }
 
 /// A worker's standard input.
 struct Stdin {
-    /// To the thread that writes: a scorer that does not read must not keep us from reading.
+    /// Messages for the writer thread: a scorer that does not read must not block our reading.
     messages: Sender<Vec<u8>>,
-    /// Messages that are not in the pipe yet.
+    /// The number of messages that are not in the pipe yet.
     waiting: Arc<AtomicUsize>,
     pipe: OwnedFd,
 }
 
 impl Stdin {
-    /// Starts a thread that writes to it.
+    /// Starts the writer thread.
     fn new(stdin: ChildStdin) -> Result<Self> {
         let pipe = stdin.as_fd().try_clone_to_owned().doing("starting a scorer")?;
         let ((messages, queue), waiting) = (channel(), Arc::new(AtomicUsize::new(0)));
@@ -51,13 +51,13 @@ impl Stdin {
         Ok(Stdin { messages, waiting, pipe })
     }
 
-    /// If the process is gone, reading says so.
+    /// Queues a message. If the process has exited, the next read reports it.
     fn send(&self, message: Vec<u8>) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let _ = self.messages.send(message);
     }
 
-    /// Whether the process has read all that it was sent.
+    /// Whether the process has read everything that was sent.
     fn is_read(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) == 0 && ioctl_fionread(&self.pipe).is_ok_and(|unread| unread == 0)
     }
@@ -69,7 +69,7 @@ impl Worker {
         let mut process = launch.start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let (stdin, stdout) = process.pipes();
         let stdin = stdin.map(Stdin::new).transpose()?;
-        // A scorer that writes faster than we read waits.
+        // A full channel blocks a scorer that writes faster than we read.
         let (pass, chunks) = sync_channel(4);
         if let Some(stdout) = stdout {
             start_thread(move || each_chunk(stdout, |bytes| pass.send(bytes.to_vec()).is_ok()))?;
@@ -78,7 +78,7 @@ impl Worker {
         Ok(Worker { process, stdin, stdout })
     }
 
-    /// Sends a message; the answer is waited for so long.
+    /// Sends a message, and sets the deadline for the answer.
     pub(super) fn send(&mut self, message: Vec<u8>, wait: &Wait) {
         self.stdout.wait = wait.clone();
         if let Some(stdin) = &self.stdin {
@@ -86,19 +86,19 @@ impl Worker {
         }
     }
 
-    /// Whether it runs, and may get the next message.
+    /// Whether the process runs and can take another message.
     pub(super) fn is_alive(&self) -> bool {
         !self.process.has_ended()
     }
 
-    /// What comes next, once it was silent for so long. A scorer of JSON lines does not notice a space before the next line, but
-    /// to take it from the pipe it has to wait for that line; one that is busy leaves it there.
+    /// The state of the output after it was idle for `silence`. A space before the next line does not change JSON lines. A scorer
+    /// only takes it from the pipe when it waits for that line; a busy scorer leaves it there.
     pub(super) fn next(&mut self, silence: Duration) -> Next {
         let Some(next) = self.stdout.next(silence) else {
             let Some(stdin) = &self.stdin else { return Next::Closed };
             stdin.send(b" ".to_vec());
             loop {
-                // What it wrote before it read the space is there by then.
+                // Everything that was written before the space was read has arrived by now.
                 let is_read = stdin.is_read();
                 match self.stdout.next(Duration::from_millis(200)) {
                     None if is_read => return Next::Nothing,
@@ -110,12 +110,12 @@ impl Worker {
         next
     }
 
-    /// Lets it know that nothing comes any more.
+    /// Closes standard input, which tells the process to exit.
     pub(super) fn close(&mut self) {
         self.stdin = None;
     }
 
-    /// Gives it time to end by itself, then ends it.
+    /// Closes standard input, waits for the process to exit, then kills it.
     pub(super) fn end(&mut self, grace: &Wait) -> Option<ExitStatus> {
         self.close();
         self.process.wait(grace);
@@ -132,8 +132,8 @@ fn feed(mut stdin: ChildStdin, messages: Receiver<Vec<u8>>, waiting: &AtomicUsiz
     }
 }
 
-/// A worker's standard output, read until a wait is over: later reads fail with `TimedOut`.
-/// What was read and not used stays for the next.
+/// A worker's standard output, with a deadline: later reads fail with `TimedOut`.
+/// Bytes that were received and not consumed remain for the next read.
 pub(super) struct Stdout {
     chunks: Receiver<Vec<u8>>,
     chunk: Vec<u8>,
@@ -142,12 +142,12 @@ pub(super) struct Stdout {
 }
 
 impl Stdout {
-    /// Waits no longer than so much from now.
+    /// Moves the deadline to at most `left` from now.
     pub(super) fn hurry(&mut self, left: Duration) {
         self.wait.hurry(left);
     }
 
-    /// What comes within so long; `None` if that is open.
+    /// The state of the output within a time limit; `None` if it is still unknown.
     fn next(&mut self, within: Duration) -> Option<Next> {
         if self.at < self.chunk.len() {
             return Some(Next::Output);
@@ -163,7 +163,7 @@ impl Stdout {
         Some(Next::Output)
     }
 
-    /// All that was written and not read.
+    /// Everything that was written and not read.
     pub(super) fn rest(&mut self) -> &[u8] {
         self.chunk.drain(..self.at);
         self.at = 0;
