@@ -265,9 +265,7 @@ impl Attempt {
     pub(super) fn put_frame(&mut self, answers: &DataFrame) -> Result<(), Trouble> {
         let column = |name: &str| {
             let names = schema::names(answers).join(", ");
-            answers
-                .column(name)
-                .map_err(|_| Trouble::void(format!("returned no column `{name}` (columns: {names})")))
+            answers.column(name).map_err(|_| Trouble::void(format!("returned no column `{name}` (there are: {names})")))
         };
         let ids = column(DB_IDX)?;
         // Some writers lose the type of a column without rows.

@@ -77,9 +77,7 @@ fn trusted(file: Option<OsString>, folders: Option<OsString>) -> Result<Certific
             let read: Certificates = env::split_paths(&folders).flat_map(|folder| read_folder(&folder)).collect();
             if read.is_empty() {
                 let folders = Path::new(&folders).display();
-                return Err(Error::Config(format!(
-                    "{FOLDERS}: {folders}: no certificate found; expected PEM files"
-                )));
+                return Err(Error::Config(format!("{FOLDERS}: {folders}: no certificate found; expected PEM files")));
             }
             trusted.extend(read);
         }
@@ -177,7 +175,9 @@ pub(super) fn advice(error: &TlsError) -> Option<String> {
         },
         TlsError::InvalidMessage(_) => "it does not speak TLS; use http://, or another port".into(),
         TlsError::AlertReceived(InternalError | CloseNotify | UserCanceled) => return None,
-        TlsError::AlertReceived(_) | TlsError::PeerIncompatible(_) => "it rejects the TLS versions or ciphers of this client".into(),
+        TlsError::AlertReceived(_) | TlsError::PeerIncompatible(_) => {
+            "it rejects the TLS versions or ciphers of this client".into()
+        }
         _ => return None,
     })
 }

@@ -68,7 +68,9 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
 fn row_of(id: u64, waiting: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32> {
     waiting.remove(&id).ok_or_else(|| match items.contains(&id) {
         true => Error::contract("score", DB_IDX, "each item once", format!("{id} twice")),
-        false => Error::contract("score", DB_IDX, "items that were requested", format!("{id}, which was not requested")),
+        false => {
+            Error::contract("score", DB_IDX, "items that were requested", format!("{id}, which was not requested"))
+        }
     })
 }
 
@@ -94,12 +96,7 @@ fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
             Some(id) => Ok(id),
             None => {
                 let found = column.get(row).doing(stage)?;
-                Err(Error::contract(
-                    stage,
-                    DB_IDX,
-                    "whole numbers as they were sent",
-                    format!("{found} in row {row}"),
-                ))
+                Err(Error::contract(stage, DB_IDX, "whole numbers as they were sent", format!("{found} in row {row}")))
             }
         })
         .collect()

@@ -90,8 +90,8 @@ impl Http {
             let header = HeaderName::try_from(name.as_str())
                 .map_err(|_| Error::Config(format!("score.headers: `{name}` is not a valid header name")))?;
             let value = std::env::var(variable).map_err(|_| wrong("is not set"))?;
-            let mut value =
-                HeaderValue::try_from(value).map_err(|_| wrong("contains characters that are not allowed in a header"))?;
+            let mut value = HeaderValue::try_from(value)
+                .map_err(|_| wrong("contains characters that are not allowed in a header"))?;
             if header == AUTHORIZATION && value.to_str().is_err() {
                 return Err(wrong("contains characters outside of ASCII, which are not allowed in this header"));
             }

@@ -231,8 +231,7 @@ fn same_library(source: &Path, theirs: Option<&str>, ours: Option<&str>) -> Resu
         return Ok(());
     }
     let (theirs, ours) = (theirs.unwrap_or("unknown"), ours.unwrap_or("unknown"));
-    let reason =
-        format!("scored the library {theirs}, not {ours}; set score.reuse_key = \"…\" to a column of both");
+    let reason = format!("scored the library {theirs}, not {ours}; set score.reuse_key = \"…\" to a column of both");
     Err(Error::input(source, reason))
 }
 
@@ -249,14 +248,13 @@ fn of_run(log: &SearchLog) -> Result<DataFrame> {
 /// The items of a file at a local path, and its score version.
 fn of_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame, Option<String>)> {
     let Some(key) = key else {
-        let reason =
-            "does not name the library of its items; set score.reuse_key = \"…\" to a column of both";
+        let reason = "does not name the library of its items; set score.reuse_key = \"…\" to a column of both";
         return Err(Error::input(path, reason));
     };
     let mut scores = Table::new(path).at(local).keys(&[key]).numbers(&[SCORE]).texts(&["score_version"]).read()?;
     if scores.column(SCORE).is_err() {
         let there = schema::names(&scores).join(", ");
-        return Err(Error::input(path, format!("no column `score` (columns: {there})")));
+        return Err(Error::input(path, format!("no column `score` (there are: {there})")));
     }
     let score =
         Column::new(SCORE.into(), number(&scores, SCORE).map_err(|error| Error::input(path, error.to_string()))?);

@@ -37,16 +37,15 @@ impl<'a> Stray<'a> {
             let first = excerpt(bytes);
             if !self.is_said.swap(true, Ordering::Relaxed) {
                 let kept = if self.capture.is_some() { " (saved with its standard error)" } else { "" };
-                log::warn!(
-                    "score: ignoring output of the scorer that is not an answer, such as {first}{kept}"
-                );
+                log::warn!("score: ignoring output of the scorer that is not an answer, such as {first}{kept}");
             }
             self.first = Some(first);
         }
         match self.bytes > MOST {
-            true => {
-                Err(self.explain(Trouble::broken(format!("printed more than {} MiB of output that is not an answer", MOST >> 20))))
-            }
+            true => Err(self.explain(Trouble::broken(format!(
+                "printed more than {} MiB of output that is not an answer",
+                MOST >> 20
+            )))),
             false => Ok(()),
         }
     }

@@ -74,7 +74,7 @@ fn scores_of_items_that_do_not_wait_are_refused_and_lose_nothing() {
     write(&folder.path().join("wrong.parquet"), &wrong);
     let output = uphill(&["tell", "hand", "wrong.parquet"], folder.path());
     let message = format!(
-        "score in iteration 0: column `db_idx`: expected items that were asked, found {stranger}, which was not"
+        "score in iteration 0: column `db_idx`: expected items that were requested, found {stranger}, which was not requested"
     );
     assert_eq!(stderr(&output), format!("uphill: {message}\n"));
     assert_eq!(output.status.code(), Some(1));

@@ -108,7 +108,7 @@ fn what_would_end_a_search_at_once_ends_a_dry_run() {
             "[score]\nsql = \"weight\"\n[filter]\nsql = \"name\"",
             "filter.sql: expected true or false of `name`, found str",
         ),
-        ("[score]\ncommand = [\"no-such-program\"]", "score.command: no program `no-such-program`"),
+        ("[score]\ncommand = [\"no-such-program\"]", "score.command: program `no-such-program` not found"),
         (
             "[score]\nsql = \"weight\"\n[update]\nfeatures = [\"nmae\"]",
             "update.features: no column `nmae` in ./items.lance; did you mean `name`?",

@@ -77,24 +77,24 @@ fn what_is_wrong_with_tls_ends_the_run_at_once_and_says_what_to_do() {
             "A",
             service,
             vec![],
-            "name the certificate of its authority, a PEM file, in the environment variable SSL_CERT_FILE",
+            "set the environment variable SSL_CERT_FILE to a PEM file with the certificate of its authority",
         ),
         (
             "B",
             own,
             trusted(),
-            "name the certificate of its authority, a PEM file, in the environment variable SSL_CERT_FILE",
+            "set the environment variable SSL_CERT_FILE to a PEM file with the certificate of its authority",
         ),
-        ("C", other, trusted(), "it is for another name: ask by a name that stands in the certificate"),
-        ("D", expired, trusted(), "renew it, or set the clock of this machine"),
-        ("E", &plain, trusted(), "it answers without TLS: ask it by http://, or by another port"),
+        ("C", other, trusted(), "the certificate is for another name; use a host name that it contains"),
+        ("D", expired, trusted(), "renew it, or correct the clock of this machine"),
+        ("E", &plain, trusted(), "it does not speak TLS; use http://, or another port"),
     ] {
         let url = format!("https://localhost:{}/weight", server.port());
         let output = place.search(&url, out, &variables);
         assert_eq!(output.status.code(), Some(1), "{out}: {}", stderr(&output));
         assert!(stderr(&output).contains(words), "{out}: {}", stderr(&output));
-        assert!(!stderr(&output).contains("asking again"), "{out}: {}", stderr(&output));
-        assert!(!stderr(&output).contains("waiting for the scorer"), "{out}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("retrying"), "{out}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("for the scorer (score.patience)"), "{out}: {}", stderr(&output));
     }
 }
 
@@ -105,7 +105,7 @@ fn certificates_that_are_named_and_not_there_are_refused() {
     std::fs::create_dir(&empty).expect("a folder");
     for (named, words) in [
         (variable("SSL_CERT_FILE", empty.join("ca.pem")), "SSL_CERT_FILE: "),
-        (variable("SSL_CERT_FILE", place.folder.path().join("items.parquet")), "no certificate in it"),
+        (variable("SSL_CERT_FILE", place.folder.path().join("items.parquet")), "no certificate found"),
         (variable("SSL_CERT_DIR", empty.clone()), "SSL_CERT_DIR: "),
     ] {
         let output = place.search("https://localhost:1/", "run", std::slice::from_ref(&named));

@@ -265,7 +265,7 @@ impl Running {
 }
 
 fn waits(messages: &str) -> usize {
-    messages.matches("waiting for the scorer, up to").count()
+    messages.matches("for the scorer (score.patience)").count()
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn a_service_that_goes_away_is_waited_for_and_nothing_shows_of_it() {
         let (code, messages) = run.code();
         assert_eq!(code, Some(0), "{how}: {messages}");
         assert_eq!(waits(&messages), 1, "{how}: one line says so: {messages}");
-        assert!(messages.contains("the scorer answers again"), "{how}: {messages}");
+        assert!(messages.contains("the scorer is available again"), "{how}: {messages}");
         place.assert_same(how, "calm");
         let mut asked = server.counter.items();
         let all = asked.len();
@@ -323,7 +323,7 @@ fn a_service_that_stays_away_or_refuses_stops_the_run_with_nothing_lost_and_noth
         let line = said.lines().last().unwrap_or_default();
         assert!(line.starts_with(last), "{said}");
         if code == 1 {
-            let words = format!("HTTP {status}: `no entry`; mend what it refuses, then go on with --resume");
+            let words = format!("HTTP {status}: `no entry`; fix the cause, then resume with --resume");
             assert!(line.ends_with(&words), "{said}");
             assert_eq!(said.lines().count(), 1, "at the first batch: {said}");
         }
@@ -345,7 +345,7 @@ fn a_command_that_never_answers_stops_the_run_before_it_costs_anything() {
     let output = place.search("run", "run", &[]);
     assert_eq!(output.status.code(), Some(1));
     let last =
-        "score in iteration 0: exited with status 1, for each of 10 items; mend the scorer, then go on with --resume";
+        "score in iteration 0: exited with status 1, for each of 10 items; fix the scorer, then resume with --resume";
     assert!(stderr(&output).trim_end().ends_with(last), "{}", stderr(&output));
     assert_eq!(SearchLog::open(place.path("run")).expect("a run").iterations().len(), 0);
     std::fs::copy(script("outcomes.py"), place.path("broken.py")).expect("mended");
@@ -390,7 +390,7 @@ fn a_scorer_that_answers_texts_for_numbers_stops_the_run_at_its_first_batch_and_
         let output = place.search("run", "run", &[]);
         assert_eq!(output.status.code(), Some(1), "{form}: {}", stderr(&output));
         let words =
-            "answered text for a number: `good`, for each of 4 items; mend the scorer, then go on with --resume";
+            "returned text instead of a number: `good`, for each of 4 items; fix the scorer, then resume with --resume";
         assert!(stderr(&output).trim_end().ends_with(words), "{form}: {}", stderr(&output));
         assert_eq!(place.asked().len(), 4, "{form}: the first batch");
         assert!(crate::parts::ledger(&place.path("run")).is_empty(), "{form}: nothing is booked");
@@ -433,7 +433,7 @@ fn fields_whose_names_are_taken_are_left_out_once_and_cost_nothing() {
     let output = place.search("run", "run", &[]);
     succeeded(&output);
     for name in ["distance", "iteration", "evaluation", "_x"] {
-        let warning = format!("score: the scorer's `{name}` is left out");
+        let warning = format!("score: ignoring column `{name}` of the scorer");
         assert_eq!(stderr(&output).matches(&warning).count(), 1, "{}", stderr(&output));
     }
     let results = place.results("run");
@@ -462,7 +462,7 @@ fn what_was_answered_before_a_stop_is_kept_and_only_the_rest_is_asked_again() {
             Signal::KILL => {
                 place.file("exits", last.to_string());
                 let mut run = Running::start(&place, &["search", "run.toml", "--out", "run"]);
-                run.until("it waits for the next retry", |messages| messages.contains("asking again for 1 of 16"));
+                run.until("it waits for the next retry", |messages| messages.contains("retrying 1 of 16"));
                 run
             }
             _ => {
@@ -654,7 +654,7 @@ fn ids_told_by_hand_are_whole_or_refused() {
     };
     let output = tell(vec![asked[0] as f64, asked[1] as f64 + 0.9]);
     assert_eq!(output.status.code(), Some(1));
-    let message = format!("expected whole numbers as they were given out, found {}.9 in row 1", asked[1]);
+    let message = format!("expected whole numbers as they were sent, found {}.9 in row 1", asked[1]);
     assert!(stderr(&output).contains(&message), "{}", stderr(&output));
     assert_eq!(u64s(&ask(), "db_idx"), asked, "nothing was taken");
     // What pandas makes of integers beside a null.

@@ -334,6 +334,6 @@ fn scores_by_hand_are_no_part() {
     let error = Runner::new(database, score, RlUpdate::new(1.0)).search(&queries, 1).err().expect("refused");
     assert_eq!(
         error.to_string(),
-        "score.sum: part `lab`: scores by hand cannot be a part; tell the sum by hand instead"
+        "score.sum: part `lab`: manual scores cannot be a part; give scores of the whole sum instead"
     );
 }

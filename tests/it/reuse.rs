@@ -116,7 +116,7 @@ fn scores_of_another_version_are_taken_only_on_trust() {
     asked(&folder);
     run_file(&folder, "items", "version = \"dock-2\"\nreuse = [\"first\"]\n");
     let output = uphill(&["search", "run.toml", "--out", "second"], folder.path());
-    let message = "its scores are of version dock-1, not dock-2; take them all the same with --trust-scores";
+    let message = "its scores have version dock-1, not dock-2; pass --trust-scores to reuse them anyway";
     assert_eq!(stderr(&output), format!("uphill: ./first: {message}\n"));
     assert!(!folder.path().join("second").exists());
     uphill_ok(&["search", "run.toml", "--out", "second", "--trust-scores"], folder.path());
@@ -127,10 +127,10 @@ fn scores_of_another_version_are_taken_only_on_trust() {
     write(&folder.path().join("scores.parquet"), &file);
     run_file(&folder, "items", "version = \"dock-2\"\nreuse = [\"scores.parquet\"]\n");
     let output = uphill(&["search", "run.toml", "--out", "third"], folder.path());
-    assert!(stderr(&output).contains("does not say of which library its items are"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("does not name the library of its items"), "{}", stderr(&output));
     run_file(&folder, "items", "version = \"dock-2\"\nreuse = [\"scores.parquet\"]\nreuse_key = \"name\"\n");
     let output = uphill(&["search", "run.toml", "--out", "third"], folder.path());
-    assert!(stderr(&output).contains("its scores are of version unknown, not dock-2"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("its scores have version unknown, not dock-2"), "{}", stderr(&output));
     file.with_column(Column::new("score_version".into(), ["dock-2", "dock-2"])).expect("a column");
     write(&folder.path().join("scores.parquet"), &file);
     uphill_ok(&["search", "run.toml", "--out", "third"], folder.path());
@@ -311,7 +311,7 @@ fn a_source_that_matches_nothing_is_named_with_what_is_there_and_here() {
     };
     let none = |file: &str, there: &str| {
         format!(
-            "uphill: score.reuse: ./{file}: none of its 2 scores is of an item of this library, by `name`: there it is {there}, here \"item 0\" (str); nothing is taken\n"
+            "uphill: score.reuse: ./{file}: none of its 2 scores matches an item of this library by `name`: there it is {there}, here \"item 0\" (str); no score is reused\n"
         )
     };
     write(&at("cased.parquet"), &df!("name" => ["Item 0", "Item 1"], "score" => [7.0, 8.0]).expect("a frame"));
@@ -324,7 +324,7 @@ fn a_source_that_matches_nothing_is_named_with_what_is_there_and_here() {
 
     let nulls = df!("name" => ["item 0", "item 1"], "score" => [None::<f64>, Some(f64::NAN)]).expect("a frame");
     write(&at("nulls.parquet"), &nulls);
-    let nothing = "none of its 2 rows has a score and a `name`; nothing is taken";
+    let nothing = "none of its 2 rows has a score and a `name`; no score is reused";
     assert_eq!(said("nulls.parquet", ""), format!("uphill: score.reuse: ./nulls.parquet: {nothing}\n"));
     write(&at("nobody.parquet"), &df!("name" => [None::<&str>, None], "score" => [1.0, 2.0]).expect("a frame"));
     assert_eq!(said("nobody.parquet", ""), format!("uphill: score.reuse: ./nobody.parquet: {nothing}\n"));

@@ -170,8 +170,8 @@ fn an_expression_that_looks_at_other_items_is_refused_and_one_that_does_not_is_t
     ] {
         let (said, code) = search(sql);
         let expected = format!(
-            "uphill: score.sql: cannot evaluate `{sql}`: `{function}` looks at other items, but items are scored in \
-             batches, each by its own columns; keep what it gives in a column of the items, or write it as a number\n"
+            "uphill: score.sql: cannot evaluate `{sql}`: `{function}` reads other rows, but items are scored in \
+             batches; store its result in a column of the items, or write it as a number\n"
         );
         assert_eq!((said, code), (expected, Some(2)));
     }

@@ -49,7 +49,7 @@ fn outcome(score: CommandScore, counter: &Counter, expected: [Result<(), &str>; 
 /// Asks for six items a scorer that answers none of them, and has never answered: asserts the words it stops the run with.
 fn stops(score: CommandScore, counter: &Counter, reason: &str, processes: usize) {
     let error = score.score(&batch(6)).expect_err("nothing came").to_string();
-    assert_eq!(error, format!("score: {reason}, for each of 6 items; mend the scorer, then go on with --resume"));
+    assert_eq!(error, format!("score: {reason}, for each of 6 items; fix the scorer, then resume with --resume"));
     drop(score);
     assert_eq!(counter.processes(), processes, "processes started");
     counter.assert_all_gone();
@@ -121,20 +121,20 @@ fn too_few_answers_leave_items_without_one() {
 #[test]
 fn wrong_ids_void_the_attempt_since_scores_may_be_mixed_up() {
     for (behaviour, reason) in [
-        ("many", "answered for item 1000000, which was not asked"),
-        ("twice", "answered item 5 twice"),
-        ("wrong ids", "answered for item 6, which was not asked"),
-        ("float ids", "answered `db_idx` as 5.0, expected a whole number as it was sent"),
-        ("text ids", "answered `db_idx` as `\"5\"`, expected a whole number as it was sent"),
+        ("many", "returned item 1000000, which was not requested"),
+        ("twice", "returned item 5 twice"),
+        ("wrong ids", "returned item 6, which was not requested"),
+        ("float ids", "returned `db_idx` as 5.0, expected a whole number as it was sent"),
+        ("text ids", "returned `db_idx` as `\"5\"`, expected a whole number as it was sent"),
     ] {
         // The second attempt asks for the items one by one, each of a process of its own.
         let counter = Counter::new();
         stops(jsonl(&counter, behaviour, &[]), &counter, reason, 7);
     }
     for (behaviour, reason) in [
-        ("many", "answered for item 1000000, which was not asked"),
-        ("twice", "answered item 5 twice"),
-        ("wrong ids", "answered for item 6, which was not asked"),
+        ("many", "returned item 1000000, which was not requested"),
+        ("twice", "returned item 5 twice"),
+        ("wrong ids", "returned item 6, which was not requested"),
     ] {
         let counter = Counter::new();
         stops(arrow(&counter, behaviour, &[]), &counter, reason, 7);
@@ -159,7 +159,7 @@ fn an_item_answered_without_a_finite_number_failed_and_is_not_asked_again() {
         );
         assert_eq!(counter.items(), [0, 1, 2, 3, 4, 5]);
     }
-    let text = Err("answered text for a number: `good`");
+    let text = Err("returned text instead of a number: `good`");
     let counter = Counter::new();
     outcome(jsonl(&counter, "text", &[]), &counter, [OK, text, OK, text, OK, text], 0, 1);
     let none = Err("no score");
@@ -172,8 +172,8 @@ fn an_arrow_stream_that_is_cut_off_or_none_at_all_is_asked_again() {
     for (behaviour, reason) in [
         ("exits", "exited with status 3"),
         ("closes", "closed its standard output"),
-        ("too long", "answered an Arrow stream of more than 64 MiB"),
-        ("without ids", "answered without a column `db_idx` (there are: score)"),
+        ("too long", "returned an Arrow stream of more than 64 MiB"),
+        ("without ids", "returned no column `db_idx` (there are: score)"),
     ] {
         let counter = Counter::new();
         stops(arrow(&counter, behaviour, &[]), &counter, reason, 7);
@@ -285,10 +285,10 @@ fn embeddings_are_sent_only_when_asked_for() {
 #[test]
 fn commands_that_cannot_run_are_refused_before_anything_is_asked() {
     let check = |score: CommandScore| score.check(&batch(0)).expect_err("refused").to_string();
-    assert_eq!(check(CommandScore::new(["no-such-program"])), "score.command: no program `no-such-program`");
+    assert_eq!(check(CommandScore::new(["no-such-program"])), "score.command: program `no-such-program` not found");
     assert_eq!(
         check(CommandScore::new(["./score.py"]).working_directory("/tmp")),
-        "score.command: no program `./score.py`"
+        "score.command: program `./score.py` not found"
     );
     assert_eq!(check(CommandScore::new([""; 0])), "score.command: expected a program and its arguments, found nothing");
     let score = CommandScore::new(["python3"]).timeout(Duration::ZERO);

@@ -121,15 +121,15 @@ fn a_server_that_stays_away_has_not_been_asked() {
 fn a_server_that_has_never_answered_stops_the_run_with_its_words() {
     let server = Server::start();
     let stops = |behaviour: &str| server.score(behaviour).score(&batch(6)).expect_err("stopped").to_string();
-    let mend = "for each of 6 items; mend the scorer, then go on with --resume";
+    let mend = "for each of 6 items; fix the scorer, then resume with --resume";
     assert_eq!(stops("500"), format!("score: HTTP 500, {mend}"));
     assert!(stops("reset").starts_with("score: connection: "));
     // These would cost the same again, or are refusals: they are not asked a second time.
-    assert_eq!(stops("html"), format!("score: answered what is not JSON: `<html>Welcome</html>`, {mend}"));
-    let other = "answered JSON without a list `scores`: `{\"results\": []}`";
+    assert_eq!(stops("html"), format!("score: returned invalid JSON: `<html>Welcome</html>`, {mend}"));
+    let other = "returned JSON without a list `scores`: `{\"results\": []}`";
     assert_eq!(stops("other-json"), format!("score: {other}, {mend}"));
-    assert_eq!(stops("huge"), format!("score: answered more than 64 MiB, {mend}"));
-    let mend = "mend what it refuses, then go on with --resume";
+    assert_eq!(stops("huge"), format!("score: returned more than 64 MiB, {mend}"));
+    let mend = "fix the cause, then resume with --resume";
     assert_eq!(stops("404"), format!("score: HTTP 404: `no such model: None`; {mend}"));
     assert_eq!(stops("302"), format!("score: HTTP 302; {mend}"));
     let score = server.score("html");
@@ -171,16 +171,16 @@ fn items_are_matched_and_checked_as_for_commands() {
     for (behaviour, reason) in [
         ("nan", "NaN"),
         ("infinite", "infinite"),
-        ("text", "answered text for a number: `good`"),
+        ("text", "returned text instead of a number: `good`"),
         ("null", "no conformer"),
     ] {
         server.outcome(behaviour, [OK, Err(reason), OK, Err(reason), OK, Err(reason)], 0);
     }
     server.outcome("few", [OK, OK, OK, OK, OK, Err("no answer")], 1);
     for (behaviour, reason) in [
-        ("many", "answered for item 1000000, which was not asked"),
-        ("wrong-ids", "answered for item 6, which was not asked"),
-        ("float-ids", "answered `db_idx` as 5.0, expected a whole number as it was sent"),
+        ("many", "returned item 1000000, which was not requested"),
+        ("wrong-ids", "returned item 6, which was not requested"),
+        ("float-ids", "returned `db_idx` as 5.0, expected a whole number as it was sent"),
     ] {
         let error = server.score(behaviour).score(&batch(6)).expect_err("nothing counts").to_string();
         assert!(error.starts_with(&format!("score: {reason}, for each of 6 items; ")), "{error}");
@@ -208,10 +208,10 @@ fn services_that_cannot_be_asked_are_refused_before_anything_is() {
         check(HttpScore::new("ftp://a/b?page=1")),
         "score.url: `ftp://a/b` does not begin with http:// or https://"
     );
-    assert_eq!(check(HttpScore::new("no url")), "score.url: `no url` is not a URL");
+    assert_eq!(check(HttpScore::new("no url")), "score.url: `no url` is not a valid URL");
     assert_eq!(
         check(HttpScore::new("http://me:hunter2@a/b")),
-        "score.url: `the URL` has a user name or password in it: send them in a header, by score.headers"
+        "score.url: `the URL` contains a user name or password; send them in a header instead (score.headers)"
     );
     assert_eq!(
         check(HttpScore::new("http://a").header("Authorization", "UPHILL_NO_SUCH_VARIABLE")),
@@ -219,13 +219,16 @@ fn services_that_cannot_be_asked_are_refused_before_anything_is() {
     );
     assert_eq!(
         check(HttpScore::new("http://a/b?model=2&api_key=hunter2")),
-        "score.url: `http://a/b` has a secret in it: name an environment variable, as in api_key=${API_KEY}"
+        "score.url: `http://a/b` contains a secret; use an environment variable instead: api_key=${API_KEY}"
     );
     assert_eq!(
         check(HttpScore::new("http://a/b?api_key=${UPHILL_NO_SUCH_VARIABLE}")),
         "score.url: the environment variable `UPHILL_NO_SUCH_VARIABLE` is not set"
     );
-    assert_eq!(check(HttpScore::new("http://a").header("a b", "PATH")), "score.headers: `a b` is not a header's name");
+    assert_eq!(
+        check(HttpScore::new("http://a").header("a b", "PATH")),
+        "score.headers: `a b` is not a valid header name"
+    );
 }
 
 #[test]
@@ -313,12 +316,12 @@ fn variables_that_cannot_be_sent_are_refused() {
         (
             "url = 'http://127.0.0.1:1/?key=${UPHILL_TEST_KEY}&model=2'",
             "ab#hidden",
-            "has a character that would end the URL",
+            "contains a character that is not allowed in a URL",
         ),
         (
             "url = 'http://127.0.0.1:1/'\nheaders = { Authorization = 'UPHILL_TEST_KEY' }",
             "Bearer hidden ä",
-            "has characters that are not of ASCII",
+            "contains characters outside of ASCII",
         ),
     ] {
         let run = format!("[database]\npath = 'items.lance'\n[score]\n{score}\n");

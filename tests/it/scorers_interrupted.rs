@@ -111,7 +111,7 @@ fn an_interrupted_run_does_not_wait_for_the_next_retry() {
     let command = format!("command = [{:?}, {:?}, {:?}, \"exits\"]", python(), script("parquet.py"), counter.path());
     // Twenty retries take a quarter of an hour.
     let score = format!("{command}\nmode = \"batch\"\nworkers = 2\nbatch_size = 8\nretries = 20");
-    let pausing = |messages: &[String]| messages.iter().filter(|line| line.contains("asking again for")).count() >= 2;
+    let pausing = |messages: &[String]| messages.iter().filter(|line| line.contains("; retrying")).count() >= 2;
     interrupted(&score, &counter, Signal::INT, pausing);
 }
 

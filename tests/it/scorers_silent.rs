@@ -158,7 +158,7 @@ fn a_connection_that_is_accepted_and_closed_ends_the_run_at_the_first_batch() {
     let service = Service::start(|_, _| {});
     let error = service.score().patience(300 * SECOND).score(&batch(6)).expect_err("nobody answered").to_string();
     assert!(error.starts_with("score: connection: "), "{error}");
-    assert!(error.ends_with(", for each of 6 items; mend the scorer, then go on with --resume"), "{error}");
+    assert!(error.ends_with(", for each of 6 items; fix the scorer, then resume with --resume"), "{error}");
     assert!(service.requests() <= 2 + 6, "{} requests", service.requests());
 }
 
@@ -178,8 +178,8 @@ fn a_command_that_never_answers_ends_the_run_at_the_first_batch() {
         let counter = Counter::new();
         let score = sleeper(&counter, reads).mode(mode);
         let error = score.score(&batch(30)).expect_err("nobody answered").to_string();
-        let expected = "score: timeout after 1 s, and none of 30 items was answered; mend the scorer or raise \
-                        score.timeout, then go on with --resume";
+        let expected = "score: timeout after 1 s, and none of 30 items was scored; fix the scorer or raise \
+                        score.timeout, then resume with --resume";
         assert_eq!(error, expected);
         drop(score);
         // The whole batch twice, and two items alone.

@@ -108,7 +108,7 @@ fn a_scorer_that_only_says_nonsense_ends_the_run_at_the_first_batch_with_its_wor
         let chatty = Chatty::new("", each, end);
         let error = chatty.score.score(&batch(4)).expect_err("nobody answered").to_string();
         assert!(error.starts_with(&format!("score: {words}")), "{error}");
-        assert!(error.ends_with(", for each of 4 items; mend the scorer, then go on with --resume"), "{error}");
+        assert!(error.ends_with(", for each of 4 items; fix the scorer, then resume with --resume"), "{error}");
     }
 }
 
@@ -116,7 +116,10 @@ fn a_scorer_that_only_says_nonsense_ends_the_run_at_the_first_batch_with_its_wor
 fn output_without_an_end_has_a_limit() {
     let endless = Chatty::new("while True: print('y' * 1000)", ANSWER, END);
     let error = endless.score.score(&batch(2)).expect_err("nobody answered").to_string();
-    assert!(error.starts_with("score: printed more than 64 MiB that is no answer (it printed `yyyy"), "{error}");
+    assert!(
+        error.starts_with("score: printed more than 64 MiB of output that is not an answer (it printed `yyyy"),
+        "{error}"
+    );
     let kept = std::fs::metadata(endless.folder.path().join("stderr.log")).expect("captured").len();
     assert!(kept < 17 << 20, "{kept} bytes");
 }
@@ -163,7 +166,7 @@ fn a_run_says_once_that_its_scorer_prints_what_is_no_answer() {
     let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(
-        stderr(&output).matches("prints what is no answer, such as `Welcome`").count(),
+        stderr(&output).matches("output of the scorer that is not an answer, such as `Welcome`").count(),
         1,
         "{}",
         stderr(&output)

@@ -174,7 +174,7 @@ fn scores_that_break_the_contract_are_named_with_both_values() {
     assert_eq!(
         run(|_| Ok(df!("score" => [1.0, 2.0]).expect("a frame"))),
         "score in iteration 2: column `rows`: expected 4 scores, one for each item, \
-         found 2 (with a `db_idx` column they may come in any order, or fail to come)"
+         found 2 (add a `db_idx` column to return scores in another order, or to leave items out)"
     );
     assert_eq!(
         run(|_| Ok(df!("score" => ["a", "b", "c", "d"]).expect("a frame"))),
@@ -186,7 +186,7 @@ fn scores_that_break_the_contract_are_named_with_both_values() {
     );
     assert_eq!(
         run(|_| Ok(df!("db_idx" => [0u64, 1, 2, 9], "score" => [1.0; 4]).expect("a frame"))),
-        "score in iteration 2: column `db_idx`: expected items that were asked, found 9, which was not"
+        "score in iteration 2: column `db_idx`: expected items that were requested, found 9, which was not requested"
     );
     assert_eq!(
         run(|_| Ok(df!("db_idx" => [0u64, 1, 1], "score" => [1.0; 3]).expect("a frame"))),
@@ -397,7 +397,7 @@ fn mistakes_in_sql_show_before_anything_is_scored() {
     };
     assert!(search("wieght < 1", "weight").starts_with("filter.sql: cannot evaluate `wieght < 1`: "));
     assert_eq!(search("weight + 1", "weight"), "filter.sql: expected true or false of `weight + 1`, found f64");
-    assert_eq!(search("weight < 9", "name"), "score.sql: expected a number of `name`, found str");
+    assert_eq!(search("weight < 9", "name"), "score.sql: expected `name` to be a number, found str");
     assert!(search("weight < 9", "(SELECT 1)").starts_with("score.sql: cannot evaluate `(SELECT 1)`: "));
 }
 

@@ -77,7 +77,7 @@ fn a_run_file_sums_sql_and_a_command_and_refuses_parts_that_cannot_be() {
         ("[[score.sum]]\nsql = \"weight\"\n", "score.sum: each part needs a `name`"),
         (
             "[[score.sum]]\nname = \"weight\"\nsql = \"weight\"\n",
-            "score.sum: the part `weight` needs another name, this one is taken",
+            "score.sum: the name `weight` of a part is already used or reserved; choose another name",
         ),
         ("[score]\nsql = \"weight\"\nweight = 2.0\n", "score.weight: belongs to a part, under [[score.sum]]"),
         (
@@ -156,6 +156,6 @@ fn how_the_parts_are_asked_may_change_and_what_they_are_asked_may_not() {
         assert!(stderr(&output).trim_end().ends_with(difference), "{}", stderr(&output));
         run_file("other.toml", "reuse = [\"whole\"]", cheap, dear);
         let output = uphill(&["search", "other.toml", "--out", "another"], folder.path());
-        assert!(stderr(&output).contains("its scores are of version "), "{}", stderr(&output));
+        assert!(stderr(&output).contains("its scores have version "), "{}", stderr(&output));
     }
 }
