@@ -27,9 +27,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use uphill::{
-    Features, GradientColumn, GradientQuery, Group, IndexOptions, LanceDatabase, Pruned, QueryUpdate, Restarting,
-    RlUpdate, Runner, ScoreGradient, SqlScore, Step, Stop, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune, TopKUpdate,
-    VectorDatabase,
+    Features, GradientColumn, GradientQuery, GradientUpdate, IndexOptions, LanceDatabase, PruneUpdate, QueryGroup,
+    QueryUpdate, RestartUpdate, RlUpdate, Runner, SqlScore, Step, Stop, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune,
+    TopKUpdate, VectorDatabase,
 };
 
 const TOP: usize = 100;
@@ -88,15 +88,18 @@ fn rules() -> Vec<(&'static str, Rule)> {
         (EMBEDDING_ONLY, || Box::new(SurrogateUpdate::new().features(Features::columns(NONE)))),
         ("surrogate (the default), the whole item", || Box::new(SurrogateUpdate::new())),
         ("rl, lr 0.5", || Box::new(RlUpdate::new(0.5))),
-        ("rl, lr 2, restart", || Box::new(Restarting::new(RESTART, RlUpdate::new(2.0)))),
+        ("rl, lr 2, restart", || Box::new(RestartUpdate::new(RESTART, RlUpdate::new(2.0)))),
         ("rl, lr 0.25, 1, 5, pruned to 16, restart", || {
             let branching = RlUpdate::branching(vec![0.25, 1.0, 5.0]);
-            Box::new(Restarting::new(RESTART, Pruned::new(TopKPrune::new(16).group(Group::Global), branching)))
+            Box::new(RestartUpdate::new(
+                RESTART,
+                PruneUpdate::new(TopKPrune::new(16).group(QueryGroup::Global), branching),
+            ))
         }),
-        ("top-k, k 3, restart", || Box::new(Restarting::new(RESTART, TopKUpdate::new(3)))),
-        (VVS, || Box::new(ScoreGradient::new(Restarting::new(RESTART, TopKDiscreteUpdate::new(1))))),
+        ("top-k, k 3, restart", || Box::new(RestartUpdate::new(RESTART, TopKUpdate::new(3)))),
+        (VVS, || Box::new(GradientUpdate::new(RestartUpdate::new(RESTART, TopKDiscreteUpdate::new(1))))),
         ("best-first over neighbours (RAD)", || Box::new(BestFirst::default())),
-        ("Rocchio, restart", || Box::new(Restarting::new(RESTART, rocchio))),
+        ("Rocchio, restart", || Box::new(RestartUpdate::new(RESTART, rocchio))),
         ("random", || Box::new(random)),
     ]
 }

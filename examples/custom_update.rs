@@ -10,7 +10,7 @@ use std::path::Path;
 use ndarray::Array2;
 use polars::prelude::{ChunkAgg, DataFrame};
 use uphill::{
-    IndexOptions, LanceDatabase, QueryUpdate, Result, RlUpdate, Runner, SqlScore, Start, Step, VectorDatabase,
+    IndexOptions, LanceDatabase, QueryUpdate, Result, RlUpdate, Runner, SearchContext, SqlScore, Step, VectorDatabase,
 };
 
 /// Heavy-ball momentum: `v' = momentum * v + (rl(q) - q)` and `q' = q + v'`, with `v = 0` at first.
@@ -28,10 +28,10 @@ impl Momentum {
 }
 
 impl QueryUpdate for Momentum {
-    /// Another run begins, or is resumed.
-    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
+    /// Forgets all observations when a run starts or resumes.
+    fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {
         self.velocity = None;
-        self.rule.begin(start)
+        self.rule.begin(context)
     }
 
     /// Learns. A resumed run replays this over the iterations that are committed, so whatever a rule

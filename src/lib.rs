@@ -58,7 +58,7 @@
 //! scored, [`Select`] which are worth it; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
 //! they are worth, and each item is asked for once per run; [`SearchLog`] keeps every iteration as Parquet, until [`remove`];
 //! [`QueryUpdate`] says where to look next: [`SurrogateUpdate`], the default of run files, by a model of the scores, others
-//! ([`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`]) by moving each query; [`Prune`] ([`TopKPrune`], in a [`Pruned`]
+//! ([`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`]) by moving each query; [`Prune`] ([`TopKPrune`], in a [`PruneUpdate`]
 //! rule) says which queries go on; [`Runner`] is the loop. [`Config`] builds all of them
 //! from a TOML file, as the command line does. [`evaluate`](evaluate()) says how much of the best a run found,
 //! where the scores of all items are known; [`report`](report()) makes a page of it that one can see.
@@ -139,8 +139,8 @@ pub use select::Select;
 pub use step::Step;
 pub use surrogate::SurrogateUpdate;
 pub use update::{
-    Group, Norm, Prune, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, Start, TopKDiscreteUpdate, TopKPrune,
-    TopKUpdate, Worth, next_queries,
+    Aggregation, GradientUpdate, Norm, Prune, PruneUpdate, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate,
+    SearchContext, TopKDiscreteUpdate, TopKPrune, TopKUpdate, next_queries,
 };
 
 // What shows in this crate's signatures, so that nobody has to match versions.

@@ -14,10 +14,10 @@ pub struct Step<'a> {
     /// The queries that were asked.
     pub queries: &'a DataFrame,
     /// What they met: the scored frame; for a [`Select`](crate::Select) what passed the filter, not scored yet; for an update
-    /// that is [`behind`](crate::QueryUpdate::behind) what was chosen, if its scores are out.
+    /// with [`batches_in_flight`](crate::QueryUpdate::batches_in_flight) what was chosen, if its scores are out.
     pub results: &'a DataFrame,
-    /// What was chosen, this iteration's and earlier ones', and is not scored yet: for an update that is
-    /// [`behind`](crate::QueryUpdate::behind).
+    /// What was chosen, this iteration's and earlier ones', and is not scored yet: for an update with
+    /// [`batches_in_flight`](crate::QueryUpdate::batches_in_flight).
     pub out: &'a [DataFrame],
     /// The library.
     pub database: &'a dyn VectorDatabase,

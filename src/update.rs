@@ -1,4 +1,4 @@
-//! How query vectors move: the `QueryUpdate` rules, in f64. Each rule has a room of its own.
+//! The `QueryUpdate` trait and the rules that move query vectors, in f64.
 
 mod gradient;
 mod lineage;
@@ -12,10 +12,10 @@ mod top_k;
 use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
 
-pub use self::gradient::ScoreGradient;
+pub use self::gradient::GradientUpdate;
 pub use self::policy_gradient::Norm;
-pub use self::prune::{Group, Prune, Pruned, TopKPrune, Worth};
-pub use self::restart::Restarting;
+pub use self::prune::{Aggregation, Prune, PruneUpdate, QueryGroup, TopKPrune};
+pub use self::restart::RestartUpdate;
 pub use self::rl::RlUpdate;
 pub use self::top_k::{TopKDiscreteUpdate, TopKUpdate};
 use crate::database::VectorDatabase;
@@ -25,24 +25,23 @@ use crate::frame::schema::{self, QUERY_IDX};
 use crate::select::Select;
 use crate::step::Step;
 
-/// What a rule is told before a search.
+/// The search that a rule is about to take part in.
 #[non_exhaustive]
-pub struct Start<'a> {
+pub struct SearchContext<'a> {
     /// The library.
     pub database: &'a dyn VectorDatabase,
-    /// Columns that the score or the filter reads: what is read of them is known already, or would give the score away.
-    pub read: &'a [String],
-    /// Items of which the score was paid for before (`score.reuse`) and costs nothing, the best first.
-    pub known: &'a [u64],
-    /// The budget that the run was started with, if it had one: items that may be paid for.
-    pub planned: Option<u64>,
+    /// Columns that the score or the filter reads. A model should not read them: they add nothing, or leak the score.
+    pub columns_read: &'a [String],
+    /// Items whose scores are reused from earlier runs (`score.reuse`) at no cost, the best first.
+    pub reused: &'a [u64],
+    /// The budget that the run was started with, in evaluations, if it had one.
+    pub planned_budget: Option<u64>,
 }
 
-/// Gives the queries of the next iteration. Closures are rules:
+/// A rule that gives the queries of the next iteration. Closures are rules:
 /// `|step: &Step| Ok(step.queries.clone())`.
 ///
-/// A rule that has a model of the scores may also choose which of the candidates are worth paying for
-/// ([`QueryUpdate::selector`]).
+/// A rule that has a model of the scores may also select which candidates are evaluated ([`QueryUpdate::selector`]).
 ///
 /// # Example
 ///
@@ -54,7 +53,7 @@ pub struct Start<'a> {
 /// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
 /// let library = LanceDatabase::open(path.to_string_lossy())?;
 /// let start = uphill::queries_at(&library, &[17, 400])?;
-/// // Every query goes to the best item that any of them met.
+/// // Every query moves to the best item so far of this iteration.
 /// let to_the_best = |step: &Step<'_>| {
 ///     let best_first = SortMultipleOptions::default().with_order_descending(true).with_nulls_last(true);
 ///     let best = step.results.sort(["score"], best_first)?.head(Some(1));
@@ -69,64 +68,66 @@ pub struct Start<'a> {
 /// # }
 /// ```
 pub trait QueryUpdate: Send {
-    /// The rule that this one adds to, if it does: `k`, `revisits`, `selector` and `check` are that rule's where this
-    /// one does not say otherwise, as are `candidates` and `learned`. What begins and is observed, and the update, are this
-    /// one's to hand on.
+    /// The rule that this one wraps, if there is one. `k`, `revisits`, `selector`, `check`, `candidates` and `relevance`
+    /// default to those of the inner rule. A wrapper has to forward `begin`, `observe`, `observes_embeddings` and `update`
+    /// itself.
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         None
     }
 
-    /// How many neighbours each of so many queries should meet; as many as the database gives by itself where `None`.
+    /// How many neighbours to find for each of so many queries. `None` is the default of the database.
     fn k(&self, queries: usize) -> Option<usize> {
         self.inner().and_then(|rule| rule.k(queries))
     }
 
-    /// Whether queries may meet items that are booked (default): those that this run has scored, and those that were
-    /// rejected or failed. Where not, each query meets its `k` nearest among the others.
+    /// Whether queries may find items that are decided (default): scored by this run, rejected or failed. If not, each
+    /// query finds its `k` nearest neighbours among the other items.
     fn revisits(&self) -> bool {
         self.inner().is_none_or(|rule| rule.revisits())
     }
 
-    /// How this rule chooses what is scored; all candidates are where `None` (default).
+    /// The selector that chooses which candidates are evaluated. With `None` (default) all of them are.
     fn selector(&self) -> Option<&dyn Select> {
         self.inner().and_then(|rule| rule.selector())
     }
 
-    /// Called once before a search, so that settings that cannot be show early.
+    /// Checks the settings. Called once before a search, so that mistakes show early.
     ///
     /// # Errors
-    /// Such settings.
+    /// Settings that are not valid.
     fn check(&self) -> Result<()> {
         self.inner().map_or(Ok(()), |rule| rule.check())
     }
 
-    /// Forgets what it observed: another run begins, or one is resumed.
+    /// Forgets all observations. Called when a run starts or resumes.
     ///
     /// # Errors
     /// Settings that do not fit the library.
-    fn begin(&mut self, _start: &Start<'_>) -> Result<()> {
+    fn begin(&mut self, _context: &SearchContext<'_>) -> Result<()> {
         Ok(())
     }
 
-    /// Items that are candidates in the next iteration beside what the queries meet, by id; none by default.
+    /// Ids of items that are candidates in the next iteration, in addition to the neighbours of the queries. Empty by default.
     fn candidates(&self) -> &[u64] {
         self.inner().map_or(&[], |rule| rule.candidates())
     }
 
-    /// What it has learned of how much each column says about the score: shares that sum to 1, the largest first. Nothing
-    /// by default.
-    fn learned(&self) -> Vec<(String, f32)> {
-        self.inner().map_or_else(Vec::new, |rule| rule.learned())
+    /// The learned relevance of each column for the score: weights that sum to 1, the largest first. Empty by default.
+    fn relevance(&self) -> Vec<(String, f32)> {
+        self.inner().map_or_else(Vec::new, |rule| rule.relevance())
     }
 
-    /// How many iterations may be out when the next is chosen: chosen, and their scores not known yet (default 0). It may
-    /// grow as more is observed, and never shrinks. Where it is not 0, [`QueryUpdate::update`] is called before its step is
-    /// scored, with [`Step::out`], and what is out is observed later, in order. (Nothing is chosen ahead where scores come by hand.)
-    fn behind(&self) -> usize {
+    /// The number of batches that may be in flight when the next batch is chosen (default 0): iterations whose items were
+    /// chosen, but whose scores are pending. It may grow as more is observed, and never shrinks.
+    ///
+    /// If it is not 0, batches are asynchronous. [`QueryUpdate::update`] is called before its step is scored and receives the
+    /// pending evaluations in [`Step::out`]. They are observed later, in order. Batches are never asynchronous if scores are
+    /// entered by hand.
+    fn batches_in_flight(&self) -> usize {
         0
     }
 
-    /// Learns from a committed iteration. Called for each, in order; replayed on resume.
+    /// Learns from a committed iteration. Called once for each iteration, in order, and replayed on resume.
     ///
     /// # Errors
     /// Whatever should stop the run.
@@ -134,13 +135,13 @@ pub trait QueryUpdate: Send {
         Ok(())
     }
 
-    /// Whether [`QueryUpdate::observe`] reads the embeddings of what was met (default). Where it does not, a run that goes on
-    /// replays its iterations without the column `embedding`, which spares it fetching them again.
+    /// Whether [`QueryUpdate::observe`] reads the embeddings of the results (default). If not, a resumed run replays its
+    /// iterations without the column `embedding` and does not fetch the embeddings again.
     fn observes_embeddings(&self) -> bool {
         true
     }
 
-    /// The next queries frame: the same columns, vectors moved.
+    /// The next queries frame: the same columns, with moved vectors.
     ///
     /// # Errors
     /// Whatever should stop the run.
@@ -163,11 +164,11 @@ impl QueryUpdate for Box<dyn QueryUpdate> {
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         Some(&**self)
     }
-    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
-        (**self).begin(start)
+    fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {
+        (**self).begin(context)
     }
-    fn behind(&self) -> usize {
-        (**self).behind()
+    fn batches_in_flight(&self) -> usize {
+        (**self).batches_in_flight()
     }
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         (**self).observe(step)
@@ -180,7 +181,7 @@ impl QueryUpdate for Box<dyn QueryUpdate> {
     }
 }
 
-/// The same queries with other vectors; each is its own parent.
+/// Replaces the vectors of queries. Each query is its own parent.
 pub fn next_queries(queries: &DataFrame, vectors: ArrayView2<'_, f64>) -> Result<DataFrame> {
     let mut next = queries.clone();
     let parents = queries.column(QUERY_IDX).doing("queries")?.clone().with_name(schema::PARENT_IDX.into());

@@ -7,8 +7,8 @@ use super::{half, thousand, three, yes};
 use crate::features::Features;
 use crate::surrogate::SurrogateUpdate;
 use crate::update::{
-    Group, Norm, Pruned, QueryUpdate, Restarting, RlUpdate, ScoreGradient, TopKDiscreteUpdate, TopKPrune, TopKUpdate,
-    Worth,
+    Aggregation, GradientUpdate, Norm, PruneUpdate, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate,
+    TopKDiscreteUpdate, TopKPrune, TopKUpdate,
 };
 
 /// `[update]`: how the queries move. Without a `rule`, the section is of the default one.
@@ -96,13 +96,13 @@ pub struct PruneConfig {
     pub k: usize,
     /// What a query is worth: `mean` or `max` of the scores it met.
     #[serde(default)]
-    pub worth: Worth,
+    pub worth: Aggregation,
     /// Which queries compete: those of one `collection` or `parent`, or all (`global`).
     #[serde(default)]
-    pub group: Group,
+    pub group: QueryGroup,
 }
 
-/// `[restart]`: when a query begins again at a random item ([`Restarting`]); never, without this section.
+/// `[restart]`: when a query begins again at a random item ([`RestartUpdate`]); never, without this section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -121,7 +121,7 @@ fn three_times() -> u32 {
     3
 }
 
-/// `[gradient]`: where queries ask along the gradient of the score ([`ScoreGradient`]); only at
+/// `[gradient]`: where queries ask along the gradient of the score ([`GradientUpdate`]); only at
 /// themselves, without this section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,13 +189,14 @@ impl UpdateConfig {
             }
         };
         if let Some(prune) = prune {
-            rule = Box::new(Pruned::new(TopKPrune::new(prune.k).worth(prune.worth).group(prune.group), rule));
+            rule =
+                Box::new(PruneUpdate::new(TopKPrune::new(prune.k).aggregation(prune.worth).group(prune.group), rule));
         }
         if let Some(restart) = restart {
-            rule = Box::new(Restarting::new(restart.after, rule));
+            rule = Box::new(RestartUpdate::new(restart.after, rule));
         }
         if let Some(gradient) = gradient {
-            let mut carried = ScoreGradient::new(rule).distance_penalty(gradient.distance_penalty);
+            let mut carried = GradientUpdate::new(rule).distance_penalty(gradient.distance_penalty);
             if let Some(max_norm) = gradient.max_norm {
                 carried = carried.max_norm(max_norm);
             }

@@ -31,14 +31,14 @@ where
 }
 
 /// The gradients that the queries carry in their column `gradient`: a rule such as
-/// [`ScoreGradient`](crate::ScoreGradient) puts them there, [`with_gradients`] those of the starting queries.
+/// [`GradientUpdate`](crate::GradientUpdate) puts them there, [`with_gradients`] those of the starting queries.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GradientColumn;
 
 impl Gradient for GradientColumn {
     fn gradients(&self, queries: &DataFrame) -> Result<Array2<f64>> {
         if queries.column(GRADIENT).is_err() {
-            let found = "none; give the starting queries theirs (with_gradients), and the rule too (ScoreGradient)";
+            let found = "none; give the starting queries theirs (with_gradients), and the rule too (GradientUpdate)";
             return Err(Error::contract("queries", GRADIENT, "gradients", found));
         }
         Ok(convert::matrix::<f64>(queries, GRADIENT)?.view().to_owned())

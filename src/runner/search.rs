@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::frame::schema;
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, TAG, now};
 use crate::score::Session;
-use crate::update::Start;
+use crate::update::SearchContext;
 
 impl Runner {
     /// Searches for so many iterations, logging to a temporary folder that the log owns.
@@ -104,7 +104,7 @@ impl Runner {
             failed: self.ledger.failed(),
             asked_again: self.ledger.asked_again,
             retries: self.ledger.retries_before + self.score.retried(),
-            learned: self.update.learned(),
+            learned: self.update.relevance(),
             at: now(),
         }
     }
@@ -201,7 +201,7 @@ impl Runner {
     /// How many batches may be out when the next is chosen.
     pub(super) fn behind(&self) -> usize {
         // By hand, the search waits for what is told.
-        if self.score.waits() { 0 } else { self.update.behind() }
+        if self.score.waits() { 0 } else { self.update.batches_in_flight() }
     }
 
     /// Shows the stages an empty frame, so that mistakes cost nothing, and gives it as the filter sees it and as the score
@@ -229,7 +229,12 @@ impl Runner {
         self.preview(queries)?;
         let read = self.reads();
         let known = self.ledger.known(&*self.database)?;
-        self.update.begin(&Start { database: &*self.database, read: &read, known: &known, planned })
+        self.update.begin(&SearchContext {
+            database: &*self.database,
+            columns_read: &read,
+            reused: &known,
+            planned_budget: planned,
+        })
     }
 
     /// Keeps the version that a run reads from being cleaned away. run.json names the tag before it is there: if the

@@ -25,7 +25,7 @@ use crate::frame::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX, SCORE};
 use crate::random::stream;
 use crate::select::Select;
 use crate::step::Step;
-use crate::update::{QueryUpdate, Start};
+use crate::update::{QueryUpdate, SearchContext};
 
 /// Neighbours that each query meets, at first.
 const REACH: usize = 100;
@@ -334,21 +334,29 @@ impl QueryUpdate for SurrogateUpdate {
         Ok(())
     }
 
-    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
+    fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {
         let (batch, points, behind, features) = (self.batch, self.points, self.behind, self.features.clone());
-        let niche = Niche::of(start.database.len());
-        *self = SurrogateUpdate { batch, points, behind, features, planned: start.planned, niche, ..Self::default() };
+        let niche = Niche::of(context.database.len());
+        *self = SurrogateUpdate {
+            batch,
+            points,
+            behind,
+            features,
+            planned: context.planned_budget,
+            niche,
+            ..Self::default()
+        };
         // What is known already costs nothing and makes a random start needless.
-        self.candidates = start.known.iter().copied().take(CANDIDATES).collect();
+        self.candidates = context.reused.iter().copied().take(CANDIDATES).collect();
         self.known = self.candidates.iter().copied().collect();
-        let features = start.database.features(&self.features, start.read)?;
+        let features = context.database.features(&self.features, context.columns_read)?;
         self.shares = Shares::new(1 + features.views().len());
-        if Library::fits(start.database.len(), start.database.dim() + features.width(), self.points) {
-            let (library, views) = Library::read(start.database, features)?;
+        if Library::fits(context.database.len(), context.database.dim() + features.width(), self.points) {
+            let (library, views) = Library::read(context.database, features)?;
             (self.library, self.views) = (Some(library), Some(views));
         } else {
-            let sample = start.database.sample(SPREAD, &mut stream(0, "spread", 0, 0))?;
-            let items = start.database.take_columns(&sample, &[])?;
+            let sample = context.database.sample(SPREAD, &mut stream(0, "spread", 0, 0))?;
+            let items = context.database.take_columns(&sample, &[])?;
             let embeddings = convert::matrix::<f32>(&items, EMBEDDING)?;
             let rows = finite_rows(embeddings.view());
             let (sample, embeddings): (Vec<u64>, _) =
@@ -364,7 +372,7 @@ impl QueryUpdate for SurrogateUpdate {
         &self.candidates
     }
 
-    fn learned(&self) -> Vec<(String, f32)> {
+    fn relevance(&self) -> Vec<(String, f32)> {
         let Some(views) = self.views.as_ref().filter(|_| self.measure.is_some()) else { return Vec::new() };
         let shares = self.shares.of.iter().map(|share| *share as f32);
         let mut learned: Vec<(String, f32)> = views.names().into_iter().zip(shares).collect();
@@ -372,7 +380,7 @@ impl QueryUpdate for SurrogateUpdate {
         learned
     }
 
-    fn behind(&self) -> usize {
+    fn batches_in_flight(&self) -> usize {
         if self.sighted.is_some() { self.behind } else { 0 }
     }
 

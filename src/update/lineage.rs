@@ -1,54 +1,55 @@
-//! The names of queries that move and branch.
+//! Query lineage: which `query_idx` and parent each next query has, when queries move and branch.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
 
-use super::neighbours::{Meetings, Met};
+use super::neighbours::{Neighbours, NeighboursByQuery};
 use super::next_queries;
 use crate::error::{Doing, Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::{self, EMBEDDING, QUERY_IDX};
 use crate::step::Step;
 
-/// More queries than this are a mistake: a rule that branches without a prune.
-const MOST_QUERIES: usize = 100_000;
+/// The limit on queries. More are a mistake: a rule that branches without a prune.
+const MAX_QUERIES: usize = 100_000;
 
-/// Gives queries their children, and no name twice.
+/// Assigns `query_idx` and parents to the next queries. No `query_idx` is used twice.
 ///
-/// A query with one child has moved: the child keeps its `query_idx`. The children of a query with several get
+/// A query with one child has moved, and the child keeps its `query_idx`. The children of a query with several get
 /// new ones: the largest that the run has had, plus 1, 2, …, in order of parent, then of branch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lineage {
-    unused: u32,
+    /// The lowest `query_idx` that no query of the run has had.
+    next_query_idx: u32,
 }
 
 impl Lineage {
-    /// Notes the names of a committed iteration.
+    /// Records the `query_idx` of a committed iteration.
     pub fn observe(&mut self, step: &Step<'_>) -> Result<()> {
-        self.unused = self.unused_after(step)?;
+        self.next_query_idx = self.next_query_idx_after(step)?;
         Ok(())
     }
 
-    fn unused_after(&self, step: &Step<'_>) -> Result<u32> {
-        let most = schema::u32s(step.queries, QUERY_IDX)?.into_iter().max();
-        Ok(most.map_or(0, |most| most.saturating_add(1)).max(self.unused))
+    fn next_query_idx_after(&self, step: &Step<'_>) -> Result<u32> {
+        let largest = schema::u32s(step.queries, QUERY_IDX)?.into_iter().max();
+        Ok(largest.map_or(0, |largest| largest.saturating_add(1)).max(self.next_query_idx))
     }
 
-    /// The next queries: `rule` gives the children `(children, dim)` of a query that met something; the
-    /// others stay where they are.
-    pub fn descend(
+    /// The next queries: `rule` gives the children `(children, dim)` of a query from its neighbours. A query without
+    /// scored neighbours stays where it is.
+    pub fn next_queries(
         &self,
         step: &Step<'_>,
-        rule: impl Fn(ArrayView1<'_, f64>, &Met) -> Array2<f64>,
+        rule: impl Fn(ArrayView1<'_, f64>, &Neighbours) -> Array2<f64>,
     ) -> Result<DataFrame> {
         let query_idx = schema::u32s(step.queries, QUERY_IDX)?;
         let vectors = convert::matrix::<f64>(step.queries, EMBEDDING)?;
         let vectors = vectors.view();
-        let meetings = Meetings::of(step)?;
+        let neighbours = NeighboursByQuery::from_step(step)?;
         let (mut moved, mut branched) = (Children::default(), Children::default());
         for (position, (query, vector)) in query_idx.iter().zip(vectors.rows()).enumerate() {
-            let children = match meetings.by(*query) {
-                Some(met) => rule(vector, &met),
+            let children = match neighbours.get(*query) {
+                Some(neighbours) => rule(vector, &neighbours),
                 None => vector.to_owned().insert_axis(Axis(0)),
             };
             let kind = if children.nrows() == 1 { &mut moved } else { &mut branched };
@@ -57,12 +58,12 @@ impl Lineage {
                 Some(values) => kind.vectors.extend_from_slice(values),
                 None => kind.vectors.extend(children),
             }
-            if moved.parents.len() + branched.parents.len() > MOST_QUERIES {
-                let found = "more; of a rule that branches, prune the queries";
-                return Err(Error::contract("update", "rows", format!("at most {MOST_QUERIES} queries"), found));
+            if moved.parents.len() + branched.parents.len() > MAX_QUERIES {
+                let found = "more; if the rule branches, prune the queries";
+                return Err(Error::contract("update", "rows", format!("at most {MAX_QUERIES} queries"), found));
             }
         }
-        let first = self.unused_after(step)?;
+        let first = self.next_query_idx_after(step)?;
         let new = (0..branched.parents.len() as u32).map(|nth| first.checked_add(nth));
         let new: Option<Vec<u32>> = new.collect();
         let new = new.ok_or_else(|| Error::contract("update", QUERY_IDX, "a number below 2^32", "one beyond"))?;

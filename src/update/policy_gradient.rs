@@ -1,12 +1,12 @@
-//! The slope of the score at a vector, as scored items around it show.
+//! The policy gradient of the score at a vector, estimated from its scored neighbours.
 
 use ndarray::{Array1, ArrayView1, Zip};
 use serde::{Deserialize, Serialize};
 
-use super::neighbours::Met;
+use super::neighbours::Neighbours;
 use crate::error::{Error, Result};
 
-/// How the length of a gradient is measured.
+/// The norm that measures the length of a gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Norm {
@@ -20,7 +20,7 @@ pub enum Norm {
 }
 
 impl Norm {
-    fn of(self, vector: &Array1<f64>) -> f64 {
+    fn length(self, vector: &Array1<f64>) -> f64 {
         match self {
             Norm::L1 => vector.iter().map(|value| value.abs()).sum(),
             Norm::L2 => vector.dot(vector).sqrt(),
@@ -29,7 +29,7 @@ impl Norm {
     }
 }
 
-/// The longest gradient that is followed; a longer one is shortened to it.
+/// Gradient clipping: a longer gradient is shortened to `max_norm`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Clip {
     pub max_norm: Option<f64>,
@@ -38,7 +38,7 @@ pub(super) struct Clip {
 
 impl Clip {
     /// # Errors
-    /// A length that is not above 0.
+    /// A `max_norm` that is not above 0.
     pub fn check(&self, section: &str) -> Result<()> {
         match self.max_norm {
             Some(max_norm) if max_norm.is_nan() || max_norm <= 0.0 => {
@@ -49,50 +49,50 @@ impl Clip {
     }
 }
 
-/// The two terms of the gradient at a vector `q`, each `(dim,)`, of n items of embeddings `e_i`:
+/// The two terms of the gradient at a vector `q`, each `(dim,)`, of n neighbours with embeddings `e_i` and scores `s_i`:
 ///
 /// ```text
-/// climb = mean_i(2 a_i (q - e_i))      a_i = (s_i - mean(s)) / sqrt(var(s) + 1e-8)    var over n, not n - 1
-/// pull  = mean_i(2 (q - e_i))
+/// reward  = mean_i(2 a_i (q - e_i))      a_i = (s_i - mean(s)) / sqrt(var(s) + 1e-8)    var over n, not n - 1
+/// penalty = mean_i(2 (q - e_i))
 /// ```
-pub(super) struct Slope {
-    climb: Array1<f64>,
-    pull: Array1<f64>,
+pub(super) struct PolicyGradient {
+    reward: Array1<f64>,
+    penalty: Array1<f64>,
 }
 
-impl Slope {
-    pub fn at(vector: ArrayView1<'_, f64>, met: &Met) -> Self {
-        let advantages = whiten(&met.scores);
-        let mut climb = Array1::<f64>::zeros(vector.len());
-        let mut pull = Array1::<f64>::zeros(vector.len());
-        for (embedding, advantage) in met.embeddings.rows().into_iter().zip(&advantages) {
-            let each = Zip::from(&mut climb).and(&mut pull).and(&vector).and(&embedding);
-            each.for_each(|climb, pull, from, to| {
-                *climb += 2.0 * advantage * (from - to);
-                *pull += 2.0 * (from - to);
+impl PolicyGradient {
+    pub fn at(vector: ArrayView1<'_, f64>, neighbours: &Neighbours) -> Self {
+        let advantages = whiten(&neighbours.scores);
+        let mut reward = Array1::<f64>::zeros(vector.len());
+        let mut penalty = Array1::<f64>::zeros(vector.len());
+        for (embedding, advantage) in neighbours.embeddings.rows().into_iter().zip(&advantages) {
+            let components = Zip::from(&mut reward).and(&mut penalty).and(&vector).and(&embedding);
+            components.for_each(|reward, penalty, from, to| {
+                *reward += 2.0 * advantage * (from - to);
+                *penalty += 2.0 * (from - to);
             });
         }
         let n = advantages.len() as f64;
-        Slope { climb: climb / n, pull: pull / n }
+        PolicyGradient { reward: reward / n, penalty: penalty / n }
     }
 
-    /// `lr * climb + weight * pull`, where `lr` times the clipped gradient is asked for and `weight` is `lr` times
-    /// the distance penalty.
+    /// The clipped gradient times the learning rate: `lr * reward + weight * penalty`. `weight` is `lr` times the distance
+    /// penalty.
     pub fn step(&self, lr: f64, weight: f64, clip: Clip) -> Array1<f64> {
-        let mut step = &self.climb * lr;
-        step.scaled_add(weight, &self.pull);
+        let mut step = &self.reward * lr;
+        step.scaled_add(weight, &self.penalty);
         if let Some(max_norm) = clip.max_norm {
-            // As the original, and PyTorch: the small number keeps a gradient of length 0 from being divided by it.
-            step *= (lr.abs() * max_norm / (clip.norm.of(&step) + lr.abs() * 1e-6)).min(1.0);
+            // As in emb_opt and PyTorch: the small number avoids a division by zero.
+            step *= (lr.abs() * max_norm / (clip.norm.length(&step) + lr.abs() * 1e-6)).min(1.0);
         }
         step
     }
 }
 
-/// Scores with mean 0 and (population) variance 1; zeros where all are equal.
+/// Scores with mean 0 and (population) variance 1. Zeros if all scores are equal.
 fn whiten(scores: &[f64]) -> Vec<f64> {
     let n = scores.len() as f64;
-    // Scores near the largest f64 are brought down first, or their squares would overflow.
+    // Scores near the largest f64 are scaled down first, or their squares would overflow.
     let largest = scores.iter().fold(0.0f64, |largest, score| largest.max(score.abs()));
     let scale = if largest > 1e100 { largest } else { 1.0 };
     let scaled: Vec<f64> = scores.iter().map(|score| score / scale).collect();

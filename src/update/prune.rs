@@ -1,28 +1,28 @@
-//! Which queries go on: the stage between Score and QueryUpdate.
+//! Pruning: which queries continue. The stage between Score and QueryUpdate.
 
 use std::collections::{HashMap, HashSet};
 
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::{QueryUpdate, Start};
+use super::{QueryUpdate, SearchContext};
 use crate::error::{Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::{self, COLLECTION_IDX, PARENT_IDX, QUERY_IDX, SCORE};
 use crate::step::Step;
 
-/// Says which queries go on. Closures are prunes: `|step: &Step| Ok(vec![0, 3])`.
+/// Chooses the queries that continue. Closures are prunes: `|step: &Step| Ok(vec![0, 3])`.
 pub trait Prune: Send {
-    /// The `query_idx` of those that go on, in any order.
+    /// The `query_idx` of the queries that continue, in any order.
     ///
     /// # Errors
     /// Whatever should stop the run.
     fn prune(&self, step: &Step<'_>) -> Result<Vec<u32>>;
 
-    /// Called once before a search, so that settings that cannot be show early.
+    /// Checks the settings. Called once before a search, so that mistakes show early.
     ///
     /// # Errors
-    /// Such settings.
+    /// Settings that are not valid.
     fn check(&self) -> Result<()> {
         Ok(())
     }
@@ -46,76 +46,77 @@ where
     }
 }
 
-/// What a query is worth, of the scores it met.
+/// How the scores of a query's neighbours are aggregated into the score of the query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Worth {
-    /// Their mean.
+pub enum Aggregation {
+    /// The mean score.
     #[default]
     Mean,
-    /// The largest.
+    /// The highest score.
     Max,
 }
 
-/// Which queries compete with each other.
+/// The queries that compete with each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Group {
-    /// Those that descend from one starting query.
+pub enum QueryGroup {
+    /// Descendants of one starting query.
     #[default]
     Collection,
-    /// Those that came of one query of the iteration before. Starting queries, which have no parent, are one group.
+    /// Children of one query of the previous iteration. Starting queries have no parent and are one group.
     Parent,
-    /// All.
+    /// All queries.
     Global,
 }
 
 /// Keeps the best `k` queries of each group.
 ///
-/// The best are those of the highest worth; ties, which are common by [`Worth::Max`], as siblings meet the same best
-/// item, go to the higher `query_idx`, as in the original. A query that met nothing, or only items without a score, has
-/// no worth: it comes last. At least one query of a group goes on.
+/// The best queries have the highest aggregated score. Ties go to the higher `query_idx`, as in emb_opt. They are common with
+/// [`Aggregation::Max`], because siblings often share their best neighbour. A query without scored neighbours comes last. At
+/// least one query of each group continues.
 ///
-/// Source: emb_opt 1.0.2, `TopKPrune`, where a query that met nothing was lost whatever its group.
+/// Source: emb_opt 1.0.2, `TopKPrune`. There, a query without neighbours was always dropped, whatever its group.
 #[derive(Clone, Copy, Debug)]
 pub struct TopKPrune {
     k: usize,
-    worth: Worth,
-    group: Group,
+    aggregation: Aggregation,
+    group: QueryGroup,
 }
 
 impl TopKPrune {
     /// `k` queries of each collection, by mean score.
     pub fn new(k: usize) -> Self {
-        TopKPrune { k, worth: Worth::default(), group: Group::default() }
+        TopKPrune { k, aggregation: Aggregation::default(), group: QueryGroup::default() }
     }
 
-    /// What a query is worth.
-    pub fn worth(mut self, worth: Worth) -> Self {
-        self.worth = worth;
+    /// How the scores of a query's neighbours are aggregated (default: [`Aggregation::Mean`]).
+    pub fn aggregation(mut self, aggregation: Aggregation) -> Self {
+        self.aggregation = aggregation;
         self
     }
 
-    /// Which queries compete.
-    pub fn group(mut self, group: Group) -> Self {
+    /// The queries that compete with each other (default: [`QueryGroup::Collection`]).
+    pub fn group(mut self, group: QueryGroup) -> Self {
         self.group = group;
         self
     }
 
-    fn worths(&self, step: &Step<'_>) -> Result<HashMap<u32, f64>> {
-        let mut met: HashMap<u32, Vec<f64>> = HashMap::new();
+    /// The aggregated score of each query that has scored neighbours.
+    fn query_scores(&self, step: &Step<'_>) -> Result<HashMap<u32, f64>> {
+        let mut scores_of_query: HashMap<u32, Vec<f64>> = HashMap::new();
         let scores = schema::scores(step.results, SCORE)?;
         for (query, score) in schema::u32s(step.results, QUERY_IDX)?.into_iter().zip(scores) {
             if let Some(score) = score {
-                met.entry(query).or_default().push(score);
+                scores_of_query.entry(query).or_default().push(score);
             }
         }
-        let worth = |scores: Vec<f64>| match self.worth {
-            // Each divided before they are added: the sum of large scores may overflow.
-            Worth::Mean => scores.iter().map(|score| score / scores.len() as f64).sum(),
-            Worth::Max => scores.into_iter().fold(f64::NEG_INFINITY, f64::max),
+        let aggregate = |scores: Vec<f64>| match self.aggregation {
+            // Each score is divided before the sum, because the sum of large scores may overflow.
+            Aggregation::Mean => scores.iter().map(|score| score / scores.len() as f64).sum(),
+            Aggregation::Max => scores.into_iter().fold(f64::NEG_INFINITY, f64::max),
         };
-        Ok(met.into_iter().map(|(query, scores)| (query, worth(scores))).collect())
+        Ok(scores_of_query.into_iter().map(|(query, scores)| (query, aggregate(scores))).collect())
     }
 }
 
@@ -131,38 +132,38 @@ impl Prune for TopKPrune {
         self.check()?;
         let queries = schema::u32s(step.queries, QUERY_IDX)?;
         let groups: Vec<Option<u32>> = match self.group {
-            Group::Collection => schema::u32s(step.queries, COLLECTION_IDX)?.into_iter().map(Some).collect(),
-            Group::Parent => schema::nullable_u32s(step.queries, PARENT_IDX)?,
-            Group::Global => vec![None; queries.len()],
+            QueryGroup::Collection => schema::u32s(step.queries, COLLECTION_IDX)?.into_iter().map(Some).collect(),
+            QueryGroup::Parent => schema::nullable_u32s(step.queries, PARENT_IDX)?,
+            QueryGroup::Global => vec![None; queries.len()],
         };
-        let worths = self.worths(step)?;
+        let scores = self.query_scores(step)?;
         let mut ranked: Vec<(u32, Option<u32>)> = queries.into_iter().zip(groups).collect();
-        let worth = |query: &u32| worths.get(query).copied().unwrap_or(f64::NEG_INFINITY);
-        ranked.sort_by(|(a, _), (b, _)| worth(b).total_cmp(&worth(a)).then(b.cmp(a)));
-        let mut taken: HashMap<Option<u32>, usize> = HashMap::new();
+        let score = |query: &u32| scores.get(query).copied().unwrap_or(f64::NEG_INFINITY);
+        ranked.sort_by(|(a, _), (b, _)| score(b).total_cmp(&score(a)).then(b.cmp(a)));
+        let mut counts: HashMap<Option<u32>, usize> = HashMap::new();
         ranked.retain(|(_, group)| {
-            let taken = taken.entry(*group).or_default();
-            *taken += 1;
-            *taken <= self.k
+            let count = counts.entry(*group).or_default();
+            *count += 1;
+            *count <= self.k
         });
         Ok(ranked.into_iter().map(|(query, _)| query).collect())
     }
 }
 
-/// A rule for the queries that a prune keeps: the others end where they are. What they met is in the log all the same.
-pub struct Pruned {
+/// A rule with a prune: only the queries that the prune keeps are updated, the others end. The log keeps the results of all.
+pub struct PruneUpdate {
     prune: Box<dyn Prune>,
     rule: Box<dyn QueryUpdate>,
 }
 
-impl Pruned {
-    /// Prunes, then moves what is left.
+impl PruneUpdate {
+    /// Prunes the queries, then updates the remaining ones by the rule.
     pub fn new(prune: impl Prune + 'static, rule: impl QueryUpdate + 'static) -> Self {
-        Pruned { prune: Box::new(prune), rule: Box::new(rule) }
+        PruneUpdate { prune: Box::new(prune), rule: Box::new(rule) }
     }
 }
 
-impl QueryUpdate for Pruned {
+impl QueryUpdate for PruneUpdate {
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         Some(&*self.rule)
     }
@@ -172,8 +173,8 @@ impl QueryUpdate for Pruned {
         self.rule.check()
     }
 
-    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
-        self.rule.begin(start)
+    fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {
+        self.rule.begin(context)
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
@@ -188,18 +189,19 @@ impl QueryUpdate for Pruned {
         let kept: HashSet<u32> = self.prune.prune(step)?.into_iter().collect();
         let queries = rows_of(step.queries, &kept)?;
         if queries.height() != kept.len() {
-            let known: HashSet<u32> = schema::u32s(step.queries, QUERY_IDX)?.into_iter().collect();
-            let other = kept.difference(&known).min().map_or(String::new(), u32::to_string);
-            return Err(Error::contract("prune", QUERY_IDX, "queries of the step", other));
+            let existing: HashSet<u32> = schema::u32s(step.queries, QUERY_IDX)?.into_iter().collect();
+            let unknown = kept.difference(&existing).min().map_or(String::new(), u32::to_string);
+            return Err(Error::contract("prune", QUERY_IDX, "queries of the step", unknown));
         }
         let results = rows_of(step.results, &kept)?;
         self.rule.update(&Step { queries: &queries, results: &results, ..*step })
     }
 }
 
-/// The rows of those queries, in their order.
+/// The rows of a frame that belong to some queries, in the order of the frame.
 fn rows_of(frame: &DataFrame, queries: &HashSet<u32>) -> Result<DataFrame> {
-    let of = schema::u32s(frame, QUERY_IDX)?;
-    let rows: Vec<u32> = (0..of.len() as u32).filter(|row| queries.contains(&of[*row as usize])).collect();
+    let query_idx = schema::u32s(frame, QUERY_IDX)?;
+    let rows: Vec<u32> =
+        (0..query_idx.len() as u32).filter(|row| queries.contains(&query_idx[*row as usize])).collect();
     convert::gather(frame, &rows)
 }

@@ -1,68 +1,70 @@
-//! Queries that find nothing new any more begin again elsewhere.
+//! Random restarts: queries that find no new items restart at random items.
 
 use std::collections::{HashMap, HashSet};
 
 use polars::prelude::{Column, DataFrame};
 
-use super::{QueryUpdate, Start};
+use super::{QueryUpdate, SearchContext};
 use crate::error::{Doing, Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
 use crate::step::Step;
 
-/// A rule whose queries begin again, each at a random item of the library, once they and the queries that they come
-/// from met nothing new for some iterations in a row. New is what no query of the run has met.
+/// A rule with random restarts: a query restarts at a random item of the library once it and its ancestors have found no
+/// new item for some iterations in a row. An item is new if no query of the run has found it before.
 ///
-/// Such a query keeps its `query_idx` and `collection_idx`, but has no parent: another path begins.
-/// Walks end on the nearest hill; this lets them look for another.
-pub struct Restarting {
-    after: u32,
+/// A restarted query keeps its `query_idx` and `collection_idx`, but has no parent, because it starts a new path.
+/// A local search ends at the nearest local maximum. Restarts let it find others.
+pub struct RestartUpdate {
+    max_idle: u32,
     rule: Box<dyn QueryUpdate>,
-    seen: HashSet<u64>,
-    /// For each query of the last committed iteration, the iterations in a row without a new item.
-    quiet: HashMap<u32, u32>,
+    /// Items that any query of the run has found.
+    found: HashSet<u64>,
+    /// For each query of the last committed iteration, the number of iterations in a row without a new item.
+    idle: HashMap<u32, u32>,
 }
 
-impl Restarting {
-    /// Queries of the rule begin again after so many iterations without a new item.
+impl RestartUpdate {
+    /// Queries of the rule restart after so many iterations without a new item.
     pub fn new(after: u32, rule: impl QueryUpdate + 'static) -> Self {
-        Restarting { after, rule: Box::new(rule), seen: HashSet::new(), quiet: HashMap::new() }
+        RestartUpdate { max_idle: after, rule: Box::new(rule), found: HashSet::new(), idle: HashMap::new() }
     }
 
-    /// As [`Restarting::quiet`], after a step.
-    fn quiet_after(&self, step: &Step<'_>) -> Result<HashMap<u32, u32>> {
-        let met = schema::u32s(step.results, QUERY_IDX)?.into_iter().zip(schema::u64s(step.results, DB_IDX)?);
-        let lively: HashSet<u32> = met.filter(|(_, item)| !self.seen.contains(item)).map(|(query, _)| query).collect();
+    /// The value of `idle` after a step.
+    fn idle_after(&self, step: &Step<'_>) -> Result<HashMap<u32, u32>> {
+        let results = schema::u32s(step.results, QUERY_IDX)?.into_iter().zip(schema::u64s(step.results, DB_IDX)?);
+        let active: HashSet<u32> =
+            results.filter(|(_, item)| !self.found.contains(item)).map(|(query, _)| query).collect();
         let parents = schema::nullable_u32s(step.queries, PARENT_IDX)?;
-        let quiet = schema::u32s(step.queries, QUERY_IDX)?.into_iter().zip(parents).map(|(query, parent)| {
-            let before = parent.and_then(|parent| self.quiet.get(&parent)).copied().unwrap_or(0);
-            (query, if lively.contains(&query) { 0 } else { before + 1 })
+        let idle = schema::u32s(step.queries, QUERY_IDX)?.into_iter().zip(parents).map(|(query, parent)| {
+            let before = parent.and_then(|parent| self.idle.get(&parent)).copied().unwrap_or(0);
+            (query, if active.contains(&query) { 0 } else { before + 1 })
         });
-        Ok(quiet.collect())
+        Ok(idle.collect())
     }
 }
 
-impl QueryUpdate for Restarting {
+impl QueryUpdate for RestartUpdate {
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         Some(&*self.rule)
     }
 
     fn check(&self) -> Result<()> {
-        match self.after {
+        match self.max_idle {
             0 => Err(Error::Config("restart.after: expected at least 1, found 0".into())),
             _ => self.rule.check(),
         }
     }
 
-    fn begin(&mut self, start: &Start<'_>) -> Result<()> {
-        self.seen.clear();
-        self.quiet.clear();
-        self.rule.begin(start)
+    fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {
+        self.found.clear();
+        self.idle.clear();
+        self.rule.begin(context)
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
-        self.quiet = self.quiet_after(step)?;
-        self.seen.extend(schema::u64s(step.results, DB_IDX)?);
+        self.idle = self.idle_after(step)?;
+        self.found.extend(schema::u64s(step.results, DB_IDX)?);
         self.rule.observe(step)
     }
 
@@ -74,18 +76,19 @@ impl QueryUpdate for Restarting {
         self.check()?;
         let next = self.rule.update(step)?;
         let mut parents = schema::nullable_u32s(&next, PARENT_IDX)?;
-        let is_stuck = |parent: &Option<u32>| parent.is_some_and(|parent| self.quiet.get(&parent) >= Some(&self.after));
-        let stuck: Vec<usize> = (0..parents.len()).filter(|row| is_stuck(&parents[*row])).collect();
-        if stuck.is_empty() {
+        let is_idle =
+            |parent: &Option<u32>| parent.is_some_and(|parent| self.idle.get(&parent) >= Some(&self.max_idle));
+        let idle_rows: Vec<usize> = (0..parents.len()).filter(|row| is_idle(&parents[*row])).collect();
+        if idle_rows.is_empty() {
             return Ok(next);
         }
-        let items = step.database.sample(stuck.len(), &mut step.rng("restart", 0))?;
+        let items = step.database.sample(idle_rows.len(), &mut step.rng("restart", 0))?;
         let items = step.database.take_columns(&items, &[])?;
-        let places = convert::matrix::<f32>(&items, EMBEDDING)?;
+        let embeddings = convert::matrix::<f32>(&items, EMBEDDING)?;
         let mut vectors = convert::matrix::<f64>(&next, EMBEDDING)?.view().to_owned();
-        // Of a library smaller than that, some stay.
-        for (row, place) in stuck.into_iter().zip(places.view().rows()) {
-            vectors.row_mut(row).assign(&place.mapv(f64::from));
+        // A smaller library has fewer items than idle queries: the other queries stay.
+        for (row, embedding) in idle_rows.into_iter().zip(embeddings.view().rows()) {
+            vectors.row_mut(row).assign(&embedding.mapv(f64::from));
             parents[row] = None;
         }
         let mut restarted = next;

@@ -1,34 +1,33 @@
-//! Policy gradient: queries move towards what scored better than the rest.
+//! The policy-gradient rule `RlUpdate`: queries move towards their neighbours with above-average scores.
 
 use ndarray::{Array2, Axis};
 use polars::prelude::DataFrame;
 
 use super::lineage::Lineage;
-use super::policy_gradient::{Clip, Norm, Slope};
-use super::{QueryUpdate, Start};
+use super::policy_gradient::{Clip, Norm, PolicyGradient};
+use super::{QueryUpdate, SearchContext};
 use crate::error::{Error, Result};
 use crate::step::Step;
 
-/// Moves each query up the score by policy gradient: items are actions, their whitened
-/// scores the advantages, and the squared distance to the query the (negative) log-probability.
+/// Moves each query towards higher scores by policy gradient: items are actions, their whitened
+/// scores are the advantages, and the squared distance to the query is the (negative) log-probability.
 ///
-/// With the scores `s_i` and embeddings `e_i` of the n items that query `q` met:
+/// With the scores `s_i` and embeddings `e_i` of the n scored neighbours of query `q`:
 ///
 /// ```text
 /// a_i  = (s_i - mean(s)) / sqrt(var(s) + 1e-8)               var over n, not n - 1
 /// g    = mean_i(a_i * 2 (q - e_i)) + p * 2 (q - mean(e))     p = penalty / lr, or penalty
-/// q'   = q - lr * g                                          g shortened to max_norm, if there is one
+/// q'   = q - lr * g                                          g clipped to max_norm, if set
 /// ```
 ///
-/// With several learning rates a query branches: one child for each, in their order. Prune
-/// ([`Pruned`](super::Pruned)) what branches, or the queries multiply.
+/// With several learning rates a query branches: one child for each rate, in their order. Combine it with a prune
+/// ([`PruneUpdate`](super::PruneUpdate)), or the number of queries grows with each iteration.
 ///
-/// A query that met nothing, or only items without a score, stays. One item, or equal scores, have no
-/// advantage: only the distance penalty moves the query. Under every metric the gradient is
-/// that of the squared distance.
+/// A query without scored neighbours stays. If there is one neighbour, or all scores are equal, the advantages are 0 and
+/// only the distance penalty moves the query. The gradient is that of the squared distance, under every metric.
 ///
-/// Source: emb_opt 0.0.2 and, for several rates and clipping, 1.0.2, `RLUpdate`. The latter's distance
-/// penalty is the one that is not scaled.
+/// Source: emb_opt, `RLUpdate`; 0.0.2, and 1.0.2 for several rates and clipping. The distance penalty of 1.0.2 is the one
+/// that is not scaled.
 #[derive(Clone, Debug)]
 pub struct RlUpdate {
     lrs: Vec<f64>,
@@ -39,12 +38,12 @@ pub struct RlUpdate {
 }
 
 impl RlUpdate {
-    /// `lr` is the step length.
+    /// `lr` is the learning rate (the step length).
     pub fn new(lr: f64) -> Self {
         Self::branching([lr])
     }
 
-    /// Each query goes on as several, one for each step length.
+    /// Each query branches into several, one for each learning rate.
     pub fn branching(lrs: impl Into<Vec<f64>>) -> Self {
         RlUpdate {
             lrs: lrs.into(),
@@ -55,25 +54,25 @@ impl RlUpdate {
         }
     }
 
-    /// How strongly a query is pulled to the mean of what it met (default 0).
+    /// How strongly a query is pulled to the mean of its neighbours (default 0).
     pub fn distance_penalty(mut self, penalty: f64) -> Self {
         self.distance_penalty = penalty;
         self
     }
 
-    /// Whether the pull per step is the same for every `lr` (default), or grows with it.
+    /// Whether the pull per step is the same for every `lr` (default), or grows with `lr`.
     pub fn scale_distance_penalty(mut self, scale: bool) -> Self {
         self.scale_distance_penalty = scale;
         self
     }
 
-    /// The longest gradient that is followed, before it is multiplied with `lr` (default: any).
+    /// Clips longer gradients to this length, before they are multiplied by `lr` (default: no clipping).
     pub fn max_norm(mut self, max_norm: f64) -> Self {
         self.clip.max_norm = Some(max_norm);
         self
     }
 
-    /// How the length of a gradient is measured (default: [`Norm::L2`]).
+    /// The norm of the gradient that `max_norm` limits (default: [`Norm::L2`]).
     pub fn norm(mut self, norm: Norm) -> Self {
         self.clip.norm = norm;
         self
@@ -88,7 +87,7 @@ impl QueryUpdate for RlUpdate {
         self.clip.check("update")
     }
 
-    fn begin(&mut self, _start: &Start<'_>) -> Result<()> {
+    fn begin(&mut self, _context: &SearchContext<'_>) -> Result<()> {
         self.lineage = Lineage::default();
         Ok(())
     }
@@ -103,12 +102,12 @@ impl QueryUpdate for RlUpdate {
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self.check()?;
-        self.lineage.descend(step, |query, met| {
-            let slope = Slope::at(query, met);
+        self.lineage.next_queries(step, |query, neighbours| {
+            let gradient = PolicyGradient::at(query, neighbours);
             let mut children = Array2::zeros((self.lrs.len(), query.len()));
             for (mut child, lr) in children.axis_iter_mut(Axis(0)).zip(&self.lrs) {
                 let scale = if self.scale_distance_penalty { 1.0 } else { *lr };
-                child.assign(&(&query - &slope.step(*lr, self.distance_penalty * scale, self.clip)));
+                child.assign(&(&query - &gradient.step(*lr, self.distance_penalty * scale, self.clip)));
             }
             children
         })

@@ -1,4 +1,4 @@
-//! The best items: queries move to their mean, or on to each of them.
+//! The top-k rules: queries move to the mean of their best neighbours, or branch to each of them.
 
 use std::collections::HashMap;
 
@@ -6,35 +6,35 @@ use ndarray::{Array2, Axis};
 use polars::prelude::DataFrame;
 
 use super::lineage::Lineage;
-use super::{QueryUpdate, Start};
+use super::{QueryUpdate, SearchContext};
 use crate::error::{Error, Result};
 use crate::frame::schema::{self, QUERY_IDX, SCORE};
 use crate::step::Step;
 
-/// Moves each query to the mean of the best `k` items it met.
+/// Moves each query to the mean of its best `k` neighbours.
 ///
-/// The best are those of the highest score; ties go to the nearer item, then to the lower
-/// `db_idx`. With score weighting the weights are the scores. Where one of them is negative, or
-/// their sum is zero, the weights are the scores less the lowest among the k (or equal, if all
-/// are the same): the mean stays inside the hull of the items. A warning says so once.
+/// The best neighbours have the highest scores. Ties go to the nearer item, then to the lower
+/// `db_idx`. With score weighting the weights are the scores. If one of them is negative, or
+/// their sum is zero, the lowest of the k scores is subtracted from the weights (or the weights are equal, if all scores
+/// are), so that the mean stays inside the convex hull of the items. A warning says so once.
 ///
-/// A query that met nothing, or only items without a score, stays.
+/// A query without scored neighbours stays.
 ///
-/// Source: emb_opt 0.0.2, `TopKUpdate`; without score weighting it is 1.0.2's `TopKContinuousUpdate`.
+/// Source: emb_opt 0.0.2, `TopKUpdate`. Without score weighting it is `TopKContinuousUpdate` of 1.0.2.
 #[derive(Debug)]
 pub struct TopKUpdate {
     k: usize,
     score_weighting: bool,
-    warned: bool,
+    has_warned: bool,
 }
 
 impl TopKUpdate {
-    /// `k` items, weighted by score.
+    /// The mean of `k` items, weighted by score.
     pub fn new(k: usize) -> Self {
-        TopKUpdate { k, score_weighting: true, warned: false }
+        TopKUpdate { k, score_weighting: true, has_warned: false }
     }
 
-    /// Whether better items weigh more (default), or all the same.
+    /// Whether items with higher scores weigh more (default), or all weigh the same.
     #[doc(alias = "TopKContinuousUpdate")]
     pub fn score_weighting(mut self, weighting: bool) -> Self {
         self.score_weighting = weighting;
@@ -52,15 +52,15 @@ impl TopKUpdate {
         scores.iter().map(|score| score - lowest).collect()
     }
 
-    /// A negative score among different ones of the best that a query met.
-    fn negative(&self, step: &Step<'_>) -> Result<Option<f64>> {
-        let mut met: HashMap<u32, Vec<f64>> = HashMap::new();
+    /// The lowest score, if it is negative, among the best neighbours of a query whose scores differ.
+    fn negative_score(&self, step: &Step<'_>) -> Result<Option<f64>> {
+        let mut scores_of_query: HashMap<u32, Vec<f64>> = HashMap::new();
         for (query, score) in
             schema::u32s(step.results, QUERY_IDX)?.into_iter().zip(schema::scores(step.results, SCORE)?)
         {
-            met.entry(query).or_default().extend(score);
+            scores_of_query.entry(query).or_default().extend(score);
         }
-        let lowest = met.into_values().filter_map(|mut scores| {
+        let lowest = scores_of_query.into_values().filter_map(|mut scores| {
             scores.sort_by(|a, b| b.total_cmp(a));
             scores.truncate(self.k);
             scores.last().copied().filter(|lowest| *lowest < 0.0 && scores[0] > *lowest)
@@ -71,25 +71,25 @@ impl TopKUpdate {
 
 impl QueryUpdate for TopKUpdate {
     fn check(&self) -> Result<()> {
-        refuse_none(self.k)
+        check_k(self.k)
     }
 
-    fn begin(&mut self, _start: &Start<'_>) -> Result<()> {
-        self.warned = false;
+    fn begin(&mut self, _context: &SearchContext<'_>) -> Result<()> {
+        self.has_warned = false;
         Ok(())
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
-        if !self.score_weighting || self.warned {
+        if !self.score_weighting || self.has_warned {
             return Ok(());
         }
-        if let Some(lowest) = self.negative(step)? {
+        if let Some(lowest) = self.negative_score(step)? {
             if !step.replayed {
                 log::warn!(
-                    "top-k: some scores are negative (such as {lowest}); their lowest is subtracted to weigh by them"
+                    "top-k: some scores are negative (such as {lowest}); the lowest score is subtracted to make weights of them"
                 );
             }
-            self.warned = true;
+            self.has_warned = true;
         }
         Ok(())
     }
@@ -100,28 +100,28 @@ impl QueryUpdate for TopKUpdate {
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self.check()?;
-        // Queries move, none is new: there is nothing to note between iterations.
-        Lineage::default().descend(step, |_, met| {
-            let best = met.best(self.k);
-            let scores: Vec<f64> = best.iter().map(|row| met.scores[*row]).collect();
+        // Queries move but do not branch, so that there is no lineage to keep between iterations.
+        Lineage::default().next_queries(step, |_, neighbours| {
+            let best = neighbours.best(self.k);
+            let scores: Vec<f64> = best.iter().map(|row| neighbours.scores[*row]).collect();
             let weights = self.weights(&scores);
             let total: f64 = weights.iter().sum();
-            let mut mean = Array2::zeros((1, met.embeddings.ncols()));
+            let mut mean = Array2::zeros((1, neighbours.embeddings.ncols()));
             for (row, weight) in best.iter().zip(&weights) {
-                mean.row_mut(0).scaled_add(weight / total, &met.embeddings.row(*row));
+                mean.row_mut(0).scaled_add(weight / total, &neighbours.embeddings.row(*row));
             }
             mean
         })
     }
 }
 
-/// Moves on to the items themselves: each of the best `k` that a query met is a query of its own.
+/// Branches each query to its best `k` neighbours: each of them is a query of its own.
 ///
-/// The best are those of the highest score, best first; ties go to the nearer item, then to the lower
-/// `db_idx`. Two queries that met the same item both go on from it, as in the original; prune
-/// ([`Pruned`](super::Pruned)) what branches, or the queries multiply by `k` an iteration.
+/// The best neighbours have the highest scores, best first. Ties go to the nearer item, then to the lower
+/// `db_idx`. Two queries with the same neighbour may both branch to it, as in emb_opt. Combine the rule with a prune
+/// ([`PruneUpdate`](super::PruneUpdate)), or the number of queries is multiplied by `k` in each iteration.
 ///
-/// A query that met nothing, or only items without a score, stays.
+/// A query without scored neighbours stays.
 ///
 /// Source: emb_opt 1.0.2, `TopKDiscreteUpdate`.
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ pub struct TopKDiscreteUpdate {
 }
 
 impl TopKDiscreteUpdate {
-    /// `k` items a query.
+    /// Branches to `k` items a query.
     pub fn new(k: usize) -> Self {
         TopKDiscreteUpdate { k, lineage: Lineage::default() }
     }
@@ -139,10 +139,10 @@ impl TopKDiscreteUpdate {
 
 impl QueryUpdate for TopKDiscreteUpdate {
     fn check(&self) -> Result<()> {
-        refuse_none(self.k)
+        check_k(self.k)
     }
 
-    fn begin(&mut self, _start: &Start<'_>) -> Result<()> {
+    fn begin(&mut self, _context: &SearchContext<'_>) -> Result<()> {
         self.lineage = Lineage::default();
         Ok(())
     }
@@ -157,11 +157,11 @@ impl QueryUpdate for TopKDiscreteUpdate {
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self.check()?;
-        self.lineage.descend(step, |_, met| met.embeddings.select(Axis(0), &met.best(self.k)))
+        self.lineage.next_queries(step, |_, neighbours| neighbours.embeddings.select(Axis(0), &neighbours.best(self.k)))
     }
 }
 
-fn refuse_none(k: usize) -> Result<()> {
+fn check_k(k: usize) -> Result<()> {
     match k {
         0 => Err(Error::Config("update.k: expected at least 1, found 0".into())),
         _ => Ok(()),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use polars::prelude::*;
 use rand::RngExt;
 use uphill::{
-    Error, LanceDatabase, QueryUpdate, Result, Runner, Score, SearchLog, Start, Step, Stop, StopReason, SurrogateUpdate,
+    Error, LanceDatabase, QueryUpdate, Result, Runner, Score, SearchContext, SearchLog, Step, Stop, StopReason,
+    SurrogateUpdate,
 };
 
 use crate::common::*;
@@ -122,11 +123,11 @@ impl QueryUpdate for Walk {
         false
     }
 
-    fn behind(&self) -> usize {
+    fn batches_in_flight(&self) -> usize {
         if self.observed >= self.from { self.behind } else { 0 }
     }
 
-    fn begin(&mut self, _start: &Start<'_>) -> Result<()> {
+    fn begin(&mut self, _context: &SearchContext<'_>) -> Result<()> {
         self.observed = 0;
         Ok(())
     }

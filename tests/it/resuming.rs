@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use polars::prelude::*;
 use uphill::{
-    Error, Identity, LanceDatabase, Metric, QueryUpdate, Request, Restarting, Result, RlUpdate, Runner, Score,
+    Error, Identity, LanceDatabase, Metric, QueryUpdate, Request, RestartUpdate, Result, RlUpdate, Runner, Score,
     SqlScore, Step, TopKDiscreteUpdate, TopKUpdate, VectorDatabase, Visit,
 };
 
@@ -83,7 +83,7 @@ fn going_on_fetches_nothing_again_for_rules_that_keep_nothing_of_what_they_met()
         ("rl", || Box::new(RlUpdate::new(1.0))),
         ("top-k", || Box::new(TopKUpdate::new(2))),
         ("top-k-discrete", || Box::new(TopKDiscreteUpdate::new(1))),
-        ("restart", || Box::new(Restarting::new(2, RlUpdate::new(1.0)))),
+        ("restart", || Box::new(RestartUpdate::new(2, RlUpdate::new(1.0)))),
         ("closure", || Box::new(|step: &Step<'_>| Ok(step.queries.clone()))),
     ];
     for (name, rule) in rules {

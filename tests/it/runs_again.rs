@@ -2,9 +2,9 @@
 
 use polars::prelude::*;
 use uphill::{
-    Asked, ByHand, Features, GradientColumn, GradientQuery, Group, LanceDatabase, Pruned, QueryUpdate, Restarting,
-    RlUpdate, Runner, Score, ScoreGradient, SearchLog, SqlScore, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune,
-    TopKUpdate, VectorDatabase,
+    Asked, ByHand, Features, GradientColumn, GradientQuery, GradientUpdate, LanceDatabase, PruneUpdate, QueryGroup,
+    QueryUpdate, RestartUpdate, RlUpdate, Runner, Score, SearchLog, SqlScore, SurrogateUpdate, TopKDiscreteUpdate,
+    TopKPrune, TopKUpdate, VectorDatabase,
 };
 
 use crate::common::*;
@@ -16,15 +16,15 @@ const RULES: [&str; 8] =
     ["rl", "rl branching", "top-k", "top-k-discrete", "restarting", "gradient", "boxed surrogate", "surrogate"];
 
 fn rule(name: &str) -> Box<dyn QueryUpdate> {
-    let few = || TopKPrune::new(3).group(Group::Global);
+    let few = || TopKPrune::new(3).group(QueryGroup::Global);
     match name {
         "rl" => Box::new(RlUpdate::new(1.0)),
-        "rl branching" => Box::new(Pruned::new(few(), RlUpdate::branching([0.5, 2.0]))),
+        "rl branching" => Box::new(PruneUpdate::new(few(), RlUpdate::branching([0.5, 2.0]))),
         "top-k" => Box::new(TopKUpdate::new(2)),
-        "top-k-discrete" => Box::new(Pruned::new(few(), TopKDiscreteUpdate::new(2))),
-        "restarting" => Box::new(Restarting::new(1, Pruned::new(few(), TopKDiscreteUpdate::new(2)))),
-        "gradient" => Box::new(ScoreGradient::new(Pruned::new(few(), TopKDiscreteUpdate::new(2)))),
-        "boxed surrogate" => Box::new(Restarting::new(1, Box::new(surrogate()) as Box<dyn QueryUpdate>)),
+        "top-k-discrete" => Box::new(PruneUpdate::new(few(), TopKDiscreteUpdate::new(2))),
+        "restarting" => Box::new(RestartUpdate::new(1, PruneUpdate::new(few(), TopKDiscreteUpdate::new(2)))),
+        "gradient" => Box::new(GradientUpdate::new(PruneUpdate::new(few(), TopKDiscreteUpdate::new(2)))),
+        "boxed surrogate" => Box::new(RestartUpdate::new(1, Box::new(surrogate()) as Box<dyn QueryUpdate>)),
         _ => Box::new(surrogate()),
     }
 }

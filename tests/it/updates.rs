@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use ndarray::{Array2, ArrayView2, arr2};
 use polars::prelude::*;
 use uphill::{
-    GradientColumn, GradientQuery, Group, IndexKind, IndexOptions, LanceDatabase, Norm, Pruned, QueryUpdate,
-    Restarting, RlUpdate, Runner, ScoreGradient, SearchLog, SqlFilter, Step, TopKDiscreteUpdate, TopKPrune, TopKUpdate,
-    Truth, Worth,
+    Aggregation, GradientColumn, GradientQuery, GradientUpdate, IndexKind, IndexOptions, LanceDatabase, Norm,
+    PruneUpdate, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate, Runner, SearchLog, SqlFilter, Step,
+    TopKDiscreteUpdate, TopKPrune, TopKUpdate, Truth,
 };
 
 use crate::common::*;
@@ -190,15 +190,15 @@ fn the_tutorial_of_emb_opt() {
 #[test]
 fn several_learning_rates_and_a_prune_to_one() {
     let case = Case { name: "branching", shape: TUTORIAL, queries: 3, iterations: 3, scales: None };
-    let reproduced = reproduce(case, Pruned::new(TopKPrune::new(1), RlUpdate::branching([0.25, 1.0, 5.0])));
+    let reproduced = reproduce(case, PruneUpdate::new(TopKPrune::new(1), RlUpdate::branching([0.25, 1.0, 5.0])));
     assert_eq!(reproduced.met, 112);
     assert_eq!(shares(&reproduced), [1.0, 0.4, 0.3, 0.12]);
 }
 
 #[test]
 fn the_best_items_as_queries() {
-    let prune = TopKPrune::new(4).worth(Worth::Max).group(Group::Global);
-    reproduce(small("discrete"), Pruned::new(prune, TopKDiscreteUpdate::new(2)));
+    let prune = TopKPrune::new(4).aggregation(Aggregation::Max).group(QueryGroup::Global);
+    reproduce(small("discrete"), PruneUpdate::new(prune, TopKDiscreteUpdate::new(2)));
 }
 
 #[test]
@@ -217,19 +217,19 @@ fn gradients_clipped_by_each_norm() {
 #[test]
 fn prunes_of_each_group_and_worth() {
     let rule = || RlUpdate::branching([0.2, 0.5, 1.0]);
-    reproduce(small("prune-collection-max"), Pruned::new(TopKPrune::new(2).worth(Worth::Max), rule()));
-    reproduce(small("prune-parent-mean"), Pruned::new(TopKPrune::new(2).group(Group::Parent), rule()));
-    reproduce(small("prune-global-mean"), Pruned::new(TopKPrune::new(3).group(Group::Global), rule()));
+    reproduce(small("prune-collection-max"), PruneUpdate::new(TopKPrune::new(2).aggregation(Aggregation::Max), rule()));
+    reproduce(small("prune-parent-mean"), PruneUpdate::new(TopKPrune::new(2).group(QueryGroup::Parent), rule()));
+    reproduce(small("prune-global-mean"), PruneUpdate::new(TopKPrune::new(3).group(QueryGroup::Global), rule()));
 }
 
 #[test]
 fn queries_along_the_gradient_of_what_the_parent_met() {
-    let rule = ScoreGradient::new(RlUpdate::new(0.3)).distance_penalty(0.1).max_norm(1.0);
+    let rule = GradientUpdate::new(RlUpdate::new(0.3)).distance_penalty(0.1).max_norm(1.0);
     reproduce(Case { scales: Some(&[0.0, 0.1, 0.5]), ..small("gradient") }, rule);
-    let rule = ScoreGradient::new(Pruned::new(TopKPrune::new(1), TopKDiscreteUpdate::new(3)));
+    let rule = GradientUpdate::new(PruneUpdate::new(TopKPrune::new(1), TopKDiscreteUpdate::new(3)));
     reproduce(Case { scales: Some(&[0.0, 0.2]), ..small("gradient-branching") }, rule);
     // The gradient is there for what survives, so the order of the two does not matter.
-    let rule = Pruned::new(TopKPrune::new(1), ScoreGradient::new(TopKDiscreteUpdate::new(3)));
+    let rule = PruneUpdate::new(TopKPrune::new(1), GradientUpdate::new(TopKDiscreteUpdate::new(3)));
     reproduce(Case { scales: Some(&[0.0, 0.2]), ..small("gradient-branching") }, rule);
 }
 
@@ -277,8 +277,9 @@ fn names_of_pruned_queries_are_not_used_again() {
         let kept = u64s(&results, "db_idx").into_iter().map(|item| Some(!once || item != 4));
         Ok(results.filter(&BooleanChunked::from_iter(kept)).expect("filtered"))
     };
-    let prune = TopKPrune::new(1).group(Group::Global);
-    let mut runner = Runner::new(database, by_position, Pruned::new(prune, TopKDiscreteUpdate::new(2))).filter(filter);
+    let prune = TopKPrune::new(1).group(QueryGroup::Global);
+    let mut runner =
+        Runner::new(database, by_position, PruneUpdate::new(prune, TopKDiscreteUpdate::new(2))).filter(filter);
     let log = runner.search(&queries, 2).expect("a search");
     assert_eq!(names_of(&log.queries(1).expect("queries")), [(0, Some(0), 0)]);
     // 1 and 2 have been.
@@ -296,7 +297,7 @@ fn a_query_that_meets_nothing_new_begins_again_at_an_item_and_one_that_does_goes
         vectors[[1, 0]] -= 1.0;
         uphill::next_queries(step.queries, vectors.view())
     };
-    let mut runner = Runner::new(database, by_position, Restarting::new(2, walk)).seed(4);
+    let mut runner = Runner::new(database, by_position, RestartUpdate::new(2, walk)).seed(4);
     let log = runner.search(&queries, 3).expect("a search");
     for iteration in [1, 2] {
         let next = log.queries(iteration).expect("queries");
@@ -321,17 +322,17 @@ fn of_queries_worth_the_same_the_later_goes_on_and_those_that_met_nothing_come_l
             Ok(u64s(items, "db_idx").into_iter().map(of).collect())
         };
         let rule = |step: &Step<'_>| Ok(step.queries.clone());
-        let mut runner = Runner::new(database.k(1), score, Pruned::new(prune, rule));
+        let mut runner = Runner::new(database.k(1), score, PruneUpdate::new(prune, rule));
         u32s(&runner.step(0, &queries, None).expect("a step"), "query_idx")
     };
-    let all = TopKPrune::new(2).group(Group::Global);
+    let all = TopKPrune::new(2).group(QueryGroup::Global);
     assert_eq!(kept(|_| Some(1.0), all), [1, 2]);
     assert_eq!(kept(|query| (query != 2).then_some(-1e300), all), [0, 1]);
     assert_eq!(kept(|query| (query == 0).then_some(-5.0), all), [0, 2]);
     assert_eq!(kept(|_| None, all), [1, 2]);
     // Each start is a collection; without parents, they are one group.
     assert_eq!(kept(|query| Some(query.into()), TopKPrune::new(1)), [0, 1, 2]);
-    assert_eq!(kept(|query| Some(query.into()), TopKPrune::new(1).group(Group::Parent)), [2]);
+    assert_eq!(kept(|query| Some(query.into()), TopKPrune::new(1).group(QueryGroup::Parent)), [2]);
 }
 
 #[test]
@@ -351,11 +352,11 @@ fn what_cannot_be_is_refused_with_both_values() {
         "update.max_norm: expected a number above 0, found 0"
     );
     assert_eq!(refused(Box::new(TopKDiscreteUpdate::new(0))), "update.k: expected at least 1, found 0");
-    let rule = Pruned::new(TopKPrune::new(0), RlUpdate::new(1.0));
+    let rule = PruneUpdate::new(TopKPrune::new(0), RlUpdate::new(1.0));
     assert_eq!(refused(Box::new(rule)), "prune.k: expected at least 1, found 0");
-    let rule = Restarting::new(0, RlUpdate::new(1.0));
+    let rule = RestartUpdate::new(0, RlUpdate::new(1.0));
     assert_eq!(refused(Box::new(rule)), "restart.after: expected at least 1, found 0");
-    let rule = Pruned::new(|_: &Step<'_>| Ok(vec![1, 7]), RlUpdate::new(1.0));
+    let rule = PruneUpdate::new(|_: &Step<'_>| Ok(vec![1, 7]), RlUpdate::new(1.0));
     assert_eq!(
         refused(Box::new(rule)),
         "prune in iteration 0: column `query_idx`: expected queries of the step, found 7"
@@ -364,7 +365,7 @@ fn what_cannot_be_is_refused_with_both_values() {
     assert_eq!(
         refused(Box::new(TopKDiscreteUpdate::new(2))),
         "update in iteration 15: column `rows`: expected at most 100000 queries, \
-         found more; of a rule that branches, prune the queries"
+         found more; if the rule branches, prune the queries"
     );
 }
 
@@ -377,7 +378,7 @@ fn a_search_along_gradients_needs_them_in_the_queries() {
     assert_eq!(
         error.to_string(),
         "queries in iteration 0: column `gradient`: expected gradients, found none; \
-         give the starting queries theirs (with_gradients), and the rule too (ScoreGradient)"
+         give the starting queries theirs (with_gradients), and the rule too (GradientUpdate)"
     );
 }
 
@@ -446,11 +447,11 @@ fn killed_runs_with_each_rule_resume_to_the_same_frames() {
 #[test]
 fn a_run_file_means_what_the_same_rules_mean_in_rust() {
     let clipped = RlUpdate::branching([0.5, 1.0, 3.0]).max_norm(1.0).norm(Norm::L1);
-    let best = TopKPrune::new(9).worth(Worth::Max).group(Group::Global);
-    let along = ScoreGradient::new(RlUpdate::new(1.0)).distance_penalty(0.1).max_norm(2.0);
+    let best = TopKPrune::new(9).aggregation(Aggregation::Max).group(QueryGroup::Global);
+    let along = GradientUpdate::new(RlUpdate::new(1.0)).distance_penalty(0.1).max_norm(2.0);
     let rules: [(&str, Box<dyn QueryUpdate>, bool); 3] = [
-        (RULES[0], Box::new(Pruned::new(TopKPrune::new(1), clipped)), false),
-        (RULES[1], Box::new(Pruned::new(best, TopKUpdate::new(3).score_weighting(false))), false),
+        (RULES[0], Box::new(PruneUpdate::new(TopKPrune::new(1), clipped)), false),
+        (RULES[1], Box::new(PruneUpdate::new(best, TopKUpdate::new(3).score_weighting(false))), false),
         (RULES[3], Box::new(along), true),
     ];
     for (sections, rule, gradient) in rules {
