@@ -21,8 +21,8 @@ use ndarray::Array2;
 use polars::prelude::*;
 use serde_json::{Value, json};
 use uphill::{
-    IndexKind, IndexOptions, LanceDatabase, Metric, QueryUpdate, Request, Result, Runner, Score, SearchLog,
-    SurrogateUpdate, TopKUpdate, VectorDatabase, Visit,
+    BlockVisitor, IndexKind, IndexOptions, LanceDatabase, Metric, QueryOptions, QueryUpdate, Result, Runner, Score,
+    SearchLog, SurrogateUpdate, TopKUpdate, VectorDatabase,
 };
 
 const DIM: usize = 32;
@@ -41,7 +41,7 @@ impl VectorDatabase for InOrder {
     fn metric(&self) -> Metric {
         Metric::L2
     }
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
         let vectors = uphill::matrix::<f64>(queries, "embedding")?;
         let (mut query_idx, mut db_idx) = (Vec::new(), Vec::new());
         for (query, vector) in queries.column("query_idx")?.u32()?.into_no_null_iter().zip(vectors.view().rows()) {
@@ -65,7 +65,7 @@ impl VectorDatabase for InOrder {
     fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
         self.0.sample(n, rng)
     }
-    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {
         self.0.scan(visit)
     }
 }

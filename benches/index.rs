@@ -20,7 +20,7 @@ use polars::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
-use uphill::{IndexKind, IndexOptions, LanceDatabase, Request, VectorDatabase};
+use uphill::{IndexKind, IndexOptions, LanceDatabase, QueryOptions, VectorDatabase};
 
 const SEED: u64 = 7;
 const ROUNDS: usize = 5;
@@ -200,7 +200,7 @@ fn time(database: &LanceDatabase, queries: &DataFrame) -> uphill::Result<(f64, f
     let (start, cpu_start) = (Instant::now(), cpu());
     let mut searches = 0.0;
     while start.elapsed().as_secs_f64() < 0.2 {
-        std::hint::black_box(database.query(queries, Request::default())?);
+        std::hint::black_box(database.query(queries, QueryOptions::default())?);
         searches += 1.0;
     }
     Ok(((cpu() - cpu_start) / searches, start.elapsed().as_secs_f64() / searches))
@@ -208,7 +208,7 @@ fn time(database: &LanceDatabase, queries: &DataFrame) -> uphill::Result<(f64, f
 
 /// The pairs of query and item in the results.
 fn neighbours(database: &LanceDatabase, queries: &DataFrame) -> uphill::Result<HashSet<(u32, u64)>> {
-    let results = database.query(queries, Request::default())?;
+    let results = database.query(queries, QueryOptions::default())?;
     let queries = results.column("query_idx")?.u32()?.into_no_null_iter();
     Ok(queries.zip(results.column("db_idx")?.u64()?.into_no_null_iter()).collect())
 }

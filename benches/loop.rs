@@ -14,10 +14,10 @@ use std::time::Instant;
 use self::measured::{cpu_seconds, peak_mb};
 use polars::prelude::*;
 use serde_json::json;
+use uphill::{BlockVisitor, Step, VectorDatabase};
 use uphill::{
-    Filter, LanceDatabase, Metric, QueryUpdate, Request, Result, RlUpdate, Runner, Score, SqlFilter, SqlScore,
+    Filter, LanceDatabase, Metric, QueryOptions, QueryUpdate, Result, RlUpdate, Runner, Score, SqlFilter, SqlScore,
 };
-use uphill::{Step, VectorDatabase, Visit};
 
 /// A stage, its CPU seconds and its wall seconds.
 type Lap = (&'static str, f64, f64);
@@ -55,7 +55,7 @@ impl VectorDatabase for TimedDatabase {
     fn metric(&self) -> Metric {
         self.0.metric()
     }
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
         self.1.time("search", || self.0.query(queries, request))
     }
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
@@ -64,7 +64,7 @@ impl VectorDatabase for TimedDatabase {
     fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
         self.0.sample(n, rng)
     }
-    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {
         self.0.scan(visit)
     }
 }
@@ -117,7 +117,7 @@ fn main() {
     let out = option("out").map_or_else(std::env::temp_dir, PathBuf::from);
 
     // Once to warm the caches of index and files.
-    database.query(&queries, Request::default()).expect("a query");
+    database.query(&queries, QueryOptions::default()).expect("a query");
     for repeat in 0..repeats {
         let clock = Clock::default();
         let run = out.join(format!("loop-{}-{repeat}", std::process::id()));

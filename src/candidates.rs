@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use polars::prelude::{Column, DataFrame};
 
-use crate::database::{Request, VectorDatabase};
+use crate::database::{QueryOptions, VectorDatabase};
 use crate::error::{Doing, Result};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
@@ -18,7 +18,7 @@ pub(crate) fn joined(
     met: DataFrame,
     named: &[u64],
     queries: &DataFrame,
-    request: Request<'_>,
+    request: QueryOptions<'_>,
     database: &dyn VectorDatabase,
 ) -> Result<DataFrame> {
     let mut passed: HashSet<u64> = schema::u64s(&met, DB_IDX)?.into_iter().collect();
@@ -72,7 +72,7 @@ pub(crate) fn joined(
 pub(crate) fn completed(chosen: &DataFrame, queries: &DataFrame, database: &dyn VectorDatabase) -> Result<DataFrame> {
     let ids = schema::u64s(chosen, DB_IDX)?;
     let items = match ids.is_empty() {
-        true => database.query(&queries.head(Some(0)), Request::default())?,
+        true => database.query(&queries.head(Some(0)), QueryOptions::default())?,
         false => database.take(&ids)?,
     };
     let met = [QUERY_IDX, DB_IDX, DISTANCE, EMBEDDING];

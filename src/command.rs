@@ -20,7 +20,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::output::{Unwritten, Voice, say, told};
 use self::signals::Signals;
-use crate::database::on_disk;
+use crate::database::local_path;
 use crate::error::Error;
 
 /// Finds the best-scoring items of an embedded library while scoring only a small share of it.
@@ -139,7 +139,7 @@ fn local(argument: OsString) -> OsString {
         Some((option, place)) if option.starts_with("--") => (format!("{option}="), format!("file:/{place}").into()),
         _ => (String::new(), argument.clone()),
     };
-    match on_disk(&value) {
+    match local_path(&value) {
         Ok(path) if path != *value => {
             let mut local = OsString::from(option);
             local.push(path);

@@ -23,7 +23,7 @@ pub(crate) use self::text::as_toml;
 use self::text::{forget_nulls, located, name_the_rule, name_the_rule_of, placed, refuse_nan, set, suggest};
 pub use self::update::{GradientConfig, LearningRates, PruneConfig, RestartConfig, UpdateConfig};
 use crate::database::{
-    GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote, on_disk,
+    GradientColumn, GradientQuery, LanceDatabase, Metric, OpenOptions, VectorDatabase, is_remote, local_path,
 };
 use crate::error::{AtPath, Error, Result};
 use crate::filter::SqlFilter;
@@ -207,7 +207,7 @@ impl Config {
     /// # Errors
     /// Not TOML, a key that is unknown, missing or of the wrong type: the message names it.
     pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
-        let path = &on_disk(path)?;
+        let path = &local_path(path)?;
         let text = std::fs::read_to_string(path).at_path(path)?;
         let mut config =
             Self::parse(&text, overrides).map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
@@ -276,9 +276,9 @@ impl Config {
 
     /// With paths in place of `file://` addresses.
     fn on_disk(mut self) -> Result<Self> {
-        self.database.path = on_disk(&self.database.path)?.to_string_lossy().into_owned();
-        self.queries.path = self.queries.path.map(on_disk).transpose()?;
-        self.score.reuse = self.score.reuse.into_iter().map(on_disk).collect::<Result<_>>()?;
+        self.database.path = local_path(&self.database.path)?.to_string_lossy().into_owned();
+        self.queries.path = self.queries.path.map(local_path).transpose()?;
+        self.score.reuse = self.score.reuse.into_iter().map(local_path).collect::<Result<_>>()?;
         Ok(self)
     }
 

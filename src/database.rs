@@ -1,10 +1,10 @@
-//! Where the items are: the `VectorDatabase` that a search asks, and Lance's form of it.
+//! The `VectorDatabase` trait (nearest-neighbour search over a library), and its implementation on Lance datasets.
 
 mod exact;
 mod gradient;
 mod lance;
+mod remote;
 mod runtime;
-mod store;
 
 use std::collections::HashSet;
 
@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
 #[cfg(feature = "cli")]
-pub(crate) use self::lance::RECALL;
-pub use self::lance::{Identity, IndexInfo, LanceDatabase, OpenOptions, RecallLevel, RecallTable};
+pub(crate) use self::lance::DEFAULT_RECALL;
+pub use self::lance::{DatasetIdentity, IndexInfo, LanceDatabase, OpenOptions, RecallLevel, RecallTable};
 pub(crate) use self::lance::{Probes, library_state};
-pub(crate) use self::runtime::{on_one_thread, on_runtime};
-pub(crate) use self::store::{Local, check_uri, holds_dataset, is_remote, on_disk, publish};
+pub(crate) use self::remote::{LocalPath, check_uri, dataset_exists, is_remote, local_path, publish_dataset};
+pub(crate) use self::runtime::{block_on, block_on_one_thread};
 use crate::error::{Doing, Error, Result};
 use crate::features::{Features, ItemFeatures};
 use crate::frame::schema::DB_IDX;
@@ -30,7 +30,7 @@ pub(crate) const META_LIBRARY: &str = "uphill.library_id";
 pub(crate) const META_STATE: &str = "uphill.library_state";
 pub(crate) const META_RECALL: &str = "uphill.recall";
 
-/// How near two embeddings are. Smaller is nearer under every metric.
+/// The distance between two embeddings. A smaller distance is nearer under every metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
@@ -43,21 +43,23 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// The distance of two vectors of one length, summed in f64.
-    /// NaN where it is not defined: cosine with a zero vector.
+    /// The distance of two vectors of the same length, summed in f64.
+    /// NaN where it is undefined: cosine with a zero vector.
     pub fn distance(self, a: &[f32], b: &[f32]) -> f32 {
         let distance = match self {
-            Metric::L2 => sum::<true>(a, b),
-            Metric::Cosine => 1.0 - sum::<false>(a, b) / (sum::<false>(a, a).sqrt() * sum::<false>(b, b).sqrt()),
-            Metric::Dot => 1.0 - sum::<false>(a, b),
+            Metric::L2 => lane_sum::<true>(a, b),
+            Metric::Cosine => {
+                1.0 - lane_sum::<false>(a, b) / (lane_sum::<false>(a, a).sqrt() * lane_sum::<false>(b, b).sqrt())
+            }
+            Metric::Dot => 1.0 - lane_sum::<false>(a, b),
         };
         distance as f32
     }
 }
 
-/// Sums the products of the components, or the squares of their differences, in eight lanes. Counted by hand, because
-/// iterators are calls where little is optimised.
-fn sum<const SQUARES: bool>(a: &[f32], b: &[f32]) -> f64 {
+/// Sums the products of the components, or the squares of their differences, in eight lanes. The loops are indexed,
+/// because unoptimised builds do not inline iterators.
+fn lane_sum<const SQUARES: bool>(a: &[f32], b: &[f32]) -> f64 {
     let term = |at: usize| {
         let (x, y) = (a[at] as f64, b[at] as f64);
         if SQUARES { (x - y) * (x - y) } else { x * y }
@@ -104,19 +106,20 @@ impl std::str::FromStr for Metric {
     }
 }
 
-/// What one call of [`VectorDatabase::query`] asks beside the query vectors.
+/// The options of one call of [`VectorDatabase::query`].
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
-pub struct Request<'a> {
-    /// Neighbours per query; the database's own setting where `None`, an empty frame where 0.
+pub struct QueryOptions<'a> {
+    /// Neighbours per query. `None` uses the database's own setting; 0 gives an empty frame.
     pub k: Option<usize>,
-    /// Items to leave out: each query gets its k nearest among the others.
+    /// Items to exclude. Each query gets its k nearest among the others.
     pub exclude: Option<&'a HashSet<u64>>,
-    /// The attributes that are looked at, of those that ride along; all of them where `None`. A database may give more.
+    /// The attribute columns to return, out of those the database returns by default. `None` returns all. A database may return
+    /// more than requested.
     pub columns: Option<&'a [String]>,
 }
 
-impl<'a> Request<'a> {
+impl<'a> QueryOptions<'a> {
     /// The database's own settings.
     pub fn new() -> Self {
         Self::default()
@@ -128,39 +131,39 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Items to leave out.
+    /// Items to exclude.
     pub fn exclude(mut self, items: &'a HashSet<u64>) -> Self {
         self.exclude = Some(items);
         self
     }
 
-    /// The attributes that are looked at.
+    /// The attribute columns to return.
     pub fn columns(mut self, columns: &'a [String]) -> Self {
         self.columns = Some(columns);
         self
     }
 }
 
-/// Is shown ids and their embeddings `(rows, dim)`, a block at a time.
-pub type Visit<'a> = dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()> + 'a;
+/// A callback that receives ids and their embeddings `(rows, dim)`, one block at a time.
+pub type BlockVisitor<'a> = dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()> + 'a;
 
-/// A library of embedded items that can be asked for the neighbours of vectors.
+/// A library of embedded items with nearest-neighbour search.
 ///
-/// [`LanceDatabase`] is the stock implementation; [`GradientQuery`] wraps another.
+/// [`LanceDatabase`] is the standard implementation; [`GradientQuery`] wraps another database.
 ///
 /// # Example
 ///
 /// ```
-/// use uphill::{IndexOptions, LanceDatabase, Request, VectorDatabase};
+/// use uphill::{IndexOptions, LanceDatabase, QueryOptions, VectorDatabase};
 /// # fn main() -> uphill::Result<()> {
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("molecules.lance");
 /// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
 /// let library = LanceDatabase::open(path.to_string_lossy())?;
 /// let queries = uphill::queries_at(&library, &[17])?;
-/// let found = library.query(&queries, Request::new().k(3))?;
+/// let found = library.query(&queries, QueryOptions::new().k(3))?;
 ///
-/// // The item itself comes first, then those that are like it.
+/// // The item itself comes first, then its neighbours.
 /// assert_eq!(found.height(), 3);
 /// assert_eq!(found.column("db_idx")?.u64()?.get(0), Some(17));
 /// assert_eq!(found.column("distance")?.f32()?.get(0), Some(0.0));
@@ -179,43 +182,43 @@ pub trait VectorDatabase: Send + Sync {
     /// The number of components of an embedding.
     fn dim(&self) -> usize;
 
-    /// What `distance` means.
+    /// The metric of the `distance` column.
     fn metric(&self) -> Metric;
 
-    /// The distance beyond which [`VectorDatabase::query`] leaves items out, if there is one.
+    /// The largest distance that [`VectorDatabase::query`] returns, if there is a limit.
     fn max_distance(&self) -> Option<f32> {
         None
     }
 
-    /// What makes this library the one it is: stored with a run, checked when it resumes.
-    fn identity(&self) -> Option<&Identity> {
+    /// The version, rows and index of the dataset. A run stores them and checks them when it resumes.
+    fn identity(&self) -> Option<&DatasetIdentity> {
         None
     }
 
-    /// Keeps the version that is read from being cleaned away, under a name of the caller's: a tag, which
-    /// [`LanceDatabase::release_version`] takes away. Does nothing if it is kept already, or if there are no versions.
+    /// Protects the open version from cleanup, with a tag of this name. [`LanceDatabase::release_version`] deletes the tag.
+    /// Does nothing if the tag exists, or if the database has no versions.
     ///
     /// # Errors
-    /// A library that may not be written to: it can be read all the same.
+    /// A library that is read-only. It can still be searched.
     fn keep_version(&self, _name: &str) -> Result<()> {
         Ok(())
     }
 
     /// The nearest items of each query as a results frame: `query_idx`, `db_idx`, `distance`,
     /// `embedding`, attributes; ordered by (`query_idx`, `distance`, `db_idx`).
-    /// Fewer than k rows where there are not more items; none for no queries.
+    /// A query has fewer than k rows if the library has fewer items. No queries give no rows.
     ///
     /// # Errors
-    /// A queries frame that breaks the contract; a library that cannot be read.
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame>;
+    /// A queries frame with wrong columns, types or dimension; a library that cannot be read.
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame>;
 
-    /// The items of those ids, in the order asked: `db_idx`, `embedding`, attributes.
+    /// The items with these ids, in the given order: `db_idx`, `embedding`, attributes.
     ///
     /// # Errors
-    /// An id that the library does not have.
+    /// An id that the library does not contain.
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame>;
 
-    /// As [`VectorDatabase::take`], with these attributes only, of those that ride along; by default with all of them.
+    /// As [`VectorDatabase::take`], with only these attribute columns. The default implementation returns all of them.
     ///
     /// # Errors
     /// As [`VectorDatabase::take`].
@@ -223,22 +226,22 @@ pub trait VectorDatabase: Send + Sync {
         self.take(db_idx)
     }
 
-    /// `n` distinct items at random (all, if there are not more), in ascending order.
+    /// The ids of `n` distinct random items (of all items, if there are fewer), in ascending order.
     ///
     /// # Errors
     /// A library that cannot be read.
     fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>>;
 
-    /// Shows every item to `visit`, in blocks of ids and embeddings `(rows, dim)`.
+    /// Calls `visit` with every item, in blocks of ids and embeddings `(rows, dim)`.
     ///
     /// # Errors
     /// A library that cannot be read, or the first error of `visit`.
-    fn scan(&self, visit: &mut Visit<'_>) -> Result<()>;
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()>;
 
-    /// Shows columns of every item in blocks: `db_idx`, and those.
+    /// Calls `visit` with these columns of every item, in blocks. Each block has the column `db_idx` too.
     ///
     /// # Errors
-    /// A column that is not there, a library that cannot be read, or the first error of `visit`.
+    /// A column that does not exist, a library that cannot be read, or the first error of `visit`.
     fn visit_columns(&self, columns: &[String], visit: &mut dyn FnMut(DataFrame) -> Result<()>) -> Result<()> {
         self.scan(&mut |ids, _| {
             let names = columns.iter().map(String::as_str).chain([DB_IDX]);
@@ -246,11 +249,11 @@ pub trait VectorDatabase: Send + Sync {
         })
     }
 
-    /// What a model may read of the items beside their embeddings; nothing by default. Columns that are `hidden` are not
-    /// read unless they are named.
+    /// The features of all items that a model may read beside their embeddings. The default implementation has none. Columns
+    /// that are `hidden` are read only if `wanted` names them.
     ///
     /// # Errors
-    /// A named column that is not there or cannot be read so; a library that cannot be read.
+    /// A named column that does not exist or cannot be encoded; a library that cannot be read.
     fn features(&self, _wanted: &Features, _hidden: &[String]) -> Result<ItemFeatures> {
         Ok(ItemFeatures::default())
     }
@@ -269,14 +272,14 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     fn max_distance(&self) -> Option<f32> {
         (**self).max_distance()
     }
-    fn identity(&self) -> Option<&Identity> {
+    fn identity(&self) -> Option<&DatasetIdentity> {
         (**self).identity()
     }
     fn keep_version(&self, name: &str) -> Result<()> {
         (**self).keep_version(name)
     }
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
-        (**self).query(queries, request)
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {
+        (**self).query(queries, options)
     }
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         (**self).take(db_idx)
@@ -287,7 +290,7 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>> {
         (**self).sample(n, rng)
     }
-    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {
         (**self).scan(visit)
     }
     fn visit_columns(&self, columns: &[String], visit: &mut dyn FnMut(DataFrame) -> Result<()>) -> Result<()> {

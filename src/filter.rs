@@ -16,13 +16,13 @@ use crate::suggest::names_none;
 /// # Example
 ///
 /// ```
-/// use uphill::{Filter, IndexOptions, LanceDatabase, Request, SqlFilter, VectorDatabase, polars::prelude::DataFrame};
+/// use uphill::{Filter, IndexOptions, LanceDatabase, QueryOptions, SqlFilter, VectorDatabase, polars::prelude::DataFrame};
 /// # fn main() -> uphill::Result<()> {
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("molecules.lance");
 /// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
 /// let library = LanceDatabase::open(path.to_string_lossy())?;
-/// let found = library.query(&uphill::queries_at(&library, &[17])?, Request::new().k(50))?;
+/// let found = library.query(&uphill::queries_at(&library, &[17])?, QueryOptions::new().k(50))?;
 ///
 /// let light = SqlFilter::new("mw < 250 AND logp > 1").filter(found.clone())?;
 /// assert!(light.height() < found.height());

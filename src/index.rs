@@ -31,8 +31,8 @@ use self::rows::Rows;
 use self::source::Source;
 pub use self::vectors::Invalid;
 use crate::database::{
-    self, LanceDatabase, Local, META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, check_uri, holds_dataset,
-    is_remote, library_state, on_disk, on_runtime,
+    self, LanceDatabase, LocalPath, META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, block_on, check_uri,
+    dataset_exists, is_remote, library_state, local_path,
 };
 use crate::error::{Doing, Error, Result};
 use crate::interrupt::Interrupt;
@@ -77,7 +77,7 @@ pub struct IndexReport {
 pub fn index(items: impl AsRef<Path>, dataset: impl AsRef<Path>, options: &IndexOptions) -> Result<IndexReport> {
     let items = items.as_ref();
     publish(dataset.as_ref(), options, |metric| {
-        let local = Local::until(items, &Interrupt::new(options.stop.clone()))?;
+        let local = LocalPath::fetch_until(items, &Interrupt::new(options.stop.clone()))?;
         let files = find_files(local.path())?;
         Ok((catch_at_path(items, || Rows::open(Source::files(files, options)?, metric, options))?, Some(local)))
     })
@@ -102,11 +102,11 @@ pub fn index_table(
 fn publish(
     dataset: &Path,
     options: &IndexOptions,
-    rows: impl FnOnce(Metric) -> Result<(Rows, Option<Local>)>,
+    rows: impl FnOnce(Metric) -> Result<(Rows, Option<LocalPath>)>,
 ) -> Result<IndexReport> {
     let metric = options.metric.unwrap_or(Metric::L2);
     let interrupt = Interrupt::new(options.stop.clone());
-    let dataset = &on_disk(dataset)?;
+    let dataset = &local_path(dataset)?;
     let is_remote = is_remote(dataset);
     if is_remote {
         check_free(dataset, options)?;
@@ -118,7 +118,7 @@ fn publish(
         let folder = tempfile::tempdir().doing("a folder to build in")?;
         let target = folder.path().join("dataset.lance");
         let report = build(rows, &target, metric, options, &interrupt)?;
-        database::publish(&target, &dataset.to_string_lossy(), &interrupt)?;
+        database::publish_dataset(&target, &dataset.to_string_lossy(), &interrupt)?;
         return Ok(report);
     }
 
@@ -140,7 +140,7 @@ fn publish(
 /// Refuses a place on an object store where a dataset is.
 fn check_free(dataset: &Path, options: &IndexOptions) -> Result<()> {
     check_uri(dataset)?;
-    if !holds_dataset(&dataset.to_string_lossy()).map_err(|error| error.of(dataset))? {
+    if !dataset_exists(&dataset.to_string_lossy()).map_err(|error| error.of(dataset))? {
         return Ok(());
     }
     let reason = match options.overwrite {
@@ -161,7 +161,7 @@ fn build(
     let session = Some(Arc::new(Session::new(BUILD_CACHE_BYTES, BUILD_CACHE_BYTES, Arc::default())));
     let params = WriteParams { mode: WriteMode::Create, enable_stable_row_ids: true, session, ..Default::default() };
     let uri = target.to_string_lossy().into_owned();
-    let written = on_runtime(async move { Dataset::write(rows, uri.as_str(), Some(params)).await })?;
+    let written = block_on(async move { Dataset::write(rows, uri.as_str(), Some(params)).await })?;
     let outcome = std::mem::take(&mut *outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     if let Some(error) = outcome.error {
         return Err(error);
@@ -176,7 +176,7 @@ fn build(
     }
     let (library_id, state) = (outcome.library_id, library_state(&dataset));
     let metadata = [(META_METRIC, metric.to_string()), (META_LIBRARY, library_id), (META_STATE, state)];
-    let dataset = on_runtime(async move {
+    let dataset = block_on(async move {
         dataset.update_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str()))).await?;
         Ok::<_, lance::Error>(dataset)
     })?
@@ -188,7 +188,7 @@ fn build(
         recall = interrupt.step(move || calibrate(&path))?;
     }
     let uri = target.to_string_lossy().into_owned();
-    interrupt.step(move || LanceDatabase::open(uri)?.make_features())?;
+    interrupt.step(move || LanceDatabase::open(uri)?.compute_features())?;
     let index = index.map_or(IndexKind::None, |index| index.kind);
     Ok(IndexReport { rows: outcome.kept, dim, index, partitions, recall, invalid: outcome.invalid })
 }

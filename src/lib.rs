@@ -112,8 +112,8 @@ pub use config::{
     RestartConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
 };
 pub use database::{
-    Gradient, GradientColumn, GradientQuery, Identity, IndexInfo, LanceDatabase, Metric, OpenOptions, RecallLevel,
-    RecallTable, Request, VectorDatabase, Visit, with_gradients,
+    BlockVisitor, DatasetIdentity, Gradient, GradientColumn, GradientQuery, IndexInfo, LanceDatabase, Metric,
+    OpenOptions, QueryOptions, RecallLevel, RecallTable, VectorDatabase, with_gradients,
 };
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Truth, evaluate};

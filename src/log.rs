@@ -36,7 +36,7 @@ pub(crate) use self::manifest::{TAG, now};
 use self::manifest::{is_unused, read_manifest};
 pub use self::remove::{remove, remove_from};
 pub use self::times::Times;
-use crate::database::{Identity, is_remote, on_disk};
+use crate::database::{DatasetIdentity, is_remote, local_path};
 use crate::error::{AtPath, Doing, Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::{self, EMBEDDING, ITERATION, OUTCOME};
@@ -193,7 +193,7 @@ impl SearchLog {
     ///
     /// # Errors
     /// Another version, content, metric or index.
-    pub fn check_dataset(&self, now: Option<&Identity>) -> Result<()> {
+    pub fn check_dataset(&self, now: Option<&DatasetIdentity>) -> Result<()> {
         let (Some(then), Some(now)) = (&self.manifest.dataset, now) else { return Ok(()) };
         let differences = then.differences(now);
         if differences.is_empty() {
@@ -395,7 +395,7 @@ fn on_a_disk(path: &Path) -> Result<PathBuf> {
             path,
             "a run folder is on a disk, local or shared; copy it to the store when the run has ended",
         )),
-        false => on_disk(path),
+        false => local_path(path),
     }
 }
 

@@ -18,7 +18,7 @@ pub use self::by_hand::Asked;
 pub use self::stop::{Stop, Summary};
 use self::watch::Watch;
 use crate::candidates;
-use crate::database::{Request, VectorDatabase};
+use crate::database::{QueryOptions, VectorDatabase};
 use crate::error::Result;
 use crate::filter::{Filter, PassThroughFilter, check_subset};
 use crate::frame::schema;
@@ -142,7 +142,7 @@ impl Runner {
         let selector = self.select.as_deref().or_else(|| self.update.selector());
         // Where only some of the candidates will be scored, the others need no more attributes than decide that.
         let columns = selector.and_then(|selector| Some([self.filter.reads()?, selector.reads()?].concat()));
-        let request = Request { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
+        let request = QueryOptions { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
         let met = database.query(queries, request)?;
         let results = candidates::joined(met, self.update.candidates(), queries, request, database)?;
         schema::check_results("database", &results, database.dim())?;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::output::{count, seconds};
 use crate::config::{Config, ScoreConfig, UpdateConfig};
-use crate::database::{LanceDatabase, Request, VectorDatabase};
+use crate::database::{LanceDatabase, QueryOptions, VectorDatabase};
 use crate::error::Result;
 use crate::features::Features;
 use crate::filter::{Filter, SqlFilter};
@@ -84,7 +84,7 @@ fn findable(config: &Config, database: &LanceDatabase) -> Result<u64> {
 }
 
 fn recall(config: &Config, database: &LanceDatabase) -> String {
-    let wanted = config.database.recall.unwrap_or(crate::database::RECALL);
+    let wanted = config.database.recall.unwrap_or(crate::database::DEFAULT_RECALL);
     match (database.uses_index(), config.database.nprobes, database.recall_table()) {
         (false, ..) => "1: each search looks at every item".into(),
         (true, Some(nprobes), _) => format!("not known with nprobes = {nprobes}; database.recall asks for one"),
@@ -165,7 +165,7 @@ fn rule(config: &Config, database: &LanceDatabase, hidden: &[String]) -> Result<
 /// What the starting queries meet, how much of it passes the filter, and how long that took here.
 fn first_search(config: &Config, database: &LanceDatabase, queries: &DataFrame) -> Result<String> {
     let begin = Instant::now();
-    let met = database.query(&queries.drop_many([GRADIENT]), Request::default())?;
+    let met = database.query(&queries.drop_many([GRADIENT]), QueryOptions::default())?;
     let took = begin.elapsed().as_secs_f64();
     let different = |frame: &DataFrame| u64s(frame, DB_IDX).map(|ids| ids.into_iter().collect::<HashSet<_>>());
     let asked = queries.height();

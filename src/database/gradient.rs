@@ -1,23 +1,23 @@
-//! Querying along an arc of gradient scales: the `GradQueryDB` of emb_opt.
+//! Queries shifted along their gradients by several step lengths: the `GradQueryDB` of emb_opt.
 
 use std::collections::HashSet;
 
 use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
 
-use super::{Metric, Request, VectorDatabase, Visit};
+use super::{BlockVisitor, Metric, QueryOptions, VectorDatabase};
 use crate::error::{Doing, Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, GRADIENT, QUERY_IDX};
 use crate::random::Stream;
 
-/// Says where the score falls at each query. Closures from vectors `(n_queries, dim)` to gradients of the same
-/// shape are gradients.
+/// The gradient of the negated score at each query. Closures from vectors `(n_queries, dim)` to gradients of the same
+/// shape implement it.
 pub trait Gradient: Send + Sync {
     /// The gradients of a queries frame, `(n_queries, dim)`.
     ///
     /// # Errors
-    /// Whatever should stop the run.
+    /// Any error stops the run.
     fn gradients(&self, queries: &DataFrame) -> Result<Array2<f64>>;
 }
 
@@ -30,26 +30,27 @@ where
     }
 }
 
-/// The gradients that the queries carry in their column `gradient`: a rule such as
-/// [`GradientUpdate`](crate::GradientUpdate) puts them there, [`with_gradients`] those of the starting queries.
+/// Reads the gradients from the column `gradient` of the queries frame. A rule such as
+/// [`GradientUpdate`](crate::GradientUpdate) writes the column; [`with_gradients`] adds it to the starting queries.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GradientColumn;
 
 impl Gradient for GradientColumn {
     fn gradients(&self, queries: &DataFrame) -> Result<Array2<f64>> {
         if queries.column(GRADIENT).is_err() {
-            let found = "none; give the starting queries theirs (with_gradients), and the rule too (GradientUpdate)";
+            let found =
+                "none; add it to the starting queries (with_gradients), and use a rule that writes it (GradientUpdate)";
             return Err(Error::contract("queries", GRADIENT, "gradients", found));
         }
         Ok(convert::matrix::<f64>(queries, GRADIENT)?.view().to_owned())
     }
 }
 
-/// The queries with a column `gradient` for [`GradientColumn`], of shape `(n_queries, dim)`. Zeros are right for
-/// starting queries: nothing is known of the score yet.
+/// Adds a column `gradient` of shape `(n_queries, dim)` to the queries, for [`GradientColumn`]. Use zeros for
+/// starting queries, because the score is not known yet.
 ///
 /// # Errors
-/// Another number of rows than there are queries.
+/// A number of gradients that differs from the number of queries.
 pub fn with_gradients(queries: &DataFrame, gradients: ArrayView2<'_, f64>) -> Result<DataFrame> {
     let mut queries = queries.clone();
     let gradients = convert::embedding_column(gradients)?.with_name(GRADIENT.into());
@@ -57,16 +58,16 @@ pub fn with_gradients(queries: &DataFrame, gradients: ArrayView2<'_, f64>) -> Re
     Ok(queries)
 }
 
-/// Asks a database for each query shifted against a gradient by several step lengths:
+/// A database that shifts each query against its gradient by several step lengths:
 /// `q_ij = q_i - scale_j * gradient(q)_i`.
 ///
-/// A query's rows are the union over its scales, in order of scale, then of rank; of an
-/// item that several scales find, the first is kept. `distance` is to the shifted query.
-/// Filter, score and update see the union under the unshifted query: up to
-/// `scales x k` rows a query.
+/// The rows of a query are the union over its scales, in order of scale, then of rank. An
+/// item that several scales find is returned once, at its first_rows scale. `distance` is to the
+/// shifted query. Filter, score and update see the union under the unshifted query: up to
+/// `scales x k` rows per query.
 ///
-/// Source: emb_opt 0.0.2, `GradQueryDB`; 1.0.2, `DataPluginGradWrapper`, whose scales begin with a 0 of its own and
-/// which keeps an item as often as it is found, if the library has no ids.
+/// Source: emb_opt 0.0.2, `GradQueryDB`; emb_opt 1.0.2, `DataPluginGradWrapper`. The latter prepends a scale of 0 and
+/// keeps duplicates if the library has no ids.
 pub struct GradientQuery<D, G> {
     database: D,
     gradient: G,
@@ -78,8 +79,8 @@ where
     D: VectorDatabase,
     G: Gradient,
 {
-    /// `gradient` takes the query vectors `(n_queries, dim)` and gives their gradients in the same shape, or is
-    /// [`GradientColumn`]. A scale of 0 asks for the query itself.
+    /// `gradient` is a closure from query vectors `(n_queries, dim)` to gradients of the same shape, or
+    /// [`GradientColumn`]. A scale of 0 searches at the query itself.
     pub fn new(database: D, gradient: G, scales: impl Into<Vec<f64>>) -> Self {
         GradientQuery { database, gradient, scales: scales.into() }
     }
@@ -106,7 +107,7 @@ where
         self.database.max_distance()
     }
 
-    fn identity(&self) -> Option<&super::Identity> {
+    fn identity(&self) -> Option<&super::DatasetIdentity> {
         self.database.identity()
     }
 
@@ -114,7 +115,7 @@ where
         self.database.keep_version(name)
     }
 
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {
         schema::check_queries(queries, self.dim())?;
         let query_idx = schema::u32s(queries, QUERY_IDX)?;
         let vectors = convert::matrix::<f64>(queries, schema::EMBEDDING)?;
@@ -134,17 +135,17 @@ where
             let (query, scale) = (row / scales, self.scales[row % scales]);
             target.assign(&(&vectors.row(query) - &(&gradients.row(query) * scale)));
         }
-        let mut results = self.database.query(&schema::queries(shifted.view())?, request)?;
+        let mut results = self.database.query(&schema::queries(shifted.view())?, options)?;
 
         let db_idx = schema::u64s(&results, DB_IDX)?;
-        let shifted_of = schema::u32s(&results, QUERY_IDX)?;
-        let query_of: Vec<u32> = shifted_of.iter().map(|row| query_idx[*row as usize / scales]).collect();
-        let mut met = HashSet::new();
-        let first: Vec<u32> = (0..results.height() as u32)
-            .filter(|row| met.insert((query_of[*row as usize], db_idx[*row as usize])))
+        let shifted_idx = schema::u32s(&results, QUERY_IDX)?;
+        let original_idx: Vec<u32> = shifted_idx.iter().map(|row| query_idx[*row as usize / scales]).collect();
+        let mut seen = HashSet::new();
+        let first_rows: Vec<u32> = (0..results.height() as u32)
+            .filter(|row| seen.insert((original_idx[*row as usize], db_idx[*row as usize])))
             .collect();
-        results.with_column(Column::new(QUERY_IDX.into(), query_of)).doing("building the results frame")?;
-        convert::gather(&results, &first)
+        results.with_column(Column::new(QUERY_IDX.into(), original_idx)).doing("building the results frame")?;
+        convert::gather(&results, &first_rows)
     }
 
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
@@ -159,7 +160,7 @@ where
         self.database.sample(n, rng)
     }
 
-    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {
         self.database.scan(visit)
     }
 }

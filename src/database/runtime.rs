@@ -1,4 +1,4 @@
-//! Lance is async; this crate is not.
+//! A Tokio runtime that runs Lance's futures from synchronous code.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -11,33 +11,33 @@ use tokio::runtime::{Builder, Runtime};
 use crate::error::{Doing, Error, Result};
 use crate::panics;
 
-/// Threads that read files: as many as Lance asks of a disk at once. Tokio would start hundreds for the reads of one
-/// search, most of them small, and a quarter of its CPU time would go into switching among them.
-const READS: usize = 8;
+/// Threads that read files: as many as the reads that Lance requests from a disk at once. By default Tokio starts hundreds
+/// of threads for the many small reads of one search, and spends a quarter of the CPU time on switching between them.
+const READ_THREADS: usize = 8;
 
-/// DataFusion recurses into a prefilter.
-const STACK: usize = 64 << 20;
+/// The stack of each thread. DataFusion recurses into the expression of a prefilter.
+const STACK_BYTES: usize = 64 << 20;
 
-/// Runs Lance's futures on a runtime of the crate's own, so that callers may be
-/// synchronous or inside a runtime of theirs.
-pub(crate) fn on_runtime<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<T> {
+/// Runs a future on the crate's own runtime and waits for it. The caller may be synchronous
+/// code, or run inside another runtime.
+pub(crate) fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<T> {
     let runtime = runtime()?;
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    // Lance panics over some damaged files.
+    // Lance panics on some damaged files.
     runtime.spawn(async move { sender.send(AssertUnwindSafe(future).catch_unwind().await) });
-    receiver.recv().doing("Lance was stopped")?.map_err(|panic| panicked(&*panic))
+    receiver.recv().doing("running a task of Lance")?.map_err(|panic| panic_error(&*panic))
 }
 
-/// As [`on_runtime`], on one thread of rayon's: what the future itself spreads over threads is done in order. (Of what
-/// it spawns, other threads do their share.)
-pub(crate) fn on_one_thread<T: Send>(future: impl Future<Output = T> + Send) -> Result<T> {
+/// As [`block_on`], in a rayon pool of one thread, so that parallel iterators in the future run in order. (Tasks that the
+/// future spawns still run on other threads.)
+pub(crate) fn block_on_one_thread<T: Send>(future: impl Future<Output = T> + Send) -> Result<T> {
     let runtime = runtime()?;
-    let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK).build().doing("starting a thread")?;
-    pool.install(|| runtime.block_on(AssertUnwindSafe(future).catch_unwind())).map_err(|panic| panicked(&*panic))
+    let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK_BYTES).build().doing("starting a thread")?;
+    pool.install(|| runtime.block_on(AssertUnwindSafe(future).catch_unwind())).map_err(|panic| panic_error(&*panic))
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let message = format!("damaged, or not supported: {}", panics::message(panic));
+fn panic_error(panic: &(dyn Any + Send)) -> Error {
+    let message = format!("the dataset is damaged or not supported: {}", panics::message(panic));
     Error::Library { context: "Lance".into(), message, cause: None }
 }
 
@@ -46,8 +46,8 @@ fn runtime() -> Result<&'static Runtime> {
     let runtime = RUNTIME.get_or_init(|| {
         Builder::new_multi_thread()
             .thread_name("uphill-lance")
-            .thread_stack_size(STACK)
-            .max_blocking_threads(READS)
+            .thread_stack_size(STACK_BYTES)
+            .max_blocking_threads(READ_THREADS)
             .enable_all()
             .build()
     });

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
 
-use crate::database::Local;
+use crate::database::LocalPath;
 use crate::error::{Doing, Error, Result};
 use crate::frame::convert;
 use crate::frame::keys::{ByKey, Keys};
@@ -52,7 +52,7 @@ impl Truth {
 
     /// The score, the key, and the columns that the run kept too.
     pub(super) fn read(&self, met: &DataFrame) -> Result<DataFrame> {
-        let (mut frames, local) = (Vec::<LazyFrame>::new(), Local::of(&self.items)?);
+        let (mut frames, local) = (Vec::<LazyFrame>::new(), LocalPath::fetch(&self.items)?);
         let mut wanted: Vec<String> = Vec::new();
         for file in find_files(local.path())? {
             let frame = catch_at_path(&file, || self.read_one(&file, met))?;

@@ -19,7 +19,7 @@ use lance_linalg::distance::MetricType;
 
 use super::ann::{IndexKind, Plan};
 use super::learn::{Sample, rotated_codes, sample_rows};
-use crate::database::{Metric, on_one_thread, on_runtime};
+use crate::database::{Metric, block_on, block_on_one_thread};
 use crate::error::{Doing, Result};
 use crate::frame::schema::EMBEDDING;
 use crate::interrupt::Interrupt;
@@ -57,12 +57,11 @@ impl Plan {
         };
         let has_codes = matches!(self.kind, IndexKind::IvfPq | IndexKind::IvfSq | IndexKind::IvfHnswSq);
         let (read, until, wanted) = (dataset.clone(), interrupt.clone(), sample_rows(self.partitions, has_codes));
-        let drawn =
-            on_runtime(async move { until.or(Sample::draw(&read, rows as usize, dim, wanted, metric)).await })??;
+        let drawn = block_on(async move { until.or(Sample::draw(&read, rows as usize, dim, wanted, metric)).await })??;
         let sample = Arc::new(drawn.doing("reading a sample")?);
         let (drawn, partitions) = (sample.clone(), self.partitions);
         let centroids = interrupt.step(move || match partitions * dim >= CENTROIDS_IN_A_GRAPH {
-            true => on_one_thread(async { drawn.centroids(partitions) })?,
+            true => block_on_one_thread(async { drawn.centroids(partitions) })?,
             false => drawn.centroids(partitions),
         })?;
         let ivf = IvfBuildParams::try_with_centroids(self.partitions, Arc::new(centroids.clone()))
@@ -87,11 +86,11 @@ impl Plan {
         drop(sample);
         let mut build = Build { dataset, params, ivf, metric };
         let built = match self.kind {
-            IndexKind::IvfSq => on_one_thread(interrupt.or(build.of_bytes::<FlatIndex>((), bytes)))??,
+            IndexKind::IvfSq => block_on_one_thread(interrupt.or(build.of_bytes::<FlatIndex>((), bytes)))??,
             IndexKind::IvfHnswSq => {
-                on_one_thread(interrupt.or(build.of_bytes::<HNSW>(HnswBuildParams::default(), bytes)))??
+                block_on_one_thread(interrupt.or(build.of_bytes::<HNSW>(HnswBuildParams::default(), bytes)))??
             }
-            _ => on_one_thread(interrupt.or(build.by_lance()))??,
+            _ => block_on_one_thread(interrupt.or(build.by_lance()))??,
         };
         atomic::remove(&path.join("_indices").join(SCRATCH))?;
         built.doing(path.display())

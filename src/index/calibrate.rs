@@ -17,7 +17,7 @@ use lance::dataset::builder::DatasetBuilder;
 use ndarray::{Array2, s};
 
 use super::learn::draw;
-use crate::database::{LanceDatabase, META_RECALL, Probes, RecallLevel, RecallTable, VectorDatabase, on_runtime};
+use crate::database::{LanceDatabase, META_RECALL, Probes, RecallLevel, RecallTable, VectorDatabase, block_on};
 use crate::error::{Doing, Result};
 
 /// Queries to measure with: a whole number of rounds of [`MOVED`].
@@ -55,9 +55,9 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
     let database = LanceDatabase::open(&uri)?;
     let Some(index) = database.identity().and_then(|identity| identity.index.clone()) else { return Ok(None) };
     let queries = queries(&uri, database.len() as usize, database.dim())?;
-    let nearest = database.nearest_of_all(queries.view(), NEIGHBOURS)?;
+    let nearest = database.exact_neighbours(queries.view(), NEIGHBOURS)?;
     let rows: Vec<Vec<u64>> = nearest.iter().map(|nearest| nearest.iter().map(|(row, _)| *row).collect()).collect();
-    let Some(margins) = database.margins_of(queries.view(), &rows)? else { return Ok(None) };
+    let Some(margins) = database.margins(queries.view(), &rows)? else { return Ok(None) };
     let searched = |margin: f32| {
         let within = margins.partitions.iter().map(|of| of.partition_point(|at| *at <= margin).max(1));
         within.sum::<usize>() as f64 / margins.partitions.len().max(1) as f64
@@ -84,8 +84,8 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
         }
         let mut choices = Vec::new();
         for margin in reach {
-            let probes = Probes { at_least: 1, margin: Some(margin) };
-            let candidates = database.ask_index(queries.view(), probes, k * OVERFETCH[OVERFETCH.len() - 1])?;
+            let probes = Probes { min_partitions: 1, margin: Some(margin) };
+            let candidates = database.index_candidates(queries.view(), probes, k * OVERFETCH[OVERFETCH.len() - 1])?;
             for overfetch in OVERFETCH {
                 let of = nearest.iter().zip(&good).zip(&candidates);
                 let shares = Shares::new(of.map(|((nearest, good), candidates)| {
@@ -114,7 +114,7 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
     }
     let table = RecallTable { index: index.uuids, partitions: index.partitions, queries: queries.nrows(), levels };
     let text = serde_json::to_string(&table).doing("writing what was measured")?;
-    on_runtime(async move {
+    block_on(async move {
         let mut dataset = DatasetBuilder::from_uri(&uri).load().await?;
         dataset.update_metadata([(META_RECALL, text.as_str())]).await
     })?
@@ -125,7 +125,7 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
 /// Items, each moved some of the way towards another.
 fn queries(uri: &str, rows: usize, dim: usize) -> Result<Array2<f32>> {
     let uri = uri.to_string();
-    let drawn = on_runtime(async move {
+    let drawn = block_on(async move {
         let dataset: Dataset = DatasetBuilder::from_uri(uri).load().await?;
         draw(&dataset, rows, dim, 2 * QUERIES, SEED).await
     })?

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
 
-use crate::database::Local;
+use crate::database::LocalPath;
 use crate::error::{Doing, Error, Result};
 use crate::frame::schema;
 use crate::io::format::Format;
@@ -97,8 +97,8 @@ impl<'a> Table<'a> {
     /// # Errors
     /// No such file; one of another format, which is named; text that cannot be read without a doubt.
     pub(crate) fn read(&self) -> Result<DataFrame> {
-        let fetched = if self.local.is_none() { Some(Local::of(self.path)?) } else { None };
-        let local = self.local.or(fetched.as_ref().map(Local::path)).unwrap_or(self.path);
+        let fetched = if self.local.is_none() { Some(LocalPath::fetch(self.path)?) } else { None };
+        let local = self.local.or(fetched.as_ref().map(LocalPath::path)).unwrap_or(self.path);
         if local.is_dir() {
             return Err(Error::input(self.path, "is a folder; name a file: Parquet, CSV or JSON"));
         }

@@ -5,7 +5,7 @@ use std::{fmt, fs};
 
 use serde::{Deserialize, Serialize};
 
-use crate::database::Identity;
+use crate::database::DatasetIdentity;
 use crate::error::{AtPath, Error, Result};
 
 /// The layout of a run folder. One of a later one is refused with a message; those of format 1 have no column `outcome`.
@@ -21,7 +21,7 @@ pub struct Manifest {
     /// The run's seed.
     pub seed: u64,
     /// The library and the version of it that the run reads; absent for databases of the caller's own.
-    pub dataset: Option<Identity>,
+    pub dataset: Option<DatasetIdentity>,
     /// The tag under which the dataset keeps that version, if it could be tagged. `None` for logs in temporary folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_tag: Option<String>,

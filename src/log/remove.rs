@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::manifest::{Manifest, REMOVED, TAG, read_manifest, read_manifest_at};
 use super::times;
-use crate::database::{LanceDatabase, on_disk};
+use crate::database::{LanceDatabase, local_path};
 use crate::error::{AtPath, Result};
 use crate::io::atomic;
 
@@ -30,7 +30,7 @@ pub fn remove_from(run: impl AsRef<Path>, library: impl AsRef<str>) -> Result<()
 }
 
 fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
-    let run = &on_disk(run)?;
+    let run = &local_path(run)?;
     let (file, mark) = (run.join("run.json"), run.join(REMOVED));
     let manifest = || match mark.exists() && !file.exists() {
         true => read_manifest_at(run, &mark),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::told::Told;
-use crate::database::Identity;
+use crate::database::DatasetIdentity;
 use crate::evaluate::Evaluation;
 use crate::frame::text::{instant, number};
 use crate::log::Times;
@@ -171,6 +171,6 @@ fn none() -> String {
     "none".into()
 }
 
-fn of_dataset(name: &str, value: impl Fn(&Identity) -> String + 'static) -> Row<'_> {
+fn of_dataset(name: &str, value: impl Fn(&DatasetIdentity) -> String + 'static) -> Row<'_> {
     row(name, move |run| run.log.manifest().dataset.as_ref().map_or_else(none, &value))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use polars::prelude::{Column, DataFrame};
 
 use super::Runner;
-use crate::database::on_disk;
+use crate::database::local_path;
 use crate::error::{Doing, Error, Result};
 use crate::frame::schema::DB_IDX;
 use crate::log::{SearchLog, StopReason};
@@ -25,7 +25,7 @@ impl Runner {
     /// # Errors
     /// As [`Runner::search_into`] and [`Runner::resume`].
     pub fn ask(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<Asked> {
-        let path = &on_disk(path)?;
+        let path = &local_path(path)?;
         let ended = match path.join("run.json").exists() {
             true => self.resume(path, queries, iterations),
             false => self.search_into(path, queries, iterations),

@@ -9,7 +9,7 @@ use polars::prelude::DataFrame;
 
 use super::stop::{Progress, Summary};
 use super::{Batch, Runner, Scores};
-use crate::database::{Identity, Request};
+use crate::database::{DatasetIdentity, QueryOptions};
 use crate::error::{Error, Result};
 use crate::frame::schema;
 use crate::log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, TAG, now};
@@ -212,7 +212,7 @@ impl Runner {
     pub fn preview(&self, queries: &DataFrame) -> Result<[DataFrame; 2]> {
         schema::check_queries(queries, self.database.dim())?;
         self.update.check()?;
-        let nothing = self.database.query(&queries.head(Some(0)), Request::default())?;
+        let nothing = self.database.query(&queries.head(Some(0)), QueryOptions::default())?;
         self.filter.check(&nothing)?;
         let items = nothing.drop_many([schema::QUERY_IDX, schema::DISTANCE]);
         self.score.check(&items)?;
@@ -254,7 +254,7 @@ impl Runner {
             dataset: self
                 .database
                 .identity()
-                .map(|identity| Identity { uri: place(&identity.uri), ..identity.clone() }),
+                .map(|identity| DatasetIdentity { uri: place(&identity.uri), ..identity.clone() }),
             version_tag: None,
             run_id: String::new(),
             config: self.config.clone(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use polars::prelude::*;
 
 use super::number;
-use crate::database::{Local, VectorDatabase};
+use crate::database::{LocalPath, VectorDatabase};
 use crate::error::{Doing, Error, Result};
 use crate::frame::keys::{ByKey, Keys};
 use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, REASON, SCORE};
@@ -94,7 +94,7 @@ impl Reusable {
     ) -> Result<Self> {
         let mut found = Reusable { key: reuse.key.clone(), ..Default::default() };
         for source in &reuse.sources {
-            let local = Local::of(source)?;
+            let local = LocalPath::fetch(source)?;
             if !local.path().exists() {
                 return Err(Error::input(source, "no such run folder or file (score.reuse)"));
             }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use polars::prelude::*;
 use uphill::{
-    Features, Filter, Identity, IndexKind, IndexOptions, LanceDatabase, Metric, OpenOptions, Request, Result, Runner,
-    SearchLog, SqlFilter, SqlScore, Stop, SurrogateUpdate, TopKUpdate, VectorDatabase, Visit,
+    BlockVisitor, DatasetIdentity, Features, Filter, IndexKind, IndexOptions, LanceDatabase, Metric, OpenOptions,
+    QueryOptions, Result, Runner, SearchLog, SqlFilter, SqlScore, Stop, SurrogateUpdate, TopKUpdate, VectorDatabase,
 };
 
 use crate::common::*;
@@ -34,10 +34,10 @@ impl VectorDatabase for Watched {
     fn metric(&self) -> Metric {
         self.library.metric()
     }
-    fn identity(&self) -> Option<&Identity> {
+    fn identity(&self) -> Option<&DatasetIdentity> {
         self.library.identity()
     }
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
         if queries.height() > 0 {
             self.asked.lock().expect("no panic").searches.push(request.columns.map(<[String]>::to_vec));
         }
@@ -54,7 +54,7 @@ impl VectorDatabase for Watched {
     fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
         self.library.sample(n, rng)
     }
-    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {
         self.library.scan(visit)
     }
     fn features(&self, wanted: &Features, hidden: &[String]) -> Result<uphill::ItemFeatures> {
@@ -180,7 +180,7 @@ fn searched(folder: &tempfile::TempDir, items: &DataFrame, bytes: usize) -> (std
     let options = OpenOptions::new().index_cache_bytes(bytes);
     let library = LanceDatabase::open_with(dataset.to_string_lossy(), &options).expect("a library");
     let queries = uphill::queries_at(&library, &[3]).expect("queries");
-    library.query(&queries, Request::new()).expect("neighbours");
+    library.query(&queries, QueryOptions::new()).expect("neighbours");
     (dataset, library)
 }
 

@@ -105,7 +105,7 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
         (
             &RUN.replace("items.lance", "wrong.parquet"),
             1,
-            "./wrong.parquet: is a file, and no Lance dataset; `uphill index` builds one of Parquet",
+            "./wrong.parquet: is a file, not a Lance dataset; build one from Parquet with `uphill index`",
         ),
         ("nonsense", 2, "run.toml: line 1: key with no value, expected `=`"),
     ];

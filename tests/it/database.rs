@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use ndarray::{Array2, Axis, concatenate};
 use polars::prelude::*;
-use uphill::{IndexKind, IndexOptions, LanceDatabase, Metric, OpenOptions, Request, VectorDatabase};
+use uphill::{IndexKind, IndexOptions, LanceDatabase, Metric, OpenOptions, QueryOptions, VectorDatabase};
 
 use crate::common::*;
 
@@ -72,7 +72,7 @@ fn exact_search_equals_brute_force_under_every_metric_over_two_fragments() {
                 concatenate(Axis(0), &[normal(70, 24, &mut rng).view(), library.slice(ndarray::s![..30, ..])])
                     .expect("stacked");
 
-            let results = open(&dataset).k(17).query(&queries_of(&queries), Request::default()).expect("results");
+            let results = open(&dataset).k(17).query(&queries_of(&queries), QueryOptions::default()).expect("results");
 
             for (query, number) in queries.rows().into_iter().zip(0..) {
                 let (ours, truth) = (found(&results, number), brute_force(&all, query, 17, metric));
@@ -91,7 +91,7 @@ fn exact_search_of_vectors_of_one_component_equals_brute_force() {
     let folder = folder();
     let library = normal(300, 1, &mut rng(16));
     let queries = library.slice(ndarray::s![..20, ..]).to_owned();
-    let results = exact_library(&folder, &library).k(5).query(&queries_of(&queries), Request::default());
+    let results = exact_library(&folder, &library).k(5).query(&queries_of(&queries), QueryOptions::default());
     let results = results.expect("results");
     for (query, number) in queries.rows().into_iter().zip(0..) {
         assert_eq!(found(&results, number), brute_force(&library, query, 5, Metric::L2));
@@ -106,7 +106,8 @@ fn many_items_with_one_embedding_come_in_order_of_their_ids() {
     let library =
         concatenate(Axis(0), &[normal(500, 16, &mut rng).view(), one.broadcast((700, 16)).expect("broadcast")])
             .expect("stacked");
-    let results = exact_library(&folder, &library).k(5).query(&queries_of(&one), Request::default()).expect("results");
+    let results =
+        exact_library(&folder, &library).k(5).query(&queries_of(&one), QueryOptions::default()).expect("results");
     assert_eq!(u64s(&results, "db_idx"), [500, 501, 502, 503, 504]);
     assert_eq!(f32s(&results, "distance"), [0.0; 5]);
 }
@@ -142,7 +143,7 @@ fn every_kind_of_index_finds_nearly_all_neighbours_with_exact_distances() {
         let plan = database.explain(200).expect("a plan");
         assert_eq!(plan.contains("ANNIvfBatch"), batched, "{index}: {plan}");
 
-        let results = database.query(&queries_of(&queries), Request::default()).expect("results");
+        let results = database.query(&queries_of(&queries), QueryOptions::default()).expect("results");
 
         let recall = recall(&results, &library, &queries, 10);
         println!("{index}: recall@10 {recall}");
@@ -169,14 +170,14 @@ fn every_kind_of_index_gives_the_whole_library_where_k_is_beyond_it_and_nearly_a
         let options = IndexOptions::new().index(index).overwrite(true);
         let database = open_files(&dataset(&folder, &library, &options)).nprobes(1);
         for k in [1000, 5000, usize::MAX] {
-            let results = database.clone().k(k).query(&queries_of(&queries), Request::default()).expect("results");
+            let results = database.clone().k(k).query(&queries_of(&queries), QueryOptions::default()).expect("results");
             for query in 0..3 {
                 let mut ids: Vec<u64> = found(&results, query).into_iter().map(|pair| pair.1).collect();
                 ids.sort();
                 assert_eq!(ids, (0..1000).collect::<Vec<u64>>(), "{index}, k = {k}");
             }
         }
-        let results = database.k(200).query(&queries_of(&queries), Request::default()).expect("results");
+        let results = database.k(200).query(&queries_of(&queries), QueryOptions::default()).expect("results");
         assert_eq!(results.height(), 600, "{index}: fewer than k of 1000 items");
     }
 }
@@ -191,8 +192,8 @@ fn every_kind_of_index_serves_cosine_and_dot() {
         for (index, _, _) in KINDS {
             let options = IndexOptions::new().index(index).metric(metric).overwrite(true);
             let database = open_files(&dataset(&folder, &library, &options)).k(10);
-            let results = database.query(&queries_of(&queries), Request::default()).expect("results");
-            let exact = database.exact(true).query(&queries_of(&queries), Request::default()).expect("results");
+            let results = database.query(&queries_of(&queries), QueryOptions::default()).expect("results");
+            let exact = database.exact(true).query(&queries_of(&queries), QueryOptions::default()).expect("results");
             let pairs = |frame: &DataFrame| -> std::collections::HashSet<(u32, u64)> {
                 u32s(frame, "query_idx").into_iter().zip(u64s(frame, "db_idx")).collect()
             };
@@ -220,7 +221,7 @@ fn k_beyond_the_library_gives_each_item_once() {
     let folder = folder();
     let library = normal(7, 4, &mut rng(4));
     let results =
-        exact_library(&folder, &library).k(50).query(&queries_of(&library), Request::default()).expect("results");
+        exact_library(&folder, &library).k(50).query(&queries_of(&library), QueryOptions::default()).expect("results");
     assert_eq!(results.height(), 49);
     for query in 0..7 {
         let mut ids: Vec<u64> = found(&results, query).into_iter().map(|pair| pair.1).collect();
@@ -234,7 +235,7 @@ fn no_queries_give_an_empty_frame_with_every_column() {
     let folder = folder();
     let library = normal(7, 4, &mut rng(5));
     let none = queries_of(&library).head(Some(0));
-    let results = exact_library(&folder, &library).query(&none, Request::default()).expect("results");
+    let results = exact_library(&folder, &library).query(&none, QueryOptions::default()).expect("results");
     assert_eq!(results.height(), 0);
     assert_eq!(names(&results), ["query_idx", "db_idx", "distance", "embedding", "name", "weight"]);
 }
@@ -245,7 +246,8 @@ fn queries_that_cannot_be_are_refused_with_both_values() {
     let library = normal(7, 4, &mut rng(6));
     let database = exact_library(&folder, &library);
     let ask = |vectors: &Array2<f64>| {
-        let frame = uphill::queries(vectors.view()).and_then(|queries| database.query(&queries, Request::default()));
+        let frame =
+            uphill::queries(vectors.view()).and_then(|queries| database.query(&queries, QueryOptions::default()));
         frame.expect_err("refused").to_string()
     };
     let mut wrong = Array2::zeros((3, 4));
@@ -260,7 +262,8 @@ fn queries_that_cannot_be_are_refused_with_both_values() {
         "queries: column `embedding`: expected finite numbers, found inf in component 2 of query 1"
     );
     assert_eq!(ask(&Array2::zeros((3, 5))), "queries: column `embedding`: expected array[f64, 4], found array[f64, 5]");
-    let zero = database.clone().k(0).query(&queries_of(&library), Request::default()).expect_err("refused").to_string();
+    let zero =
+        database.clone().k(0).query(&queries_of(&library), QueryOptions::default()).expect_err("refused").to_string();
     assert_eq!(zero, "database.k: expected at least 1, found 0");
 }
 
@@ -275,12 +278,13 @@ fn a_prefilter_and_a_distance_limit_keep_the_nearest_that_match() {
         let results = database
             .clone()
             .prefilter("weight < 0.2")
-            .query(&queries_of(&queries), Request::default())
+            .query(&queries_of(&queries), QueryOptions::default())
             .expect("results");
         assert_eq!(results.height(), 100);
         assert!(f64s(&results, "weight").iter().all(|weight| *weight < 0.2));
 
-        let results = database.max_distance(3.0).query(&queries_of(&queries), Request::default()).expect("results");
+        let results =
+            database.max_distance(3.0).query(&queries_of(&queries), QueryOptions::default()).expect("results");
         let near = queries.rows().into_iter().map(|query| brute_force(&library, query, 20, Metric::L2));
         let near: usize = near.map(|near| near.iter().filter(|pair| pair.0 <= 3.0).count()).sum();
         assert_eq!(results.height(), near);
@@ -295,7 +299,7 @@ fn exact_searches_find_the_same_whether_embeddings_are_held_in_memory_or_not() {
     let queries = queries_of(&normal(7, 8, &mut rng));
     let options = IndexOptions::new().index(IndexKind::None);
     let path = dataset(&folder, &library, &options);
-    let ask = |database: &LanceDatabase| database.query(&queries, Request::default()).expect("results");
+    let ask = |database: &LanceDatabase| database.query(&queries, QueryOptions::default()).expect("results");
     let sees = |database: &LanceDatabase| {
         let (mut rows, mut sum) = (0, 0);
         let mut visit = |ids: &[u64], items: ndarray::ArrayView2<'_, f32>| {
@@ -345,7 +349,7 @@ fn excluded_items_make_room_for_the_next_nearest() {
         let database = open(&dataset(&folder, &library, &options)).k(10).nprobes(10);
         let truth = brute_force(&library, queries.row(0), 40, Metric::L2);
         let exclude = truth[..30].iter().map(|pair| pair.1).collect();
-        let request = Request::new().exclude(&exclude);
+        let request = QueryOptions::new().exclude(&exclude);
         let results = database.query(&queries_of(&queries), request).expect("results");
         let ids: Vec<u64> = found(&results, 0).into_iter().map(|pair| pair.1).collect();
         assert_eq!(ids, truth[30..].iter().map(|pair| pair.1).collect::<Vec<_>>(), "{index:?}");
@@ -366,7 +370,7 @@ fn what_few_items_match_is_found_whole_and_left_out_items_do_not_hide_it() {
         let of_few = library.select(Axis(0), &matching);
         for (k, left_out) in [(20, 0), (20, 100), (240, 0), (500, 0), (500, 239)] {
             let exclude = matching[..left_out].iter().map(|row| *row as u64).collect();
-            let request = Request::new().k(k).exclude(&exclude);
+            let request = QueryOptions::new().k(k).exclude(&exclude);
             let results = few.query(&frame, request).expect("results");
             for (number, query) in (0..).zip(queries.rows()) {
                 let truth = brute_force(&of_few, query, 240, Metric::L2).into_iter();
@@ -394,7 +398,7 @@ fn rows_that_the_index_lacks_are_found_all_the_same() {
         assert_eq!(index.unindexed_rows, 500);
         assert_eq!(database.explain(3).expect("a plan").contains("ANNIvfBatch"), batched, "{kind}");
         for database in [database, open(&path).k(10).nprobes(77)] {
-            let results = database.query(&queries_of(&queries), Request::default()).expect("results");
+            let results = database.query(&queries_of(&queries), QueryOptions::default()).expect("results");
             for (query, number) in queries.rows().into_iter().zip(0..) {
                 let found = found(&results, number);
                 assert_eq!(found[0].1, 6000 + u64::from(number), "{kind}");
@@ -467,12 +471,12 @@ fn a_metric_other_than_the_indexs_is_refused_unless_the_search_is_exact() {
     let options = OpenOptions::new().metric(Metric::Cosine);
     let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened");
     let queries = queries_of(&library.slice(ndarray::s![..2, ..]).to_owned());
-    let message = database.query(&queries, Request::default()).expect_err("refused").to_string();
+    let message = database.query(&queries, QueryOptions::default()).expect_err("refused").to_string();
     assert_eq!(
         message,
-        "database.metric is cosine but the index `embedding_idx` was built for l2; ask for that metric, or set exact = true"
+        "database.metric is cosine but the index `embedding_idx` was built for l2; set that metric, or set exact = true"
     );
-    let results = database.exact(true).query(&queries, Request::default()).expect("results");
+    let results = database.exact(true).query(&queries, QueryOptions::default()).expect("results");
     let truth = brute_force(&library, library.row(0), 10, Metric::Cosine);
     assert_eq!(
         found(&results, 0).iter().map(|pair| pair.1).collect::<Vec<_>>(),
@@ -500,7 +504,7 @@ fn calls_from_inside_an_async_runtime_work() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let results = runtime.block_on(async {
         let database = exact_library(&folder, &library);
-        database.query(&queries_of(&library), Request::default())
+        database.query(&queries_of(&library), QueryOptions::default())
     });
     assert_eq!(results.expect("results").height(), 500);
 }
@@ -523,7 +527,7 @@ fn a_dataset_that_others_made_uses_its_id_column() {
     });
     let options = OpenOptions::new().id_column("key");
     let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened").k(1);
-    let results = database.query(&queries_of(&library), Request::default()).expect("results");
+    let results = database.query(&queries_of(&library), QueryOptions::default()).expect("results");
     assert_eq!(u64s(&results, "db_idx"), ids);
     assert_eq!(u64s(&database.take(&[1000, 703]).expect("items"), "db_idx"), [1000, 703]);
 }
@@ -544,7 +548,7 @@ fn a_small_library_in_memory_gives_what_the_files_of_its_index_give() {
             [(1, 10, None), (6, 10, None), (6, 10, Some(&booked)), (50, 500, None), (3, 300, None)]
         {
             let ask = |library: &LanceDatabase| {
-                let request = Request::new().k(k);
+                let request = QueryOptions::new().k(k);
                 let request = exclude.map_or(request, |items| request.exclude(items));
                 library.clone().nprobes(nprobes).query(&queries, request).expect("results")
             };
@@ -569,12 +573,12 @@ fn what_a_search_finds_does_not_depend_on_the_memory_that_it_is_given() {
     for (kind, ..) in KINDS {
         let folder = folder();
         let path = dataset(&folder, &library, &IndexOptions::new().index(kind));
-        let ask = |bytes: usize, request: Request<'_>| {
+        let ask = |bytes: usize, request: QueryOptions<'_>| {
             let options = OpenOptions::new().index_cache_bytes(bytes);
             let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened").recall(0.9);
             [0, 1].map(|_| database.query(&queries, request).expect("results"))
         };
-        for request in [Request::new(), Request::new().exclude(&booked)] {
+        for request in [QueryOptions::new(), QueryOptions::new().exclude(&booked)] {
             let [kept, kept_again] = ask(384 << 20, request);
             let [read, read_again] = ask(0, request);
             assert!(kept.equals(&kept_again) && kept.equals(&read) && kept.equals(&read_again), "{kind}");
@@ -596,7 +600,8 @@ fn an_item_that_its_owner_updated_is_met_once_and_where_it_is_now() {
         let queries = now.slice(ndarray::s![..40, ..]).to_owned();
         for database in [open(&path), open_files(&path), open(&path).exact(true)] {
             assert_eq!(database.len(), 4000);
-            let results = database.k(10).recall(0.999).query(&queries_of(&queries), Request::new()).expect("results");
+            let results =
+                database.k(10).recall(0.999).query(&queries_of(&queries), QueryOptions::new()).expect("results");
             assert_eq!(results.height(), 400, "{kind}");
             for (query, number) in queries.rows().into_iter().zip(0..) {
                 let met = found(&results, number);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use polars::prelude::*;
-use uphill::{GradientQuery, LanceDatabase, Request, RlUpdate, Runner, SearchLog, SqlScore, VectorDatabase};
+use uphill::{GradientQuery, LanceDatabase, QueryOptions, RlUpdate, Runner, SearchLog, SqlScore, VectorDatabase};
 
 use crate::common::*;
 
@@ -230,7 +230,7 @@ fn an_index_does_not_depend_on_threads_and_is_the_same_each_time() {
                 index.args(["--metric", metric, "--partitions", partitions]).current_dir(folder.path());
                 let output = index.output().expect("runs");
                 assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-                let found = open(&dataset).k(20).nprobes(1).query(&queries, Request::default()).expect("found");
+                let found = open(&dataset).k(20).nprobes(1).query(&queries, QueryOptions::default()).expect("found");
                 (found, index_files(&dataset))
             })
             .collect();

@@ -133,9 +133,9 @@ fn damaged_features_are_told_and_made_anew_whatever_they_say_of_their_size() {
         std::fs::write(&file, damaged).expect("written");
         let said = search(&folder, "run", &[]);
         let name = file.file_name().expect("a name").to_string_lossy();
-        assert!(said.contains(&*name) && said.contains("it is made anew"), "{damage}: {said}");
+        assert!(said.contains(&*name) && said.contains("it is computed again"), "{damage}: {said}");
         assert_eq!(results("run"), whole, "{damage}");
-        assert!(std::fs::read(&file).expect("a file") == bytes, "{damage}: not made anew");
+        assert!(std::fs::read(&file).expect("a file") == bytes, "{damage}: not computed again");
         std::fs::remove_dir_all(folder.path().join("run")).expect("removed");
     }
     read_only(&folder, &file, &whole);

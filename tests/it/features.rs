@@ -6,8 +6,8 @@ use ndarray::{Array2, Axis};
 use polars::prelude::*;
 use rand::RngExt;
 use uphill::{
-    Feature, Features, IndexKind, IndexOptions, ItemFeatures, LanceDatabase, Request, Role, Runner, SearchLog, Stop,
-    SurrogateUpdate, VectorDatabase, View, Visit,
+    BlockVisitor, Feature, Features, IndexKind, IndexOptions, ItemFeatures, LanceDatabase, QueryOptions, Role, Runner,
+    SearchLog, Stop, SurrogateUpdate, VectorDatabase, View,
 };
 
 use crate::common::*;
@@ -187,7 +187,7 @@ fn columns_that_cannot_be_read_as_asked_are_refused_before_anything_is_paid_for(
             "update.features: column `kind` is named twice, as text and as category; name it once",
         ),
         ("['size', 'noise', 'size']", "update.features: column `size` is named twice"),
-        ("['size', 'embedding']", "update.features: `embedding` holds the embeddings, which the model reads anyway"),
+        ("['size', 'embedding']", "update.features: `embedding` contains the embeddings, which the model always reads"),
         ("3", "expected \"auto\" or a list of columns"),
         ("'smiles'", "expected \"auto\" or a list of columns"),
     ] {
@@ -388,7 +388,7 @@ impl VectorDatabase for Described {
     fn metric(&self) -> uphill::Metric {
         self.inner.metric()
     }
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> uphill::Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> uphill::Result<DataFrame> {
         self.inner.query(queries, request)
     }
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
@@ -397,7 +397,7 @@ impl VectorDatabase for Described {
     fn sample(&self, n: usize, rng: &mut uphill::Stream) -> uphill::Result<Vec<u64>> {
         self.inner.sample(n, rng)
     }
-    fn scan(&self, visit: &mut Visit<'_>) -> uphill::Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> uphill::Result<()> {
         self.inner.scan(visit)
     }
     fn features(&self, _wanted: &Features, _hidden: &[String]) -> uphill::Result<ItemFeatures> {

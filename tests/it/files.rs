@@ -360,7 +360,7 @@ fn uuids_in_a_dataset_that_others_made_are_text_however_they_are_read() {
     };
     assert_eq!(first(&library.take(&[0]).expect("an item")).as_deref(), Some(UUID));
     let queries = uphill::queries_at(&library, &[0]).expect("queries");
-    let met = library.query(&queries, uphill::Request::default()).expect("results");
+    let met = library.query(&queries, uphill::QueryOptions::default()).expect("results");
     assert_eq!(first(&met).as_deref(), Some(UUID));
     let mut seen = Vec::new();
     let visited = library.visit_columns(&["uid".into()], &mut |items| {
@@ -586,6 +586,6 @@ fn a_file_address_is_the_path_it_means_wherever_a_path_is_taken() {
     assert_eq!(there, ["my items.parquet", "my lib.lance", "my queries.parquet", "my run", "my run.toml"]);
 
     let output = uphill(&["inspect", "file://elsewhere/items.lance"], folder.path());
-    let message = "file://elsewhere/items.lance: names another machine; write file:/// and the path from the root on";
+    let message = "file://elsewhere/items.lance: names another host; write file:/// followed by an absolute path";
     assert_eq!(stderr(&output), format!("uphill: {message}\n"));
 }

@@ -13,7 +13,7 @@ use lance_index::IndexType;
 use lance_linalg::distance::MetricType;
 use ndarray::Array2;
 use polars::prelude::DataFrame;
-use uphill::{LanceDatabase, OpenOptions, Request, VectorDatabase};
+use uphill::{LanceDatabase, OpenOptions, QueryOptions, VectorDatabase};
 
 use crate::common::*;
 
@@ -118,24 +118,24 @@ fn rows_without_an_embedding_are_never_counted_sampled_seen_or_met() {
 
         // All of them, though more are asked for; and few, through the index and beside it.
         let queries = queries_of(&theirs.vectors);
-        let results = database.query(&queries, Request::default()).expect("results");
+        let results = database.query(&queries, QueryOptions::default()).expect("results");
         (0..20).for_each(|query| assert_eq!(met(&results, query), there));
-        let few = database.clone().k(10).nprobes(6).query(&queries, Request::default()).expect("results");
-        let exact = database.clone().k(10).exact(true).query(&queries, Request::default()).expect("results");
+        let few = database.clone().k(10).nprobes(6).query(&queries, QueryOptions::default()).expect("results");
+        let exact = database.clone().k(10).exact(true).query(&queries, QueryOptions::default()).expect("results");
         assert_eq!(few.height(), 200);
         assert!(few.equals(&exact), "{few} is not {exact}");
 
         let some = database.clone().prefilter("weight < 0.3 -- a comment");
         let light: Vec<u64> = there.iter().copied().filter(|row| row % 100 < 30).collect();
         assert_eq!(some.sample(ROWS, &mut uphill::stream(1, "sample", 0, 0)).expect("a sample"), light);
-        let results = some.query(&queries, Request::default()).expect("results");
+        let results = some.query(&queries, QueryOptions::default()).expect("results");
         (0..20).for_each(|query| assert_eq!(met(&results, query), light));
-        let few = some.clone().k(10).nprobes(6).query(&queries, Request::default()).expect("results");
-        let exact = some.k(10).exact(true).query(&queries, Request::default()).expect("results");
+        let few = some.clone().k(10).nprobes(6).query(&queries, QueryOptions::default()).expect("results");
+        let exact = some.k(10).exact(true).query(&queries, QueryOptions::default()).expect("results");
         assert!(few.height() == 200 && few.equals(&exact), "{few} is not {exact}");
 
         let error = database.take(&[1, 705]).expect_err("no item").to_string();
-        assert!(error.ends_with("theirs.lance: row id 705 has no embedding, so it is no item"), "{error}");
+        assert!(error.ends_with("theirs.lance: row id 705 has no embedding, so it is not an item"), "{error}");
     }
 }
 
@@ -146,7 +146,7 @@ fn ids_of_a_column_are_those_of_rows_with_an_embedding() {
     let database = LanceDatabase::open_with(theirs.path().to_string_lossy(), &options).expect("opened").k(ROWS);
     let keys: Vec<u64> = items_there().iter().map(|row| 1000 + row).collect();
     assert_eq!(database.sample(ROWS, &mut uphill::stream(1, "sample", 0, 0)).expect("a sample"), keys);
-    let results = database.query(&queries_of(&theirs.vectors), Request::default()).expect("results");
+    let results = database.query(&queries_of(&theirs.vectors), QueryOptions::default()).expect("results");
     assert_eq!(met(&results, 3), keys);
     assert!(database.take(&[1705]).is_err());
     assert_eq!(u64s(&database.take(&[1001]).expect("an item"), "db_idx"), [1001]);
@@ -189,7 +189,7 @@ fn a_library_of_no_embeddings_at_all_has_no_items_and_a_search_says_so() {
     let database = theirs.open();
     assert!(database.is_empty());
     assert_eq!(database.sample(5, &mut uphill::stream(1, "sample", 0, 0)).expect("a sample"), Vec::<u64>::new());
-    let results = database.query(&queries_of(&theirs.vectors), Request::default()).expect("results");
+    let results = database.query(&queries_of(&theirs.vectors), QueryOptions::default()).expect("results");
     assert_eq!(results.height(), 0);
     run_file(theirs.folder.path());
     let output = uphill(&["search", "run.toml", "--out", "run"], theirs.folder.path());
@@ -207,8 +207,8 @@ fn a_run_that_counted_all_rows_reads_the_same_dataset() {
     let mut then = serde_json::to_value(&now).expect("JSON");
     then.as_object_mut().expect("an object").remove("without_embedding");
     then["rows"] = ROWS.into();
-    let then: uphill::Identity = serde_json::from_value(then).expect("an identity");
+    let then: uphill::DatasetIdentity = serde_json::from_value(then).expect("an identity");
     assert_eq!(then.differences(&now), Vec::<String>::new());
-    let other = uphill::Identity { rows: now.rows + 1, ..now.clone() };
+    let other = uphill::DatasetIdentity { rows: now.rows + 1, ..now.clone() };
     assert_eq!(other.differences(&now), [format!("rows was {}, is {ROWS}", ROWS + 1)]);
 }

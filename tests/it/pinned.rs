@@ -166,7 +166,7 @@ fn the_version_that_a_run_reads_outlives_a_clean_up_until_the_run_is_removed() {
     let uri = folder.path().join("items.lance").to_string_lossy().into_owned();
     let options = uphill::OpenOptions::new().version(expected[0].1);
     let error = uphill::LanceDatabase::open_with(uri, &options).err().expect("cleaned up").to_string();
-    assert!(error.contains(&format!("version {lost} is not there")), "{error}");
+    assert!(error.contains(&format!("version {lost} does not exist")), "{error}");
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn a_version_that_was_cleaned_up_is_named_with_the_latest() {
     });
     let pinned = version(folder.path(), "run");
     let latest = pinned.as_u64().expect("a number") + 2;
-    assert_refused(&folder, &[&format!("items.lance: version {pinned} is not there (the latest is {latest})")]);
+    assert_refused(&folder, &[&format!("items.lance: version {pinned} does not exist (the latest is {latest})")]);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn another_dataset_under_the_same_path_is_told_by_what_differs() {
     assert_refused(&folder, &["index was IVF_FLAT embedding_idx (", "), is IVF_SQ embedding_idx ("]);
     // Without an index there is one version less.
     index(&folder, &clustered(600, 8, 9, &mut rng(1)), &["--index", "none"]);
-    assert_refused(&folder, &["items.lance: version 4 is not there (the latest is 2)"]);
+    assert_refused(&folder, &["items.lance: version 4 does not exist (the latest is 2)"]);
 }
 
 /// Of the same shape, without an index, and not by `uphill index`: only when it was written tells them apart.

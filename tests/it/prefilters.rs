@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use polars::prelude::*;
-use uphill::{LanceDatabase, Request, SearchLog, StopReason, VectorDatabase};
+use uphill::{LanceDatabase, QueryOptions, SearchLog, StopReason, VectorDatabase};
 
 use crate::common::*;
 
@@ -78,10 +78,11 @@ fn quotes_mean_the_same_in_a_prefilter_a_filter_and_a_score() {
     // Through the library, without a check before it.
     let database = LanceDatabase::open(folder.path().join("items.lance").to_string_lossy()).expect("a dataset");
     let queries = uphill::queries_at(&database, &[0]).expect("queries");
-    let found = database.clone().prefilter("\"Group\" = 'D'").query(&queries, Request::new().k(60)).expect("found");
+    let found =
+        database.clone().prefilter("\"Group\" = 'D'").query(&queries, QueryOptions::new().k(60)).expect("found");
     assert_eq!(u64s(&found, "db_idx").into_iter().collect::<HashSet<_>>(), of(&[0]));
     for sql in ["\"Gruop\" = 'D'", "1 = 1"] {
-        assert!(database.clone().prefilter(sql).query(&queries, Request::new()).is_err(), "{sql}");
+        assert!(database.clone().prefilter(sql).query(&queries, QueryOptions::new()).is_err(), "{sql}");
     }
     run_file(folder.path(), "", "");
     for sql in ["\"the group\" + weight", "`the group` + weight"] {

@@ -9,7 +9,7 @@ use lance_index::IndexType;
 use lance_linalg::distance::MetricType;
 use ndarray::{Array2, ArrayView1, Axis};
 use polars::prelude::DataFrame;
-use uphill::{IndexKind, IndexOptions, LanceDatabase, OpenOptions, RecallTable, Request, VectorDatabase};
+use uphill::{IndexKind, IndexOptions, LanceDatabase, OpenOptions, QueryOptions, RecallTable, VectorDatabase};
 
 use crate::common::*;
 
@@ -49,7 +49,7 @@ fn nearest(library: &Array2<f32>, queries: &Array2<f32>) -> Vec<Vec<u64>> {
 /// The share of the k nearest that is found, in the mean; and its standard error.
 fn recall(database: &LanceDatabase, queries: &Array2<f32>, nearest: &[Vec<u64>], k: usize) -> (f64, f64) {
     let frame = uphill::queries(queries.mapv(f64::from).view()).expect("queries");
-    let found = database.query(&frame, Request::new().k(k)).expect("results");
+    let found = database.query(&frame, QueryOptions::new().k(k)).expect("results");
     let mut hits = vec![0.0; queries.nrows()];
     for (query, id) in u32s(&found, "query_idx").into_iter().zip(u64s(&found, "db_idx")) {
         hits[query as usize] += f64::from(u8::from(nearest[query as usize][..k].contains(&id)));
@@ -124,7 +124,7 @@ fn between_and_beyond_what_was_measured_as_much_is_looked_at_as_the_next_takes()
     assert!(ten.margin < hundred.margin && ten.nprobes < hundred.nprobes, "{table}");
     let queries = moved(&library, 50, 50);
     let frame = uphill::queries(queries.mapv(f64::from).view()).expect("queries");
-    let finds = |k| database.query(&frame, Request::new().k(k)).expect("results");
+    let finds = |k| database.query(&frame, QueryOptions::new().k(k)).expect("results");
     let first = |found: &DataFrame, k: usize| {
         let mut first: Vec<Vec<u64>> = vec![Vec::new(); 50];
         for (query, id) in u32s(found, "query_idx").into_iter().zip(u64s(found, "db_idx")) {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use polars::prelude::*;
 use uphill::{
-    Error, Identity, LanceDatabase, Metric, QueryUpdate, Request, RestartUpdate, Result, RlUpdate, Runner, Score,
-    SqlScore, Step, TopKDiscreteUpdate, TopKUpdate, VectorDatabase, Visit,
+    BlockVisitor, DatasetIdentity, Error, LanceDatabase, Metric, QueryOptions, QueryUpdate, RestartUpdate, Result,
+    RlUpdate, Runner, Score, SqlScore, Step, TopKDiscreteUpdate, TopKUpdate, VectorDatabase,
 };
 
 use crate::common::*;
@@ -39,10 +39,10 @@ impl VectorDatabase for Watched {
     fn metric(&self) -> Metric {
         self.library.metric()
     }
-    fn identity(&self) -> Option<&Identity> {
+    fn identity(&self) -> Option<&DatasetIdentity> {
         self.library.identity()
     }
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
         self.library.query(queries, request)
     }
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
@@ -52,7 +52,7 @@ impl VectorDatabase for Watched {
     fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
         self.library.sample(n, rng)
     }
-    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {
         self.library.scan(visit)
     }
 }

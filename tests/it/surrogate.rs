@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{Array2, Axis};
 use polars::prelude::*;
 use uphill::{
-    Identity, LanceDatabase, Metric, Request, Runner, SearchLog, SqlFilter, Stop, SurrogateUpdate, VectorDatabase,
-    Visit,
+    BlockVisitor, DatasetIdentity, LanceDatabase, Metric, QueryOptions, Runner, SearchLog, SqlFilter, Stop,
+    SurrogateUpdate, VectorDatabase,
 };
 
 use crate::common::*;
@@ -233,10 +233,10 @@ impl VectorDatabase for Watched {
     fn metric(&self) -> Metric {
         self.library.metric()
     }
-    fn identity(&self) -> Option<&Identity> {
+    fn identity(&self) -> Option<&DatasetIdentity> {
         self.library.identity()
     }
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> uphill::Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> uphill::Result<DataFrame> {
         self.most.fetch_max(request.k.unwrap_or(0) * queries.height(), Ordering::Relaxed);
         self.broken(self.library.query(queries, request)?)
     }
@@ -246,7 +246,7 @@ impl VectorDatabase for Watched {
     fn sample(&self, n: usize, rng: &mut uphill::Stream) -> uphill::Result<Vec<u64>> {
         self.library.sample(n, rng)
     }
-    fn scan(&self, visit: &mut Visit<'_>) -> uphill::Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> uphill::Result<()> {
         self.library.scan(visit)
     }
 }
@@ -378,7 +378,7 @@ impl VectorDatabase for WithOneOff {
     fn metric(&self) -> Metric {
         self.0.metric()
     }
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> uphill::Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> uphill::Result<DataFrame> {
         self.0.query(queries, request)
     }
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
@@ -387,7 +387,7 @@ impl VectorDatabase for WithOneOff {
     fn sample(&self, n: usize, rng: &mut uphill::Stream) -> uphill::Result<Vec<u64>> {
         self.0.sample(n, rng)
     }
-    fn scan(&self, visit: &mut Visit<'_>) -> uphill::Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> uphill::Result<()> {
         self.0.scan(visit)?;
         visit(&[self.0.len()], Array2::from_elem((1, self.0.dim()), f32::NAN).view())
     }

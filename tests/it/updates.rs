@@ -378,7 +378,7 @@ fn a_search_along_gradients_needs_them_in_the_queries() {
     assert_eq!(
         error.to_string(),
         "queries in iteration 0: column `gradient`: expected gradients, found none; \
-         give the starting queries theirs (with_gradients), and the rule too (GradientUpdate)"
+         add it to the starting queries (with_gradients), and use a rule that writes it (GradientUpdate)"
     );
 }
 

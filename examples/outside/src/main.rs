@@ -7,7 +7,7 @@ use std::fmt;
 use uphill::ndarray::{Array2, ArrayView1};
 use uphill::polars::prelude::{Column, DataFrame};
 use uphill::{
-    Error, Filter, Metric, QueryUpdate, Request, Result, Runner, Score, Step, Stop, Stream, VectorDatabase, Visit,
+    Error, Filter, Metric, QueryUpdate, QueryOptions, Result, Runner, Score, Step, Stop, Stream, VectorDatabase, BlockVisitor,
     columns, embedding_column, matrix, next_queries, queries_at,
 };
 
@@ -46,7 +46,7 @@ impl VectorDatabase for Cube {
         Metric::L2
     }
 
-    fn query(&self, queries: &DataFrame, request: Request<'_>) -> Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
         let (vectors, nothing) = (matrix::<f64>(queries, columns::EMBEDDING)?, HashSet::new());
         let (mut query_idx, mut db_idx, mut distances) = (Vec::new(), Vec::new(), Vec::new());
         for (query, number) in vectors.view().rows().into_iter().zip(queries.column(columns::QUERY_IDX)?.u32()?.iter())
@@ -88,7 +88,7 @@ impl VectorDatabase for Cube {
         Ok(picked)
     }
 
-    fn scan(&self, visit: &mut Visit<'_>) -> Result<()> {
+    fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {
         let all: Vec<u64> = (0..self.len()).collect();
         visit(&all, self.points.view())
     }

@@ -1,44 +1,49 @@
-//! What measuring an index asks of a library: true neighbours, candidates, and the margins that queries need.
+//! The measurements that index calibration takes: exact neighbours, index candidates, and the margins that queries need.
 
 use std::collections::{HashMap, HashSet};
 
 use ndarray::ArrayView2;
 
-use super::search::{Candidates, IndexSearch};
-use super::{LanceDatabase, Probes, partitions};
+use super::index_search::{Candidates, IndexSearch};
+use super::{LanceDatabase, Probes, inverted_lists};
 use crate::database::exact::Neighbour;
 use crate::error::Result;
 
-/// How far apart queries and partitions are, as the margins of `centroids.rs` tell.
+/// The margins between queries and partitions, as `centroids.rs` defines them.
 pub(crate) struct Margins {
-    /// Of all partitions of the index, for each query, ascending.
+    /// For each query, the margins of all partitions, ascending.
     pub(crate) partitions: Vec<Vec<f32>>,
-    /// Of the partition that holds each row, for each query.
+    /// For each query, the margin of the partition that contains each row.
     pub(crate) rows: Vec<Vec<f32>>,
 }
 
 impl LanceDatabase {
-    /// The `k` nearest rows of each query, and how far they are, by a look at every row.
-    pub(crate) fn nearest_of_all(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<(u64, f32)>>> {
+    /// The `k` nearest rows of each query and their distances, by exact search.
+    pub(crate) fn exact_neighbours(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<(u64, f32)>>> {
         let found = self.guarded(|| self.exact_search().neighbours(queries, k, &|_| false, None))?;
         let pair = |neighbour: Neighbour| (neighbour.db_idx, neighbour.distance);
         Ok(found.into_iter().map(|neighbours| neighbours.into_iter().map(pair).collect()).collect())
     }
 
-    /// The rows that the index holds in the partitions which each query searches, nearest first; none without one.
-    pub(crate) fn ask_index(&self, queries: ArrayView2<'_, f32>, probes: Probes, fetch: usize) -> Result<Candidates> {
+    /// The rows that each query finds in the partitions it searches, nearest first. Empty if there is no index.
+    pub(crate) fn index_candidates(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        probes: Probes,
+        fetch: usize,
+    ) -> Result<Candidates> {
         let Some(search) = self.index_search() else { return Ok(vec![Vec::new(); queries.nrows()]) };
         self.guarded(|| {
             let search = IndexSearch { centroids: self.centroids()?, ..search };
-            search.ask(queries, probes, fetch, &|_| false)
+            search.candidates(queries, probes, fetch, &|_| false)
         })
     }
 
-    /// The margins that queries need to find rows, by query. `None` where the index has several segments.
-    pub(crate) fn margins_of(&self, queries: ArrayView2<'_, f32>, rows: &[Vec<u64>]) -> Result<Option<Margins>> {
+    /// For each query, the margins of the partitions that contain its `rows`. `None` if the index has several segments.
+    pub(crate) fn margins(&self, queries: ArrayView2<'_, f32>, rows: &[Vec<u64>]) -> Result<Option<Margins>> {
         let Some(index) = &self.identity.index else { return Ok(None) };
         self.guarded(|| {
-            let Some((centroids, lists)) = partitions::lists(&self.table, &index.name, self.identity.metric)? else {
+            let Some((centroids, lists)) = inverted_lists::read(&self.table, &index.name, self.identity.metric)? else {
                 return Ok(None);
             };
             let wanted: HashSet<u64> = rows.iter().flatten().copied().collect();
@@ -48,11 +53,13 @@ impl LanceDatabase {
             }
             let mut margins = Margins { partitions: Vec::new(), rows: Vec::new() };
             for (query, rows) in queries.rows().into_iter().zip(rows) {
-                let mut of = centroids.margins(query)?;
-                // A row that the index does not cover is found whatever the margin.
-                margins.rows.push(rows.iter().map(|row| partition_of.get(row).map_or(0.0, |at| of[*at])).collect());
-                of.sort_unstable_by(f32::total_cmp);
-                margins.partitions.push(of);
+                let mut all = centroids.margins(query)?;
+                // A row outside the index is found at any margin.
+                margins.rows.push(
+                    rows.iter().map(|row| partition_of.get(row).map_or(0.0, |partition| all[*partition])).collect(),
+                );
+                all.sort_unstable_by(f32::total_cmp);
+                margins.partitions.push(all);
             }
             Ok(Some(margins))
         })

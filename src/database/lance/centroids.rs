@@ -1,16 +1,16 @@
-//! The centroids of an index, and which partitions a query searches: SPANN's pruning (arXiv 2111.08566, section 3.2.3),
-//! made free of scale.
+//! The centroids of an IVF index, and the choice of partitions that a query searches: SPANN's pruning (arXiv 2111.08566,
+//! section 3.2.3), made independent of scale.
 //!
-//! SPANN searches the partitions whose centroid is within `(1 + e)` times the distance of the nearest. That ratio means
-//! something else for a query at an item and for one between two clusters, and nothing for dot products, which may be
-//! negative. Here the distance `d_j` of a centroid counts between the nearest and the median one:
+//! SPANN searches the partitions whose centroid is within `(1 + e)` times the distance of the nearest. That ratio differs
+//! between a query at an item and a query between two clusters, and has no meaning for dot products, which may be
+//! negative. Here the distance `d_j` of a centroid is scaled between the nearest and the median one:
 //!
 //! ```text
 //! margin_j = (d_j - min d) / (median d - min d)
 //! ```
 //!
-//! A query searches the partitions of which this is at most the margin that `uphill index` measured for a recall: few
-//! where one cluster is near, many where all are about equally far.
+//! A query searches the partitions whose margin is at most the one that `uphill index` measured for a recall: few
+//! partitions if one cluster is near, many if all are about equally far.
 
 use std::sync::Arc;
 
@@ -22,18 +22,18 @@ use lance_index::vector::VectorIndex;
 use lance_linalg::distance::DistanceType;
 use ndarray::ArrayView1;
 
-use super::batch::as_f32;
+use super::record_batch::as_f32;
 use super::table::Table;
 use crate::database::Metric;
-use crate::database::runtime::on_runtime;
+use crate::database::runtime::block_on;
 use crate::error::{Doing, Result};
 
-/// How many partitions a query searches.
+/// The number of partitions that a query searches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Probes {
-    /// As many of the nearest at least.
-    pub(crate) at_least: usize,
-    /// And all up to this margin.
+    /// The minimum number of nearest partitions.
+    pub(crate) min_partitions: usize,
+    /// All partitions up to this margin are searched too.
     pub(crate) margin: Option<f32>,
 }
 
@@ -49,10 +49,10 @@ impl Centroids {
         Ok(Centroids { metric, values })
     }
 
-    /// Reads those of an index; `None` where it has none, or has been extended in segments.
+    /// Reads the centroids of an index. `None` if it has none or has several segments.
     pub(super) fn read(table: &Table, name: &str, metric: Metric) -> Result<Option<Self>> {
         let (dataset, name, column) = (table.dataset.clone(), name.to_string(), table.embedding_column.clone());
-        let index = on_runtime(async move { open(&dataset, &name, &column).await })?.doing("reading the index")?;
+        let index = block_on(async move { open_index(&dataset, &name, &column).await })?.doing("reading the index")?;
         let values = index.and_then(|index| index.ivf_model().centroids_array().cloned());
         values.map(|values| Self::new(metric, values)).transpose()
     }
@@ -62,10 +62,10 @@ impl Centroids {
         self.values.value_length() as usize
     }
 
-    /// How far each centroid is from a query, as Lance measures it; the root of a squared distance.
+    /// The distance of each centroid to a query, as Lance measures it. A squared distance is replaced by its root.
     fn distances(&self, query: ArrayView1<'_, f32>) -> Result<Vec<f32>> {
         let distances = match self.metric {
-            // Of vectors of length 1.
+            // The L2 distance of vectors of length 1.
             Metric::Cosine => {
                 let length = query.dot(&query).sqrt();
                 distances(Metric::L2, &Float32Array::from(query.mapv(|value| value / length).to_vec()), &self.values)?
@@ -83,15 +83,15 @@ impl Centroids {
         Ok(margins(&self.distances(query)?))
     }
 
-    /// How many partitions a query searches.
-    pub(super) fn count(&self, query: ArrayView1<'_, f32>, probes: Probes) -> Result<usize> {
-        Ok(count(&self.distances(query)?, probes))
+    /// The number of partitions that a query searches.
+    pub(super) fn partition_count(&self, query: ArrayView1<'_, f32>, probes: Probes) -> Result<usize> {
+        Ok(partition_count(&self.distances(query)?, probes))
     }
 
     /// The partitions that a query searches, nearest first.
-    pub(super) fn nearest(&self, query: ArrayView1<'_, f32>, probes: Probes) -> Result<Vec<usize>> {
+    pub(super) fn nearest_partitions(&self, query: ArrayView1<'_, f32>, probes: Probes) -> Result<Vec<usize>> {
         let distances = self.distances(query)?;
-        let count = count(&distances, probes);
+        let count = partition_count(&distances, probes);
         let nearer = |a: &usize, b: &usize| distances[*a].total_cmp(&distances[*b]).then(a.cmp(b));
         let mut partitions: Vec<usize> = (0..distances.len()).collect();
         if count < partitions.len() {
@@ -103,13 +103,13 @@ impl Centroids {
     }
 }
 
-/// How many of the partitions at some distances are searched.
-fn count(distances: &[f32], probes: Probes) -> usize {
+/// The number of partitions to search, given the distances of their centroids.
+fn partition_count(distances: &[f32], probes: Probes) -> usize {
     let within = probes.margin.map_or(0, |most| margins(distances).into_iter().filter(|at| *at <= most).count());
-    within.max(probes.at_least).clamp(1, distances.len().max(1))
+    within.max(probes.min_partitions).clamp(1, distances.len().max(1))
 }
 
-/// The margin of each of some distances. Where more than half are equally near, that of what is farther is the largest number.
+/// The margin of each distance. If more than half of the distances are equal to the smallest, the margin of the others is `f32::MAX`.
 fn margins(distances: &[f32]) -> Vec<f32> {
     let mut sorted = distances.to_vec();
     let middle = sorted.len() / 2;
@@ -125,18 +125,18 @@ fn margins(distances: &[f32]) -> Vec<f32> {
     distances.iter().map(margin).collect()
 }
 
-/// How far items are from a query, in f32.
+/// The distances of items to a query, in f32.
 pub(super) fn distances(metric: Metric, query: &Float32Array, items: &FixedSizeListArray) -> Result<Arc<Float32Array>> {
     let metric = match metric {
         Metric::L2 => DistanceType::L2,
         Metric::Cosine => DistanceType::Cosine,
         Metric::Dot => DistanceType::Dot,
     };
-    metric.arrow_batch_func()(query, items).doing("measuring distances")
+    metric.arrow_batch_func()(query, items).doing("computing distances")
 }
 
-/// An index of one segment; `None` if there are several.
-pub(super) async fn open(
+/// Opens an index of one segment. `None` if it has several.
+pub(super) async fn open_index(
     dataset: &Arc<Dataset>,
     name: &str,
     column: &str,

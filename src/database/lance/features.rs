@@ -1,12 +1,12 @@
-//! What a model reads of a dataset's items beside their embeddings: fitted to a sample, made of all of them, and kept in
-//! files beside the dataset's own, so that it is made once.
+//! The features of a dataset's items: encoded attribute columns. Encoders are fitted to a sample and applied to all items; the
+//! results are stored in the dataset's folder, so that they are computed once.
 
 use std::path::Path;
 
 use arrow::datatypes::Schema;
 use ndarray::{Array2, Axis};
 
-use super::feature_files::{Files, inside, sweep};
+use super::feature_files::{FeatureFiles, delete_unused, feature_folder};
 use super::table::Table;
 use crate::error::{Doing, Error, Result};
 use crate::features::{Feature, Features, ItemFeatures, View};
@@ -14,21 +14,21 @@ use crate::frame::schema::{self, DB_IDX, SOURCE_ROW};
 use crate::io::atomic;
 use crate::suggest::no_column;
 
-/// Columns that are read where none are named, at most: the first.
-const COLUMNS: usize = 64;
+/// The largest number of columns that are read if none are named. The first ones are taken.
+const AUTO_COLUMNS: usize = 64;
 
-/// The features of all items.
+/// Reads or computes the features of all items.
 ///
-/// Columns that are `hidden` are not read unless they are named. Of a library of which only a part can be found, as a
-/// prefilter says, those of that part, `found`.
-pub(super) fn of(
+/// Columns that are `hidden` are read only if `wanted` names them. If a prefilter restricts the library, only the features of
+/// the `matching` items are returned.
+pub(super) fn load(
     table: &Table,
-    riding: &[String],
+    attributes: &[String],
     wanted: &Features,
     hidden: &[String],
-    found: Option<&[u64]>,
+    matching: Option<&[u64]>,
 ) -> Result<ItemFeatures> {
-    let features = columns(table, riding, wanted, hidden)?;
+    let features = columns(table, attributes, wanted, hidden)?;
     if features.is_empty() {
         return Ok(ItemFeatures::default());
     }
@@ -37,75 +37,80 @@ pub(super) fn of(
         ids.extend(schema::u64s(&items, DB_IDX)?);
         Ok(())
     })?;
-    let (views, values) = read_or_made(table, &features, ids.len())?;
-    let Some(found) = found else { return ItemFeatures::new(&ids, views, values) };
-    let rows: Vec<usize> = (0..ids.len()).filter(|row| found.binary_search(&ids[*row]).is_ok()).collect();
+    let (views, values) = read_or_compute(table, &features, ids.len())?;
+    let Some(matching) = matching else { return ItemFeatures::new(&ids, views, values) };
+    let rows: Vec<usize> = (0..ids.len()).filter(|row| matching.binary_search(&ids[*row]).is_ok()).collect();
     let ids: Vec<u64> = rows.iter().map(|row| ids[*row]).collect();
     ItemFeatures::new(&ids, views, values.select(Axis(0), &rows))
 }
 
-/// Makes and keeps the features of all columns that can be read, of so many items, for whoever searches.
-pub(super) fn make(table: &Table, riding: &[String], items: usize) -> Result<()> {
-    let features = columns(table, riding, &Features::Auto, &[])?;
-    match inside(&table.uri).filter(|folder| may_be_written_to(folder)) {
-        Some(folder) => Files::of(table, &folder).make(table, &features, items),
+/// Computes and stores the features of all readable columns, for later searches.
+pub(super) fn compute_and_store(table: &Table, attributes: &[String], items: usize) -> Result<()> {
+    let features = columns(table, attributes, &Features::Auto, &[])?;
+    match feature_folder(&table.uri).filter(|folder| is_writable(folder)) {
+        Some(folder) => FeatureFiles::new(table, &folder).write(table, &features, items),
         None => Ok(()),
     }
 }
 
-/// From the dataset's own files where they are there and whole; else made, and kept if the dataset may be written to.
-fn read_or_made(table: &Table, features: &[Feature], items: usize) -> Result<(Vec<View>, Array2<f32>)> {
-    let (inside, temporary) = (inside(&table.uri), tempfile::tempdir().doing("a folder for features")?);
-    let files = Files::of(table, inside.as_deref().unwrap_or(temporary.path()));
-    if inside.is_none() {
+/// Reads features from the dataset's files if they are complete. Otherwise computes them, and stores them if the dataset is writable.
+fn read_or_compute(table: &Table, features: &[Feature], items: usize) -> Result<(Vec<View>, Array2<f32>)> {
+    let (stored, temporary) = (feature_folder(&table.uri), tempfile::tempdir().doing("creating a temporary folder")?);
+    let files = FeatureFiles::new(table, stored.as_deref().unwrap_or(temporary.path()));
+    if stored.is_none() {
         files.fetch(&table.uri, features);
     }
     if let Some(read) = files.read(features, items)? {
         return Ok(read);
     }
-    if let Some(folder) = inside.filter(|folder| may_be_written_to(folder)) {
-        // Where another search makes some, the same or others, these are its own.
+    if let Some(folder) = stored.filter(|folder| is_writable(folder)) {
+        // If another process is writing features there, this search computes its own copy.
         let lock = atomic::lock(&folder);
         if !matches!(lock, Err(Error::Locked { .. })) {
-            let made = make_in(&folder, table, features, items);
+            let computed = compute_in(&folder, table, features, items);
             if let Ok(lock) = lock {
-                sweep(&table.dataset, &folder, lock);
+                delete_unused(&table.dataset, &folder, lock);
             }
-            if let Some(made) = made? {
-                return Ok(made);
+            if let Some(computed) = computed? {
+                return Ok(computed);
             }
         }
     }
-    let files = Files::of(table, temporary.path());
-    files.make(table, features, items)?;
-    let unread = || Error::input(temporary.path(), "features that were just written cannot be read");
-    files.read(features, items)?.ok_or_else(unread)
+    let files = FeatureFiles::new(table, temporary.path());
+    files.write(table, features, items)?;
+    let unreadable = || Error::input(temporary.path(), "cannot read the features that were just written");
+    files.read(features, items)?.ok_or_else(unreadable)
 }
 
-/// Makes and reads features; `None` where the folder does not take them, or another process took them away at once.
-fn make_in(
+/// Computes, stores and reads features. `None` if the folder cannot be written, or another process deleted the files.
+fn compute_in(
     folder: &Path,
     table: &Table,
     features: &[Feature],
     items: usize,
 ) -> Result<Option<(Vec<View>, Array2<f32>)>> {
-    let files = Files::of(table, folder);
-    match files.make(table, features, items) {
+    let files = FeatureFiles::new(table, folder);
+    match files.write(table, features, items) {
         Ok(()) => files.read(features, items),
         Err(error @ Error::Io { .. }) => {
-            log::warn!("{error}; what the model reads is not kept");
+            log::warn!("{error}; features are not stored");
             Ok(None)
         }
         Err(error) => Err(error),
     }
 }
 
-fn may_be_written_to(folder: &Path) -> bool {
+fn is_writable(folder: &Path) -> bool {
     std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder)).is_ok()
 }
 
-/// Which columns are read.
-pub(super) fn columns(table: &Table, riding: &[String], wanted: &Features, hidden: &[String]) -> Result<Vec<Feature>> {
+/// The columns that are read as features.
+pub(super) fn columns(
+    table: &Table,
+    attributes: &[String],
+    wanted: &Features,
+    hidden: &[String],
+) -> Result<Vec<Feature>> {
     let schema = Schema::from(table.dataset.schema());
     match wanted {
         Features::Columns(features) => {
@@ -117,7 +122,7 @@ pub(super) fn columns(table: &Table, riding: &[String], wanted: &Features, hidde
                     return Err(Error::Config(format!("update.features: {missing}")));
                 }
                 if *column == table.embedding_column {
-                    let reason = format!("`{column}` holds the embeddings, which the model reads anyway; leave it out");
+                    let reason = format!("`{column}` contains the embeddings, which the model always reads; remove it");
                     return Err(Error::Config(format!("update.features: {reason}")));
                 }
                 if let Some(first) = features[..position].iter().find(|other| other.column == *column) {
@@ -131,9 +136,9 @@ pub(super) fn columns(table: &Table, riding: &[String], wanted: &Features, hidde
             Ok(features.clone())
         }
         Features::Auto => {
-            let open = riding.iter().filter(|column| *column != SOURCE_ROW && !hidden.contains(column));
-            let open = open.map(|column| Feature { column: column.clone(), role: None });
-            Ok(open.take(COLUMNS).collect())
+            let visible = attributes.iter().filter(|column| *column != SOURCE_ROW && !hidden.contains(column));
+            let visible = visible.map(|column| Feature { column: column.clone(), role: None });
+            Ok(visible.take(AUTO_COLUMNS).collect())
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What makes a dataset the one a run started with: its version, its rows, its index.
+//! The identity of a dataset (version, rows, index), which a run stores and checks when it resumes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,53 +8,53 @@ use lance::index::DatasetIndexExt;
 use serde::{Deserialize, Serialize};
 
 use crate::database::Metric;
-use crate::database::runtime::on_runtime;
+use crate::database::runtime::block_on;
 use crate::error::{Doing, Result};
 
-/// What makes a dataset the one a run started with.
+/// The identity of an open dataset. A run stores it, and a resumed run checks it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Where it is.
+pub struct DatasetIdentity {
+    /// The path or URI.
     pub uri: String,
-    /// The Lance version, which a run pins.
+    /// The Lance version. A run pins it.
     pub version: u64,
-    /// When that version was committed, in microseconds since 1970.
+    /// The time at which that version was committed, in microseconds since 1970.
     #[serde(default)]
     pub committed: Option<i64>,
-    /// Items: rows with an embedding, without deleted ones.
+    /// The number of items: rows with an embedding, without deleted rows.
     pub rows: u64,
-    /// Rows that have no embedding and so are no items.
+    /// The number of rows without an embedding, which are not items.
     #[serde(default)]
     pub without_embedding: u64,
-    /// Components of an embedding.
+    /// The number of components of an embedding.
     pub dim: usize,
-    /// What `distance` means.
+    /// The metric of `distance`.
     pub metric: Metric,
-    /// A hash of every column, where `uphill index` built it; of what others changed since, another.
+    /// A hash of the content, if `uphill index` built the dataset. It changes if rows, columns or values change.
     pub library_id: Option<String>,
-    /// Where `db_idx` comes from: `row id`, `row address` or the name of a column.
+    /// The source of `db_idx`: `row id`, `row address` or the name of a column.
     pub ids: String,
-    /// The index on the embeddings, if there is one.
+    /// The ANN index on the embeddings, if there is one.
     pub index: Option<IndexInfo>,
 }
 
-impl Identity {
-    /// Bytes of all embeddings.
+impl DatasetIdentity {
+    /// The size of all embeddings as f32, in bytes.
     pub(super) fn embedding_bytes(&self) -> usize {
         (self.rows as usize).saturating_mul(self.dim * size_of::<f32>())
     }
 
-    /// What differs, one phrase each, with both values. Where the dataset is does not count.
-    pub fn differences(&self, now: &Identity) -> Vec<String> {
-        let index = |identity: &Identity| match &identity.index {
+    /// The differences to another identity, one phrase each, with both values. The URI is not compared.
+    pub fn differences(&self, now: &DatasetIdentity) -> Vec<String> {
+        let index = |identity: &DatasetIdentity| match &identity.index {
             Some(index) => format!("{} {} ({})", index.kind, index.name, index.uuids.join(", ")),
             None => "none".to_string(),
         };
-        let library = |identity: &Identity| identity.library_id.clone().unwrap_or_else(|| "none".into());
-        // All of them: runs of earlier versions took rows without an embedding for items.
-        let rows = |identity: &Identity| (identity.rows + identity.without_embedding).to_string();
-        // The same content, built again, is the same library; where the content has no hash, the time tells.
-        let committed = |identity: &Identity| match (&self.library_id, &now.library_id, identity.committed) {
+        let library = |identity: &DatasetIdentity| identity.library_id.clone().unwrap_or_else(|| "none".into());
+        // All rows: runs of earlier versions counted rows without an embedding as items.
+        let rows = |identity: &DatasetIdentity| (identity.rows + identity.without_embedding).to_string();
+        // The same content built again is the same library. Without a content hash, the commit time is compared.
+        let committed = |identity: &DatasetIdentity| match (&self.library_id, &now.library_id, identity.committed) {
             (None, None, Some(at)) if self.committed.is_some() && now.committed.is_some() => at.to_string(),
             _ => "unknown".into(),
         };
@@ -76,74 +76,76 @@ impl Identity {
 /// The ANN index on the embeddings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexInfo {
-    /// Its name in the dataset.
+    /// The name in the dataset.
     pub name: String,
-    /// `IVF_FLAT`, `IVF_SQ`, …
+    /// The type: `IVF_FLAT`, `IVF_SQ`, …
     pub kind: String,
-    /// The metric it was built for.
+    /// The metric that it was built for.
     pub metric: Metric,
-    /// IVF partitions.
+    /// The number of IVF partitions.
     pub partitions: usize,
-    /// Rows that were appended after it was built; they are searched exactly.
+    /// The number of rows that were added after the index was built. They are searched exactly.
     pub unindexed_rows: u64,
-    /// Its identities, one per segment.
+    /// The UUID of each segment.
     pub uuids: Vec<String>,
 }
 
 impl IndexInfo {
-    /// Whether it keeps codes instead of vectors.
+    /// Whether it stores quantised codes instead of vectors.
     pub(crate) fn has_codes(&self) -> bool {
         !self.kind.ends_with("FLAT")
     }
 }
 
-/// What an index covers.
+/// The part of a dataset that an index covers.
 #[derive(Default)]
-pub(super) struct Coverage {
-    /// Fragments that it does not cover.
-    pub(super) uncovered: Vec<u64>,
-    /// Whether it surely holds every row of the others: so every row of them has an embedding.
+pub(super) struct IndexCoverage {
+    /// The fragments that are not indexed.
+    pub(super) unindexed_fragments: Vec<u64>,
+    /// Whether the index contains every row of the other fragments. Then each of these rows has an embedding.
     pub(super) is_complete: bool,
-    /// Bytes of its files, if the dataset says.
+    /// The size of the index files in bytes, if the dataset records it.
     pub(super) bytes: Option<u64>,
 }
 
-/// The IVF index on a column, if there is one, and what it covers.
-pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<(IndexInfo, Coverage)>> {
+/// The IVF index on a column, if there is one, and its coverage.
+pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<(IndexInfo, IndexCoverage)>> {
     let Some(field) = dataset.schema().field(column).map(|field| field.id) else { return Ok(None) };
     let owned = dataset.clone();
-    let indices = on_runtime(async move { owned.load_indices().await })?.doing("reading the indices")?;
+    let indices = block_on(async move { owned.load_indices().await })?.doing("reading the indices")?;
     let Some(name) = indices.iter().find(|index| index.fields.first() == Some(&field)).map(|index| index.name.clone())
     else {
         return Ok(None);
     };
     let segments: Vec<_> = indices.iter().filter(|index| index.name == name).collect();
-    let (owned, asked) = (dataset.clone(), name.clone());
-    let statistics = on_runtime(async move { owned.index_statistics(&asked).await })?.doing("reading the index")?;
+    let (owned, index_name) = (dataset.clone(), name.clone());
+    let statistics = block_on(async move { owned.index_statistics(&index_name).await })?.doing("reading the index")?;
     let statistics: serde_json::Value = serde_json::from_str(&statistics).doing("reading the index")?;
     let kind = statistics["index_type"].as_str().unwrap_or_default();
     if !kind.starts_with("IVF") {
         return Ok(None);
     }
     let first = &statistics["indices"][0];
-    let covered = |fragment: u64| {
+    let is_indexed = |fragment: u64| {
         let mut bitmaps = segments.iter().filter_map(|segment| segment.fragment_bitmap.as_ref());
         bitmaps.any(|bitmap| bitmap.contains(fragment as u32))
     };
-    let (inside, outside): (Vec<_>, Vec<_>) = dataset.fragments().iter().partition(|fragment| covered(fragment.id));
-    let uncovered = outside.iter().map(|fragment| fragment.id).collect();
-    // As many entries as rows, deleted ones too, and none of a fragment that is gone.
-    let rows: Option<u64> = inside.iter().map(|fragment| Some(fragment.physical_rows? as u64)).sum();
+    let (indexed, unindexed): (Vec<_>, Vec<_>) =
+        dataset.fragments().iter().partition(|fragment| is_indexed(fragment.id));
+    let unindexed_fragments = unindexed.iter().map(|fragment| fragment.id).collect();
+    // Complete: as many entries as rows, deleted ones included, and no entry of a deleted fragment.
+    let rows: Option<u64> = indexed.iter().map(|fragment| Some(fragment.physical_rows? as u64)).sum();
     let partitions = statistics["indices"].as_array().into_iter().flatten();
     let partitions = partitions.flat_map(|segment| segment["partitions"].as_array().into_iter().flatten());
     let entries: Option<u64> = partitions.map(|partition| partition["size"].as_u64()).sum();
-    let there: HashSet<u64> = inside.iter().map(|fragment| fragment.id).collect();
-    let mut indexed = segments.iter().filter_map(|segment| segment.fragment_bitmap.as_ref()).flatten();
-    let all_there = indexed.all(|fragment| there.contains(&u64::from(fragment)));
+    let present: HashSet<u64> = indexed.iter().map(|fragment| fragment.id).collect();
+    let mut indexed_fragments = segments.iter().filter_map(|segment| segment.fragment_bitmap.as_ref()).flatten();
+    let all_present = indexed_fragments.all(|fragment| present.contains(&u64::from(fragment)));
     let bytes =
         segments.iter().map(|segment| Some(segment.files.as_ref()?.iter().map(|file| file.size_bytes).sum::<u64>()));
     let bytes = bytes.sum();
-    let coverage = Coverage { uncovered, is_complete: rows.is_some() && rows == entries && all_there, bytes };
+    let coverage =
+        IndexCoverage { unindexed_fragments, is_complete: rows.is_some() && rows == entries && all_present, bytes };
     let info = IndexInfo {
         kind: kind.to_string(),
         metric: first["metric_type"].as_str().unwrap_or("l2").parse()?,

@@ -1,4 +1,4 @@
-//! Opening a dataset: which column holds the embeddings, what the rows are called, what rides along.
+//! Opens a dataset: finds the embedding column, the ids, the index and the attribute columns.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,41 +8,40 @@ use lance::Dataset;
 use lance::dataset::builder::DatasetBuilder;
 use lance::session::Session;
 
-use super::identity::{Coverage, Identity, index_info};
-use super::ids::Ids;
-use super::library::{is_as_built, library_id};
-use super::recall::RecallTable;
+use super::identity::{DatasetIdentity, IndexCoverage, index_info};
+use super::ids::IdMap;
+use super::library_id::{is_unchanged, library_id};
+use super::recall_table::RecallTable;
 use super::table::Table;
-use crate::database::runtime::on_runtime;
-use crate::database::store::{check_uri, is_remote, on_disk};
+use crate::database::remote::{check_uri, is_remote, local_path};
+use crate::database::runtime::block_on;
 use crate::database::{META_METRIC, Metric};
 use crate::error::{Doing, Error, Result, one_line};
 use crate::frame::schema::{self, EMBEDDING};
 use crate::suggest::no_column;
 
-/// How to open a dataset; the defaults suit one that `uphill index` built.
+/// Options for opening a dataset. The defaults suit a dataset that `uphill index` built.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// The column of embeddings; found by itself where there is one fixed-size list of floats.
+    /// The column of embeddings. By default, the only column of fixed-size lists of floats.
     pub embedding_column: Option<String>,
-    /// A unique, unsigned or non-negative integer column to use as `db_idx`, for datasets
-    /// without stable row ids.
+    /// A column of unique non-negative integers to use as `db_idx`, for datasets without
+    /// stable row ids.
     pub id_column: Option<String>,
-    /// What `distance` means; the index's, or the one `uphill index` stored, or L2.
+    /// The metric of `distance`. By default, the metric of the index, or the one that `uphill index` stored, or L2.
     pub metric: Option<Metric>,
-    /// The dataset version; the latest where `None`.
+    /// The dataset version. `None` opens the latest.
     pub version: Option<u64>,
-    /// Bytes of index kept in memory (default 384 MB): it changes how fast a search is, never what it finds. An index that is
-    /// larger than this is read again from disk in every iteration: give it its size on disk and a tenth more. An exact
-    /// search keeps the embeddings, as f32, if all of them take no more than this, and so does a search of a small library
-    /// ([`OpenOptions::index_from_bytes`]).
+    /// The size of the index cache in bytes (default 384 MB). It changes how fast a search is, not what it finds. An index that
+    /// is larger is read again from disk in every iteration: set its size on disk plus a tenth. An exact search caches all
+    /// embeddings as f32 if they fit, and so does a search of a small library ([`OpenOptions::index_from_bytes`]).
     pub index_cache_bytes: usize,
-    /// Bytes of embeddings, as f32, from which on the index's own entries are searched (default 192 MB and one byte). In a
-    /// smaller library the partitions that a query searches are searched by their embeddings, also where the index keeps
-    /// codes; not where it keeps codes of vectors of 192 components or more, which are faster.
+    /// The size of all embeddings as f32, in bytes, from which searches read the index entries (default 192 MB and one byte).
+    /// In a smaller library, a search compares the embeddings of the partitions instead, even if the index stores codes. The
+    /// exception are codes of vectors of 192 components or more, which are faster than embeddings.
     pub index_from_bytes: usize,
-    /// Bytes of metadata kept in memory (default 128 MB).
+    /// The size of the metadata cache in bytes (default 128 MB).
     pub metadata_cache_bytes: usize,
 }
 
@@ -72,13 +71,13 @@ impl OpenOptions {
         self
     }
 
-    /// A unique column of integers to use as `db_idx`.
+    /// A column of unique integers to use as `db_idx`.
     pub fn id_column(mut self, id_column: impl Into<String>) -> Self {
         self.id_column = Some(id_column.into());
         self
     }
 
-    /// What `distance` means.
+    /// The metric of `distance`.
     pub fn metric(mut self, metric: Metric) -> Self {
         self.metric = Some(metric);
         self
@@ -90,19 +89,19 @@ impl OpenOptions {
         self
     }
 
-    /// Bytes of index kept in memory.
+    /// The size of the index cache in bytes.
     pub fn index_cache_bytes(mut self, index_cache_bytes: usize) -> Self {
         self.index_cache_bytes = index_cache_bytes;
         self
     }
 
-    /// Bytes of embeddings from which on the index's own entries are searched.
+    /// The size of all embeddings in bytes from which searches read the index entries.
     pub fn index_from_bytes(mut self, index_from_bytes: usize) -> Self {
         self.index_from_bytes = index_from_bytes;
         self
     }
 
-    /// Bytes of metadata kept in memory.
+    /// The size of the metadata cache in bytes.
     pub fn metadata_cache_bytes(mut self, metadata_cache_bytes: usize) -> Self {
         self.metadata_cache_bytes = metadata_cache_bytes;
         self
@@ -110,28 +109,29 @@ impl OpenOptions {
 }
 
 /// An open dataset.
-pub(super) struct Opened {
+pub(super) struct OpenDataset {
     pub(super) table: Table,
-    pub(super) identity: Identity,
-    /// Fragments that the index does not cover.
-    pub(super) uncovered: Vec<u64>,
-    /// Bytes of the index's files, if the dataset says.
+    pub(super) identity: DatasetIdentity,
+    /// The fragments that are not indexed.
+    pub(super) unindexed_fragments: Vec<u64>,
+    /// The size of the index files in bytes, if the dataset records it.
     pub(super) index_bytes: Option<u64>,
-    /// What was measured of the index.
-    pub(super) recall: Option<RecallTable>,
-    /// Attribute columns that are not nested.
+    /// The measured recall of the index.
+    pub(super) recall_table: Option<RecallTable>,
+    /// The attribute columns that are not nested.
     pub(super) attributes: Vec<String>,
 }
 
-pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
+/// Opens the dataset at a path or URI.
+pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<OpenDataset> {
     check_uri(uri)?;
-    let path = if is_remote(uri) { uri.to_string() } else { on_disk(uri)?.to_string_lossy().into_owned() };
+    let path = if is_remote(uri) { uri.to_string() } else { local_path(uri)?.to_string_lossy().into_owned() };
     let uri = path.as_str();
     let dataset = Arc::new(load(uri, options)?);
     let (embedding_column, dim) = embedding_field(&dataset, uri, options.embedding_column.as_deref())?;
     let (index, coverage) = match index_info(&dataset, &embedding_column)? {
         Some((index, coverage)) => (Some(index), coverage),
-        None => (None, Coverage::default()),
+        None => (None, IndexCoverage::default()),
     };
     let metric = match (options.metric, &index, dataset.metadata().get(META_METRIC)) {
         (Some(metric), ..) => metric,
@@ -140,15 +140,15 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
         (None, None, None) => Metric::L2,
     };
     let counted = dataset.clone();
-    let all = on_runtime(async move { counted.count_rows(None).await })?.doing("counting rows")? as u64;
+    let all = block_on(async move { counted.count_rows(None).await })?.doing("counting rows")? as u64;
     let without_embedding = rows_without_embedding(&dataset, &embedding_column, &coverage)?;
-    let items_only = (without_embedding > 0).then(|| format!("`{embedding_column}` IS NOT NULL"));
+    let is_item = (without_embedding > 0).then(|| format!("`{embedding_column}` IS NOT NULL"));
     let ids = match &options.id_column {
-        Some(column) => Ids::from_column(&dataset, uri, column, items_only.as_deref())?,
-        None => Ids::RowId,
+        Some(column) => IdMap::from_column(&dataset, uri, column, is_item.as_deref())?,
+        None => IdMap::RowId,
     };
-    let recall = index.as_ref().and_then(|index| RecallTable::read(&dataset, index));
-    let identity = Identity {
+    let recall_table = index.as_ref().and_then(|index| RecallTable::read(&dataset, index));
+    let identity = DatasetIdentity {
         uri: uri.to_string(),
         version: dataset.version_id(),
         committed: Some(dataset.manifest().timestamp().timestamp_micros()),
@@ -165,58 +165,60 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<Opened> {
         index,
     };
     let attributes = attribute_columns(&dataset, &embedding_column);
-    Ok(Opened {
-        table: Table { dataset, uri: uri.to_string(), embedding_column, items_only, ids },
+    Ok(OpenDataset {
+        table: Table { dataset, uri: uri.to_string(), embedding_column, is_item, ids },
         identity,
-        uncovered: coverage.uncovered,
+        unindexed_fragments: coverage.unindexed_fragments,
         index_bytes: coverage.bytes,
-        recall,
+        recall_table,
         attributes,
     })
 }
 
-/// Counts the rows without an embedding. That reads the embeddings, so only where there may be such rows: what
-/// `uphill index` wrote has none, nor has what is in an index.
-fn rows_without_embedding(dataset: &Arc<Dataset>, embedding_column: &str, coverage: &Coverage) -> Result<u64> {
+/// Counts the rows without an embedding. This reads the embeddings, so it is done only for fragments that may have such rows:
+/// datasets that `uphill index` wrote have none, and neither has a fragment that is completely indexed.
+fn rows_without_embedding(dataset: &Arc<Dataset>, embedding_column: &str, coverage: &IndexCoverage) -> Result<u64> {
     let nullable = dataset.schema().field(embedding_column).is_some_and(|field| field.nullable);
-    if !nullable || is_as_built(dataset) {
+    if !nullable || is_unchanged(dataset) {
         return Ok(0);
     }
-    let in_doubt = |fragment: u64| !coverage.is_complete || coverage.uncovered.contains(&fragment);
-    let fragments: Vec<_> = dataset.fragments().iter().filter(|fragment| in_doubt(fragment.id)).cloned().collect();
+    let may_have_nulls = |fragment: u64| !coverage.is_complete || coverage.unindexed_fragments.contains(&fragment);
+    let fragments: Vec<_> =
+        dataset.fragments().iter().filter(|fragment| may_have_nulls(fragment.id)).cloned().collect();
     if fragments.is_empty() {
         return Ok(0);
     }
     let mut scanner = dataset.scan();
     scanner.with_fragments(fragments).filter(&format!("`{embedding_column}` IS NULL")).doing("counting rows")?;
-    on_runtime(async move { scanner.count_rows().await })?.doing("counting rows without an embedding")
+    block_on(async move { scanner.count_rows().await })?.doing("counting rows without an embedding")
 }
 
+/// Loads a version of a Lance dataset.
 fn load(uri: &str, options: &OpenOptions) -> Result<Dataset> {
     if Path::new(uri).is_file() {
-        return Err(Error::input(uri, "is a file, and no Lance dataset; `uphill index` builds one of Parquet"));
+        return Err(Error::input(uri, "is a file, not a Lance dataset; build one from Parquet with `uphill index`"));
     }
     let session = Session::new(options.index_cache_bytes, options.metadata_cache_bytes, Arc::default());
     let mut builder = DatasetBuilder::from_uri(uri).with_session(Arc::new(session));
     if let Some(version) = options.version {
         builder = builder.with_version(version);
     }
-    on_runtime(async move { builder.load().await })?.map_err(|error| {
+    block_on(async move { builder.load().await })?.map_err(|error| {
         let reason = match options.version.and_then(|version| Some((version, latest_version(uri)?))) {
             Some((version, latest)) => format!(
-                "version {version} is not there (the latest is {latest}): it was cleaned up, or this is another dataset"
+                "version {version} does not exist (the latest is {latest}): it was cleaned up, or this is another dataset"
             ),
-            None => format!("cannot open it as a Lance dataset: {}", told(&error)),
+            None => format!("cannot open it as a Lance dataset: {}", open_failure(&error)),
         };
         Error::input(uri, reason)
     })
 }
 
-/// What keeps a dataset from being opened.
-fn told(error: &lance::Error) -> String {
+/// The reason why a dataset cannot be opened.
+fn open_failure(error: &lance::Error) -> String {
     let text = one_line(&error.to_string());
     match error {
-        lance::Error::DatasetNotFound { .. } => "no dataset is there; `uphill index` builds one".into(),
+        lance::Error::DatasetNotFound { .. } => "no dataset exists there; build one with `uphill index`".into(),
         _ => text,
     }
 }
@@ -224,7 +226,7 @@ fn told(error: &lance::Error) -> String {
 /// The latest version of the dataset at a URI, if there is one.
 fn latest_version(uri: &str) -> Option<u64> {
     let builder = DatasetBuilder::from_uri(uri);
-    on_runtime(async move { builder.load().await }).ok()?.ok().map(|dataset| dataset.version_id())
+    block_on(async move { builder.load().await }).ok()?.ok().map(|dataset| dataset.version_id())
 }
 
 /// The embedding column and its dimension.
@@ -248,9 +250,9 @@ fn embedding_field(dataset: &Dataset, uri: &str, wanted: Option<&str>) -> Result
         })?;
         return Ok((name.to_string(), dim));
     }
-    let found: Vec<(String, usize)> =
+    let candidates: Vec<(String, usize)> =
         schema.fields().iter().filter_map(|field| Some((field.name().clone(), dim_of(field)?))).collect();
-    match found.as_slice() {
+    match candidates.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(Error::input(
             uri,
@@ -269,6 +271,7 @@ fn embedding_field(dataset: &Dataset, uri: &str, wanted: Option<&str>) -> Result
     }
 }
 
+/// The names of the attribute columns that are not nested.
 fn attribute_columns(dataset: &Dataset, embedding_column: &str) -> Vec<String> {
     Schema::from(dataset.schema())
         .fields()

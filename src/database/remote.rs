@@ -1,4 +1,4 @@
-//! Files on an object store: fetched before they are read, published when they are whole.
+//! Files and datasets on object stores: checking addresses, downloading, publishing.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -12,34 +12,34 @@ use object_store::ObjectMeta;
 use object_store::path::Path as Key;
 use tempfile::TempDir;
 
-use super::runtime::on_runtime;
+use super::runtime::block_on;
 use crate::error::{Doing, Error, Result};
 use crate::interrupt::Interrupt;
 
-/// Files that are copied at the same time.
-const COPIES: usize = 8;
+/// Files that are copied concurrently.
+const CONCURRENT_COPIES: usize = 8;
 
-/// The version that every library is published as. Builds differ in the commits they take; with one name for all
-/// manifests, a store lets only one of those through that are published at once.
-const PUBLISHED_AS: u64 = 16;
+/// The version number of every published library. Builds differ in their number of commits. If all of them write the same
+/// manifest name, the store accepts only one of several concurrent builds.
+const PUBLISHED_VERSION: u64 = 16;
 
-/// The key under which versions are counted up.
+/// The metadata key that is written to increase the version.
 const META_PUBLISHED: &str = "uphill.published";
 
-/// Where a dataset keeps its manifests.
-const MANIFESTS: &str = "_versions";
+/// The folder of a dataset that holds its manifests.
+const MANIFEST_FOLDER: &str = "_versions";
 
-/// Whether this names a place on an object store, not one of this machine's disks.
+/// Whether this is the address of an object store and not a local path.
 pub(crate) fn is_remote(path: impl AsRef<Path>) -> bool {
     let path = path.as_ref().to_string_lossy();
     path.contains("://") && !path.starts_with("file://")
 }
 
-/// The path that a `file://` address means, as `file:///data/my%20library.lance`; other paths as they are.
+/// The local path of a `file://` address such as `file:///data/my%20library.lance`. Other paths are returned unchanged.
 ///
 /// # Errors
-/// An address of another machine.
-pub(crate) fn on_disk(path: impl AsRef<Path>) -> Result<PathBuf> {
+/// An address that names another host.
+pub(crate) fn local_path(path: impl AsRef<Path>) -> Result<PathBuf> {
     let path = path.as_ref();
     let Some(place) = path.to_str().and_then(|text| text.strip_prefix("file:/")) else { return Ok(path.into()) };
     let (host, place) = match place.strip_prefix('/') {
@@ -47,7 +47,7 @@ pub(crate) fn on_disk(path: impl AsRef<Path>) -> Result<PathBuf> {
         None => ("", place),
     };
     if !matches!(host, "" | "localhost") {
-        let reason = "names another machine; write file:/// and the path from the root on";
+        let reason = "names another host; write file:/// followed by an absolute path";
         return Err(Error::input(path, reason));
     }
     let bytes = place.as_bytes();
@@ -64,15 +64,15 @@ pub(crate) fn on_disk(path: impl AsRef<Path>) -> Result<PathBuf> {
     Ok(PathBuf::from(OsString::from_vec(decoded)))
 }
 
-/// Refuses a URI that holds a password or a signature, which would be told and logged wherever the library is named; and one
-/// of a store that this build does not read.
+/// Rejects a URI that contains a password or a signature, because messages and logs show the URI. Rejects the schemes of
+/// stores that this build does not support.
 pub(crate) fn check_uri(uri: impl AsRef<Path>) -> Result<()> {
     let uri = uri.as_ref().to_string_lossy();
     let Some((scheme, place)) = uri.split_once("://") else { return Ok(()) };
     let authority = place.split('/').next().unwrap_or_default();
     if authority.contains('@') || place.to_ascii_lowercase().contains("signature=") {
         return Err(Error::Config(format!(
-            "a {scheme}:// address holds credentials; take them out: they come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, …)"
+            "a {scheme}:// address contains credentials; remove them and set them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, …)"
         )));
     }
     const STORES: [(&[&str], &str, bool); 3] = [
@@ -82,45 +82,45 @@ pub(crate) fn check_uri(uri: impl AsRef<Path>) -> Result<()> {
     ];
     match STORES.iter().find(|(schemes, _, is_built)| schemes.contains(&scheme) && !is_built) {
         Some((_, feature, _)) => Err(Error::Config(format!(
-            "{uri}: this build reads no {scheme}:// addresses; build it with `--features {feature}`, or take a released wheel or \
-             binary, which have all stores"
+            "{uri}: this build does not support {scheme}:// addresses; build it with `--features {feature}`, or use a released \
+             wheel or binary, which support all stores"
         ))),
         None => Ok(()),
     }
 }
 
-/// A path of this machine for what may be on an object store: what was fetched goes when this does.
-pub(crate) struct Local {
+/// The local path of a file or folder that may be on an object store. A downloaded copy is deleted on drop.
+pub(crate) struct LocalPath {
     path: PathBuf,
-    _fetched: Option<TempDir>,
+    _copy: Option<TempDir>,
 }
 
-impl Local {
-    /// A file, a glob, or a folder. Of an object store it is copied to the folder for temporary files, all of it.
+impl LocalPath {
+    /// Resolves a file, a glob or a folder. From an object store, all of it is copied to the folder for temporary files.
     ///
     /// # Errors
-    /// Nothing there; a store that does not answer, or does not know who asks; a disk that is full.
-    pub(crate) fn of(path: &Path) -> Result<Self> {
-        Self::until(path, &Interrupt::default())
+    /// No such file; a store that does not answer or denies access; a full disk.
+    pub(crate) fn fetch(path: &Path) -> Result<Self> {
+        Self::fetch_until(path, &Interrupt::default())
     }
 
-    /// As [`Local::of`], until it is interrupted.
-    pub(crate) fn until(path: &Path, interrupt: &Interrupt) -> Result<Self> {
+    /// As [`LocalPath::fetch`], with an interrupt that cancels the copy.
+    pub(crate) fn fetch_until(path: &Path, interrupt: &Interrupt) -> Result<Self> {
         if !is_remote(path) {
-            return Ok(Local { path: on_disk(path)?, _fetched: None });
+            return Ok(LocalPath { path: local_path(path)?, _copy: None });
         }
         check_uri(path)?;
         let uri = path.to_string_lossy().into_owned();
-        let fetched = tempfile::tempdir().doing("a folder for what is fetched")?;
-        // What stands before the first wildcard is a folder, and its name at the end of what is fetched.
+        let copy = tempfile::tempdir().doing("creating a temporary folder")?;
+        // The part before the first wildcard is the folder to copy.
         let (folder, glob) = match uri.find(['*', '?', '[']).map(|at| uri[..at].rfind('/').unwrap_or(at)) {
             Some(at) => (uri[..at].to_string(), Some(uri[at + 1..].to_string())),
             None => (uri.trim_end_matches('/').to_string(), None),
         };
-        let target = fetched.path().join(folder.rsplit('/').next().unwrap_or_default());
+        let target = copy.path().join(folder.rsplit('/').next().unwrap_or_default());
         let pattern = glob.as_deref().map(glob::Pattern::new).transpose();
         let pattern = pattern.map_err(|error| Error::Config(format!("{uri}: not a glob: {error}")))?;
-        let copied = fetch(folder, target.clone(), pattern, interrupt).map_err(|error| error.of(path))?;
+        let copied = copy_to_local(folder, target.clone(), pattern, interrupt).map_err(|error| error.of(path))?;
         if copied == 0 {
             return Err(Error::input(path, "no such file or folder"));
         }
@@ -128,7 +128,7 @@ impl Local {
             Some(glob) => PathBuf::from(glob::Pattern::escape(&target.to_string_lossy())).join(glob),
             None => target,
         };
-        Ok(Local { path, _fetched: Some(fetched) })
+        Ok(LocalPath { path, _copy: Some(copy) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -136,59 +136,59 @@ impl Local {
     }
 }
 
-/// Copies the object at a URI, or those below it that match, to a path of this machine; how many.
-fn fetch(uri: String, target: PathBuf, pattern: Option<glob::Pattern>, interrupt: &Interrupt) -> Result<usize> {
+/// Copies the object at a URI, or the objects below it that match, to a local path. Returns the number of copied objects.
+fn copy_to_local(uri: String, target: PathBuf, pattern: Option<glob::Pattern>, interrupt: &Interrupt) -> Result<usize> {
     let (local, interrupt) = (target.to_string_lossy().into_owned(), interrupt.clone());
     let fetched = async move {
-        let (from, to) = (Place::at(&uri).await?, Place::at(&local).await?);
+        let (from, to) = (Location::open(&uri).await?, Location::open(&local).await?);
         if pattern.is_none() && from.store.exists(&from.key).await? {
             from.store.copy_via_stream(&from.key, &to.store, &to.key).await?;
             return Ok(1);
         }
-        let mut names = from.names().await?;
+        let mut names = from.list().await?;
         names.retain(|name| pattern.as_ref().is_none_or(|pattern| pattern.matches(name)));
         from.copy(&names, &to).await?;
         Ok::<_, lance::Error>(names.len())
     };
-    on_runtime(async move { interrupt.or(fetched).await })??.doing("fetching it")
+    block_on(async move { interrupt.or(fetched).await })??.doing("downloading")
 }
 
-/// Copies one object, if it is there, to a path of this machine.
-pub(crate) fn fetch_if_there(uri: &str, target: &Path) -> Result<()> {
-    fetch(uri.to_string(), target.to_path_buf(), None, &Interrupt::default()).map(drop)
+/// Copies one object to a local path, if it exists.
+pub(crate) fn fetch_if_exists(uri: &str, target: &Path) -> Result<()> {
+    copy_to_local(uri.to_string(), target.to_path_buf(), None, &Interrupt::default()).map(drop)
 }
 
-/// Whether there is a dataset at a URI.
-pub(crate) fn holds_dataset(uri: &str) -> Result<bool> {
-    let manifests = format!("{}/{MANIFESTS}", uri.trim_end_matches('/'));
-    let there = on_runtime(async move { Place::at(&manifests).await?.names().await })?;
-    Ok(!there.doing("looking what is there")?.is_empty())
+/// Whether a dataset exists at a URI.
+pub(crate) fn dataset_exists(uri: &str) -> Result<bool> {
+    let manifests = format!("{}/{MANIFEST_FOLDER}", uri.trim_end_matches('/'));
+    let names = block_on(async move { Location::open(&manifests).await?.list().await })?;
+    Ok(!names.doing("listing objects")?.is_empty())
 }
 
-/// Copies a dataset, whole, from a path of this machine to an object store, where none is. What makes it a dataset, the
-/// manifest of its version, comes last: before it nobody can open it, and of two that are published at once one is refused.
-/// An interrupt before that takes away what was copied.
-pub(crate) fn publish(dataset: &Path, uri: &str, interrupt: &Interrupt) -> Result<()> {
+/// Copies a whole dataset from a local path to an object store that does not contain it yet. The manifest is written last:
+/// the dataset cannot be opened before, and of two concurrent builds the store accepts one. An interrupt before that deletes
+/// the copied objects.
+pub(crate) fn publish_dataset(dataset: &Path, uri: &str, interrupt: &Interrupt) -> Result<()> {
     let (local, remote) = (dataset.to_string_lossy().into_owned(), uri.trim_end_matches('/').to_string());
     let interrupt = interrupt.clone();
-    let published = on_runtime(async move {
+    let published = block_on(async move {
         let mut dataset = DatasetBuilder::from_uri(&local).load().await?;
-        while dataset.version_id() < PUBLISHED_AS {
+        while dataset.version_id() < PUBLISHED_VERSION {
             dataset.update_metadata([(META_PUBLISHED, "")]).await?;
         }
-        let (from, to) = (Place::at(&local).await?, Place::at(&remote).await?);
+        let (from, to) = (Location::open(&local).await?, Location::open(&remote).await?);
         let (manifests, names): (Vec<_>, Vec<_>) =
-            from.names().await?.into_iter().partition(|name| name.starts_with(MANIFESTS));
-        // Named so that the latest is the first.
+            from.list().await?.into_iter().partition(|name| name.starts_with(MANIFEST_FOLDER));
+        // Manifests are named so that the latest sorts first.
         let manifest = manifests.into_iter().filter(|name| name.ends_with(".manifest")).min().unwrap_or_default();
-        let bytes = from.store.read_one_all(&from.below(&manifest)).await?;
-        let (copied, manifest) = (interrupt.or(from.copy(&names, &to)).await, to.below(&manifest));
+        let bytes = from.store.read_one_all(&from.child(&manifest)).await?;
+        let (copied, manifest) = (interrupt.or(from.copy(&names, &to)).await, to.child(&manifest));
         let (done, is_ours_alone) = match copied.and_then(|copied| interrupt.check().map(|()| copied)) {
             Err(interrupted) => (Ok(Err(interrupted)), true),
             Ok(Err(error)) => (Err(error), true),
             Ok(Ok(())) => match to.store.put_if_absent(&manifest, bytes.clone().into()).await {
                 Ok(()) => (Ok(Ok(())), false),
-                // The answer may have been lost, not the manifest: what is there says whose it is.
+                // The write may have succeeded although the response was lost: compare the stored manifest.
                 Err(error) => match to.store.read_one_all(&manifest).await {
                     Ok(there) if there == bytes => (Ok(Ok(())), false),
                     there => (Err(error.into()), there.is_ok()),
@@ -196,38 +196,38 @@ pub(crate) fn publish(dataset: &Path, uri: &str, interrupt: &Interrupt) -> Resul
             },
         };
         if is_ours_alone {
-            // No manifest names these files: their names are of this build.
+            // No manifest refers to these files, and their names are unique to this build.
             for name in &names {
-                let _ = to.store.delete(&to.below(name)).await;
+                let _ = to.store.delete(&to.child(name)).await;
             }
         }
         done
     })?;
     let published: Result<Result<()>> = published.doing("publishing the dataset");
-    published.map_err(|error| match holds_dataset(uri) {
-        Ok(true) => Error::input(uri, "already exists: another build published it meanwhile; choose another name"),
+    published.map_err(|error| match dataset_exists(uri) {
+        Ok(true) => Error::input(uri, "already exists: another build has just published it; choose another name"),
         _ => error.of(uri),
     })?
 }
 
-/// A place in a store, here or elsewhere.
-struct Place {
+/// A location in an object store or on the local disk.
+struct Location {
     store: Arc<ObjectStore>,
     key: Key,
 }
 
-impl Place {
-    async fn at(uri: &str) -> lance::Result<Self> {
+impl Location {
+    async fn open(uri: &str) -> lance::Result<Self> {
         let (store, key) = ObjectStore::from_uri(uri).await?;
-        Ok(Place { store, key })
+        Ok(Location { store, key })
     }
 
-    fn below(&self, name: &str) -> Key {
+    fn child(&self, name: &str) -> Key {
         name.split('/').fold(self.key.clone(), |key, part| key.join(part))
     }
 
-    /// The names of all objects below it.
-    async fn names(&self) -> lance::Result<Vec<String>> {
+    /// The names of all objects below this location.
+    async fn list(&self) -> lance::Result<Vec<String>> {
         let objects: Vec<_> = self.store.list(Some(self.key.clone())).try_collect().await?;
         let name = |object: &ObjectMeta| {
             let parts: Vec<_> =
@@ -237,13 +237,13 @@ impl Place {
         Ok(objects.iter().filter_map(name).collect())
     }
 
-    /// Copies objects below it to the same names below another place.
-    async fn copy(&self, names: &[String], to: &Place) -> lance::Result<()> {
+    /// Copies objects below this location to the same names below another one.
+    async fn copy(&self, names: &[String], to: &Location) -> lance::Result<()> {
         let copies = names.iter().map(|name| {
-            let (source, target) = (self.below(name), to.below(name));
+            let (source, target) = (self.child(name), to.child(name));
             async move { self.store.copy_via_stream(&source, &to.store, &target).await.map(drop) }.boxed()
         });
         let copies = stream::iter(copies.collect::<Vec<_>>());
-        copies.buffer_unordered(COPIES).try_collect().await
+        copies.buffer_unordered(CONCURRENT_COPIES).try_collect().await
     }
 }

@@ -1,4 +1,4 @@
-//! Tags, which keep a version when old ones are cleaned away.
+//! Tags of dataset versions. A tag protects its version from cleanup.
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use lance::Dataset;
 use lance::dataset::builder::DatasetBuilder;
 
 use crate::database::is_remote;
-use crate::database::runtime::on_runtime;
+use crate::database::runtime::block_on;
 use crate::error::{Error, Result};
 
-/// Tags the version that is open, unless the tag is there.
-pub(super) fn keep(dataset: &Arc<Dataset>, tag: &str) -> Result<()> {
+/// Tags the open version, unless the tag exists.
+pub(super) fn create(dataset: &Arc<Dataset>, tag: &str) -> Result<()> {
     let (dataset, name, version) = (dataset.clone(), tag.to_string(), dataset.version_id());
-    let tagged = on_runtime(async move {
-        match through_urls(dataset.uri()) {
+    let tagged = block_on(async move {
+        match encoded_url(dataset.uri()) {
             Some(uri) => DatasetBuilder::from_uri(uri).load().await?.tags().create(&name, version).await,
             None => dataset.tags().create(&name, version).await,
         }
@@ -25,19 +25,19 @@ pub(super) fn keep(dataset: &Arc<Dataset>, tag: &str) -> Result<()> {
     }
 }
 
-/// Takes a tag away; whether it was there.
-pub(super) fn release(uri: &str, tag: &str) -> Result<bool> {
+/// Deletes a tag. Returns whether it existed.
+pub(super) fn delete(uri: &str, tag: &str) -> Result<bool> {
     let (builder, name) = (DatasetBuilder::from_uri(uri), tag.to_string());
-    match on_runtime(async move { builder.load().await?.tags().delete(&name).await })? {
+    match block_on(async move { builder.load().await?.tags().delete(&name).await })? {
         Ok(()) => Ok(true),
         Err(lance::Error::RefNotFound { .. }) => Ok(false),
-        Err(error) => Err(Error::library(format!("taking the tag {tag} away"), error)),
+        Err(error) => Err(Error::library(format!("deleting the tag {tag}"), error)),
     }
 }
 
-/// The same dataset by a URL, where it is local and its path has characters that URLs encode: Lance writes a tag first beside
-/// where it is to be, and by a path that would encode them once more, so in folders of another name.
-fn through_urls(uri: &str) -> Option<String> {
+/// The URL of a local dataset whose path has characters that URLs encode. Lance writes a tag to a temporary file first, and
+/// would encode these characters of a path twice, so the file would go to a folder of another name.
+fn encoded_url(uri: &str) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
     if is_remote(uri) || uri.bytes().all(is_plain) {
         return None;

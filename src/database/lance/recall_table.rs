@@ -1,0 +1,132 @@
+//! The recall table of an index: the search effort that each recall takes, measured at build time and stored in the dataset.
+
+use lance::Dataset;
+use serde::{Deserialize, Serialize};
+
+use super::centroids::Probes;
+use super::identity::IndexInfo;
+use crate::database::META_RECALL;
+
+/// The part of the index that a search reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Effort {
+    /// The partitions that each query searches.
+    pub(crate) probes: Probes,
+    /// The number of candidates per requested neighbour.
+    pub(crate) overfetch: usize,
+}
+
+/// The recall of an index as `uphill index` measured it: the search effort that finds a share of the nearest items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecallTable {
+    /// The UUID of each segment of the measured index.
+    pub index: Vec<String>,
+    /// The number of partitions of the index.
+    pub partitions: usize,
+    /// The number of queries that it was measured with.
+    pub queries: usize,
+    /// The levels, by `k`, then by `recall`, ascending.
+    pub levels: Vec<RecallLevel>,
+}
+
+/// The search effort for one target recall.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecallLevel {
+    /// The number of neighbours per query.
+    pub k: usize,
+    /// The target: the share of the k nearest items that a query finds.
+    pub recall: f64,
+    /// The mean number of partitions that a query searches.
+    pub nprobes: usize,
+    /// A query searches the partitions whose centroid is at most this share of the way from the nearest to the median
+    /// centroid. Tables of earlier versions have no margin: every query searches `nprobes` partitions.
+    #[serde(default)]
+    pub margin: Option<f32>,
+    /// The number of candidates per neighbour. Their distances are recomputed.
+    pub overfetch: usize,
+    /// The measured recall. It is less than `recall` if no search effort reached the target.
+    pub measured: f64,
+}
+
+impl RecallTable {
+    /// The table that the dataset stores for this index. `None` if there is none, or if it is of another index.
+    pub(super) fn read(dataset: &Dataset, index: &IndexInfo) -> Option<Self> {
+        let warn_damaged = |reason: String| {
+            log::warn!(
+                "{META_RECALL} of the dataset is damaged: {reason}; build the dataset again with `uphill index` to measure it"
+            );
+        };
+        let text = dataset.metadata().get(META_RECALL)?;
+        let table: RecallTable = serde_json::from_str(text).map_err(|error| warn_damaged(error.to_string())).ok()?;
+        if table.index != index.uuids || table.levels.is_empty() {
+            return None;
+        }
+        // An invalid level would let searches read too little of the index.
+        let is_valid = |level: &RecallLevel| {
+            level.k > 0 && level.nprobes > 0 && level.overfetch > 0 && (0.0..=1.0).contains(&level.recall)
+        };
+        let order = |level: &RecallLevel| (level.k, level.recall);
+        match table.levels.iter().all(is_valid) && table.levels.is_sorted_by(|a, b| order(a) < order(b)) {
+            true => Some(table),
+            false => {
+                warn_damaged("its levels are invalid, or not ordered by k and recall".into());
+                None
+            }
+        }
+    }
+
+    /// The search effort that finds this share of the k nearest. Between two measured k it is the effort of the larger one.
+    /// Beyond the largest, the margin is extrapolated linearly in the logarithm of k, and the number of partitions likewise;
+    /// each query then searches at least this number of partitions.
+    pub(super) fn effort(&self, recall: f64, k: usize) -> Option<Effort> {
+        let mut measured_ks: Vec<usize> = self.levels.iter().map(|level| level.k).collect();
+        measured_ks.dedup();
+        let level_at = |k: usize| {
+            let mut levels = self.levels.iter().filter(|level| level.k == k);
+            // For a recall that was not reached, use the largest measured effort.
+            levels.clone().find(|level| level.recall >= recall).or_else(|| levels.next_back()).copied()
+        };
+        let last_used = measured_ks.partition_point(|measured| *measured < k).min(measured_ks.len() - 1);
+        let levels: Option<Vec<RecallLevel>> = measured_ks[..=last_used].iter().map(|k| level_at(*k)).collect();
+        let larger_effort = |a: RecallLevel, b: RecallLevel| RecallLevel {
+            nprobes: a.nprobes.max(b.nprobes),
+            margin: a.margin.zip(b.margin).map(|(a, b)| a.max(b)),
+            overfetch: a.overfetch.max(b.overfetch),
+            ..b
+        };
+        let RecallLevel { mut nprobes, mut margin, overfetch, .. } = levels?.into_iter().reduce(larger_effort)?;
+        let (first, last) = (measured_ks[0], measured_ks[measured_ks.len() - 1]);
+        if k > last && last > first {
+            let beyond = (k as f64 / last as f64).ln() / (last as f64 / first as f64).ln();
+            let at_first = level_at(first)?;
+            nprobes = (nprobes as f64 * (nprobes as f64 / at_first.nprobes as f64).powf(beyond)).ceil() as usize;
+            let extrapolate = |(margin, first): (f32, f32)| margin + (margin - first) * beyond as f32;
+            margin = margin.zip(at_first.margin).map(extrapolate);
+        }
+        let min_partitions = if margin.is_some() && k <= last { 1 } else { nprobes };
+        Some(Effort { probes: Probes { min_partitions, margin }, overfetch })
+    }
+}
+
+impl std::fmt::Display for RecallTable {
+    /// A line for each k: `recall@10: 0.9 with 2 of 547 partitions, 0.99 with 4, …`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (at, level) in self.levels.iter().enumerate() {
+            let is_first = at == 0 || self.levels[at - 1].k != level.k;
+            match (is_first, at) {
+                (true, 0) => write!(f, "recall@{}: ", level.k)?,
+                (true, _) => write!(f, "\nrecall@{}: ", level.k)?,
+                _ => f.write_str(", ")?,
+            }
+            let reached = level.recall.min(level.measured);
+            write!(f, "{} with {}", (reached * 1000.0).floor() / 1000.0, level.nprobes)?;
+            if is_first {
+                write!(f, " of {} partitions", self.partitions)?;
+            }
+            if level.overfetch > 1 {
+                write!(f, " and {} candidates each", level.overfetch)?;
+            }
+        }
+        Ok(())
+    }
+}
