@@ -58,7 +58,7 @@ fn main() -> anyhow::Result<()> {
         for behind in 0..=3 {
             let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(&["qed"])?;
             let queries =
-                uphill::queries_at(&database, &database.sample(16, &mut uphill::stream(1, "queries", 0, 0))?)?;
+                uphill::queries_at(&database, &database.sample(16, &mut uphill::random_stream(1, "queries", 0, 0))?)?;
             let rule =
                 SurrogateUpdate::new().features(Features::columns(NONE)).batch(per_worker * WORKERS).behind(behind);
             let stop = Stop::new().evaluations(ITEMS);

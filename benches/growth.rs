@@ -62,7 +62,7 @@ impl VectorDatabase for InOrder {
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         self.0.take(db_idx)
     }
-    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::RandomStream) -> Result<Vec<u64>> {
         self.0.sample(n, rng)
     }
     fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {

@@ -213,7 +213,7 @@ fn main() -> Result<()> {
         }
         let hidden = |column: &str| arguments.score.iter().chain(&arguments.hide).any(|hidden| *hidden == column);
         let seen = items.get_column_names_owned().into_iter().map(|column| column.to_string());
-        let seen: Vec<String> = seen.filter(|column| !hidden(column) && !uphill::is_reserved(column)).collect();
+        let seen: Vec<String> = seen.filter(|column| !hidden(column) && !uphill::is_reserved_column(column)).collect();
         for score in scores {
             let mut best: Vec<f64> = items.column(score)?.f64()?.into_no_null_iter().collect();
             ensure!(best.len() > TOP, "{}: fewer than {TOP} items", data.display());
@@ -252,7 +252,7 @@ fn main() -> Result<()> {
 
 /// The name of a score in the index, where `score` and its like are not allowed.
 fn attribute(score: &str) -> String {
-    if uphill::is_reserved(score) { format!("true_{score}") } else { score.into() }
+    if uphill::is_reserved_column(score) { format!("true_{score}") } else { score.into() }
 }
 
 /// What a run found for each of the budgets, and how many items it scored.
@@ -261,7 +261,7 @@ type Found = ([f64; SHARES.len()], usize);
 /// One run.
 fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, seed: u64) -> Result<Found> {
     let budgets = SHARES.map(|share| (database.len() as f64 * share).round() as u64);
-    let start = database.sample(16, &mut uphill::stream(seed, "queries", 0, 0))?;
+    let start = database.sample(16, &mut uphill::random_stream(seed, "queries", 0, 0))?;
     let mut queries = uphill::queries_at(database, &start)?;
     let mut searched: Box<dyn VectorDatabase> = Box::new(database.clone());
     if name == VVS {

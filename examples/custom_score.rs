@@ -79,7 +79,7 @@ fn main() -> anyhow::Result<()> {
 
 /// Twenty iterations from the same 16 random molecules.
 fn search(database: &LanceDatabase, score: impl Score + 'static) -> Result<SearchLog> {
-    let start = database.sample(16, &mut uphill::stream(7, "queries", 0, 0))?;
+    let start = database.sample(16, &mut uphill::random_stream(7, "queries", 0, 0))?;
     let queries = uphill::queries_at(database, &start)?;
     Runner::new(database.clone(), score, RlUpdate::new(1.0)).search(&queries, 20)
 }

@@ -65,7 +65,7 @@ fn main() -> anyhow::Result<()> {
     let dataset = folder.path().join("molecules.lance");
     uphill::index(&molecules, &dataset, &IndexOptions::default())?;
     let database = LanceDatabase::open(dataset.to_string_lossy())?.k(10);
-    let start = database.sample(16, &mut uphill::stream(7, "queries", 0, 0))?;
+    let start = database.sample(16, &mut uphill::random_stream(7, "queries", 0, 0))?;
     let queries = uphill::queries_at(&database, &start)?;
     let runner = |momentum| Runner::new(database.clone(), SqlScore::new("qed"), Momentum::new(0.5, momentum));
 

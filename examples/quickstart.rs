@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<()> {
     let library_size = database.len();
 
     // Start at 16 random molecules.
-    let start = database.sample(16, &mut uphill::stream(7, "queries", 0, 0))?;
+    let start = database.sample(16, &mut uphill::random_stream(7, "queries", 0, 0))?;
     let queries = uphill::queries_at(&database, &start)?;
 
     // Climb towards drug-likeness (`qed`), and never score a molecule that is too heavy. The default rule learns from each

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use polars::prelude::{Column, DataFrame};
 
 use crate::database::{QueryOptions, VectorDatabase};
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 
@@ -14,7 +14,7 @@ use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 ///
 /// # Errors
 /// An id that the library does not have.
-pub(crate) fn joined(
+pub(crate) fn merge_candidates(
     met: DataFrame,
     named: &[u64],
     queries: &DataFrame,
@@ -49,13 +49,13 @@ pub(crate) fn joined(
     let is_near = |distance: f32| database.max_distance().is_none_or(|limit| distance <= limit);
     let near: Vec<u32> =
         (0..).zip(&distances).filter(|(_, distance)| is_near(**distance)).map(|(row, _)| row).collect();
-    items.insert_column(0, Column::new(QUERY_IDX.into(), nearest)).doing("candidates")?;
-    items.insert_column(2, Column::new(DISTANCE.into(), distances)).doing("candidates")?;
+    items.insert_column(0, Column::new(QUERY_IDX.into(), nearest)).wrap_err("candidates")?;
+    items.insert_column(2, Column::new(DISTANCE.into(), distances)).wrap_err("candidates")?;
     let items = if near.len() < items.height() { convert::gather(&items, &near)? } else { items };
-    let all = if met.height() == 0 { items } else { met.vstack(&items).doing("candidates")? };
+    let all = if met.height() == 0 { items } else { met.vstack(&items).wrap_err("candidates")? };
 
     let (queries, ids) = (schema::u32s(&all, QUERY_IDX)?, schema::u64s(&all, DB_IDX)?);
-    let distances = all.column(DISTANCE).and_then(|column| column.f32().cloned()).doing("candidates")?;
+    let distances = all.column(DISTANCE).and_then(|column| column.f32().cloned()).wrap_err("candidates")?;
     let distances: Vec<f32> = distances.into_no_null_iter().collect();
     let mut order: Vec<u32> = (0..all.height() as u32).collect();
     order.sort_by(|a, b| {
@@ -69,7 +69,11 @@ pub(crate) fn joined(
 ///
 /// # Errors
 /// A library that cannot be read.
-pub(crate) fn completed(chosen: &DataFrame, queries: &DataFrame, database: &dyn VectorDatabase) -> Result<DataFrame> {
+pub(crate) fn fetch_attributes(
+    chosen: &DataFrame,
+    queries: &DataFrame,
+    database: &dyn VectorDatabase,
+) -> Result<DataFrame> {
     let ids = schema::u64s(chosen, DB_IDX)?;
     let items = match ids.is_empty() {
         true => database.query(&queries.head(Some(0)), QueryOptions::default())?,
@@ -78,6 +82,6 @@ pub(crate) fn completed(chosen: &DataFrame, queries: &DataFrame, database: &dyn 
     let met = [QUERY_IDX, DB_IDX, DISTANCE, EMBEDDING];
     let attributes = items.columns().iter().filter(|column| !met.contains(&column.name().as_str()));
     let found =
-        met.iter().map(|name| chosen.column(name).cloned()).collect::<Result<Vec<_>, _>>().doing("candidates")?;
-    DataFrame::new(chosen.height(), found.into_iter().chain(attributes.cloned()).collect()).doing("candidates")
+        met.iter().map(|name| chosen.column(name).cloned()).collect::<Result<Vec<_>, _>>().wrap_err("candidates")?;
+    DataFrame::new(chosen.height(), found.into_iter().chain(attributes.cloned()).collect()).wrap_err("candidates")
 }

@@ -187,7 +187,7 @@ fn fail(error: &anyhow::Error, interrupted: u8) -> u8 {
     match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => 2,
         Some(Error::Locked { .. }) => 4,
-        Some(Error::Away { .. }) => AWAY,
+        Some(Error::Unavailable { .. }) => AWAY,
         Some(Error::Interrupted) => interrupted,
         _ => 1,
     }

@@ -211,7 +211,7 @@ impl Config {
         let text = std::fs::read_to_string(path).at_path(path)?;
         let mut config =
             Self::parse(&text, overrides).map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
-        config.relative_to(crate::io::atomic::parent(path));
+        config.relative_to(crate::io::atomic::parent_dir(path));
         Ok(config)
     }
 

@@ -19,10 +19,10 @@ pub use self::lance::{DatasetIdentity, IndexInfo, LanceDatabase, OpenOptions, Re
 pub(crate) use self::lance::{Probes, library_state};
 pub(crate) use self::remote::{LocalPath, check_uri, dataset_exists, is_remote, local_path, publish_dataset};
 pub(crate) use self::runtime::{block_on, block_on_one_thread};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::features::{Features, ItemFeatures};
 use crate::frame::schema::DB_IDX;
-use crate::random::Stream;
+use crate::random::RandomStream;
 
 /// Keys in a dataset's table metadata that `uphill index` writes.
 pub(crate) const META_METRIC: &str = "uphill.metric";
@@ -230,7 +230,7 @@ pub trait VectorDatabase: Send + Sync {
     ///
     /// # Errors
     /// A library that cannot be read.
-    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>>;
+    fn sample(&self, n: usize, rng: &mut RandomStream) -> Result<Vec<u64>>;
 
     /// Calls `visit` with every item, in blocks of ids and embeddings `(rows, dim)`.
     ///
@@ -245,7 +245,7 @@ pub trait VectorDatabase: Send + Sync {
     fn visit_columns(&self, columns: &[String], visit: &mut dyn FnMut(DataFrame) -> Result<()>) -> Result<()> {
         self.scan(&mut |ids, _| {
             let names = columns.iter().map(String::as_str).chain([DB_IDX]);
-            visit(self.take(ids)?.select(names).doing("reading items")?)
+            visit(self.take(ids)?.select(names).wrap_err("reading items")?)
         })
     }
 
@@ -287,7 +287,7 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     fn take_columns(&self, db_idx: &[u64], columns: &[String]) -> Result<DataFrame> {
         (**self).take_columns(db_idx, columns)
     }
-    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut RandomStream) -> Result<Vec<u64>> {
         (**self).sample(n, rng)
     }
     fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {

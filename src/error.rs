@@ -10,11 +10,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What can go wrong. `Display` is the whole message, on one line; what lies beneath it, where there is something, is its
 /// `source`, and said in the message too.
 ///
-/// A stage of the caller's own makes an error of its own by [`Error::own`]:
+/// A stage of the caller's own makes an error of its own by [`Error::custom`]:
 ///
 /// ```
 /// use std::error::Error as _;
-/// let dock = |item: &str| -> uphill::Result<f64> { item.parse().map_err(uphill::Error::own) };
+/// let dock = |item: &str| -> uphill::Result<f64> { item.parse().map_err(uphill::Error::custom) };
 /// let error = dock("no number").unwrap_err();
 /// assert_eq!(error.to_string(), "invalid float literal");
 /// assert!(error.source().is_some_and(|cause| cause.is::<std::num::ParseFloatError>()));
@@ -23,7 +23,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A frame that user code gave back breaks the contract between stages.
-    #[error("{stage}{}: column `{column}`: expected {expected}, found {found}", in_iteration(.iteration))]
+    #[error("{stage}{}: column `{column}`: expected {expected}, found {found}", iteration_suffix(.iteration))]
     Contract {
         /// The stage that gave the frame: `queries`, `database`, `filter`, `score`, `update`.
         stage: &'static str,
@@ -63,7 +63,7 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// The score could not be had, and the run is set to stop for that.
-    #[error("score{}: {reason}", in_iteration(.iteration))]
+    #[error("score{}: {reason}", iteration_suffix(.iteration))]
     Score {
         /// The iteration it happened in, when known.
         iteration: Option<u32>,
@@ -72,22 +72,22 @@ pub enum Error {
     },
     /// Nobody answers for the items: they have not been asked, and are when the run goes on. Exit code 75.
     #[error("score: {reason}; the scorer is away for longer than score.patience: go on with --resume when it is back")]
-    Away {
+    Unavailable {
         /// What was tried last.
         reason: String,
     },
     /// Items wait to be scored by hand.
     #[error("{items} items wait for their scores; tell them")]
-    Waiting {
+    Pending {
         /// How many.
         items: usize,
     },
     /// A signal asked the run to stop; what was finished is kept.
     #[error("interrupted")]
     Interrupted,
-    /// What a stage of the caller's own says: made by [`Error::own`].
-    #[error("{}{cause}", iteration_first(.iteration))]
-    Own {
+    /// What a stage of the caller's own says: made by [`Error::custom`].
+    #[error("{}{cause}", iteration_prefix(.iteration))]
+    Custom {
         /// The iteration it happened in, when known.
         iteration: Option<u32>,
         /// What it says.
@@ -107,23 +107,23 @@ pub enum Error {
     },
 }
 
-fn in_iteration(iteration: &Option<u32>) -> String {
+fn iteration_suffix(iteration: &Option<u32>) -> String {
     iteration.map_or(String::new(), |iteration| format!(" in iteration {iteration}"))
 }
 
-fn iteration_first(iteration: &Option<u32>) -> String {
+fn iteration_prefix(iteration: &Option<u32>) -> String {
     iteration.map_or(String::new(), |iteration| format!("iteration {iteration}: "))
 }
 
 impl Error {
     /// An error of a stage of the caller's own, of any other error or of a text; it keeps its cause.
-    pub fn own(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Error::Own { iteration: None, cause: cause.into() }
+    pub fn custom(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Error::Custom { iteration: None, cause: cause.into() }
     }
 
     /// Adds the iteration to an error that has a place for it.
-    pub(crate) fn at(mut self, now: u32) -> Self {
-        if let Error::Contract { iteration, .. } | Error::Score { iteration, .. } | Error::Own { iteration, .. } =
+    pub(crate) fn in_iteration(mut self, now: u32) -> Self {
+        if let Error::Contract { iteration, .. } | Error::Score { iteration, .. } | Error::Custom { iteration, .. } =
             &mut self
         {
             iteration.get_or_insert(now);
@@ -132,7 +132,7 @@ impl Error {
     }
 
     /// Names the file or the dataset that a library's error is about.
-    pub(crate) fn of(self, path: impl AsRef<Path>) -> Self {
+    pub(crate) fn with_path(self, path: impl AsRef<Path>) -> Self {
         match self {
             Error::Library { context, message, .. } => Error::input(path, format!("{context}: {message}")),
             other => other,
@@ -146,7 +146,7 @@ impl Error {
     /// Of what a library gave, or said.
     pub(crate) fn library(context: impl Display, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let cause = cause.into();
-        Error::Library { context: context.to_string(), message: one_line(&cause.to_string()), cause: Some(cause) }
+        Error::Library { context: context.to_string(), message: first_line(&cause.to_string()), cause: Some(cause) }
     }
 
     pub(crate) fn contract(
@@ -173,13 +173,13 @@ impl From<polars::prelude::PolarsError> for Error {
 }
 
 /// Adds to another library's error what this crate was doing.
-pub(crate) trait Doing<T> {
+pub(crate) trait WrapErr<T> {
     /// For errors of Lance, Polars, Arrow and Parquet.
-    fn doing(self, what: impl Display) -> Result<T>;
+    fn wrap_err(self, what: impl Display) -> Result<T>;
 }
 
-impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Doing<T> for std::result::Result<T, E> {
-    fn doing(self, what: impl Display) -> Result<T> {
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> WrapErr<T> for std::result::Result<T, E> {
+    fn wrap_err(self, what: impl Display) -> Result<T> {
         self.map_err(|error| Error::library(what, error))
     }
 }
@@ -198,7 +198,7 @@ impl<T> AtPath<T> for std::io::Result<T> {
 
 /// Keeps the first, telling line of a library's message: Lance and Polars append
 /// their source locations and query plans.
-pub(crate) fn one_line(message: &str) -> String {
+pub(crate) fn first_line(message: &str) -> String {
     let message = message.split(", /").next().unwrap_or(message);
     let first = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no message");
     let mut line: String = first.chars().take(400).collect();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use polars::prelude::*;
 
 pub use self::truth::Truth;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::schema::{self, EVALUATION, ITERATION, RAW_SCORE, SCORE};
 use crate::log::{SearchLog, collect};
 
@@ -62,7 +62,7 @@ pub fn evaluate(log: &SearchLog, truth: &Truth, top: impl Into<Option<usize>>) -
     let cut = kth_best(&scores, top)
         .ok_or_else(|| truth.refuse(format!("top: expected 1 to {there}, the scores there, found {top}")))?;
 
-    let scored = schema::scores(&met, SCORE)?;
+    let scored = schema::nullable_f64s(&met, SCORE)?;
     let scores = scored.into_iter().zip(&rows).map(|(score, row)| score.and(scores[*row as usize]));
     let states = states(&costs(&met)?, scores, cut, top, minimize);
     // What the file has beside the library's items is no part of the library.
@@ -73,7 +73,7 @@ pub fn evaluate(log: &SearchLog, truth: &Truth, top: impl Into<Option<usize>>) -
 /// What a run had found after each item that it paid for by its own scores, where nobody knows the true ones: nothing
 /// counts as found. `met` has `evaluation`, `iteration` and `score` of each item.
 pub(crate) fn progress(met: &DataFrame, top: usize, minimize: bool) -> Result<Evaluation> {
-    let scores = schema::scores(met, SCORE)?;
+    let scores = schema::nullable_f64s(met, SCORE)?;
     let states = states(&costs(met)?, scores.into_iter(), f64::INFINITY, top, minimize);
     Ok(Evaluation { rows: 0, top, states })
 }
@@ -182,7 +182,7 @@ impl Evaluation {
         columns.push(Column::new("recall".into(), recall));
         columns.push(Column::new("best".into(), states.iter().map(|state| state.best).collect::<Vec<_>>()));
         columns.push(Column::new("top_sum".into(), states.iter().map(|state| state.top_sum).collect::<Vec<_>>()));
-        DataFrame::new(states.len(), columns).doing("evaluate")
+        DataFrame::new(states.len(), columns).wrap_err("evaluate")
     }
 }
 

@@ -17,7 +17,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(crate) use self::encoder::Encoder;
-pub(crate) use self::store::{Reader, Writer};
+pub(crate) use self::store::{FeatureReader, FeatureWriter};
 use crate::error::Error;
 
 /// Which columns of the items a model reads beside their embeddings.
@@ -150,7 +150,7 @@ impl Features {
 
 /// A column as numbers: which of the components of an [`ItemFeatures`] are its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct FeatureGroup {
     /// The column.
     pub name: String,
     /// How it was read.
@@ -159,11 +159,11 @@ pub struct View {
     pub components: Range<usize>,
 }
 
-/// The features of a library's items, a row of f32 for each. Each view is centred and of a length such that the mean squared
+/// The features of a library's items, a row of f32 for each. Each group is centred and of a length such that the mean squared
 /// distance of two items in it is 1.
 #[derive(Clone, Default)]
 pub struct ItemFeatures {
-    views: Vec<View>,
+    groups: Vec<FeatureGroup>,
     values: Array2<f32>,
     /// The id of each row, and back, if that is not its number.
     ids: Vec<u64>,
@@ -174,33 +174,33 @@ impl ItemFeatures {
     /// Features of items, `values` `(items, components)`.
     ///
     /// # Errors
-    /// An id that is there twice, values that are not finite, views that do not fit the shape.
-    pub fn new(ids: &[u64], views: Vec<View>, values: Array2<f32>) -> crate::error::Result<Self> {
+    /// An id that is there twice, values that are not finite, groups that do not fit the shape.
+    pub fn new(ids: &[u64], groups: Vec<FeatureGroup>, values: Array2<f32>) -> crate::error::Result<Self> {
         let wrong =
             |column: &str, expected: &str, found: String| Err(Error::contract("features", column, expected, found));
         if ids.len() != values.nrows() {
             return wrong("rows", &format!("one for each of {} items", ids.len()), values.nrows().to_string());
         }
-        if let Some(view) = views.iter().find(|view| view.components.end > values.ncols()) {
-            let found = format!("components {} to {}", view.components.start, view.components.end);
-            return wrong(&view.name, &format!("components below {}", values.ncols()), found);
+        if let Some(group) = groups.iter().find(|group| group.components.end > values.ncols()) {
+            let found = format!("components {} to {}", group.components.start, group.components.end);
+            return wrong(&group.name, &format!("components below {}", values.ncols()), found);
         }
         if let Some(((row, _), value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
             return wrong("values", "finite numbers", format!("{value} for item {}", ids[row]));
         }
         if (0..).zip(ids).all(|(row, id): (u64, _)| row == *id) {
-            return Ok(ItemFeatures { views, values, ids: Vec::new(), row_of: None });
+            return Ok(ItemFeatures { groups, values, ids: Vec::new(), row_of: None });
         }
         let row_of: HashMap<u64, usize> = ids.iter().copied().zip(0..).collect();
         if row_of.len() < ids.len() {
             return wrong("ids", "each once", "one twice".into());
         }
-        Ok(ItemFeatures { views, values, ids: ids.to_vec(), row_of: Some(row_of) })
+        Ok(ItemFeatures { groups, values, ids: ids.to_vec(), row_of: Some(row_of) })
     }
 
     /// What there is of each item.
-    pub fn views(&self) -> &[View] {
-        &self.views
+    pub fn groups(&self) -> &[FeatureGroup] {
+        &self.groups
     }
 
     /// Numbers of each item.
@@ -254,6 +254,6 @@ pub(crate) fn file_names(state: &str, column: &str) -> Vec<String> {
 
 impl std::fmt::Debug for ItemFeatures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ItemFeatures").field("views", &self.views).field("items", &self.values.nrows()).finish()
+        f.debug_struct("ItemFeatures").field("groups", &self.groups).field("items", &self.values.nrows()).finish()
     }
 }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use polars::prelude::*;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
 use crate::sql::{columns_of, evaluate, excerpt};
-use crate::suggest::names_none;
+use crate::suggest::names_no_column;
 
 /// Removes rows of a results frame before they are paid for. Closures are filters:
 /// `|results: DataFrame| Ok(results.head(Some(5)))`.
@@ -92,33 +92,33 @@ impl SqlFilter {
 ///
 /// # Errors
 /// Another number of columns or of rows; a column of something else.
-pub fn keep(results: &DataFrame, told: &DataFrame) -> Result<DataFrame> {
+pub fn filter_by_mask(results: &DataFrame, mask: &DataFrame) -> Result<DataFrame> {
     let wrong = |found: String| Error::contract("filter", "rows", "true or false for each of its input", found);
-    let [column] = told.columns() else { return Err(wrong(format!("{} columns", told.width()))) };
-    let told = column.bool().map_err(|_| wrong(format!("a column of {}", column.dtype())))?;
-    match told.len() == results.height() {
-        true => rows_where(results.clone(), told),
-        false => Err(wrong(format!("{} rows for {}", told.len(), results.height()))),
+    let [column] = mask.columns() else { return Err(wrong(format!("{} columns", mask.width()))) };
+    let mask = column.bool().map_err(|_| wrong(format!("a column of {}", column.dtype())))?;
+    match mask.len() == results.height() {
+        true => rows_where(results.clone(), mask),
+        false => Err(wrong(format!("{} rows for {}", mask.len(), results.height()))),
     }
 }
 
-fn rows_where(results: DataFrame, keep: &BooleanChunked) -> Result<DataFrame> {
-    let rows: Vec<u32> = (0..).zip(keep.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(row, _)| row).collect();
+fn rows_where(results: DataFrame, mask: &BooleanChunked) -> Result<DataFrame> {
+    let rows: Vec<u32> = (0..).zip(mask.iter()).filter(|(_, mask)| *mask == Some(true)).map(|(row, _)| row).collect();
     if rows.len() == results.height() { Ok(results) } else { convert::gather(&results, &rows) }
 }
 
 /// The column in which an expression says whether a row stays.
-const KEEP: &str = "_keep";
+const MASK: &str = "_keep";
 
 impl Filter for SqlFilter {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
         let frame = results.clone().lazy();
-        let keep = evaluate("filter.sql", &self.sql, &results, |expression| {
+        let mask = evaluate("filter.sql", &self.sql, &results, |expression| {
             // Beside the columns, so that a constant is repeated for each row.
-            frame.with_columns([expression.alias(KEEP)]).select([col(KEEP)]).collect()
+            frame.with_columns([expression.alias(MASK)]).select([col(MASK)]).collect()
         })?;
-        let keep = keep.column(KEEP).and_then(Column::bool).map_err(|_| self.not_a_condition(&keep))?;
-        rows_where(results, keep)
+        let mask = mask.column(MASK).and_then(Column::bool).map_err(|_| self.not_a_condition(&mask))?;
+        rows_where(results, mask)
     }
 
     fn reads(&self) -> Option<Vec<String>> {
@@ -127,7 +127,7 @@ impl Filter for SqlFilter {
 
     fn check(&self, results: &DataFrame) -> Result<()> {
         let frame = results.clone().lazy();
-        let select = |expression: Expr| frame.select([expression.alias(KEEP)]).collect();
+        let select = |expression: Expr| frame.select([expression.alias(MASK)]).collect();
         let value = evaluate("filter.sql", &self.sql, results, select)?;
         match value.columns().first().map(Column::dtype) {
             Some(DataType::Boolean) => {}
@@ -135,7 +135,7 @@ impl Filter for SqlFilter {
         }
         match self.reads() {
             Some(columns) if columns.is_empty() => {
-                let reason = names_none(&excerpt(&self.sql), schema::names(results));
+                let reason = names_no_column(&excerpt(&self.sql), schema::column_names(results));
                 Err(Error::Config(format!("filter.sql: {reason}")))
             }
             _ => Ok(()),
@@ -179,7 +179,7 @@ pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &Data
         let found = format!("item {item} under query {query}, which was not there, or twice");
         Error::contract(stage, DB_IDX, "rows of its input, each at most once", found)
     })?;
-    let (before, after) = (plain(before)?, plain(after)?);
+    let (before, after) = (without_embedding(before)?, without_embedding(after)?);
     let kept =
         if rows.len() == before.height() && rows.is_sorted() { before } else { convert::gather(&before, &rows)? };
     match kept.equals_missing(&after) {
@@ -206,6 +206,6 @@ fn in_any_order(had: &[Key], has: &[Key]) -> Result<Vec<u32>, Key> {
     has.iter().map(|key| row_of.remove(key).ok_or(*key)).collect()
 }
 
-fn plain(frame: &DataFrame) -> Result<DataFrame> {
-    frame.drop(EMBEDDING).doing("comparing frames")
+fn without_embedding(frame: &DataFrame) -> Result<DataFrame> {
+    frame.drop(EMBEDDING).wrap_err("comparing frames")
 }

@@ -34,7 +34,7 @@ use crate::database::{
     self, LanceDatabase, LocalPath, META_LIBRARY, META_METRIC, META_STATE, Metric, RecallTable, block_on, check_uri,
     dataset_exists, is_remote, library_state, local_path,
 };
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::interrupt::Interrupt;
 use crate::io::atomic;
 use crate::panics::catch_at_path;
@@ -115,14 +115,14 @@ fn publish(
     options.index.check_dim(rows.dim)?;
     if is_remote {
         // Built here, then copied: nobody sees it before it is whole.
-        let folder = tempfile::tempdir().doing("a folder to build in")?;
+        let folder = tempfile::tempdir().wrap_err("a folder to build in")?;
         let target = folder.path().join("dataset.lance");
         let report = build(rows, &target, metric, options, &interrupt)?;
         database::publish_dataset(&target, &dataset.to_string_lossy(), &interrupt)?;
         return Ok(report);
     }
 
-    let partial = atomic::Partial::beside(dataset)?;
+    let partial = atomic::StagingDir::create(dataset)?;
     // Under the lock: another process may just have built it.
     if dataset.exists() && !options.overwrite {
         return Err(Error::input(dataset, "already exists; choose another name, or replace it with --overwrite"));
@@ -140,7 +140,7 @@ fn publish(
 /// Refuses a place on an object store where a dataset is.
 fn check_free(dataset: &Path, options: &IndexOptions) -> Result<()> {
     check_uri(dataset)?;
-    if !dataset_exists(&dataset.to_string_lossy()).map_err(|error| error.of(dataset))? {
+    if !dataset_exists(&dataset.to_string_lossy()).map_err(|error| error.with_path(dataset))? {
         return Ok(());
     }
     let reason = match options.overwrite {
@@ -166,7 +166,7 @@ fn build(
     if let Some(error) = outcome.error {
         return Err(error);
     }
-    let mut dataset = written.doing(target.display())?;
+    let mut dataset = written.wrap_err(target.display())?;
     interrupt.check()?;
 
     let index = options.index.plan(outcome.kept, dim, options.partitions)?;
@@ -180,15 +180,15 @@ fn build(
         dataset.update_metadata(metadata.iter().map(|(key, value)| (*key, value.as_str()))).await?;
         Ok::<_, lance::Error>(dataset)
     })?
-    .doing(target.display())?;
+    .wrap_err(target.display())?;
     let mut recall = None;
     if let Some(index) = index {
         index.build(dataset, target, metric, outcome.kept, dim, interrupt)?;
         let path = target.to_path_buf();
-        recall = interrupt.step(move || calibrate(&path))?;
+        recall = interrupt.run(move || calibrate(&path))?;
     }
     let uri = target.to_string_lossy().into_owned();
-    interrupt.step(move || LanceDatabase::open(uri)?.compute_features())?;
+    interrupt.run(move || LanceDatabase::open(uri)?.compute_features())?;
     let index = index.map_or(IndexKind::None, |index| index.kind);
     Ok(IndexReport { rows: outcome.kept, dim, index, partitions, recall, invalid: outcome.invalid })
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::panics::catch_message;
 
 /// How often the flag is looked at.
@@ -44,7 +44,7 @@ impl Interrupt {
 
     /// Does a step on a thread of its own, which is left to itself when the flag is set: the step must not make what it would
     /// leave behind.
-    pub(crate) fn step<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         self.check()?;
         if self.flag.is_none() {
             return work();
@@ -54,7 +54,7 @@ impl Interrupt {
             let failed = |message| Err(Error::Library { context: "stopped by a bug".into(), message, cause: None });
             let _ = sender.send(catch_message(work).unwrap_or_else(failed));
         };
-        thread::Builder::new().stack_size(STACK).spawn(work).doing("starting a thread")?;
+        thread::Builder::new().stack_size(STACK).spawn(work).wrap_err("starting a thread")?;
         loop {
             match receiver.recv_timeout(EVERY) {
                 Ok(done) => return done,
@@ -65,7 +65,7 @@ impl Interrupt {
     }
 
     /// Waits for a future, which is dropped when the flag is set.
-    pub(crate) async fn or<T>(&self, future: impl Future<Output = T>) -> Result<T> {
+    pub(crate) async fn run_async<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         let Some(flag) = self.flag.clone() else { return Ok(future.await) };
         self.check()?;
         let (sender, set) = oneshot::channel::<()>();
@@ -76,7 +76,7 @@ impl Interrupt {
             // The future may have ended meanwhile.
             let _ = sender.send(());
         };
-        thread::Builder::new().spawn(watch).doing("starting a thread")?;
+        thread::Builder::new().spawn(watch).wrap_err("starting a thread")?;
         match select(pin!(future), set).await {
             Either::Left((done, _)) => Ok(done),
             Either::Right(_) => Err(Error::Interrupted),

@@ -22,7 +22,7 @@ use self::batches::Batches;
 use self::dispatcher::{Asking, Dispatcher};
 use self::store::{AnswerStore, Ordinals};
 use crate::database::VectorDatabase;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
@@ -149,7 +149,7 @@ impl Ledger {
         let valid: BooleanChunked = stale.iter().map(|stale| Some(!stale)).collect();
         store.answers.record_logged(
             iteration,
-            &if amended { scored.filter(&valid).doing("replaying")? } else { scored.clone() },
+            &if amended { scored.filter(&valid).wrap_err("replaying")? } else { scored.clone() },
         )?;
         // A newer answer may have a part that earlier answers lacked.
         store.answers.show(iteration, &items, &[]);
@@ -339,7 +339,7 @@ impl Ledger {
         let items = schema::u64s(&results, DB_IDX)?;
         let mut scored = self.store().answers.annotate(iteration, results, self.minimize)?;
         let ordinals: Vec<Option<u64>> = items.iter().map(|item| self.asked.get(item).copied()).collect();
-        scored.with_column(Column::new(EVALUATION.into(), ordinals)).doing("adding scores")?;
+        scored.with_column(Column::new(EVALUATION.into(), ordinals)).wrap_err("adding scores")?;
         Ok(scored)
     }
 }
@@ -373,7 +373,7 @@ fn items_of(results: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
 
 /// The results frame of a scored frame: without the columns that scoring added.
 pub(crate) fn unscored(scored: &DataFrame) -> Result<DataFrame> {
-    let columns = schema::names(scored);
+    let columns = schema::column_names(scored);
     let first = columns.iter().position(|name| *name == SCORE).unwrap_or(columns.len());
-    scored.select(columns[..first].iter().copied()).doing("replaying")
+    scored.select(columns[..first].iter().copied()).wrap_err("replaying")
 }

@@ -22,7 +22,7 @@
 //! let database = LanceDatabase::open(dataset.to_string_lossy())?.k(10);
 //!
 //! // Start at eight random molecules and climb towards drug-likeness.
-//! let start = database.sample(8, &mut uphill::stream(7, "start", 0, 0))?;
+//! let start = database.sample(8, &mut uphill::random_stream(7, "start", 0, 0))?;
 //! let start = uphill::queries_at(&database, &start)?;
 //! let mut runner = Runner::new(database, SqlScore::new("qed"), RlUpdate::new(0.5)).filter(SqlFilter::new("mw < 500"));
 //! let log = runner.search(&start, 5)?;
@@ -117,16 +117,16 @@ pub use database::{
 };
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Truth, evaluate};
-pub use features::{Feature, Features, ItemFeatures, Role, View};
-pub use filter::{Filter, PassThroughFilter, SqlFilter, keep};
+pub use features::{Feature, FeatureGroup, Features, ItemFeatures, Role};
+pub use filter::{Filter, PassThroughFilter, SqlFilter, filter_by_mask};
 pub use frame::convert::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
 pub use frame::outcome::Outcome;
-pub use frame::schema::{check_queries, check_results, is_reserved, queries};
-pub use frame::text::{number, to_plain};
+pub use frame::schema::{check_queries, check_results, is_reserved_column, queries};
+pub use frame::text::{format_number, to_json_types};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index, index_table};
 pub use io::parquet::read_parquet;
 pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, Times, collect, remove, remove_from};
-pub use random::{Stream, stream};
+pub use random::{RandomStream, random_stream};
 pub use report::{ReportOptions, plot, report};
 pub use runner::{Asked, Runner, Stop, Summary};
 #[cfg(feature = "http")]

@@ -19,7 +19,7 @@ pub(crate) struct Cholesky {
     /// The inverse of each diagonal block of `lower`.
     inverses: Vec<Array2<f64>>,
     /// Whether the diagonal was raised.
-    raised: bool,
+    has_jitter: bool,
 }
 
 impl Cholesky {
@@ -36,27 +36,27 @@ impl Cholesky {
         }
         let n = matrix.nrows();
         let mean = matrix.diag().iter().map(|value| value.abs()).sum::<f64>() / n.max(1) as f64;
-        let (mut raised, mut jitter) = (matrix.clone(), 1e-6 * mean.max(f64::MIN_POSITIVE));
+        let (mut shifted, mut jitter) = (matrix.clone(), 1e-6 * mean.max(f64::MIN_POSITIVE));
         loop {
             // Ends: a diagonal that outweighs its rows makes any finite matrix positive definite, as does an infinite one.
-            if let Some(factor) = Self::try_new(raised, Vec::new()) {
-                return Ok(Cholesky { raised: jitter > 1e-6 * mean.max(f64::MIN_POSITIVE), ..factor });
+            if let Some(factor) = Self::try_new(shifted, Vec::new()) {
+                return Ok(Cholesky { has_jitter: jitter > 1e-6 * mean.max(f64::MIN_POSITIVE), ..factor });
             }
-            raised = matrix.clone();
-            raised.diag_mut().mapv_inplace(|value| value + jitter);
+            shifted = matrix.clone();
+            shifted.diag_mut().mapv_inplace(|value| value + jitter);
             jitter *= 10.0;
         }
     }
 
     /// How many of the first so many rows a larger matrix's factor can take over: those of whole blocks.
-    pub fn reusable(&self, rows: usize) -> usize {
-        if self.raised { 0 } else { rows.min(self.lower.nrows()) / BLOCK * BLOCK }
+    pub fn reusable_rows(&self, rows: usize) -> usize {
+        if self.has_jitter { 0 } else { rows.min(self.lower.nrows()) / BLOCK * BLOCK }
     }
 
-    /// The factor of a larger matrix of which the first rows and columns, as many as are [`reusable`](Self::reusable), are
+    /// The factor of a larger matrix of which the first rows and columns, as many as are [`reusable`](Self::reusable_rows), are
     /// those of this one's: `rows` are the others, of shape `(n - reusable, n)`; their upper triangle is not read. The same to
     /// the last bit as of the whole matrix. `None` if that is not positive definite.
-    pub fn extended(&self, rows: ArrayView2<'_, f64>) -> Option<Self> {
+    pub fn extend(&self, rows: ArrayView2<'_, f64>) -> Option<Self> {
         let (n, kept) = (rows.ncols(), rows.ncols() - rows.nrows());
         let mut a = Array2::zeros((n, n));
         a.slice_mut(s![..kept, ..kept]).assign(&self.lower.slice(s![..kept, ..kept]));
@@ -83,7 +83,7 @@ impl Cholesky {
             general_mat_mul(-1.0, &left, &left.slice(s![..end - start, ..]).t(), 1.0, &mut block);
             let (mut diagonal, mut below) = block.split_at(ndarray::Axis(0), end - start);
             factor_in_place(&mut diagonal)?;
-            let inverse = inverse_of(diagonal.view());
+            let inverse = invert_lower(diagonal.view());
             let solved = below.dot(&inverse.t());
             below.assign(&solved);
             inverses.push(inverse);
@@ -91,7 +91,7 @@ impl Cholesky {
         for row in 0..n {
             a.slice_mut(s![row, row + 1..]).fill(0.0);
         }
-        Some(Cholesky { lower: a, inverses, raised: false })
+        Some(Cholesky { lower: a, inverses, has_jitter: false })
     }
 
     /// `L`.
@@ -207,7 +207,7 @@ fn factor_in_place(a: &mut ArrayViewMut2<'_, f64>) -> Option<()> {
 }
 
 /// The inverse of a lower triangular matrix, whose upper triangle is not read.
-fn inverse_of(lower: ArrayView2<'_, f64>) -> Array2<f64> {
+fn invert_lower(lower: ArrayView2<'_, f64>) -> Array2<f64> {
     let n = lower.nrows();
     let mut inverse = Array2::<f64>::zeros((n, n));
     for row in 0..n {
@@ -258,18 +258,18 @@ mod tests {
         for (from, to) in [(64, 65), (70, 131), (128, 129), (200, 333), (332, 333), (130, 130), (300, 310)] {
             let part = |n: usize| a.slice(s![..n, ..n]).to_owned();
             let before = Cholesky::new(&part(from), "matrix").expect("a factor");
-            let kept = before.reusable(from);
+            let kept = before.reusable_rows(from);
             assert_eq!(kept, from / 64 * 64);
             let mut rows = part(to).slice_move(s![kept.., ..]);
             // Nobody reads these.
             rows.indexed_iter_mut()
                 .filter(|((row, column), _)| *column > kept + row)
                 .for_each(|(_, value)| *value = 1e9);
-            let (grown, whole) = (before.extended(rows.view()), Cholesky::new(&part(to), "matrix").expect("a factor"));
+            let (grown, whole) = (before.extend(rows.view()), Cholesky::new(&part(to), "matrix").expect("a factor"));
             assert_eq!(bits(&grown.expect("a factor")), bits(&whole), "{from} to {to}");
         }
         let not_definite = Cholesky::new(&Array2::ones((70, 70)), "matrix").expect("a factor");
-        assert_eq!(not_definite.reusable(70), 0, "its diagonal is not that of the matrix");
+        assert_eq!(not_definite.reusable_rows(70), 0, "its diagonal is not that of the matrix");
     }
 
     #[test]

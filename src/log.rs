@@ -37,7 +37,7 @@ use self::manifest::{is_unused, read_manifest};
 pub use self::remove::{remove, remove_from};
 pub use self::times::Times;
 use crate::database::{DatasetIdentity, is_remote, local_path};
-use crate::error::{AtPath, Doing, Error, Result};
+use crate::error::{AtPath, Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, EMBEDDING, ITERATION, OUTCOME};
 use crate::io::atomic;
@@ -98,7 +98,7 @@ impl SearchLog {
             return Err(Error::input(path, "is no folder; choose another name"));
         }
         let holds_a_run = || path.join("run.json").exists();
-        atomic::create_all(path)?;
+        atomic::create_dir_all(path)?;
         if !holds_a_run() && !is_unused(path)? {
             return Err(Error::input(path, "is not empty and not a run folder; choose another"));
         }
@@ -110,7 +110,7 @@ impl SearchLog {
         }
         let lock = lock?;
         for name in ["tmp", "queries", "results", "ledger"] {
-            atomic::create(&path.join(name))?;
+            atomic::create_dir(&path.join(name))?;
         }
         let log = SearchLog {
             path: path.into(),
@@ -121,7 +121,7 @@ impl SearchLog {
             lock: Some(lock),
             temporary: None,
         };
-        atomic::sync_dir(atomic::parent(path))?;
+        atomic::sync_dir(atomic::parent_dir(path))?;
         log.write_manifest()?;
         Ok(log)
     }
@@ -171,8 +171,8 @@ impl SearchLog {
         let mut log = Self::open(path)?;
         log.lock = Some(lock);
         // Whatever a killed process was writing.
-        atomic::remove(&log.tmp())?;
-        atomic::create(&log.tmp())?;
+        atomic::remove_dir_all(&log.tmp())?;
+        atomic::create_dir(&log.tmp())?;
         if let Some(last) = log.iterations.last() {
             log.columns = Some(log.results(*last)?.schema().clone());
         }
@@ -277,8 +277,8 @@ impl SearchLog {
         let last = self.columns.clone().unwrap_or_default();
         // Columns that the last iteration does not have would be in the way of reading them together; it may get parts.
         let may_be = |name: &&str| before.column(name).is_ok() || last.contains(name) || is_last && *name != OUTCOME;
-        let columns = schema::names(scored).into_iter().filter(may_be).map(str::to_string);
-        let scored = scored.select(columns).doing("log")?;
+        let columns = schema::column_names(scored).into_iter().filter(may_be).map(str::to_string);
+        let scored = scored.select(columns).wrap_err("log")?;
         write_parquet(&self.tmp(), &self.file("results", iteration), &scored)?;
         if is_last {
             self.columns = Some(scored.schema().clone());
@@ -287,7 +287,7 @@ impl SearchLog {
     }
 
     fn write_manifest(&self) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.manifest).doing("run.json")?;
+        let text = serde_json::to_string_pretty(&self.manifest).wrap_err("run.json")?;
         let path = self.path.join("run.json");
         atomic::publish_file(&self.tmp(), &path, |file| {
             use std::io::Write;
@@ -328,13 +328,13 @@ impl SearchLog {
                 format!("iteration {iteration} comes after {last}, which is committed"),
             ));
         }
-        let scored = scored.drop(EMBEDDING).doing("log")?;
+        let scored = scored.drop(EMBEDDING).wrap_err("log")?;
         let columns = scored.schema();
         if let Some(before) = self.columns.as_ref().filter(|before| !continues(before, columns)) {
             let describe = |schema: &SchemaRef| {
                 schema.iter().map(|(name, dtype)| format!("{name} {dtype}")).collect::<Vec<_>>().join(", ")
             };
-            return Err(Error::contract("log", "columns", describe(before), describe(columns)).at(iteration));
+            return Err(Error::contract("log", "columns", describe(before), describe(columns)).in_iteration(iteration));
         }
         self.publish("results", iteration, &scored)?;
         self.is_anew(|reopened| reopened.results |= reopened.iteration == iteration);
@@ -360,7 +360,7 @@ impl SearchLog {
             return write_parquet(&self.tmp(), &self.file(kind, iteration), frame);
         }
         let aside = self.tmp().join(format!("{kind}-{iteration:06}"));
-        atomic::create(&aside)?;
+        atomic::create_dir(&aside)?;
         write_parquet(&self.tmp(), &aside.join("part-0000.parquet"), frame)?;
         atomic::publish(&aside, &self.partition(kind, iteration))
     }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result, first_line};
 
 /// The payload of a panic.
 pub(crate) type Panic = Box<dyn Any + Send>;
@@ -40,5 +40,5 @@ pub(crate) fn catch_at_path<T>(path: impl AsRef<Path>, work: impl FnOnce() -> Re
 /// The message of a panic, on one line.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    one_line(text.unwrap_or("no message"))
+    first_line(text.unwrap_or("no message"))
 }

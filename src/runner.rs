@@ -119,7 +119,7 @@ impl Runner {
             self.conclude(&mut batch, log.as_deref_mut())?;
             self.follow(&mut batch, &[], log.as_deref_mut())
         };
-        step().map_err(|error| error.at(iteration))
+        step().map_err(|error| error.in_iteration(iteration))
     }
 
     /// Finds candidates, chooses what is scored and has it asked for: waits for the scores, unless the search `goes_on`.
@@ -144,7 +144,7 @@ impl Runner {
         let columns = selector.and_then(|selector| Some([self.filter.reads()?, selector.reads()?].concat()));
         let request = QueryOptions { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
         let met = database.query(queries, request)?;
-        let results = candidates::joined(met, self.update.candidates(), queries, request, database)?;
+        let results = candidates::merge_candidates(met, self.update.candidates(), queries, request, database)?;
         schema::check_results("database", &results, database.dim())?;
         watch.lap(&mut times.query);
 
@@ -155,11 +155,11 @@ impl Runner {
 
         let worth = match selector {
             Some(selector) => {
-                let (results, replayed) = (&kept, false);
-                let step = Step { iteration, queries, results, out: &[], database, seed, replayed };
+                let (results, is_replay) = (&kept, false);
+                let step = Step { iteration, queries, results, pending: &[], database, seed, is_replay };
                 let chosen = selector.select(&step)?;
                 check_subset("select", &kept, &chosen)?;
-                if columns.is_some() { candidates::completed(&chosen, queries, database)? } else { chosen }
+                if columns.is_some() { candidates::fetch_attributes(&chosen, queries, database)? } else { chosen }
             }
             None => kept,
         };

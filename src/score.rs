@@ -92,7 +92,7 @@ pub trait Score: Send + Sync {
     ///   ignored with a warning.
     ///
     /// # Errors
-    /// Whatever should stop the run. [`Error::Away`](crate::Error::Away) means that the scorer was unavailable and did not
+    /// Whatever should stop the run. [`Error::Unavailable`](crate::Error::Unavailable) means that the scorer was unavailable and did not
     /// process the items.
     fn score(&self, batch: &DataFrame) -> Result<DataFrame>;
 

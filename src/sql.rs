@@ -6,10 +6,10 @@ mod parse;
 
 use polars::prelude::*;
 
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result, first_line};
 use crate::frame::schema;
 use crate::panics;
-use crate::suggest::no_column;
+use crate::suggest::unknown_column;
 
 /// Uses a Polars SQL expression on a frame; errors say where it was asked. An expression, not a statement: it sees the
 /// frame, and no file.
@@ -22,8 +22,8 @@ pub(crate) fn evaluate(
     check(key, sql)?;
     let wrong = |reason: String| {
         let absent = columns_of(sql).into_iter().flatten().find(|column| frame.column(column).is_err());
-        let absent = absent.map(|column| no_column(&column, "", schema::names(frame)));
-        let reason = absent.unwrap_or_else(|| one_line(&reason));
+        let absent = absent.map(|column| unknown_column(&column, "", schema::column_names(frame)));
+        let reason = absent.unwrap_or_else(|| first_line(&reason));
         Error::Config(format!("{key}: cannot evaluate `{}`: {reason}", excerpt(sql)))
     };
     let value = on_deep_stack(|| parse::expression(sql).and_then(using).map_err(|error| error.to_string()));

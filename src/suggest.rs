@@ -2,21 +2,21 @@
 
 /// That a column is not there, and which was most likely meant, or which there are: ``no column `wieght` in items; did you
 /// mean `weight`?``. `place` is empty, or begins with a space.
-pub(crate) fn no_column<'a>(wrong: &str, place: &str, there: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn unknown_column<'a>(wrong: &str, place: &str, there: impl IntoIterator<Item = &'a str>) -> String {
     let there: Vec<&str> = there.into_iter().collect();
-    let hint = nearest(wrong, there.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
+    let hint = closest_name(wrong, there.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
     let hint = hint.unwrap_or_else(|| format!(" (there are: {})", there.join(", ")));
     format!("no column `{wrong}`{place}{hint}")
 }
 
 /// That a condition has no column, and which there are.
-pub(crate) fn names_none<'a>(condition: &str, there: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn names_no_column<'a>(condition: &str, there: impl IntoIterator<Item = &'a str>) -> String {
     let there: Vec<&str> = there.into_iter().collect();
     format!("`{condition}` names no column, so it holds for all items or for none (there are: {})", there.join(", "))
 }
 
 /// The nearest of some names, if it is near at all.
-pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest_name<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Of two names that share a beginning and most of their letters.
     const NEAR: f64 = 0.7;
     let wrong = wrong.to_lowercase();

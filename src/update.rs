@@ -19,7 +19,7 @@ pub use self::restart::RestartUpdate;
 pub use self::rl::RlUpdate;
 pub use self::top_k::{TopKDiscreteUpdate, TopKUpdate};
 use crate::database::VectorDatabase;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, QUERY_IDX};
 use crate::select::Select;
@@ -184,8 +184,8 @@ impl QueryUpdate for Box<dyn QueryUpdate> {
 /// Replaces the vectors of queries. Each query is its own parent.
 pub fn next_queries(queries: &DataFrame, vectors: ArrayView2<'_, f64>) -> Result<DataFrame> {
     let mut next = queries.clone();
-    let parents = queries.column(QUERY_IDX).doing("queries")?.clone().with_name(schema::PARENT_IDX.into());
-    next.with_column(parents).doing("queries")?;
-    next.with_column(convert::embedding_column(vectors)?).doing("queries")?;
+    let parents = queries.column(QUERY_IDX).wrap_err("queries")?.clone().with_name(schema::PARENT_IDX.into());
+    next.with_column(parents).wrap_err("queries")?;
+    next.with_column(convert::embedding_column(vectors)?).wrap_err("queries")?;
     Ok(next)
 }

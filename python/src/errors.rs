@@ -29,7 +29,7 @@ pub fn exception(py: Python<'_>, error: uphill::Error) -> PyErr {
     match error {
         uphill::Error::Config(_) => ConfigError::new_err(message),
         uphill::Error::Locked { .. } => LockedError::new_err(message),
-        uphill::Error::Away { .. } => OutageError::new_err(message),
+        uphill::Error::Unavailable { .. } => OutageError::new_err(message),
         uphill::Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         _ => Error::new_err(message),
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use uphill::polars::prelude::{Column, DataFrame, DataType};
-use uphill::{Calls, Error, Filter, FilterConfig, OnError, Result, Score, ScoreConfig, columns, keep};
+use uphill::{Calls, Error, Filter, FilterConfig, OnError, Result, Score, ScoreConfig, columns, filter_by_mask};
 
 use crate::signals::Interrupt;
 use crate::table::{self, Table};
@@ -81,7 +81,7 @@ impl CallError {
             CallError::Raised(raised) if Python::attach(|py| raised.is_instance_of::<PyKeyboardInterrupt>(py)) => {
                 Error::Interrupted
             }
-            CallError::Raised(raised) => Error::own(raised),
+            CallError::Raised(raised) => Error::custom(raised),
         }
     }
 
@@ -129,6 +129,6 @@ impl Filter for FunctionFilter {
             return Ok(results);
         }
         let returned = self.0.call(&results).map_err(CallError::into_error)?;
-        keep(&results, &returned)
+        filter_by_mask(&results, &returned)
     }
 }

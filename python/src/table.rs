@@ -67,7 +67,7 @@ pub fn stream(table: &Bound<'_, PyAny>) -> PyResult<ArrowArrayStreamReader> {
 
 /// All batches of a stream as one frame. The stream may call Python, so the caller must not hold the GIL.
 pub fn frame(stream: ArrowArrayStreamReader) -> uphill::Result<DataFrame> {
-    uphill::to_polars(&batch(stream).map_err(uphill::Error::own)?)
+    uphill::to_polars(&batch(stream).map_err(uphill::Error::custom)?)
 }
 
 fn batch(stream: ArrowArrayStreamReader) -> Result<RecordBatch, ArrowError> {

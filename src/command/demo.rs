@@ -46,7 +46,7 @@ pub fn demo(arguments: Demo, signals: &Signals) -> anyhow::Result<u8> {
         return Err(Error::input(folder, "is there already; remove it, or name another folder").into());
     }
     let items = items(arguments.items)?;
-    crate::io::atomic::create_all(folder)?;
+    crate::io::atomic::create_dir_all(folder)?;
     let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let (items, dataset, run_file, run, report) =
         (items.to_string_lossy().into_owned(), at("molecules.lance"), at("run.toml"), at("run"), at("report.html"));

@@ -46,7 +46,7 @@ pub fn generate(arguments: Generate, mut command: clap::Command) -> anyhow::Resu
         (None, _) => to_stdout(|mut out, _| Ok(pages.iter().try_for_each(|(_, page)| out.write_all(page))?))?,
         (Some(path), Some(_)) => to_file(&path, |mut out| Ok(out.write_all(&pages[0].1)?))?,
         (Some(folder), None) => {
-            crate::io::atomic::create_all(&folder)?;
+            crate::io::atomic::create_dir_all(&folder)?;
             for (name, page) in &pages {
                 to_file(&folder.join(name), |mut out| Ok(out.write_all(page)?))?;
             }

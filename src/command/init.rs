@@ -8,9 +8,9 @@ use polars::prelude::*;
 use super::output::{count, say, shell, to_file};
 use crate::database::{LanceDatabase, OpenOptions, VectorDatabase, is_remote};
 use crate::error::Error;
-use crate::frame::schema::is_reserved;
+use crate::frame::schema::is_reserved_column;
 use crate::frame::schema::{DB_IDX, EMBEDDING};
-use crate::frame::text::number;
+use crate::frame::text::format_number;
 use crate::sql::columns_of;
 
 #[derive(clap::Args)]
@@ -43,7 +43,7 @@ pub fn init(arguments: Init) -> anyhow::Result<()> {
     if database.is_empty() {
         return Err(Error::input(&dataset, "has no row with an embedding; there is nothing to search").into());
     }
-    let some = database.sample(LOOK, &mut crate::random::stream(0, "init", 0, 0))?;
+    let some = database.sample(LOOK, &mut crate::random::random_stream(0, "init", 0, 0))?;
     let items = database.take(&some)?.drop_many([DB_IDX, EMBEDDING]);
     let path = from_folder_of(&output, &dataset);
     let text = run_file(&database, &items, &path, embedding_column.as_deref(), &output);
@@ -58,7 +58,7 @@ pub fn init(arguments: Init) -> anyhow::Result<()> {
 
 /// The dataset as a run file names it: relative to where the file is.
 fn from_folder_of(run_file: &Path, dataset: &str) -> String {
-    let folder = crate::io::atomic::parent(run_file);
+    let folder = crate::io::atomic::parent_dir(run_file);
     if is_remote(dataset) || folder == Path::new(".") {
         return dataset.into();
     }
@@ -149,7 +149,7 @@ fn guessed_score(items: &DataFrame) -> Option<String> {
     const CALLED_SO: [&str; 7] = ["score", "affinity", "docking", "activity", "rating", "qed", "target"];
     let numbers = items.columns().iter().rev().filter(|column| {
         let varies = column.n_unique().is_ok_and(|values| values > 1);
-        column.dtype().is_primitive_numeric() && varies && !is_reserved(column.name())
+        column.dtype().is_primitive_numeric() && varies && !is_reserved_column(column.name())
     });
     let numbers: Vec<&Column> = numbers.collect();
     let is_called_so = |column: &&&Column| {
@@ -170,7 +170,7 @@ fn example_condition(items: &DataFrame) -> String {
         let median = column.cast(&DataType::Float64).ok()?.f64().ok()?.median()?;
         // A number with a fraction would be none of a column without.
         let median = if column.dtype().is_integer() { median.ceil() } else { median };
-        Some(format!("{} < {}", identifier(column.name()), number(median)))
+        Some(format!("{} < {}", identifier(column.name()), format_number(median)))
     };
     let with_a_fraction = others().filter(|column| column.dtype().is_float()).find_map(median);
     let of_a_number =
@@ -188,7 +188,7 @@ fn describe(column: &Column) -> String {
     let range = || {
         let values = column.cast(&DataType::Float64).ok()?;
         let values = values.f64().ok()?;
-        Some(format!("{dtype}, {} to {}", number(values.min()?), number(values.max()?)))
+        Some(format!("{dtype}, {} to {}", format_number(values.min()?), format_number(values.max()?)))
     };
     let example = || {
         let text: String = column.str().ok()?.iter().flatten().next()?.chars().take(40).collect();

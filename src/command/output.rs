@@ -27,7 +27,7 @@ use self::screen::inert;
 pub use self::screen::{count, seconds};
 pub use self::voice::{Voice, caught, fail, log_warnings, quiet_panics, say, told, warn};
 use crate::error::Error;
-use crate::frame::text::number;
+use crate::frame::text::format_number;
 use crate::panics::lock;
 
 /// Where a frame goes, and as what.
@@ -238,7 +238,7 @@ fn write(rows: Rows<'_>, format: Format, out: Out, terminal: bool) -> anyhow::Re
     };
     match format {
         Format::Json => {
-            let mut frame = crate::frame::text::to_plain(&frame)?;
+            let mut frame = crate::frame::text::to_json_types(&frame)?;
             if terminal {
                 let mut text = Vec::new();
                 JsonWriter::new(&mut text).with_json_format(JsonFormat::Json).finish(&mut frame)?;
@@ -336,7 +336,7 @@ pub fn facts(facts: &serde_json::Value, json: bool) -> Result<(), Unwritten> {
                     let share = |share: &serde_json::Value| format!("{:.3}", share.as_f64().unwrap_or_default());
                     shares.iter().map(|(name, value)| format!("{name} {}", share(value))).collect::<Vec<_>>().join(", ")
                 }
-                serde_json::Value::Number(float) if float.is_f64() => float.as_f64().map_or("-".into(), number),
+                serde_json::Value::Number(float) if float.is_f64() => float.as_f64().map_or("-".into(), format_number),
                 other => other.to_string(),
             };
             let width = if terminal { screen::columns_of_stdout() } else { None };

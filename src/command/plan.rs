@@ -79,7 +79,9 @@ pub fn plan(
 fn findable(config: &Config, database: &LanceDatabase) -> Result<u64> {
     match config.database.prefilter {
         None => Ok(database.len()),
-        Some(_) => Ok(database.sample(usize::MAX, &mut crate::random::stream(config.seed, "plan", 0, 0))?.len() as u64),
+        Some(_) => {
+            Ok(database.sample(usize::MAX, &mut crate::random::random_stream(config.seed, "plan", 0, 0))?.len() as u64)
+        }
     }
 }
 
@@ -96,7 +98,7 @@ fn recall(config: &Config, database: &LanceDatabase) -> String {
                 format!(
                     " (recall@{} was measured as {} with {} partitions a query in the mean)",
                     level.k,
-                    crate::frame::text::number(level.measured),
+                    crate::frame::text::format_number(level.measured),
                     level.nprobes
                 )
             });

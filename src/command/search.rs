@@ -11,7 +11,7 @@ use super::signals::Signals;
 use crate::config::{Config, Direction};
 use crate::error::Error;
 use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
-use crate::io::table::Table;
+use crate::io::table::TableReader;
 use crate::log::{SearchLog, StopReason};
 use crate::runner::Asked;
 
@@ -157,7 +157,7 @@ pub fn tell(arguments: Tell, signals: &Signals) -> anyhow::Result<u8> {
     let Tell { run, scores, set } = arguments;
     let config = Config::of_run(&SearchLog::open(&run)?, &set)?;
     let (runner, queries) = config.start(Some(&run))?;
-    let table = Table::new(&scores).ids(&[DB_IDX]).numbers(&[SCORE]).texts(&[OUTCOME, REASON]);
+    let table = TableReader::new(&scores).ids(&[DB_IDX]).numbers(&[SCORE]).texts(&[OUTCOME, REASON]);
     let told = table.read()?;
     match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {
         Asked::Items(items) => {

@@ -6,7 +6,7 @@ use polars::prelude::*;
 
 use super::output::{Output, Rows, ended, say};
 use crate::evaluate::{Evaluation, TOP, Truth};
-use crate::frame::schema::{RAW_SCORE, SCORE, is_reserved};
+use crate::frame::schema::{RAW_SCORE, SCORE, is_reserved_column};
 use crate::log::SearchLog;
 use crate::sql::columns_of;
 
@@ -59,7 +59,7 @@ pub fn best(log: &SearchLog, output: &Output) -> crate::error::Result<LazyFrame>
     let name = sql.trim().trim_matches(['"', '`']);
     let shown = if score["direction"] == "minimize" { RAW_SCORE } else { SCORE };
     let together = format!("{shown} ({name})");
-    let is_it = columns == [name] && !is_reserved(name) && schema.contains(name) && schema.contains(shown);
+    let is_it = columns == [name] && !is_reserved_column(name) && schema.contains(name) && schema.contains(shown);
     Ok(match is_it && !schema.contains(&together) {
         true => items.drop(by_name([name], true, false)).rename([shown], [together], true),
         false => items,

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use crate::database::{VectorDatabase, with_gradients};
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result, first_line};
 use crate::frame::convert;
 use crate::frame::schema::{self, EMBEDDING};
-use crate::io::table::Table;
+use crate::io::table::TableReader;
 use crate::panics::catch_at_path;
-use crate::random::stream;
+use crate::random::random_stream;
 
 /// `[queries]`: where the search starts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl Config {
         let queries = match (path, sample, table) {
             (Some(_), Some(_), _) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
             (Some(path), None, None) => {
-                let table = Table::new(path).keys(&[EMBEDDING]).read()?;
+                let table = TableReader::new(path).keys(&[EMBEDDING]).read()?;
                 catch_at_path(path, || queries_from(&table, database.dim(), path))?
             }
             (None, None, Some(table)) => queries_from(table, database.dim(), Path::new("queries"))?,
@@ -51,7 +51,7 @@ impl Config {
             }
             (None, Some(0), None) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
             (None, sample, None) => {
-                let mut rng = stream(self.seed, "queries", 0, 0);
+                let mut rng = random_stream(self.seed, "queries", 0, 0);
                 let items = database.sample(sample.unwrap_or(16), &mut rng)?;
                 queries_at(database, &items)?
             }
@@ -79,7 +79,7 @@ fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame>
         return Err(Error::input(path, "no rows; a search starts at one query at least"));
     }
     let Ok(column) = frame.column(EMBEDDING) else {
-        let names = schema::names(frame).join(", ");
+        let names = schema::column_names(frame).join(", ");
         return Err(Error::input(path, format!("no column `embedding` (there are: {names})")));
     };
     let wanted = DataType::Array(Box::new(DataType::Float64), dim);
@@ -91,7 +91,7 @@ fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame>
         let reason = format!(
             "column `embedding`: expected vectors of {dim} components, found {}: {}",
             column.dtype(),
-            one_line(&error.to_string())
+            first_line(&error.to_string())
         );
         Error::input(path, reason)
     })?;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::update::UpdateConfig;
 use crate::error::{Error, Result};
-use crate::suggest::nearest;
+use crate::suggest::closest_name;
 
 /// Without a rule, `[update]` is of the default one. Says whether that had to be written down.
 pub(super) fn name_the_rule(table: &mut toml::Table) -> bool {
@@ -142,7 +142,7 @@ pub(super) fn suggest(message: &str) -> String {
         return WORDS.iter().fold(message, |message, (rust, plain)| message.replace(rust, plain));
     };
     let what = if message.starts_with("unknown variant") { "value" } else { "key" };
-    match nearest(wrong, known.iter().copied()) {
+    match closest_name(wrong, known.iter().copied()) {
         Some(nearest) => format!("unknown {what} `{wrong}`; did you mean `{nearest}`?"),
         None => format!("unknown {what} `{wrong}`; there are {}", known.join(", ")),
     }

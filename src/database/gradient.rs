@@ -6,10 +6,10 @@ use ndarray::{Array2, ArrayView2};
 use polars::prelude::{Column, DataFrame};
 
 use super::{BlockVisitor, Metric, QueryOptions, VectorDatabase};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, GRADIENT, QUERY_IDX};
-use crate::random::Stream;
+use crate::random::RandomStream;
 
 /// The gradient of the negated score at each query. Closures from vectors `(n_queries, dim)` to gradients of the same
 /// shape implement it.
@@ -54,7 +54,7 @@ impl Gradient for GradientColumn {
 pub fn with_gradients(queries: &DataFrame, gradients: ArrayView2<'_, f64>) -> Result<DataFrame> {
     let mut queries = queries.clone();
     let gradients = convert::embedding_column(gradients)?.with_name(GRADIENT.into());
-    queries.with_column(gradients).doing("queries")?;
+    queries.with_column(gradients).wrap_err("queries")?;
     Ok(queries)
 }
 
@@ -144,7 +144,7 @@ where
         let first_rows: Vec<u32> = (0..results.height() as u32)
             .filter(|row| seen.insert((original_idx[*row as usize], db_idx[*row as usize])))
             .collect();
-        results.with_column(Column::new(QUERY_IDX.into(), original_idx)).doing("building the results frame")?;
+        results.with_column(Column::new(QUERY_IDX.into(), original_idx)).wrap_err("building the results frame")?;
         convert::gather(&results, &first_rows)
     }
 
@@ -156,7 +156,7 @@ where
         self.database.take_columns(db_idx, columns)
     }
 
-    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut RandomStream) -> Result<Vec<u64>> {
         self.database.sample(n, rng)
     }
 

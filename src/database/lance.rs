@@ -48,8 +48,8 @@ use crate::features::{Features, ItemFeatures};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX};
 use crate::panics::catch_at_path;
-use crate::random::Stream;
-use crate::suggest::no_column;
+use crate::random::RandomStream;
+use crate::suggest::unknown_column;
 
 /// The default target recall of searches.
 pub(crate) const DEFAULT_RECALL: f64 = 0.99;
@@ -101,7 +101,7 @@ impl LanceDatabase {
     /// As [`LanceDatabase::open`]; an id column that is not unique or not of integers.
     pub fn open_with(uri: impl AsRef<str>, options: &OpenOptions) -> Result<Self> {
         let uri = uri.as_ref();
-        let opened = catch_at_path(uri, || open::open(uri, options)).map_err(|error| error.of(uri))?;
+        let opened = catch_at_path(uri, || open::open(uri, options)).map_err(|error| error.with_path(uri))?;
         Ok(LanceDatabase {
             library_cache: Arc::new(LibraryCache::new(&opened.identity, options)),
             fits_cache: opened.identity.embedding_bytes() <= options.index_cache_bytes,
@@ -149,7 +149,7 @@ impl LanceDatabase {
     /// A dataset that does not exist or is read-only.
     pub fn release_version(uri: impl AsRef<str>, tag: &str) -> Result<bool> {
         let uri = uri.as_ref();
-        let existed = catch_at_path(uri, || tags::delete(uri, tag)).map_err(|error| error.of(uri))?;
+        let existed = catch_at_path(uri, || tags::delete(uri, tag)).map_err(|error| error.with_path(uri))?;
         if existed {
             feature_files::delete_unused_at(uri);
         }
@@ -229,10 +229,12 @@ impl LanceDatabase {
             }
             if schema.field(column).is_none() {
                 let there = schema.fields.iter().map(|field| field.name.as_str());
-                let missing = no_column(column, &format!(" in {}", self.identity.uri), there);
+                let missing = unknown_column(column, &format!(" in {}", self.identity.uri), there);
                 return Err(Error::Config(format!("database.columns: {missing}")));
             }
-            if column == self.table.embedding_column || (schema::is_reserved(column) && column != schema::SOURCE_ROW) {
+            if column == self.table.embedding_column
+                || (schema::is_reserved_column(column) && column != schema::SOURCE_ROW)
+            {
                 return Err(Error::Config(format!("database.columns: `{column}` is a reserved name")));
             }
         }
@@ -275,7 +277,7 @@ impl LanceDatabase {
     /// Runs work on the dataset. Panics become errors, and errors name the dataset.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let uri = &self.identity.uri;
-        catch_at_path(uri, work).map_err(|error| error.of(uri))
+        catch_at_path(uri, work).map_err(|error| error.with_path(uri))
     }
 }
 
@@ -316,7 +318,7 @@ impl VectorDatabase for LanceDatabase {
         self.guarded(|| self.items(db_idx, &self.result_columns(Some(columns))))
     }
 
-    fn sample(&self, n: usize, rng: &mut Stream) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut RandomStream) -> Result<Vec<u64>> {
         let draw = |rng, all: usize| rand::seq::index::sample(rng, all, n.min(all)).into_iter();
         let mut sampled: Vec<u64> = if self.prefilter.is_none() && self.table.ids_are_contiguous(self.identity.rows) {
             // Each id is its position in the list of ids.
@@ -332,7 +334,7 @@ impl VectorDatabase for LanceDatabase {
     fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {
         let ids = &self.table.ids;
         let scanned = self.exact_search().scan(&mut |rows, items| visit(&ids.ids_of(rows)?, items));
-        scanned.map_err(|error| error.of(&self.identity.uri))
+        scanned.map_err(|error| error.with_path(&self.identity.uri))
     }
 
     fn visit_columns(&self, columns: &[String], visit: &mut dyn FnMut(DataFrame) -> Result<()>) -> Result<()> {

@@ -13,7 +13,7 @@ use object_store::path::Path as Key;
 use tempfile::TempDir;
 
 use super::runtime::block_on;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::interrupt::Interrupt;
 
 /// Files that are copied concurrently.
@@ -111,7 +111,7 @@ impl LocalPath {
         }
         check_uri(path)?;
         let uri = path.to_string_lossy().into_owned();
-        let copy = tempfile::tempdir().doing("creating a temporary folder")?;
+        let copy = tempfile::tempdir().wrap_err("creating a temporary folder")?;
         // The part before the first wildcard is the folder to copy.
         let (folder, glob) = match uri.find(['*', '?', '[']).map(|at| uri[..at].rfind('/').unwrap_or(at)) {
             Some(at) => (uri[..at].to_string(), Some(uri[at + 1..].to_string())),
@@ -120,7 +120,8 @@ impl LocalPath {
         let target = copy.path().join(folder.rsplit('/').next().unwrap_or_default());
         let pattern = glob.as_deref().map(glob::Pattern::new).transpose();
         let pattern = pattern.map_err(|error| Error::Config(format!("{uri}: not a glob: {error}")))?;
-        let copied = copy_to_local(folder, target.clone(), pattern, interrupt).map_err(|error| error.of(path))?;
+        let copied =
+            copy_to_local(folder, target.clone(), pattern, interrupt).map_err(|error| error.with_path(path))?;
         if copied == 0 {
             return Err(Error::input(path, "no such file or folder"));
         }
@@ -150,7 +151,7 @@ fn copy_to_local(uri: String, target: PathBuf, pattern: Option<glob::Pattern>, i
         from.copy(&names, &to).await?;
         Ok::<_, lance::Error>(names.len())
     };
-    block_on(async move { interrupt.or(fetched).await })??.doing("downloading")
+    block_on(async move { interrupt.run_async(fetched).await })??.wrap_err("downloading")
 }
 
 /// Copies one object to a local path, if it exists.
@@ -162,7 +163,7 @@ pub(crate) fn fetch_if_exists(uri: &str, target: &Path) -> Result<()> {
 pub(crate) fn dataset_exists(uri: &str) -> Result<bool> {
     let manifests = format!("{}/{MANIFEST_FOLDER}", uri.trim_end_matches('/'));
     let names = block_on(async move { Location::open(&manifests).await?.list().await })?;
-    Ok(!names.doing("listing objects")?.is_empty())
+    Ok(!names.wrap_err("listing objects")?.is_empty())
 }
 
 /// Copies a whole dataset from a local path to an object store that does not contain it yet. The manifest is written last:
@@ -182,7 +183,7 @@ pub(crate) fn publish_dataset(dataset: &Path, uri: &str, interrupt: &Interrupt) 
         // Manifests are named so that the latest sorts first.
         let manifest = manifests.into_iter().filter(|name| name.ends_with(".manifest")).min().unwrap_or_default();
         let bytes = from.store.read_one_all(&from.child(&manifest)).await?;
-        let (copied, manifest) = (interrupt.or(from.copy(&names, &to)).await, to.child(&manifest));
+        let (copied, manifest) = (interrupt.run_async(from.copy(&names, &to)).await, to.child(&manifest));
         let (done, is_ours_alone) = match copied.and_then(|copied| interrupt.check().map(|()| copied)) {
             Err(interrupted) => (Ok(Err(interrupted)), true),
             Ok(Err(error)) => (Err(error), true),
@@ -203,10 +204,10 @@ pub(crate) fn publish_dataset(dataset: &Path, uri: &str, interrupt: &Interrupt) 
         }
         done
     })?;
-    let published: Result<Result<()>> = published.doing("publishing the dataset");
+    let published: Result<Result<()>> = published.wrap_err("publishing the dataset");
     published.map_err(|error| match dataset_exists(uri) {
         Ok(true) => Error::input(uri, "already exists: another build has just published it; choose another name"),
-        _ => error.of(uri),
+        _ => error.with_path(uri),
     })?
 }
 

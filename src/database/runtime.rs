@@ -8,7 +8,7 @@ use futures::{Future, FutureExt};
 use rayon::ThreadPoolBuilder;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::panics;
 
 /// Threads that read files: as many as the reads that Lance requests from a disk at once. By default Tokio starts hundreds
@@ -25,14 +25,14 @@ pub(crate) fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     // Lance panics on some damaged files.
     runtime.spawn(async move { sender.send(AssertUnwindSafe(future).catch_unwind().await) });
-    receiver.recv().doing("running a task of Lance")?.map_err(|panic| panic_error(&*panic))
+    receiver.recv().wrap_err("running a task of Lance")?.map_err(|panic| panic_error(&*panic))
 }
 
 /// As [`block_on`], in a rayon pool of one thread, so that parallel iterators in the future run in order. (Tasks that the
 /// future spawns still run on other threads.)
 pub(crate) fn block_on_one_thread<T: Send>(future: impl Future<Output = T> + Send) -> Result<T> {
     let runtime = runtime()?;
-    let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK_BYTES).build().doing("starting a thread")?;
+    let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK_BYTES).build().wrap_err("starting a thread")?;
     pool.install(|| runtime.block_on(AssertUnwindSafe(future).catch_unwind())).map_err(|panic| panic_error(&*panic))
 }
 
@@ -51,5 +51,5 @@ fn runtime() -> Result<&'static Runtime> {
             .enable_all()
             .build()
     });
-    runtime.as_ref().doing("starting the runtime")
+    runtime.as_ref().wrap_err("starting the runtime")
 }

@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use polars::prelude::*;
 
 use crate::database::LocalPath;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
-use crate::frame::keys::{ByKey, Keys};
+use crate::frame::keys::{KeyMap, Keys};
 use crate::frame::schema::{self, DB_IDX, SOURCE_ROW};
 use crate::index::find_files;
 use crate::io::parquet::{open_parquet, read_rows};
-use crate::io::table::{Table, is_parquet};
+use crate::io::table::{TableReader, is_parquet};
 use crate::log::{SearchLog, collect};
 use crate::panics::catch_at_path;
 use crate::score::number;
-use crate::suggest::no_column;
+use crate::suggest::unknown_column;
 
 /// Where the true scores are, and how its rows are matched with items.
 #[derive(Clone, Debug)]
@@ -57,22 +57,22 @@ impl Truth {
         for file in find_files(local.path())? {
             let frame = catch_at_path(&file, || self.read_one(&file, met))?;
             if frames.is_empty() {
-                wanted = schema::names(&frame).into_iter().map(str::to_string).collect();
+                wanted = schema::column_names(&frame).into_iter().map(str::to_string).collect();
             }
-            let there = schema::names(&frame);
+            let there = schema::column_names(&frame);
             if let Some(name) = wanted.iter().find(|name| !there.contains(&name.as_str())) {
-                return Err(Error::input(&file, no_column(name, "", there)));
+                return Err(Error::input(&file, unknown_column(name, "", there)));
             }
-            frames.push(frame.select(&wanted).doing(file.display())?.lazy());
+            frames.push(frame.select(&wanted).wrap_err(file.display())?.lazy());
         }
         // Files may have a column in several types, as those that are indexed.
         let relaxed = UnionArgs { to_supertypes: true, ..Default::default() };
-        collect(concat(frames, relaxed).doing(self.items.display())?).map_err(|error| error.of(&self.items))
+        collect(concat(frames, relaxed).wrap_err(self.items.display())?).map_err(|error| error.with_path(&self.items))
     }
 
     /// The score, the key, and the columns that the run kept too, of one file.
     fn read_one(&self, file: &Path, met: &DataFrame) -> Result<DataFrame> {
-        let is_kept = |column: &Column| !schema::is_reserved(column.name()) && !column.dtype().is_nested();
+        let is_kept = |column: &Column| !schema::is_reserved_column(column.name()) && !column.dtype().is_nested();
         let kept: Vec<&Column> = met.columns().iter().filter(|column| is_kept(column)).collect();
         let needed: Vec<&str> =
             [Some(&self.score_column), self.key.as_ref()].into_iter().flatten().map(String::as_str).collect();
@@ -80,20 +80,21 @@ impl Truth {
         if !is_parquet(file) {
             let texts = kept.iter().filter(|column| column.dtype().is_string());
             let texts: Vec<&str> = texts.map(|column| column.name().as_str()).collect();
-            let table = Table::new(file).numbers(&needed[..1]).keys(&needed[1..]).texts(&texts).only(&wanted);
+            let table =
+                TableReader::new(file).numbers(&needed[..1]).keys(&needed[1..]).texts(&texts).columns_where(&wanted);
             let read = table.read()?;
-            return Self::has_all(file, &schema::names(&read), &needed).map(|()| read);
+            return Self::has_all(file, &schema::column_names(&read), &needed).map(|()| read);
         }
         let columns = open_parquet(file)?.schema().clone();
         let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
         Self::has_all(file, &names, &needed)?;
         let wanted: Vec<&str> = names.into_iter().filter(|name| wanted(name)).collect();
-        convert::to_polars(&read_rows(file, &wanted, None)?).map_err(|error| error.of(file))
+        convert::to_polars(&read_rows(file, &wanted, None)?).map_err(|error| error.with_path(file))
     }
 
     fn has_all(file: &Path, names: &[&str], needed: &[&str]) -> Result<()> {
         let missing = needed.iter().find(|name| !names.contains(name));
-        missing.map_or(Ok(()), |name| Err(Error::input(file, no_column(name, "", names.iter().copied()))))
+        missing.map_or(Ok(()), |name| Err(Error::input(file, unknown_column(name, "", names.iter().copied()))))
     }
 
     /// The row of each item that was met.
@@ -127,8 +128,8 @@ impl Truth {
 
     fn rows_by_key(&self, key: &str, met: &DataFrame, known: &DataFrame) -> Result<Vec<u32>> {
         let keys = |frame: &DataFrame, place: &str| {
-            let missing = || no_column(key, &format!(" in {place}"), schema::names(frame));
-            Keys::of(frame.column(key).map_err(|_| Error::Config(format!("--key: {}", missing())))?)
+            let missing = || unknown_column(key, &format!(" in {place}"), schema::column_names(frame));
+            Keys::from_column(frame.column(key).map_err(|_| Error::Config(format!("--key: {}", missing())))?)
         };
         let (place, theirs) = (self.items.display().to_string(), keys(known, "the truth")?);
         let mut row_of: HashMap<&str, usize> = HashMap::new();
@@ -141,7 +142,7 @@ impl Truth {
         }
         let there = theirs.describe();
         let (items, ours) = (schema::u64s(met, DB_IDX)?, keys(met, "the run")?);
-        let rows = ByKey::new(theirs, (0..known.height() as u32).map(Some)).of(&ours, "the run", &place)?;
+        let rows = KeyMap::new(theirs, (0..known.height() as u32).map(Some)).lookup(&ours, "the run", &place)?;
         let found = rows.into_iter().zip(items).zip(ours.texts()).map(|((row, item), text)| {
             let text = text.as_deref().unwrap_or("null");
             let missing = || {
@@ -157,17 +158,17 @@ impl Truth {
     fn compare(&self, met: &DataFrame, truth: &DataFrame, rows: &[u32]) -> Result<()> {
         for theirs in truth.columns() {
             let Ok(ours) = met.column(theirs.name()) else { continue };
-            if schema::is_reserved(theirs.name()) {
+            if schema::is_reserved_column(theirs.name()) {
                 continue;
             }
             // Text formats have other values only as text.
             if theirs.dtype().is_string() != ours.dtype().is_string() {
                 continue;
             }
-            let theirs = theirs.cast(ours.dtype()).doing(format!("column `{}`", theirs.name()))?;
-            let differs = ours.not_equal_missing(&theirs).doing(format!("column `{}`", theirs.name()))?;
+            let theirs = theirs.cast(ours.dtype()).wrap_err(format!("column `{}`", theirs.name()))?;
+            let differs = ours.not_equal_missing(&theirs).wrap_err(format!("column `{}`", theirs.name()))?;
             let Some(row) = differs.iter().position(|differs| differs == Some(true)) else { continue };
-            let (found, expected) = (theirs.get(row).doing("evaluate")?, ours.get(row).doing("evaluate")?);
+            let (found, expected) = (theirs.get(row).wrap_err("evaluate")?, ours.get(row).wrap_err("evaluate")?);
             let (name, row) = (theirs.name(), rows[row]);
             let reason = format!("is not what was indexed: `{name}` in row {row} is {found}, the run met {expected}");
             return Err(self.refuse(format!("{reason}; match another file by a --key")));
@@ -177,7 +178,7 @@ impl Truth {
 
     /// The true scores, such that more is better.
     pub(super) fn scores(&self, known: &DataFrame, minimize: bool) -> Result<Vec<Option<f64>>> {
-        let column = known.column(&self.score_column).doing("evaluate")?;
+        let column = known.column(&self.score_column).wrap_err("evaluate")?;
         let reason = || format!("column `{}`: expected numbers, found {}", self.score_column, column.dtype());
         let scores = number(known, &self.score_column).map_err(|_| self.refuse(reason()))?.into_iter();
         let sign = if minimize { -1.0 } else { 1.0 };

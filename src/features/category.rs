@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use polars::prelude::*;
 
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// Values that have a component; the others share that they have none.
 const VALUES: usize = 64;
@@ -18,7 +18,7 @@ impl Category {
     /// The frequent values of a sample; `None` if there is but one.
     pub(super) fn fit(sample: &Column) -> Result<Option<Self>> {
         let mut counts: HashMap<Option<String>, usize> = HashMap::new();
-        for value in texts(sample)?.str().doing("categories")?.iter() {
+        for value in texts(sample)?.str().wrap_err("categories")?.iter() {
             *counts.entry(value.map(str::to_string)).or_default() += 1;
         }
         if counts.len() < 2 {
@@ -37,7 +37,7 @@ impl Category {
     /// `(rows, width)`, row-major.
     pub(super) fn encode(&self, column: &Column) -> Result<Vec<f32>> {
         let mut values = vec![0.0; column.len() * self.width()];
-        for (row, value) in texts(column)?.str().doing("categories")?.iter().enumerate() {
+        for (row, value) in texts(column)?.str().wrap_err("categories")?.iter().enumerate() {
             if let Some(component) = self.component_of.get(&value.map(str::to_string)) {
                 values[row * self.width() + component] = 1.0;
             }
@@ -47,5 +47,5 @@ impl Category {
 }
 
 fn texts(column: &Column) -> Result<Column> {
-    column.cast(&DataType::String).doing(format!("column `{}` as categories", column.name()))
+    column.cast(&DataType::String).wrap_err(format!("column `{}` as categories", column.name()))
 }

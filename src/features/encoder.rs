@@ -8,8 +8,8 @@ use super::numeric::Numeric;
 use super::subspace::{DIRECTIONS, Dense, Subspace};
 use super::text::Text;
 use super::{Feature, Role};
-use crate::error::{Doing, Error, Result};
-use crate::random::stream;
+use crate::error::{Error, Result, WrapErr};
+use crate::random::random_stream;
 
 /// Different values up to which text is a category.
 const CATEGORIES: usize = 32;
@@ -51,7 +51,9 @@ impl Encoder {
             Role::Embedding => {
                 let vectors = vectors(sample)?;
                 let subspace = match vectors.ncols() > DIRECTIONS {
-                    true => Some(Subspace::fit(&Dense(vectors.view()), &mut stream(0, "embedding features", 0, 0))?),
+                    true => {
+                        Some(Subspace::fit(&Dense(vectors.view()), &mut random_stream(0, "embedding features", 0, 0))?)
+                    }
                     false => None,
                 };
                 Some(Kind::Embedding(subspace, vectors.ncols()))
@@ -106,7 +108,7 @@ impl Encoder {
             Kind::Embedding(None, _) => return vectors(column),
             Kind::Embedding(Some(subspace), _) => return Ok(subspace.project(&Dense(vectors(column)?.view()))),
         };
-        Array2::from_shape_vec((column.len(), self.width()), values).doing(format!("features of `{}`", self.column))
+        Array2::from_shape_vec((column.len(), self.width()), values).wrap_err(format!("features of `{}`", self.column))
     }
 }
 
@@ -127,7 +129,7 @@ fn suggested(sample: &Column) -> Result<Option<Role>> {
 
 /// How many different values there are.
 fn distinct(column: &Column) -> Result<usize> {
-    column.n_unique().doing(format!("column `{}`", column.name()))
+    column.n_unique().wrap_err(format!("column `{}`", column.name()))
 }
 
 /// Whether columns of a type can be read so.
@@ -147,9 +149,9 @@ fn vectors(column: &Column) -> Result<Array2<f32>> {
         return Err(Error::contract("features", column.name().as_str(), "an array of numbers", column.dtype()));
     };
     let wanted = DataType::Array(Box::new(DataType::Float32), *dim);
-    let vectors = column.cast(&wanted).doing(format!("column `{}` as vectors", column.name()))?;
-    let inner = vectors.rechunk().array().doing("vectors")?.get_inner();
-    let values = inner.f32().doing("vectors")?.iter();
+    let vectors = column.cast(&wanted).wrap_err(format!("column `{}` as vectors", column.name()))?;
+    let inner = vectors.rechunk().array().wrap_err("vectors")?.get_inner();
+    let values = inner.f32().wrap_err("vectors")?.iter();
     let values = values.map(|value| value.filter(|value| value.is_finite()).unwrap_or(0.0)).collect();
-    Array2::from_shape_vec((vectors.len(), *dim), values).doing(format!("column `{}`", column.name()))
+    Array2::from_shape_vec((vectors.len(), *dim), values).wrap_err(format!("column `{}`", column.name()))
 }

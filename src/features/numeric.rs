@@ -2,7 +2,7 @@
 
 use polars::prelude::*;
 
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// Standard deviations beyond which differences do not count.
 const MOST: f64 = 4.0;
@@ -56,8 +56,8 @@ fn numbers(column: &Column) -> Result<Vec<Option<f64>>> {
         DataType::Decimal(..) => column.cast(&DataType::Float64),
         _ => physical.cast(&DataType::Float64),
     };
-    let values = values.doing(format!("column `{}` as numbers", column.name()))?;
-    Ok(values.f64().doing("numbers")?.iter().map(|value| value.filter(|value| value.is_finite())).collect())
+    let values = values.wrap_err(format!("column `{}` as numbers", column.name()))?;
+    Ok(values.f64().wrap_err("numbers")?.iter().map(|value| value.filter(|value| value.is_finite())).collect())
 }
 
 fn deviation(values: &[f64]) -> f64 {

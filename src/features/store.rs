@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::Role;
-use crate::error::{AtPath, Doing, Error, Result};
+use crate::error::{AtPath, Error, Result, WrapErr};
 
 /// The layout of these files, and how features are made: files of another one are made anew.
 pub(super) const FORMAT: u32 = 1;
@@ -26,19 +26,19 @@ pub(crate) struct Header {
 }
 
 /// Writes a file block by block. It appears when it is complete.
-pub(crate) struct Writer {
+pub(crate) struct FeatureWriter {
     file: BufWriter<NamedTempFile>,
     hasher: blake3::Hasher,
     target: PathBuf,
 }
 
-impl Writer {
+impl FeatureWriter {
     pub(crate) fn create(target: &Path, column: &str, role: Role, width: usize) -> Result<Self> {
-        let folder = crate::io::atomic::parent(target);
+        let folder = crate::io::atomic::parent_dir(target);
         let file = BufWriter::new(NamedTempFile::new_in(folder).at_path(folder)?);
-        let mut writer = Writer { file, hasher: blake3::Hasher::new(), target: target.into() };
-        let header =
-            serde_json::to_string(&Header { format: FORMAT, column: column.into(), role, width }).doing("features")?;
+        let mut writer = FeatureWriter { file, hasher: blake3::Hasher::new(), target: target.into() };
+        let header = serde_json::to_string(&Header { format: FORMAT, column: column.into(), role, width })
+            .wrap_err("features")?;
         writer.add(format!("{header}\n").as_bytes())?;
         Ok(writer)
     }
@@ -69,14 +69,14 @@ const LONGEST_HEADER: u64 = 1 << 20;
 const HASH: u64 = 32;
 
 /// An open file of as many bytes as its header says.
-pub(crate) struct Reader {
+pub(crate) struct FeatureReader {
     pub(crate) header: Header,
     file: BufReader<File>,
     hasher: blake3::Hasher,
     path: PathBuf,
 }
 
-impl Reader {
+impl FeatureReader {
     /// `None` if there is no such file, or one of another format.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Reader {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&line);
-        Ok(Some(Reader { header, file, hasher, path: path.into() }))
+        Ok(Some(FeatureReader { header, file, hasher, path: path.into() }))
     }
 
     /// Reads all rows `(rows, width)`.

@@ -5,7 +5,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::Result;
 use crate::linalg::Cholesky;
-use crate::random::Stream;
+use crate::random::RandomStream;
 
 /// Directions that are kept.
 pub(super) const DIRECTIONS: usize = 64;
@@ -35,7 +35,7 @@ pub(super) struct Subspace {
 }
 
 impl Subspace {
-    pub(super) fn fit(rows: &impl Rows, rng: &mut Stream) -> Result<Self> {
+    pub(super) fn fit(rows: &impl Rows, rng: &mut RandomStream) -> Result<Self> {
         let (dim, mean) = (rows.dim(), rows.mean());
         let random = Array2::from_shape_simple_fn((dim, DIRECTIONS.min(dim)), || {
             let normal: f64 = StandardNormal.sample(rng);

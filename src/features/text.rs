@@ -5,9 +5,9 @@ use polars::prelude::*;
 use rayon::prelude::*;
 
 use super::subspace::{Rows, Subspace};
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::linalg::add_scaled;
-use crate::random::stream;
+use crate::random::random_stream;
 
 /// Characters in a run, at most.
 const LONGEST: usize = 4;
@@ -30,12 +30,12 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn fit(sample: &Column) -> Result<Self> {
-        let texts = sample.cast(&DataType::String).doing(format!("column `{}` as text", sample.name()))?;
-        let lengths = texts.str().doing("texts")?.iter().map(|text| text.map_or(0, str::len).clamp(1, READ));
+        let texts = sample.cast(&DataType::String).wrap_err(format!("column `{}` as text", sample.name()))?;
+        let lengths = texts.str().wrap_err("texts")?.iter().map(|text| text.map_or(0, str::len).clamp(1, READ));
         let (most, characters) = SAMPLE;
         let most = most.min(characters * texts.len() / lengths.sum::<usize>().max(1)).max(1);
-        let sample = texts.gather_every(texts.len().div_ceil(most).max(1), 0).doing("texts")?;
-        Ok(Text { subspace: Subspace::fit(&Counts::of(&sample)?, &mut stream(0, "text features", 0, 0))? })
+        let sample = texts.gather_every(texts.len().div_ceil(most).max(1), 0).wrap_err("texts")?;
+        Ok(Text { subspace: Subspace::fit(&Counts::of(&sample)?, &mut random_stream(0, "text features", 0, 0))? })
     }
 
     pub(super) fn width(&self) -> usize {
@@ -58,8 +58,8 @@ struct Counts(Vec<Vec<(u16, f32)>>);
 
 impl Counts {
     fn of(column: &Column) -> Result<Self> {
-        let texts = column.cast(&DataType::String).doing(format!("column `{}` as text", column.name()))?;
-        let texts: Vec<&str> = texts.str().doing("texts")?.iter().map(Option::unwrap_or_default).collect();
+        let texts = column.cast(&DataType::String).wrap_err(format!("column `{}` as text", column.name()))?;
+        let texts: Vec<&str> = texts.str().wrap_err("texts")?.iter().map(Option::unwrap_or_default).collect();
         Ok(Counts(texts.into_par_iter().map(counts).collect()))
     }
 }

@@ -23,7 +23,7 @@ use polars_arrow::array::{FixedSizeListArray, PrimitiveArray};
 use polars_arrow::datatypes::ArrowDataType;
 use polars_arrow::ffi;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::dtypes;
 
 /// `Array(f64, dim)` in queries, `Array(f32, dim)` in results.
@@ -40,20 +40,20 @@ const _: () = assert!(
 fn import(field: &Field, array: &ArrayRef) -> Result<Series> {
     let name = field.name();
     let array = match dtypes::is_uuid(field) {
-        true => dtypes::uuids_as_text(array),
-        false => dtypes::strictly(name, array, &dtypes::kept(name, array.data_type())?)?,
+        true => dtypes::uuids_to_text(array),
+        false => dtypes::cast_strict(name, array, &dtypes::supported_dtype(name, array.data_type())?)?,
     };
-    let (array, schema) = to_ffi(&array.to_data()).doing("exporting an Arrow array")?;
+    let (array, schema) = to_ffi(&array.to_data()).wrap_err("exporting an Arrow array")?;
     // SAFETY: invariants 1 and 2: same layout, and both are moved into the transmute.
     let (array, schema) = unsafe {
         (transmute::<FFI_ArrowArray, ffi::ArrowArray>(array), transmute::<FFI_ArrowSchema, ffi::ArrowSchema>(schema))
     };
     // SAFETY: invariant 3: both come from the one `to_ffi` above.
     let array = unsafe {
-        let field = ffi::import_field_from_c(&schema).doing("importing an Arrow schema")?;
-        ffi::import_array_from_c(array, field.dtype).doing("importing an Arrow array")?
+        let field = ffi::import_field_from_c(&schema).wrap_err("importing an Arrow schema")?;
+        ffi::import_array_from_c(array, field.dtype).wrap_err("importing an Arrow array")?
     };
-    Series::from_arrow(name.as_str().into(), array).doing(format!("column `{name}`"))
+    Series::from_arrow(name.as_str().into(), array).wrap_err(format!("column `{name}`"))
 }
 
 /// A Polars column as an arrow-rs array.
@@ -72,8 +72,8 @@ fn export(column: &Column) -> Result<(Field, ArrayRef)> {
         (transmute::<ffi::ArrowArray, FFI_ArrowArray>(array), transmute::<ffi::ArrowSchema, FFI_ArrowSchema>(schema))
     };
     // SAFETY: invariant 3: field and array describe the same series.
-    let data = unsafe { from_ffi(array, &schema) }.doing("importing a Polars array")?;
-    let field = Field::try_from(&schema).doing("importing a Polars field")?;
+    let data = unsafe { from_ffi(array, &schema) }.wrap_err("importing a Polars array")?;
+    let field = Field::try_from(&schema).wrap_err("importing a Polars field")?;
     Ok((field, make_array(data)))
 }
 
@@ -90,7 +90,7 @@ pub fn to_polars(batch: &RecordBatch) -> Result<DataFrame> {
         .zip(batch.columns())
         .map(|(field, array)| Ok(import(field, array)?.into_column()))
         .collect::<Result<Vec<_>>>()?;
-    DataFrame::new(batch.num_rows(), columns).doing("building a frame")
+    DataFrame::new(batch.num_rows(), columns).wrap_err("building a frame")
 }
 
 /// The columns of a Polars frame as an arrow-rs batch. Numbers and embeddings are
@@ -102,7 +102,7 @@ pub fn to_arrow(frame: &DataFrame) -> Result<RecordBatch> {
     let (fields, arrays): (Vec<_>, Vec<_>) =
         frame.columns().iter().map(export).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(frame.height()));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).doing("building a batch")
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).wrap_err("building a batch")
 }
 
 /// A number that embeddings are made of: f32 or f64.
@@ -138,7 +138,7 @@ impl<T: Component> Matrix<T> {
 /// # Errors
 /// Another dtype than `Array(T, dim)`, or nulls.
 pub fn matrix<T: Component>(frame: &DataFrame, name: &str) -> Result<Matrix<T>> {
-    let column = frame.column(name).doing("embedding column")?;
+    let column = frame.column(name).wrap_err("embedding column")?;
     let wrong = || Error::contract("frame", name, format!("array of {} without nulls", T::DTYPE), column.dtype());
     let DataType::Array(inner, dim) = column.dtype() else { return Err(wrong()) };
     if **inner != T::DTYPE {
@@ -179,8 +179,9 @@ pub(crate) fn embedding_from_values<T: Component>(values: Vec<T>, rows: usize, d
     let values = PrimitiveArray::from_vec(values);
     let item = ArrowDataType::from(T::PRIMITIVE);
     let dtype = FixedSizeListArray::default_datatype(item, dim);
-    let list = FixedSizeListArray::try_new(dtype, rows, values.boxed(), None).doing("building an embedding column")?;
-    Ok(Series::from_arrow(EMBEDDING.into(), list.boxed()).doing("building an embedding column")?.into_column())
+    let list =
+        FixedSizeListArray::try_new(dtype, rows, values.boxed(), None).wrap_err("building an embedding column")?;
+    Ok(Series::from_arrow(EMBEDDING.into(), list.boxed()).wrap_err("building an embedding column")?.into_column())
 }
 
 /// The rows of a frame at those positions, in that order.
@@ -194,7 +195,7 @@ pub(crate) fn gather(frame: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
     let positions = IdxCa::new("rows".into(), rows);
     let plain: Vec<&str> =
         frame.columns().iter().filter(|column| !is_matrix(column)).map(|column| column.name().as_str()).collect();
-    let plain = frame.select(plain).and_then(|plain| plain.take(&positions)).doing("gathering rows")?;
+    let plain = frame.select(plain).and_then(|plain| plain.take(&positions)).wrap_err("gathering rows")?;
     let mut gathered = plain.into_columns().into_iter();
     let columns = frame.columns().iter().map(|column| {
         if !is_matrix(column) {
@@ -208,7 +209,7 @@ pub(crate) fn gather(frame: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
         };
         Ok(gathered?.with_name(column.name().clone()))
     });
-    DataFrame::new(rows.len(), columns.collect::<Result<Vec<_>>>()?).doing("gathering rows")
+    DataFrame::new(rows.len(), columns.collect::<Result<Vec<_>>>()?).wrap_err("gathering rows")
 }
 
 fn is_matrix(column: &Column) -> bool {

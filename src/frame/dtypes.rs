@@ -6,10 +6,10 @@ use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 
 /// The digits of the longest decimal.
-const DIGITS: u8 = 38;
+const MAX_DECIMAL_DIGITS: u8 = 38;
 
 /// The key of a field's metadata that names an extension type.
 pub(crate) const EXTENSION: &str = "ARROW:extension:name";
@@ -24,7 +24,7 @@ pub(crate) fn is_uuid(field: &Field) -> bool {
 }
 
 /// UUIDs as people write them: `2f1c0f8e-8f4b-4c6e-9d0a-0123456789ab`.
-pub(crate) fn uuids_as_text(array: &ArrayRef) -> ArrayRef {
+pub(crate) fn uuids_to_text(array: &ArrayRef) -> ArrayRef {
     let text = |bytes: &[u8]| {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let parts = [0..4, 4..6, 6..8, 8..10, 10..16].map(|part| hex(&bytes[part]));
@@ -35,12 +35,12 @@ pub(crate) fn uuids_as_text(array: &ArrayRef) -> ArrayRef {
 }
 
 /// The values as another type; one that it does not hold is an error, not a null.
-pub(crate) fn strictly(column: &str, array: &ArrayRef, dtype: &DataType) -> Result<ArrayRef> {
+pub(crate) fn cast_strict(column: &str, array: &ArrayRef, dtype: &DataType) -> Result<ArrayRef> {
     if array.data_type() == dtype {
         return Ok(array.clone());
     }
     let strict = CastOptions { safe: false, ..Default::default() };
-    cast_with_options(array, dtype, &strict).doing(format!("column `{column}`"))
+    cast_with_options(array, dtype, &strict).wrap_err(format!("column `{column}`"))
 }
 
 /// The type that a column is kept as: its own, or one that holds the same values. Dictionaries become their values,
@@ -49,8 +49,8 @@ pub(crate) fn strictly(column: &str, array: &ArrayRef, dtype: &DataType) -> Resu
 ///
 /// # Errors
 /// Intervals, unions and whatever else has no such type; names the column, and says what to do.
-pub(crate) fn kept(column: &str, dtype: &DataType) -> Result<DataType> {
-    inner(dtype).ok_or_else(|| Error::Library {
+pub(crate) fn supported_dtype(column: &str, dtype: &DataType) -> Result<DataType> {
+    to_supported(dtype).ok_or_else(|| Error::Library {
         context: format!("column `{column}`"),
         message: format!(
             "there is no column of type {dtype} here; cast it (to text, if to nothing else), or leave it out"
@@ -59,43 +59,43 @@ pub(crate) fn kept(column: &str, dtype: &DataType) -> Result<DataType> {
     })
 }
 
-fn inner(dtype: &DataType) -> Option<DataType> {
+fn to_supported(dtype: &DataType) -> Option<DataType> {
     use DataType as T;
     Some(match dtype {
-        T::Dictionary(_, values) => inner(values)?,
+        T::Dictionary(_, values) => to_supported(values)?,
         T::Decimal32(digits, scale)
         | T::Decimal64(digits, scale)
         | T::Decimal128(digits, scale)
         | T::Decimal256(digits, scale) => {
-            let fits = *digits <= DIGITS && (0..=*digits as i8).contains(scale);
+            let fits = *digits <= MAX_DECIMAL_DIGITS && (0..=*digits as i8).contains(scale);
             fits.then_some(T::Decimal128(*digits, *scale))?
         }
         T::Timestamp(unit, Some(zone)) if zone.starts_with(['+', '-']) => T::Timestamp(*unit, Some("UTC".into())),
-        T::List(values) => T::List(field(values)?),
-        T::LargeList(values) => T::LargeList(field(values)?),
-        T::FixedSizeList(values, length) => match field(values)? {
+        T::List(values) => T::List(supported_field(values)?),
+        T::LargeList(values) => T::LargeList(supported_field(values)?),
+        T::FixedSizeList(values, length) => match supported_field(values)? {
             // Lance has no fixed-size lists of values of any length, nor of none.
-            values if *length == 0 || is_of_any_length(values.data_type()) => T::List(values),
+            values if *length == 0 || is_variable_length(values.data_type()) => T::List(values),
             values => T::FixedSizeList(values, *length),
         },
-        T::Struct(fields) => T::Struct(fields.iter().map(field).collect::<Option<_>>()?),
-        T::Map(entries, sorted) => T::Map(field(entries)?, *sorted),
+        T::Struct(fields) => T::Struct(fields.iter().map(supported_field).collect::<Option<_>>()?),
+        T::Map(entries, sorted) => T::Map(supported_field(entries)?, *sorted),
         T::Interval(_) | T::Union(..) | T::RunEndEncoded(..) | T::ListView(_) | T::LargeListView(_) => return None,
         other => other.clone(),
     })
 }
 
-fn is_of_any_length(dtype: &DataType) -> bool {
+fn is_variable_length(dtype: &DataType) -> bool {
     use DataType as T;
     // Bytes of one size are bytes of any size to Polars.
     dtype.is_string() || dtype.is_binary() || matches!(dtype, T::List(_) | T::LargeList(_) | T::Map(..))
 }
 
 /// The same, of a field in a nested type. (What its metadata says of it, Polars might take for a type of its own.)
-fn field(field: &FieldRef) -> Option<FieldRef> {
+fn supported_field(field: &FieldRef) -> Option<FieldRef> {
     let dtype = match field.data_type() {
         DataType::Null => DataType::Utf8,
-        dtype => inner(dtype)?,
+        dtype => to_supported(dtype)?,
     };
     Some(Arc::new(Field::new(field.name(), dtype, field.is_nullable())))
 }

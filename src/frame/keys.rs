@@ -8,11 +8,11 @@ use std::sync::OnceLock;
 
 use polars::prelude::*;
 
-use crate::error::{Doing, Error, Result};
-use crate::frame::text::to_plain;
+use crate::error::{Error, Result, WrapErr};
+use crate::frame::text::to_json_types;
 
 /// Floats hold all whole numbers below it.
-pub(crate) const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
+pub(crate) const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// The keys of some rows, in one form.
 pub(crate) struct Keys {
@@ -27,7 +27,7 @@ impl Keys {
     ///
     /// # Errors
     /// Lists and structs, which are none.
-    pub(crate) fn of(column: &Column) -> Result<Self> {
+    pub(crate) fn from_column(column: &Column) -> Result<Self> {
         let (name, dtype) = (column.name(), column.dtype().clone());
         let doing = format!("column `{name}`");
         let mut inexact = None;
@@ -38,21 +38,23 @@ impl Keys {
                 )));
             }
             DataType::Float32 => {
-                let floats = column.f32().doing(&doing)?.iter();
+                let floats = column.f32().wrap_err(&doing)?.iter();
                 floats
-                    .map(|float| float.and_then(|float| of_float(float.into(), float.to_string(), &mut inexact)))
+                    .map(|float| float.and_then(|float| format_float(float.into(), float.to_string(), &mut inexact)))
                     .collect()
             }
             dtype if dtype.is_float() => {
-                let floats = column.cast(&DataType::Float64).doing(&doing)?;
-                let floats = floats.f64().doing(&doing)?.iter();
-                floats.map(|float| float.and_then(|float| of_float(float, float.to_string(), &mut inexact))).collect()
+                let floats = column.cast(&DataType::Float64).wrap_err(&doing)?;
+                let floats = floats.f64().wrap_err(&doing)?.iter();
+                floats
+                    .map(|float| float.and_then(|float| format_float(float, float.to_string(), &mut inexact)))
+                    .collect()
             }
             dtype => {
-                let plain = to_plain(&column.clone().into_frame())?;
-                let text = plain.column(name).and_then(|plain| plain.cast(&DataType::String)).doing(&doing)?;
-                let text = text.str().doing(&doing)?.iter();
-                text.map(|text| Some(if dtype.is_decimal() { without_zeros(text?) } else { text? }.to_string()))
+                let plain = to_json_types(&column.clone().into_frame())?;
+                let text = plain.column(name).and_then(|plain| plain.cast(&DataType::String)).wrap_err(&doing)?;
+                let text = text.str().wrap_err(&doing)?.iter();
+                text.map(|text| Some(if dtype.is_decimal() { trim_trailing_zeros(text?) } else { text? }.to_string()))
                     .collect()
             }
         };
@@ -70,7 +72,7 @@ impl Keys {
 
     /// The first of them, and what they are, for messages.
     pub(crate) fn describe(&self) -> String {
-        described(self.texts.iter().flatten().next(), &self.dtype)
+        describe_key(self.texts.iter().flatten().next(), &self.dtype)
     }
 
     fn is_number(&self) -> bool {
@@ -83,14 +85,14 @@ fn is_number(dtype: &DataType) -> bool {
 }
 
 /// A float as text; NaN names nothing.
-fn of_float(float: f64, text: String, inexact: &mut Option<f64>) -> Option<String> {
+fn format_float(float: f64, text: String, inexact: &mut Option<f64>) -> Option<String> {
     if float.is_nan() {
         return None;
     }
     if float.fract() != 0.0 {
         return Some(text);
     }
-    if float.abs() >= EXACT_BELOW {
+    if float.abs() >= MAX_EXACT_INTEGER {
         inexact.get_or_insert(float);
         return Some(format!("{float:e}"));
     }
@@ -98,12 +100,12 @@ fn of_float(float: f64, text: String, inexact: &mut Option<f64>) -> Option<Strin
 }
 
 /// A decimal without the zeros at its end.
-fn without_zeros(text: &str) -> &str {
+fn trim_trailing_zeros(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
 /// The number that a text shows, in the form of keys, if it shows one.
-fn number_in(text: &str) -> Option<String> {
+fn parse_number(text: &str) -> Option<String> {
     let text = text.trim();
     // A whole number beside decimal commas, but not one between thousands.
     let whole = text.split_once(',').filter(|(_, zeros)| zeros.bytes().all(|byte| byte == b'0') && zeros.len() != 3);
@@ -115,11 +117,11 @@ fn number_in(text: &str) -> Option<String> {
     if !is_plain || (digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.")) {
         return None;
     }
-    text.parse::<f64>().ok().map(|_| without_zeros(text).to_string())
+    text.parse::<f64>().ok().map(|_| trim_trailing_zeros(text).to_string())
 }
 
 /// Values by key.
-pub(crate) struct ByKey<V> {
+pub(crate) struct KeyMap<V> {
     dtype: DataType,
     inexact: Option<f64>,
     values: HashMap<String, V>,
@@ -127,11 +129,11 @@ pub(crate) struct ByKey<V> {
     by_number: OnceLock<HashMap<String, V>>,
 }
 
-impl<V: Copy> ByKey<V> {
+impl<V: Copy> KeyMap<V> {
     /// The values of rows that have one, by their keys; of rows with the same key the last.
     pub(crate) fn new(keys: Keys, values: impl IntoIterator<Item = Option<V>>) -> Self {
         let values = keys.texts.into_iter().zip(values).filter_map(|(key, value)| Some((key?, value?))).collect();
-        ByKey { dtype: keys.dtype, inexact: keys.inexact, values, by_number: OnceLock::new() }
+        KeyMap { dtype: keys.dtype, inexact: keys.inexact, values, by_number: OnceLock::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -142,7 +144,7 @@ impl<V: Copy> ByKey<V> {
     ///
     /// # Errors
     /// Whole numbers on one side, of which the other has floats that may have lost digits.
-    pub(crate) fn of(&self, keys: &Keys, here: &str, there: &str) -> Result<Vec<Option<V>>> {
+    pub(crate) fn lookup(&self, keys: &Keys, here: &str, there: &str) -> Result<Vec<Option<V>>> {
         for (inexact, place, other) in [(self.inexact, there, &keys.dtype), (keys.inexact, here, &self.dtype)] {
             if let Some(float) = inexact.filter(|_| !other.is_float()) {
                 let reason = format!("{place} has {float:e}, a float that may have lost digits of a whole number");
@@ -151,23 +153,24 @@ impl<V: Copy> ByKey<V> {
         }
         let values = match keys.is_number() && !is_number(&self.dtype) {
             true => self.by_number.get_or_init(|| {
-                self.values.iter().filter_map(|(key, value)| Some((number_in(key)?, *value))).collect()
+                self.values.iter().filter_map(|(key, value)| Some((parse_number(key)?, *value))).collect()
             }),
             false => &self.values,
         };
         // Of numbers, a text on this side may show one.
         let shows = is_number(&self.dtype) && !keys.is_number();
-        let value = |key: &String| values.get(key).or_else(|| values.get(&number_in(key).filter(|_| shows)?)).copied();
+        let value =
+            |key: &String| values.get(key).or_else(|| values.get(&parse_number(key).filter(|_| shows)?)).copied();
         Ok(keys.texts.iter().map(|key| key.as_ref().and_then(value)).collect())
     }
 
     /// One of the keys, and what they are, for messages.
     pub(crate) fn describe(&self) -> String {
-        described(self.values.keys().min(), &self.dtype)
+        describe_key(self.values.keys().min(), &self.dtype)
     }
 }
 
-fn described(key: Option<&String>, dtype: &DataType) -> String {
+fn describe_key(key: Option<&String>, dtype: &DataType) -> String {
     let key = key.map_or("none".into(), |key| if is_number(dtype) { key.clone() } else { format!("{key:?}") });
     format!("{key} ({dtype})")
 }

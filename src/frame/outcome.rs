@@ -22,7 +22,7 @@ pub enum Outcome {
 }
 
 /// What stands in the place of an outcome while only parts of an item's score are known.
-pub(crate) const OPEN: &str = "open";
+pub(crate) const PENDING: &str = "open";
 
 impl Outcome {
     const ALL: [Outcome; 3] = [Outcome::Scored, Outcome::Rejected, Outcome::Failed];
@@ -37,12 +37,12 @@ impl Outcome {
     }
 
     /// The outcome of that name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| outcome.name() == name)
     }
 
     /// What a row of format 1, which has no outcomes, says by its score.
-    pub(crate) fn of_score(score: Option<f64>) -> Self {
+    pub(crate) fn from_score(score: Option<f64>) -> Self {
         if score.is_some() { Outcome::Scored } else { Outcome::Failed }
     }
 }

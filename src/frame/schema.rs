@@ -57,7 +57,7 @@ pub const RESERVED: [&str; 14] = [
 
 /// Whether an attribute of that name would clash with a column of the frames, also where names differ by case only: to SQL
 /// `Score` and `score` are the same.
-pub fn is_reserved(name: &str) -> bool {
+pub fn is_reserved_column(name: &str) -> bool {
     name.starts_with('_') || RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
 }
 
@@ -99,7 +99,7 @@ pub fn check_queries(frame: &DataFrame, dim: usize) -> Result<()> {
         (COLLECTION_IDX, DataType::UInt32),
         (EMBEDDING, DataType::Array(Box::new(DataType::Float64), dim)),
     ] {
-        let column = expect("queries", frame, name, &dtype)?;
+        let column = typed_column("queries", frame, name, &dtype)?;
         if name != PARENT_IDX && column.null_count() > 0 {
             return Err(Error::contract("queries", name, "no nulls", format!("{} nulls", column.null_count())));
         }
@@ -139,7 +139,7 @@ pub fn check_results(stage: &'static str, frame: &DataFrame, dim: usize) -> Resu
         (DISTANCE, DataType::Float32),
         (EMBEDDING, DataType::Array(Box::new(DataType::Float32), dim)),
     ] {
-        let column = expect(stage, frame, name, &dtype)?;
+        let column = typed_column(stage, frame, name, &dtype)?;
         if column.null_count() > 0 {
             return Err(Error::contract(stage, name, "no nulls", format!("{} nulls", column.null_count())));
         }
@@ -148,12 +148,12 @@ pub fn check_results(stage: &'static str, frame: &DataFrame, dim: usize) -> Resu
 }
 
 /// The names of a frame's columns, in order.
-pub(crate) fn names(frame: &DataFrame) -> Vec<&str> {
+pub(crate) fn column_names(frame: &DataFrame) -> Vec<&str> {
     frame.columns().iter().map(|column| column.name().as_str()).collect()
 }
 
 /// The column of that name, if it has that dtype.
-pub(crate) fn expect<'a>(
+pub(crate) fn typed_column<'a>(
     stage: &'static str,
     frame: &'a DataFrame,
     name: &str,
@@ -167,18 +167,18 @@ pub(crate) fn expect<'a>(
 }
 
 /// The column of that name.
-pub(crate) fn expect_column<'a>(stage: &'static str, frame: &'a DataFrame, name: &str) -> Result<&'a Column> {
+pub(crate) fn column<'a>(stage: &'static str, frame: &'a DataFrame, name: &str) -> Result<&'a Column> {
     frame.column(name).map_err(|_| missing(stage, frame, name, "a column"))
 }
 
 fn missing(stage: &'static str, frame: &DataFrame, name: &str, expected: impl std::fmt::Display) -> Error {
-    let names = names(frame).join(", ");
+    let names = column_names(frame).join(", ");
     Error::contract(stage, name, expected, format!("no such column (there are: {names})"))
 }
 
 /// The values of a u64 column without nulls.
 pub(crate) fn u64s(frame: &DataFrame, name: &str) -> Result<Vec<u64>> {
-    let column = expect("frame", frame, name, &DataType::UInt64)?;
+    let column = typed_column("frame", frame, name, &DataType::UInt64)?;
     if column.null_count() > 0 {
         return Err(Error::contract("frame", name, "no nulls", format!("{} nulls", column.null_count())));
     }
@@ -188,14 +188,14 @@ pub(crate) fn u64s(frame: &DataFrame, name: &str) -> Result<Vec<u64>> {
 
 /// The values of a nullable u64 column.
 pub(crate) fn nullable_u64s(frame: &DataFrame, name: &str) -> Result<Vec<Option<u64>>> {
-    let column = expect("frame", frame, name, &DataType::UInt64)?;
+    let column = typed_column("frame", frame, name, &DataType::UInt64)?;
     let values = column.u64().map_err(|error| Error::contract("frame", name, "u64", error))?;
     Ok(values.iter().collect())
 }
 
 /// The values of a u32 column without nulls.
 pub(crate) fn u32s(frame: &DataFrame, name: &str) -> Result<Vec<u32>> {
-    let column = expect("frame", frame, name, &DataType::UInt32)?;
+    let column = typed_column("frame", frame, name, &DataType::UInt32)?;
     if column.null_count() > 0 {
         return Err(Error::contract("frame", name, "no nulls", format!("{} nulls", column.null_count())));
     }
@@ -205,14 +205,14 @@ pub(crate) fn u32s(frame: &DataFrame, name: &str) -> Result<Vec<u32>> {
 
 /// The values of a nullable u32 column.
 pub(crate) fn nullable_u32s(frame: &DataFrame, name: &str) -> Result<Vec<Option<u32>>> {
-    let column = expect("frame", frame, name, &DataType::UInt32)?;
+    let column = typed_column("frame", frame, name, &DataType::UInt32)?;
     let values = column.u32().map_err(|error| Error::contract("frame", name, "u32", error))?;
     Ok(values.iter().collect())
 }
 
 /// The values of a nullable f64 column.
-pub(crate) fn scores(frame: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
-    let column = expect("frame", frame, name, &DataType::Float64)?;
+pub(crate) fn nullable_f64s(frame: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
+    let column = typed_column("frame", frame, name, &DataType::Float64)?;
     let values = column.f64().map_err(|error| Error::contract("frame", name, "f64", error))?;
     Ok(values.iter().collect())
 }

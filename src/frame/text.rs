@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use polars::prelude::*;
 
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// The frame as JSON and CSV can hold it, of numbers, truth values, text, lists and structs: bytes become base64;
 /// dates, times and durations ISO 8601 (`2024-01-01T12:00:00.500`, with a `Z` where the column has a time zone, as the
@@ -12,46 +12,48 @@ use crate::error::{Doing, Result};
 ///
 /// # Errors
 /// Whatever Polars runs into.
-pub fn to_plain(frame: &DataFrame) -> Result<DataFrame> {
-    let column = |column: &Column| match has_odd(column.dtype()) {
-        true => Ok(plain(column.as_materialized_series()).doing(format!("column `{}`", column.name()))?.into_column()),
+pub fn to_json_types(frame: &DataFrame) -> Result<DataFrame> {
+    let column = |column: &Column| match needs_text(column.dtype()) {
+        true => Ok(stringify(column.as_materialized_series())
+            .wrap_err(format!("column `{}`", column.name()))?
+            .into_column()),
         false => Ok(column.clone()),
     };
     let columns = frame.columns().iter().map(column).collect::<Result<_>>()?;
-    DataFrame::new(frame.height(), columns).doing("as text")
+    DataFrame::new(frame.height(), columns).wrap_err("as text")
 }
 
 /// Whether there is a value to be made text of.
-fn has_odd(dtype: &DataType) -> bool {
+fn needs_text(dtype: &DataType) -> bool {
     match dtype {
         DataType::Binary | DataType::BinaryOffset => true,
-        DataType::List(inner) | DataType::Array(inner, _) => has_odd(inner),
-        DataType::Struct(fields) => fields.iter().any(|field| has_odd(field.dtype())),
+        DataType::List(inner) | DataType::Array(inner, _) => needs_text(inner),
+        DataType::Struct(fields) => fields.iter().any(|field| needs_text(field.dtype())),
         dtype => dtype.is_temporal(),
     }
 }
 
-fn plain(series: &Series) -> PolarsResult<Series> {
+fn stringify(series: &Series) -> PolarsResult<Series> {
     let text = |text: StringChunked| text.with_name(series.name().clone()).into_series();
     Ok(match series.dtype() {
-        dtype if !has_odd(dtype) => series.clone(),
-        DataType::List(_) => series.list()?.apply_to_inner(&|inner| plain(&inner))?.into_series(),
-        DataType::Array(..) => series.array()?.apply_to_inner(&|inner| plain(&inner))?.into_series(),
-        DataType::Struct(_) => series.struct_()?.try_apply_fields(plain)?.into_series(),
+        dtype if !needs_text(dtype) => series.clone(),
+        DataType::List(_) => series.list()?.apply_to_inner(&|inner| stringify(&inner))?.into_series(),
+        DataType::Array(..) => series.array()?.apply_to_inner(&|inner| stringify(&inner))?.into_series(),
+        DataType::Struct(_) => series.struct_()?.try_apply_fields(stringify)?.into_series(),
         DataType::Binary | DataType::BinaryOffset => {
             let bytes = series.cast(&DataType::Binary)?;
             text(bytes.binary()?.iter().map(|bytes| bytes.map(|bytes| BASE64_STANDARD.encode(bytes))).collect())
         }
         dtype => {
             let ticks = series.to_physical_repr().cast(&DataType::Int64)?;
-            text(ticks.i64()?.iter().map(|ticks| ticks.map(|ticks| iso(dtype, ticks))).collect())
+            text(ticks.i64()?.iter().map(|ticks| ticks.map(|ticks| format_iso8601(dtype, ticks))).collect())
         }
     })
 }
 
 /// A number as a person reads it: six significant digits, whole numbers whole, the very large and the very small as
 /// powers of ten. What is not zero is not shown as zero.
-pub fn number(value: f64) -> String {
+pub fn format_number(value: f64) -> String {
     const DIGITS: i32 = 6;
     if value == 0.0 {
         return "0".into();
@@ -75,21 +77,24 @@ pub fn number(value: f64) -> String {
 const DAY: i64 = 86_400;
 
 /// Seconds since 1970 as an instant in ISO 8601.
-pub(crate) fn instant(seconds: u64) -> String {
-    iso(&DataType::Datetime(TimeUnit::Milliseconds, Some(TimeZone::UTC)), (seconds as i64).saturating_mul(1000))
+pub(crate) fn format_timestamp(seconds: u64) -> String {
+    format_iso8601(
+        &DataType::Datetime(TimeUnit::Milliseconds, Some(TimeZone::UTC)),
+        (seconds as i64).saturating_mul(1000),
+    )
 }
 
 /// A date, time, instant or duration in ISO 8601, of any size. (Polars' own texts end at the years that chrono has.)
-fn iso(dtype: &DataType, ticks: i64) -> String {
+fn format_iso8601(dtype: &DataType, ticks: i64) -> String {
     match dtype {
-        DataType::Date => date(ticks),
-        DataType::Time => clock(ticks, 1_000_000_000),
+        DataType::Date => format_date(ticks),
+        DataType::Time => format_time(ticks, 1_000_000_000),
         DataType::Datetime(unit, zone) => {
             let per_second = per_second(*unit);
             let (days, time) = (ticks.div_euclid(DAY * per_second), ticks.rem_euclid(DAY * per_second));
-            format!("{}T{}{}", date(days), clock(time, per_second), if zone.is_some() { "Z" } else { "" })
+            format!("{}T{}{}", format_date(days), format_time(time, per_second), if zone.is_some() { "Z" } else { "" })
         }
-        DataType::Duration(unit) => duration(ticks, per_second(*unit)),
+        DataType::Duration(unit) => format_duration(ticks, per_second(*unit)),
         _ => ticks.to_string(),
     }
 }
@@ -103,7 +108,7 @@ fn per_second(unit: TimeUnit) -> i64 {
 }
 
 /// Days since 1970 in the Gregorian calendar, by Howard Hinnant's `civil_from_days`: years of it begin in March.
-fn date(days: i64) -> String {
+fn format_date(days: i64) -> String {
     let (era, day) = ((days + 719_468).div_euclid(146_097), (days + 719_468).rem_euclid(146_097));
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
@@ -118,7 +123,7 @@ fn date(days: i64) -> String {
 }
 
 /// A time of day; its fraction in threes of digits.
-fn clock(ticks: i64, per_second: i64) -> String {
+fn format_time(ticks: i64, per_second: i64) -> String {
     let (seconds, fraction) = (ticks.div_euclid(per_second), ticks.rem_euclid(per_second));
     let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     match fraction * (1_000_000_000 / per_second) {
@@ -129,7 +134,7 @@ fn clock(ticks: i64, per_second: i64) -> String {
     }
 }
 
-fn duration(ticks: i64, per_second: i64) -> String {
+fn format_duration(ticks: i64, per_second: i64) -> String {
     let sign = if ticks < 0 { "-" } else { "" };
     let (ticks, per_second) = (ticks.unsigned_abs(), per_second.unsigned_abs());
     let (seconds, nanos) = (ticks / per_second, ticks % per_second * (1_000_000_000 / per_second));

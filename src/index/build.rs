@@ -20,7 +20,7 @@ use lance_linalg::distance::MetricType;
 use super::ann::{IndexKind, Plan};
 use super::learn::{Sample, rotated_codes, sample_rows};
 use crate::database::{Metric, block_on, block_on_one_thread};
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::schema::EMBEDDING;
 use crate::interrupt::Interrupt;
 use crate::io::atomic;
@@ -57,15 +57,16 @@ impl Plan {
         };
         let has_codes = matches!(self.kind, IndexKind::IvfPq | IndexKind::IvfSq | IndexKind::IvfHnswSq);
         let (read, until, wanted) = (dataset.clone(), interrupt.clone(), sample_rows(self.partitions, has_codes));
-        let drawn = block_on(async move { until.or(Sample::draw(&read, rows as usize, dim, wanted, metric)).await })??;
-        let sample = Arc::new(drawn.doing("reading a sample")?);
+        let drawn =
+            block_on(async move { until.run_async(Sample::draw(&read, rows as usize, dim, wanted, metric)).await })??;
+        let sample = Arc::new(drawn.wrap_err("reading a sample")?);
         let (drawn, partitions) = (sample.clone(), self.partitions);
-        let centroids = interrupt.step(move || match partitions * dim >= CENTROIDS_IN_A_GRAPH {
+        let centroids = interrupt.run(move || match partitions * dim >= CENTROIDS_IN_A_GRAPH {
             true => block_on_one_thread(async { drawn.centroids(partitions) })?,
             false => drawn.centroids(partitions),
         })?;
         let ivf = IvfBuildParams::try_with_centroids(self.partitions, Arc::new(centroids.clone()))
-            .doing("building the index")?;
+            .wrap_err("building the index")?;
         let sq = SQBuildParams { num_bits: SQ_BITS, ..Default::default() };
         let params = match self.kind {
             IndexKind::IvfSq => VectorIndexParams::with_ivf_sq_params(metric, ivf.clone(), sq),
@@ -73,7 +74,7 @@ impl Plan {
                 // Two components a code: with four, four candidates for each neighbour are not enough.
                 let codes = if dim.is_multiple_of(2) { dim / 2 } else { dim };
                 let drawn = sample.clone();
-                let codes = interrupt.step(move || drawn.product_codes(codes, &centroids))?;
+                let codes = interrupt.run(move || drawn.product_codes(codes, &centroids))?;
                 VectorIndexParams::with_ivf_pq_params(metric, ivf.clone(), codes)
             }
             IndexKind::IvfRq => VectorIndexParams::with_ivf_rq_params(metric, ivf.clone(), rotated_codes(RQ_BITS, dim)),
@@ -86,14 +87,14 @@ impl Plan {
         drop(sample);
         let mut build = Build { dataset, params, ivf, metric };
         let built = match self.kind {
-            IndexKind::IvfSq => block_on_one_thread(interrupt.or(build.of_bytes::<FlatIndex>((), bytes)))??,
+            IndexKind::IvfSq => block_on_one_thread(interrupt.run_async(build.of_bytes::<FlatIndex>((), bytes)))??,
             IndexKind::IvfHnswSq => {
-                block_on_one_thread(interrupt.or(build.of_bytes::<HNSW>(HnswBuildParams::default(), bytes)))??
+                block_on_one_thread(interrupt.run_async(build.of_bytes::<HNSW>(HnswBuildParams::default(), bytes)))??
             }
-            _ => block_on_one_thread(interrupt.or(build.by_lance()))??,
+            _ => block_on_one_thread(interrupt.run_async(build.by_lance()))??,
         };
-        atomic::remove(&path.join("_indices").join(SCRATCH))?;
-        built.doing(path.display())
+        atomic::remove_dir_all(&path.join("_indices").join(SCRATCH))?;
+        built.wrap_err(path.display())
     }
 }
 

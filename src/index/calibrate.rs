@@ -18,7 +18,7 @@ use ndarray::{Array2, s};
 
 use super::learn::draw;
 use crate::database::{LanceDatabase, META_RECALL, Probes, RecallLevel, RecallTable, VectorDatabase, block_on};
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// Queries to measure with: a whole number of rounds of [`MOVED`].
 const QUERIES: usize = 32 * MOVED.len();
@@ -113,12 +113,12 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
         return Ok(None);
     }
     let table = RecallTable { index: index.uuids, partitions: index.partitions, queries: queries.nrows(), levels };
-    let text = serde_json::to_string(&table).doing("writing what was measured")?;
+    let text = serde_json::to_string(&table).wrap_err("writing what was measured")?;
     block_on(async move {
         let mut dataset = DatasetBuilder::from_uri(&uri).load().await?;
         dataset.update_metadata([(META_RECALL, text.as_str())]).await
     })?
-    .doing("writing what was measured")?;
+    .wrap_err("writing what was measured")?;
     Ok(Some(table))
 }
 
@@ -129,8 +129,8 @@ fn queries(uri: &str, rows: usize, dim: usize) -> Result<Array2<f32>> {
         let dataset: Dataset = DatasetBuilder::from_uri(uri).load().await?;
         draw(&dataset, rows, dim, 2 * QUERIES, SEED).await
     })?
-    .doing("reading a sample")?;
-    let drawn = Array2::from_shape_vec((drawn.len() / dim, dim), drawn).doing("reading a sample")?;
+    .wrap_err("reading a sample")?;
+    let drawn = Array2::from_shape_vec((drawn.len() / dim, dim), drawn).wrap_err("reading a sample")?;
     let n = drawn.nrows().div_ceil(2);
     let mut queries = drawn.slice(s![..n, ..]).to_owned();
     for (at, mut query) in queries.rows_mut().into_iter().enumerate() {

@@ -10,7 +10,7 @@ use super::remedy::{is_list_of_numbers, listed, remedy, remedy_of, remedy_of_it}
 use crate::error::{Error, Result};
 use crate::frame::dtypes;
 use crate::frame::schema::{self, EMBEDDING, SOURCE_ROW};
-use crate::suggest::no_column;
+use crate::suggest::unknown_column;
 
 /// The column of embeddings: the one that is wanted, or the only one that has lists of floats; without any, of integers,
 /// as fingerprints and counts are; without any, of other numbers.
@@ -20,7 +20,7 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
         let Ok(position) = schema.index_of(name) else {
             let within = name.split_once('.').and_then(|(column, _)| schema.field_with_name(column).ok());
             let within = within.and_then(remedy_of).map_or(String::new(), |remedy| format!("; {remedy}"));
-            return Err(Error::input(path, no_column(name, "", names()) + &within));
+            return Err(Error::input(path, unknown_column(name, "", names()) + &within));
         };
         let field = schema.field(position);
         if !is_list_of_numbers(field.data_type()) {
@@ -69,7 +69,7 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
 pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, options: &IndexOptions) -> Result<SchemaRef> {
     if let Some((from, _)) = options.rename.iter().find(|(from, _)| input.index_of(from).is_err()) {
         let there = input.fields().iter().map(|field| field.name().as_str());
-        return Err(Error::Config(format!("--rename: {}", no_column(from, "", there))));
+        return Err(Error::Config(format!("--rename: {}", unknown_column(from, "", there))));
     }
     for (position, (from, to)) in options.rename.iter().enumerate() {
         if let Some((_, first)) = options.rename[..position].iter().find(|(other, _)| other == from) {
@@ -88,7 +88,7 @@ pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, option
             continue;
         }
         let name = options.rename.iter().find(|(from, _)| from == field.name()).map_or(field.name(), |(_, to)| to);
-        if schema::is_reserved(name) {
+        if schema::is_reserved_column(name) {
             return Err(Error::Config(format!(
                 "column `{name}` has a name this program uses itself; rename it: --rename {name}=my_{}",
                 name.trim_start_matches('_')
@@ -103,7 +103,7 @@ pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, option
         if fields.iter().any(|other| other.name() == name) {
             return Err(Error::Config(format!("two columns would be named `{name}`")));
         }
-        fields.push(Field::new(name, dtypes::kept(name, field.data_type())?, true));
+        fields.push(Field::new(name, dtypes::supported_dtype(name, field.data_type())?, true));
     }
     if options.skip_invalid {
         fields.push(Field::new(SOURCE_ROW, DataType::UInt64, true));

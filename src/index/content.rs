@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use blake3::Hasher;
 
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// Hashes the rows of a library as they come.
 ///
@@ -37,14 +37,14 @@ impl Content {
         for (position, field) in schema.fields().iter().enumerate() {
             columns.push_str(&format!("{:?}: {}\n", field.name(), type_name(field.data_type())));
             if position != embedding {
-                let plain = without_maps(&new_empty_array(field.data_type())).doing(field.name())?;
+                let plain = without_maps(&new_empty_array(field.data_type())).wrap_err(field.name())?;
                 sorted.push(SortField::new(plain.data_type().clone()));
             }
         }
         Ok(Content {
             schema: columns,
             embedding,
-            format: RowConverter::new(sorted).doing("columns")?,
+            format: RowConverter::new(sorted).wrap_err("columns")?,
             embeddings: Hasher::new(),
             attributes: Hasher::new(),
             rows: Vec::new(),
@@ -59,10 +59,10 @@ impl Content {
                 let values = array.as_fixed_size_list().values().as_primitive::<Float32Type>().values();
                 self.embeddings.update(values.inner().as_slice());
             } else {
-                attributes.push(without_maps(array).doing(field.name())?);
+                attributes.push(without_maps(array).wrap_err(field.name())?);
             }
         }
-        let rows = self.format.convert_columns(&attributes).doing("items")?;
+        let rows = self.format.convert_columns(&attributes).wrap_err("items")?;
         self.rows.clear();
         for row in &rows {
             let row = row.as_ref();

@@ -24,7 +24,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::EMBEDDING;
 
 /// What everything is drawn by.
@@ -138,7 +138,7 @@ impl Sample {
         let params = KMeansParams::new(None, ITERATIONS, 1, self.metric).with_balance_factor(1.0).with_seed(SEED);
         let params = params.with_refine_iters(REFINEMENTS);
         let learnt = train_kmeans::<Float32Type>(self.values(), params, self.dim(), partitions, ROWS_PER_PARTITION)
-            .doing("learning the partitions")?;
+            .wrap_err("learning the partitions")?;
         Ok(list_of(learnt.centroids, self.dim()))
     }
 
@@ -156,7 +156,7 @@ impl Sample {
         let rows = match self.metric {
             MetricType::L2 => new_ivf_transformer(centroids.clone(), MetricType::L2, Vec::new())
                 .compute_residual(&self.for_codes())
-                .doing("learning codes")?,
+                .wrap_err("learning codes")?,
             _ => self.for_codes(),
         };
         if rows.len() < PQ_CODES {
@@ -171,7 +171,7 @@ impl Sample {
         });
         let first: ArrayRef = Arc::new(list(parts.copied().collect(), dim));
         let learnt = PQBuildParams::with_codebook(codes, PQ_BITS, first);
-        let learnt = learnt.build(&rows, MetricType::L2).doing("learning codes")?;
+        let learnt = learnt.build(&rows, MetricType::L2).wrap_err("learning codes")?;
         Ok(PQBuildParams::with_codebook(codes, PQ_BITS, learnt.codebook.values().clone()))
     }
 }

@@ -17,8 +17,8 @@ use super::options::{IndexOptions, Progress};
 use super::source::{Source, Take};
 use super::vectors::{Invalid, Vectors};
 use crate::database::Metric;
-use crate::error::{Doing, Error, Result};
-use crate::frame::dtypes::strictly;
+use crate::error::{Error, Result, WrapErr};
+use crate::frame::dtypes::cast_strict;
 use crate::panics::catch_at_path;
 
 /// The valid rows of files or of a table as batches in the dataset's schema.
@@ -65,7 +65,7 @@ impl Rows {
             return Err(Error::input(name, "a column without a name; give it one, or leave it out"));
         }
         let output = output_schema(&input, embedding, dim, options)?;
-        let content = Content::new(&output, embedding).map_err(|error| error.of(name))?;
+        let content = Content::new(&output, embedding).map_err(|error| error.with_path(name))?;
         Ok(Rows {
             source,
             output,
@@ -136,11 +136,12 @@ impl Rows {
         outcome.kept += kept as u64;
         let values = Float32Array::from(values);
         let item = Arc::new(Field::new("item", DataType::Float32, true));
-        let embedding: ArrayRef =
-            Arc::new(FixedSizeListArray::try_new(item, self.dim as i32, Arc::new(values), None).doing("embeddings")?);
+        let embedding: ArrayRef = Arc::new(
+            FixedSizeListArray::try_new(item, self.dim as i32, Arc::new(values), None).wrap_err("embeddings")?,
+        );
         let keep = (kept < rows).then(|| BooleanArray::from(keep));
         let filtered = |array: ArrayRef| match &keep {
-            Some(keep) => compute::filter(&array, keep).doing("dropping invalid rows"),
+            Some(keep) => compute::filter(&array, keep).wrap_err("dropping invalid rows"),
             None => Ok(array),
         };
         let mut columns = Vec::with_capacity(batch.num_columns() + 1);
@@ -149,8 +150,8 @@ impl Rows {
                 columns.push(embedding.clone());
             } else {
                 let dtype = self.output.field(position).data_type();
-                let array = strictly(self.source.schema.field(position).name(), array, dtype);
-                columns.push(filtered(array.map_err(|error| error.of(path))?)?);
+                let array = cast_strict(self.source.schema.field(position).name(), array, dtype);
+                columns.push(filtered(array.map_err(|error| error.with_path(path))?)?);
             }
         }
         if let Some(next) = &mut self.source_row {
@@ -158,7 +159,7 @@ impl Rows {
             *next += rows as u64;
             columns.push(filtered(Arc::new(numbers))?);
         }
-        let batch = RecordBatch::try_new(self.output.clone(), columns).doing("items")?;
+        let batch = RecordBatch::try_new(self.output.clone(), columns).wrap_err("items")?;
         self.content.add(&batch)?;
         Ok(batch)
     }

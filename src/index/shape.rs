@@ -11,9 +11,9 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::widen::common;
-use crate::error::{Doing, Error, Result};
-use crate::frame::dtypes::{is_uuid, strictly, uuids_as_text};
-use crate::suggest::no_column;
+use crate::error::{Error, Result, WrapErr};
+use crate::frame::dtypes::{cast_strict, is_uuid, uuids_to_text};
+use crate::suggest::unknown_column;
 
 /// The columns that are read, in the order of the first file.
 pub(super) struct Shape {
@@ -90,7 +90,7 @@ impl Shape {
     pub(super) fn widen(&mut self, part: &Part<'_>) -> Result<()> {
         let theirs = part.columns()?;
         let lacks = |path: &Path, column: &str, there: &[Column], other: &Path| {
-            let missing = no_column(column, "", there.iter().map(|column| column.name.as_str()));
+            let missing = unknown_column(column, "", there.iter().map(|column| column.name.as_str()));
             let remedy = "add it, as nulls if need be, or leave it out of all files";
             Err(Error::input(path, format!("{missing}; {} has it: {remedy}", other.display())))
         };
@@ -127,13 +127,13 @@ impl Shape {
     /// A value that the common type does not hold.
     pub(super) fn fit(&self, batch: &RecordBatch, place: &Path, first_row: u64) -> Result<RecordBatch> {
         let column = |column: &Column| {
-            let at = batch.schema_ref().index_of(&column.name).doing(place.display())?;
+            let at = batch.schema_ref().index_of(&column.name).wrap_err(place.display())?;
             let array = batch.column(at);
-            let array = if is_uuid(batch.schema_ref().field(at)) { uuids_as_text(array) } else { array.clone() };
+            let array = if is_uuid(batch.schema_ref().field(at)) { uuids_to_text(array) } else { array.clone() };
             column.widened(&array, place, first_row)
         };
         let columns = self.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
-        RecordBatch::try_new(self.schema(), columns).doing(place.display())
+        RecordBatch::try_new(self.schema(), columns).wrap_err(place.display())
     }
 }
 
@@ -149,22 +149,22 @@ impl Column {
     }
 
     fn widened(&self, array: &ArrayRef, place: &Path, first_row: u64) -> Result<ArrayRef> {
-        let wide = match strictly(&self.name, array, &self.dtype) {
+        let wide = match cast_strict(&self.name, array, &self.dtype) {
             Ok(wide) => wide,
             Err(error) => {
-                let wide = cast(array, &self.dtype).doing(place.display())?;
+                let wide = cast(array, &self.dtype).wrap_err(place.display())?;
                 let lost = (0..array.len()).find(|row| array.is_valid(*row) && wide.is_null(*row));
                 return Err(match lost {
                     Some(row) => self.does_not_hold(array, row, place, first_row)?,
-                    None => error.of(place),
+                    None => error.with_path(place),
                 });
             }
         };
         // Beyond 2^53 a float does not hold every whole number.
         let is_long = matches!(array.data_type(), DataType::Int64 | DataType::UInt64);
         if is_long && self.dtype.is_floating() {
-            let back = cast(&wide, array.data_type()).doing(place.display())?;
-            let differs = distinct(array, &back).doing(place.display())?;
+            let back = cast(&wide, array.data_type()).wrap_err(place.display())?;
+            let differs = distinct(array, &back).wrap_err(place.display())?;
             if let Some(row) = (0..differs.len()).find(|row| differs.value(*row)) {
                 return Err(self.does_not_hold(array, row, place, first_row)?);
             }
@@ -174,7 +174,7 @@ impl Column {
 
     /// That the type of all files has no such value as stands in a row.
     fn does_not_hold(&self, array: &ArrayRef, row: usize, place: &Path, first_row: u64) -> Result<Error> {
-        let value = array_value_to_string(array, row).doing(place.display())?;
+        let value = array_value_to_string(array, row).wrap_err(place.display())?;
         let (name, row) = (&self.name, first_row + row as u64);
         let reason = format!(
             "column `{name}`: {value} in row {row} is no {}, which the column is in {}; write it as one type in all files",

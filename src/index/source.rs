@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use super::options::IndexOptions;
 use super::shape::{Part, Shape};
 use super::vectors::Vectors;
-use crate::error::{Doing, Error, Result, one_line};
+use crate::error::{Error, Result, WrapErr, first_line};
 use crate::frame::schema::is_pandas_index;
 use crate::io::parquet::open_parquet;
 use crate::panics::catch_at_path;
@@ -127,7 +127,7 @@ fn note_left_out(path: &Path, index: &str) {
 
 /// The rows of a file, in the columns of all.
 fn of_file(path: Arc<Path>, shape: Arc<Shape>) -> Box<dyn Iterator<Item = Result<Take>> + Send> {
-    let opened = open_parquet(&path).and_then(|builder| builder.with_batch_size(ROWS).build().doing(path.display()));
+    let opened = open_parquet(&path).and_then(|builder| builder.with_batch_size(ROWS).build().wrap_err(path.display()));
     match opened {
         Ok(reader) => Box::new(numbered(path, reader, shape)),
         Err(error) => Box::new(iter::once(Err(error))),
@@ -146,7 +146,7 @@ fn numbered(
             // On a thread of Lance's, a panic would take the file's name with it.
             let batch = catch_at_path(&*place, || {
                 let read = reader.next().transpose();
-                read.map_err(|error| Error::input(&*place, one_line(&error.to_string())))
+                read.map_err(|error| Error::input(&*place, first_line(&error.to_string())))
             });
             match batch {
                 Ok(None) => return None,

@@ -8,7 +8,7 @@ use arrow::compute;
 use arrow::datatypes::{DataType, Float32Type};
 
 use crate::database::Metric;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// Counts of rows that cannot be items, and where the first is.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +60,7 @@ impl Vectors {
             DataType::List(_) => of_lists(column.as_list::<i32>()),
             _ => of_lists(column.as_list::<i64>()),
         };
-        let values = compute::cast(&values, &DataType::Float32).doing("embeddings to f32")?;
+        let values = compute::cast(&values, &DataType::Float32).wrap_err("embeddings to f32")?;
         Ok(Vectors { values: values.as_primitive::<Float32Type>().clone(), column: column.clone(), offsets, dim })
     }
 

@@ -12,51 +12,51 @@ use rustix::io::Errno;
 use crate::error::{AtPath, Error, Result};
 
 #[cfg(debug_assertions)]
-use super::fault::announce;
+use super::fault::inject_fault;
 
 /// Fail points are for tests.
 #[cfg(not(debug_assertions))]
-fn announce(_operation: &str, _paths: &[&Path]) -> io::Result<()> {
+fn inject_fault(_operation: &str, _paths: &[&Path]) -> io::Result<()> {
     Ok(())
 }
 
 /// Does a file operation, under a name for the tests; an error names the last of the paths.
 fn operate<T>(name: &str, paths: &[&Path], operation: impl FnOnce() -> io::Result<T>) -> Result<T> {
     let last = paths.last().copied().unwrap_or(Path::new(""));
-    announce(name, paths).and_then(|()| operation()).at_path(last)
+    inject_fault(name, paths).and_then(|()| operation()).at_path(last)
 }
 
 /// A scratch folder beside a target, locked by this process and removed when dropped.
 /// What an earlier process that died left there is cleared away first.
-pub(crate) struct Partial {
+pub(crate) struct StagingDir {
     path: PathBuf,
     target: PathBuf,
     _lock: Lock,
 }
 
-impl Partial {
+impl StagingDir {
     /// The scratch folder `.NAME.partial` beside the target `NAME`.
-    pub(crate) fn beside(target: &Path) -> Result<Self> {
+    pub(crate) fn create(target: &Path) -> Result<Self> {
         let name = target.file_name().ok_or_else(|| Error::input(target, "not a name for a dataset"))?;
-        let parent = parent(target);
+        let parent = parent_dir(target);
         if !parent.is_dir() {
             return Err(Error::input(target, format!("the folder {} does not exist", parent.display())));
         }
         let path = target.with_file_name(format!(".{}.partial", name.to_string_lossy()));
-        create(&path)?;
+        create_dir(&path)?;
         let lock = lock(&path).map_err(|error| match error {
             Error::Locked { .. } => Error::Locked { path: target.into() },
             other => other,
         })?;
-        let partial = Partial { path, target: target.into(), _lock: lock };
-        if partial.holds_the_replaced() {
-            rename(&partial.replaced(), target)?;
+        let partial = StagingDir { path, target: target.into(), _lock: lock };
+        if partial.has_backup() {
+            rename(&partial.backup(), target)?;
             sync_dir(parent)?;
         }
         for entry in fs::read_dir(&partial.path).at_path(&partial.path)? {
             let entry = entry.at_path(&partial.path)?.path();
             if entry.is_dir() {
-                remove(&entry)?;
+                remove_dir_all(&entry)?;
             }
         }
         Ok(partial)
@@ -71,35 +71,35 @@ impl Partial {
         sync_tree(finished, check)?;
         check()?;
         if self.target.exists() {
-            rename(&self.target, &self.replaced())?;
+            rename(&self.target, &self.backup())?;
         }
         if let Err(error) = rename(finished, &self.target) {
-            if self.holds_the_replaced() {
-                let _ = rename(&self.replaced(), &self.target);
+            if self.has_backup() {
+                let _ = rename(&self.backup(), &self.target);
             }
             return Err(error);
         }
-        sync_dir(parent(&self.target))
+        sync_dir(parent_dir(&self.target))
     }
 
-    fn replaced(&self) -> PathBuf {
+    fn backup(&self) -> PathBuf {
         self.path.join("replaced")
     }
 
     /// Whether a process was stopped after it took the old one away and before it put the new one there.
-    fn holds_the_replaced(&self) -> bool {
-        self.replaced().exists() && !self.target.exists()
+    fn has_backup(&self) -> bool {
+        self.backup().exists() && !self.target.exists()
     }
 }
 
-impl Drop for Partial {
+impl Drop for StagingDir {
     fn drop(&mut self) {
-        if self.holds_the_replaced() {
+        if self.has_backup() {
             return;
         }
         // What was interrupted may still be writing for a moment.
         for _ in 0..20 {
-            if remove(&self.path).is_ok() {
+            if remove_dir_all(&self.path).is_ok() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -127,7 +127,7 @@ pub(crate) fn lock(folder: &Path) -> Result<Lock> {
         Err(fs::TryLockError::WouldBlock) => Ok(false),
         Err(fs::TryLockError::Error(cause)) => Err(cause),
     })
-    .map_err(|error| without_locks(folder, error))?
+    .map_err(|error| explain_missing_locks(folder, error))?
     .then_some(())
     .ok_or_else(locked)?;
     // Its last holder may have removed it in between; a lock on a file that is gone keeps nobody out.
@@ -137,7 +137,7 @@ pub(crate) fn lock(folder: &Path) -> Result<Lock> {
 }
 
 /// Says what to do where a file system has no locks.
-fn without_locks(folder: &Path, error: Error) -> Error {
+fn explain_missing_locks(folder: &Path, error: Error) -> Error {
     const NONE: [Errno; 4] = [Errno::NOLCK, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS];
     match &error {
         Error::Io { cause, .. } if Errno::from_io_error(cause).is_some_and(|errno| NONE.contains(&errno)) => {
@@ -153,14 +153,14 @@ fn without_locks(folder: &Path, error: Error) -> Error {
 }
 
 /// A file that is not in its place yet.
-pub(crate) struct Aside {
+pub(crate) struct TemporaryFile {
     file: File,
     path: PathBuf,
 }
 
-impl Write for Aside {
+impl Write for TemporaryFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        announce("write", &[&self.path])?;
+        inject_fault("write", &[&self.path])?;
         self.file.write(bytes)
     }
 
@@ -170,10 +170,14 @@ impl Write for Aside {
 }
 
 /// Writes a file aside in `tmp`, and moves it to its place when it is durable.
-pub(crate) fn publish_file(tmp: &Path, target: &Path, write: impl FnOnce(&mut Aside) -> Result<()>) -> Result<()> {
+pub(crate) fn publish_file(
+    tmp: &Path,
+    target: &Path,
+    write: impl FnOnce(&mut TemporaryFile) -> Result<()>,
+) -> Result<()> {
     let path = tmp.join(target.file_name().unwrap_or_default());
     let file = operate("create", &[&path], || File::create(&path))?;
-    let mut aside = Aside { file, path };
+    let mut aside = TemporaryFile { file, path };
     write(&mut aside)?;
     sync(&aside.file, &aside.path)?;
     publish(&aside.path, target)
@@ -182,7 +186,7 @@ pub(crate) fn publish_file(tmp: &Path, target: &Path, write: impl FnOnce(&mut As
 /// Moves what is durable to its place, durably.
 pub(crate) fn publish(aside: &Path, target: &Path) -> Result<()> {
     rename(aside, target)?;
-    sync_dir(parent(target))
+    sync_dir(parent_dir(target))
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
@@ -195,12 +199,12 @@ pub(crate) fn append(path: &Path) -> Result<File> {
 }
 
 /// Writes a small file that need not survive the machine.
-pub(crate) fn note(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_unsynced(path: &Path, text: &str) -> Result<()> {
     operate("note", &[path], || fs::write(path, text))
 }
 
 /// Adds a line to a file that nothing depends on: if it cannot be written, it is left out.
-pub(crate) fn jot(path: &Path, line: &str) {
+pub(crate) fn append_best_effort(path: &Path, line: &str) {
     let file = File::options().create(true).append(true).open(path);
     let _ = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
 }
@@ -211,7 +215,7 @@ pub(crate) fn remove_file(path: &Path) -> Result<()> {
 }
 
 /// Makes a folder, unless it is there.
-pub(crate) fn create(folder: &Path) -> Result<()> {
+pub(crate) fn create_dir(folder: &Path) -> Result<()> {
     operate("create folder", &[folder], || match fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         made => made,
@@ -219,17 +223,17 @@ pub(crate) fn create(folder: &Path) -> Result<()> {
 }
 
 /// Makes a folder and those that it is in, durably.
-pub(crate) fn create_all(folder: &Path) -> Result<()> {
+pub(crate) fn create_dir_all(folder: &Path) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    create_all(parent(folder))?;
-    create(folder)?;
-    sync_dir(parent(folder))
+    create_dir_all(parent_dir(folder))?;
+    create_dir(folder)?;
+    sync_dir(parent_dir(folder))
 }
 
 /// Removes a folder with all that is in it, if it is there.
-pub(crate) fn remove(folder: &Path) -> Result<()> {
+pub(crate) fn remove_dir_all(folder: &Path) -> Result<()> {
     operate("remove folder", &[folder], || match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
@@ -261,7 +265,7 @@ fn sync_tree(folder: &Path, check: &dyn Fn() -> Result<()>) -> Result<()> {
 }
 
 /// The folder that something is in.
-pub(crate) fn parent(path: &Path) -> &Path {
+pub(crate) fn parent_dir(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

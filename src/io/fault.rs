@@ -19,7 +19,7 @@ use rustix::process::{Signal, getpid, kill_process};
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Called before a file operation: the error to fail with, if it is to fail.
-pub(super) fn announce(operation: &str, paths: &[&Path]) -> io::Result<()> {
+pub(super) fn inject_fault(operation: &str, paths: &[&Path]) -> io::Result<()> {
     let number = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
     if let Some(list) = std::env::var_os("UPHILL_OPERATIONS") {
         let paths: String = paths.iter().map(|path| format!("\t{}", path.display())).collect();

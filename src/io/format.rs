@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::{AtPath, Result};
 
 /// Bytes that are looked at.
-const HEAD: usize = 4096;
+const HEADER_BYTES: usize = 4096;
 
 /// The format of a file of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) enum Format {
 }
 
 /// How files of other formats begin.
-const BEGINNINGS: [(&[u8], &str, Option<&str>); 18] = [
+const SIGNATURES: [(&[u8], &str, Option<&str>); 18] = [
     (b"ARROW1", "an Arrow (Feather) file", Some("read_ipc")),
     (b"\xff\xff\xff\xff", "an Arrow stream", Some("read_ipc_stream")),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook", Some("read_excel")),
@@ -51,13 +51,13 @@ impl Format {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(crate) fn of(path: &Path) -> Result<Self> {
-        let mut head = Vec::with_capacity(HEAD);
-        File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head)).at_path(path)?;
-        Ok(Self::of_head(&head, path))
+    pub(crate) fn detect(path: &Path) -> Result<Self> {
+        let mut head = Vec::with_capacity(HEADER_BYTES);
+        File::open(path).and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut head)).at_path(path)?;
+        Ok(Self::from_header(&head, path))
     }
 
-    fn of_head(head: &[u8], path: &Path) -> Self {
+    fn from_header(head: &[u8], path: &Path) -> Self {
         if head.is_empty() {
             return Format::Empty;
         }
@@ -65,9 +65,9 @@ impl Format {
             return Format::Parquet;
         }
         if head.starts_with(b"PK\x03\x04") {
-            return of_zip(path);
+            return detect_zip(path);
         }
-        let known = BEGINNINGS.iter().find(|(beginning, ..)| head.starts_with(beginning));
+        let known = SIGNATURES.iter().find(|(beginning, ..)| head.starts_with(beginning));
         if let Some((_, name, reader)) = known {
             return Format::Other(name, *reader);
         }
@@ -83,7 +83,7 @@ impl Format {
     }
 
     /// How to make Parquet of it, in one line.
-    pub(crate) fn remedy(self) -> String {
+    pub(crate) fn conversion_hint(self) -> String {
         let reader = match self {
             Format::Csv => Some("read_csv"),
             Format::Json => Some("read_json"),
@@ -110,7 +110,7 @@ impl fmt::Display for Format {
 }
 
 /// Many formats are zip archives; the name of the file says which.
-fn of_zip(path: &Path) -> Format {
+fn detect_zip(path: &Path) -> Format {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     match extension.as_str() {
         "xlsx" | "xlsm" | "xlsb" => Format::Other("an Excel workbook", Some("read_excel")),

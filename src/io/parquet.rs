@@ -26,19 +26,19 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 use polars::prelude::DataFrame;
 
-use crate::error::{AtPath, Error, Result, one_line};
+use crate::error::{AtPath, Error, Result, first_line};
 use crate::frame::{convert, dtypes};
 use crate::io::format::Format;
 use crate::panics::catch_at_path;
 
 /// Rows decoded at a time.
-const ROWS: usize = 8192;
+const BATCH_ROWS: usize = 8192;
 
 fn not_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
-    let reason = match Format::of(path) {
-        Ok(Format::Parquet) | Err(_) => format!("cannot read it as Parquet: {}", one_line(&error.to_string())),
+    let reason = match Format::detect(path) {
+        Ok(Format::Parquet) | Err(_) => format!("cannot read it as Parquet: {}", first_line(&error.to_string())),
         Ok(Format::Empty) => "cannot read it as Parquet: it is empty".into(),
-        Ok(format) => format!("is {format}, not Parquet; {}", format.remedy()),
+        Ok(format) => format!("is {format}, not Parquet; {}", format.conversion_hint()),
     };
     Error::input(path, reason)
 }
@@ -50,7 +50,7 @@ pub(crate) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilde
     catch_at_path(path, || {
         let options = ArrowReaderOptions::new();
         let read = ArrowReaderMetadata::load(&file, options.clone()).map_err(|error| not_parquet(path, error))?;
-        let wanted = plain_schema(read.schema(), read.parquet_schema());
+        let wanted = normalized_schema(read.schema(), read.parquet_schema());
         let read = match wanted == **read.schema() {
             true => read,
             false => ArrowReaderMetadata::try_new(read.metadata().clone(), options.with_schema(wanted.into()))
@@ -61,7 +61,7 @@ pub(crate) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilde
 }
 
 /// A file's columns, without dictionaries, and with the UUIDs that only Parquet's own types tell.
-fn plain_schema(schema: &Schema, parquet: &SchemaDescriptor) -> Schema {
+fn normalized_schema(schema: &Schema, parquet: &SchemaDescriptor) -> Schema {
     let columns = schema.fields().iter().zip(parquet.root_schema().get_fields()).map(|(field, column)| {
         let mut field = field.as_ref().clone().with_data_type(without_dictionaries(field.data_type()));
         if column.get_basic_info().logical_type_ref() == Some(&LogicalType::Uuid) {
@@ -96,12 +96,12 @@ pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
     let path = path.as_ref();
     catch_at_path(path, || {
         let batch = batches(open_parquet(path)?).map_err(|error| not_parquet(path, error))?;
-        convert::to_polars(&batch).map_err(|error| error.of(path))
+        convert::to_polars(&batch).map_err(|error| error.with_path(path))
     })
 }
 
 fn batches(builder: ParquetRecordBatchReaderBuilder<File>) -> Result<RecordBatch, ArrowError> {
-    let reader = builder.with_batch_size(ROWS).build()?;
+    let reader = builder.with_batch_size(BATCH_ROWS).build()?;
     let schema = reader.schema();
     concat_batches(&schema, &reader.collect::<Result<Vec<_>, _>>()?)
 }

@@ -12,26 +12,26 @@ use std::path::{Path, PathBuf};
 use polars::prelude::*;
 
 use crate::database::LocalPath;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema;
 use crate::io::format::Format;
 use crate::io::parquet::read_parquet;
 use crate::panics::catch_at_path;
 
 /// A file of rows, and what some of its columns are.
-pub(crate) struct Table<'a> {
+pub(crate) struct TableReader<'a> {
     /// What messages name.
     path: &'a Path,
     /// Where it is on this machine, if it was fetched already.
     local: Option<&'a Path>,
     /// Columns that are read; all where `None`.
     only: Option<&'a dyn Fn(&str) -> bool>,
-    roles: Roles<'a>,
+    roles: ColumnRoles<'a>,
 }
 
 /// What columns are, as text formats do not say it.
 #[derive(Clone, Copy, Default)]
-struct Roles<'a> {
+struct ColumnRoles<'a> {
     /// They name items: they are read as they are written.
     keys: &'a [&'a str],
     /// They name items, and are whole numbers.
@@ -42,21 +42,21 @@ struct Roles<'a> {
     texts: &'a [&'a str],
 }
 
-impl Roles<'_> {
+impl ColumnRoles<'_> {
     /// The columns that must be there.
-    fn needed(&self) -> impl Iterator<Item = &str> {
+    fn required(&self) -> impl Iterator<Item = &str> {
         [self.keys, self.ids, self.numbers].into_iter().flatten().copied()
     }
 }
 
-impl<'a> Table<'a> {
+impl<'a> TableReader<'a> {
     /// A file, here or on an object store.
     pub(crate) fn new(path: &'a Path) -> Self {
-        Table { path, local: None, only: None, roles: Roles::default() }
+        TableReader { path, local: None, only: None, roles: ColumnRoles::default() }
     }
 
     /// Where it was fetched to.
-    pub(crate) fn at(mut self, local: &'a Path) -> Self {
+    pub(crate) fn local_copy(mut self, local: &'a Path) -> Self {
         self.local = Some(local);
         self
     }
@@ -87,7 +87,7 @@ impl<'a> Table<'a> {
     }
 
     /// The columns that are read.
-    pub(crate) fn only(mut self, only: &'a dyn Fn(&str) -> bool) -> Self {
+    pub(crate) fn columns_where(mut self, only: &'a dyn Fn(&str) -> bool) -> Self {
         self.only = Some(only);
         self
     }
@@ -107,45 +107,51 @@ impl<'a> Table<'a> {
 
     fn read_at(&self, local: &Path) -> Result<DataFrame> {
         let wrong = |reason: String| Error::input(self.path, reason);
-        let format = Format::of(local).map_err(|error| self.named(error))?;
+        let format = Format::detect(local).map_err(|error| self.with_original_path(error))?;
         let frame = match format {
-            Format::Parquet => read_parquet(local).map_err(|error| self.named(error))?,
+            Format::Parquet => read_parquet(local).map_err(|error| self.with_original_path(error))?,
             Format::Csv => csv::read(&text::read(local, self.path)?, &self.roles, self.only).map_err(wrong)?,
             Format::Json => json::read(&text::read(local, self.path)?).map_err(wrong)?,
             Format::Empty => return Err(wrong("is empty".into())),
             Format::Other(..) => {
-                return Err(wrong(format!("is {format}, which is not read here; {}, or as CSV", format.remedy())));
+                return Err(wrong(format!(
+                    "is {format}, which is not read here; {}, or as CSV",
+                    format.conversion_hint()
+                )));
             }
         };
-        let index: Vec<String> = schema::names(&frame)
+        let index: Vec<String> = schema::column_names(&frame)
             .into_iter()
             .filter(|name| schema::is_pandas_index(name))
             .map(str::to_string)
             .collect();
-        self.in_our_case(frame.drop_many(index))
+        self.normalize_case(frame.drop_many(index))
     }
 
     /// Names the file that was asked for, not the copy of it.
-    fn named(&self, error: Error) -> Error {
+    fn with_original_path(&self, error: Error) -> Error {
         match error {
             Error::Input { reason, .. } => Error::input(self.path, reason),
             Error::Io { cause, .. } => Error::Io { path: PathBuf::from(self.path), cause },
-            other => other.of(self.path),
+            other => other.with_path(self.path),
         }
     }
 
     /// With the names of this program's own columns as it writes them: `DB_IDX` and `Score` are what they seem to be.
-    fn in_our_case(&self, mut frame: DataFrame) -> Result<DataFrame> {
-        for wanted in
-            self.roles.needed().chain(self.roles.texts.iter().copied()).filter(|name| schema::is_reserved(name))
+    fn normalize_case(&self, mut frame: DataFrame) -> Result<DataFrame> {
+        for wanted in self
+            .roles
+            .required()
+            .chain(self.roles.texts.iter().copied())
+            .filter(|name| schema::is_reserved_column(name))
         {
-            let names = schema::names(&frame);
+            let names = schema::column_names(&frame);
             let alike: Vec<&str> = names.iter().copied().filter(|name| name.eq_ignore_ascii_case(wanted)).collect();
             if let [only] = alike[..]
                 && only != wanted
             {
                 let only = only.to_string();
-                frame.rename(&only, wanted.into()).doing("naming columns")?;
+                frame.rename(&only, wanted.into()).wrap_err("naming columns")?;
             }
         }
         Ok(frame)
@@ -154,5 +160,5 @@ impl<'a> Table<'a> {
 
 /// Whether a file is Parquet, or should be.
 pub(crate) fn is_parquet(path: &Path) -> bool {
-    !matches!(Format::of(path), Ok(Format::Csv | Format::Json))
+    !matches!(Format::detect(path), Ok(Format::Csv | Format::Json))
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use polars::prelude::*;
 
-use crate::error::{Doing, Error, Result};
-use crate::frame::outcome::{OPEN, Outcome};
+use crate::error::{Error, Result, WrapErr};
+use crate::frame::outcome::{Outcome, PENDING};
 use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, RAW_SCORE, REASON, SCORE};
 use crate::score::is_part;
 
@@ -78,10 +78,10 @@ impl Answers {
         for column in answers.columns().iter().filter(|column| is_part(column.name())) {
             let next = Part { place: self.parts.len(), since: None };
             let place = self.parts.entry(column.name().to_string()).or_insert(next).place;
-            parts.push((place, schema::scores(answers, column.name())?));
+            parts.push((place, schema::nullable_f64s(answers, column.name())?));
         }
-        let (scores, outcomes) = (schema::scores(answers, SCORE)?, outcomes(answers)?);
-        let reasons = answers.column(REASON).doing("answers")?.str().doing("answers")?.clone();
+        let (scores, outcomes) = (schema::nullable_f64s(answers, SCORE)?, outcomes(answers)?);
+        let reasons = answers.column(REASON).wrap_err("answers")?.str().wrap_err("answers")?.clone();
         for (row, item) in schema::u64s(answers, DB_IDX)?.into_iter().enumerate() {
             let mut values = vec![None; if parts.is_empty() { 0 } else { self.parts.len() }];
             for (place, part) in &parts {
@@ -97,10 +97,10 @@ impl Answers {
     pub(super) fn record_logged(&mut self, iteration: u32, scored: &DataFrame) -> Result<()> {
         let mut answers = scored.clone();
         if scored.column(RAW_SCORE).is_ok() {
-            answers = answers.drop(SCORE).doing("replaying")?;
-            answers.rename(RAW_SCORE, SCORE.into()).doing("replaying")?;
+            answers = answers.drop(SCORE).wrap_err("replaying")?;
+            answers.rename(RAW_SCORE, SCORE.into()).wrap_err("replaying")?;
         }
-        let columns: Vec<String> = schema::names(&answers).into_iter().map(str::to_string).collect();
+        let columns: Vec<String> = schema::column_names(&answers).into_iter().map(str::to_string).collect();
         let first = columns.iter().position(|name| name == REASON).map_or(columns.len(), |position| position + 1);
         let known = [DB_IDX, SCORE, OUTCOME, REASON].into_iter().filter(|name| answers.column(name).is_ok());
         let parts: Vec<&str> = columns[first..].iter().map(String::as_str).filter(|name| *name != EVALUATION).collect();
@@ -110,7 +110,7 @@ impl Answers {
         let since: Vec<(u64, Answer)> = items
             .filter_map(|item| Some((item, self.of.get(&item).filter(|known| known.outcome.is_none())?.clone())))
             .collect();
-        self.record(&answers.select(columns).doing("replaying")?)?;
+        self.record(&answers.select(columns).wrap_err("replaying")?)?;
         for (item, known) in since {
             if let Some(answer) = self.of.get_mut(&item) {
                 answer.parts.resize(self.parts.len(), None);
@@ -161,7 +161,7 @@ impl Answers {
         let answers = schema::u64s(&results, DB_IDX)?;
         let answers = answers.iter().map(|item| self.of.get(item).ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
         let raw: Vec<Option<f64>> = answers.iter().map(|answer| answer.score).collect();
-        let mut add = |column: Column| results.with_column(column).map(|_| ()).doing("adding scores");
+        let mut add = |column: Column| results.with_column(column).map(|_| ()).wrap_err("adding scores");
         if minimize {
             add(Column::new(SCORE.into(), raw.iter().map(|score| score.map(|score| -score)).collect::<Vec<_>>()))?;
             add(Column::new(RAW_SCORE.into(), raw))?;
@@ -190,15 +190,15 @@ impl Part {
 
 /// The outcome of each row; `None` if only parts are known.
 pub(super) fn outcomes(frame: &DataFrame) -> Result<Vec<Option<Outcome>>> {
-    let scores = schema::scores(frame, SCORE)?;
-    let of_score = |score: Option<f64>| Some(Outcome::of_score(score));
+    let scores = schema::nullable_f64s(frame, SCORE)?;
+    let of_score = |score: Option<f64>| Some(Outcome::from_score(score));
     let Ok(column) = frame.column(OUTCOME) else { return Ok(scores.into_iter().map(of_score).collect()) };
-    let names = column.str().doing("outcomes")?;
+    let names = column.str().wrap_err("outcomes")?;
     let wrong = |name: &str| Error::contract("frame", OUTCOME, "scored, rejected or failed", name);
     let outcome = |(name, score): (Option<&str>, Option<f64>)| match name {
         None => Ok(of_score(score)),
-        Some(OPEN) => Ok(None),
-        Some(name) => Outcome::named(name).map(Some).ok_or_else(|| wrong(name)),
+        Some(PENDING) => Ok(None),
+        Some(name) => Outcome::from_name(name).map(Some).ok_or_else(|| wrong(name)),
     };
     names.iter().zip(scores).map(outcome).collect()
 }

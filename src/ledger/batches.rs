@@ -13,7 +13,7 @@ use polars::prelude::*;
 use rayon::prelude::*;
 
 use super::answers::outcomes;
-use crate::error::{AtPath, Doing, Error, Result};
+use crate::error::{AtPath, Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
@@ -115,7 +115,7 @@ impl Batches {
             Column::new_empty(OUTCOME.into(), &DataType::String),
             Column::new_empty(REASON.into(), &DataType::String),
         ];
-        self.publish(0, DataFrame::new(0, columns).doing("writing the ledger")?)
+        self.publish(0, DataFrame::new(0, columns).wrap_err("writing the ledger")?)
     }
 
     /// Makes a batch of answers durable.
@@ -200,7 +200,7 @@ impl Batches {
     pub(super) fn ticket(&mut self, items: usize) -> Result<Ticket> {
         let path = self.path.join(format!("asked-{:06}", self.tickets));
         self.tickets += 1;
-        atomic::note(&path, &items.to_string())?;
+        atomic::write_unsynced(&path, &items.to_string())?;
         Ok(Ticket { path, items })
     }
 }
@@ -216,7 +216,7 @@ impl Ticket {
     pub(super) fn answered(&mut self, items: usize) -> Result<()> {
         self.items = self.items.saturating_sub(items);
         // The last answer removes the file: see `close`.
-        if self.items == 0 { Ok(()) } else { atomic::note(&self.path, &self.items.to_string()) }
+        if self.items == 0 { Ok(()) } else { atomic::write_unsynced(&self.path, &self.items.to_string()) }
     }
 
     /// Removes the record when nothing is in flight any more.
@@ -238,10 +238,10 @@ fn below(mut rows: DataFrame, batch: &DataFrame) -> Result<DataFrame> {
     complete(&mut batch, &rows)?;
     let columns = rows.columns().iter().map(|column| {
         let same = batch.column(column.name()).and_then(|other| other.strict_cast(column.dtype()));
-        same.doing("writing the ledger")
+        same.wrap_err("writing the ledger")
     });
-    let batch = DataFrame::new(batch.height(), columns.collect::<Result<Vec<_>>>()?).doing("writing the ledger")?;
-    rows.vstack_mut_owned(batch).doing("writing the ledger")?;
+    let batch = DataFrame::new(batch.height(), columns.collect::<Result<Vec<_>>>()?).wrap_err("writing the ledger")?;
+    rows.vstack_mut_owned(batch).wrap_err("writing the ledger")?;
     rows.rechunk_mut();
     Ok(rows)
 }
@@ -251,7 +251,7 @@ fn complete(frame: &mut DataFrame, other: &DataFrame) -> Result<()> {
     for column in other.columns() {
         if frame.column(column.name()).is_err() {
             let nulls = Column::full_null(column.name().clone(), frame.height(), column.dtype());
-            frame.with_column(nulls).doing("writing the ledger")?;
+            frame.with_column(nulls).wrap_err("writing the ledger")?;
         }
     }
     Ok(())

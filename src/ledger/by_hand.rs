@@ -14,7 +14,7 @@ impl Ledger {
     /// Records the scores that were given for the items; the others stay pending.
     pub(super) fn take_told(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
         // Columns that were sent with the items are not parts of the score.
-        let asked_with = schema::names(items).into_iter().filter(|name| *name != DB_IDX);
+        let asked_with = schema::column_names(items).into_iter().filter(|name| *name != DB_IDX);
         let told = score.score(items)?.drop_many(asked_with.map(str::to_string));
         // Scores of items that have an outcome are skipped, which is harmless if they are equal.
         let (ids, news) = items_told(&told, |item| self.is_known(item))?;
@@ -34,7 +34,7 @@ impl Ledger {
             return Ok(());
         }
         self.waiting = Some(convert::gather(items, &open)?);
-        Err(Error::Waiting { items: open.len() })
+        Err(Error::Pending { items: open.len() })
     }
 
     fn is_known(&self, item: u64) -> bool {

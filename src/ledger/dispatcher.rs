@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use polars::prelude::*;
 
 use super::store::{AnswerStore, Ordinals};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX};
 use crate::panics::{Panic, catch, lock, wait};
 use crate::score::{OnError, PartialSums, Score, ask, batch_count, batches, without_failures};
@@ -129,7 +129,7 @@ impl Dispatcher {
         for _ in 0..workers {
             let shared = self.shared.clone();
             let thread = std::thread::Builder::new().spawn(move || shared.work(|_| false));
-            self.threads.push(thread.doing("starting a worker")?);
+            self.threads.push(thread.wrap_err("starting a worker")?);
         }
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Dispatcher {
         let mut state = lock(&self.shared.state);
         while !state.is_answered(number) {
             match state.trouble.take() {
-                Some((of, Trouble::Error(error))) => return Err(of.into_iter().fold(error, Error::at)),
+                Some((of, Trouble::Error(error))) => return Err(of.into_iter().fold(error, Error::in_iteration)),
                 Some((_, Trouble::Panic(panic))) => {
                     drop(state);
                     resume_unwind(panic)
@@ -299,7 +299,7 @@ impl Shared {
             ticket.as_mut().map_or(Ok(()), |ticket| ticket.answered(answered))
         });
         // Nothing of this batch is in flight any more.
-        if let (Ok(()) | Err(Error::Away { .. } | Error::Score { .. }), Some(ticket)) = (&asked, ticket) {
+        if let (Ok(()) | Err(Error::Unavailable { .. } | Error::Score { .. }), Some(ticket)) = (&asked, ticket) {
             ticket.close()?;
         }
         asked.and(failure.map_or(Ok(()), Err))

@@ -6,7 +6,7 @@ use polars::prelude::*;
 
 use super::answers::Answers;
 use super::batches::Batches;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX, EVALUATION};
 
 /// The ordinal of each evaluated item; `None` for an item that costs nothing.
@@ -28,7 +28,7 @@ impl AnswerStore {
             let ordinals: Vec<Option<u64>> = schema::u64s(answers, DB_IDX)?.iter().map(ordinal).collect();
             let mut columns = vec![Column::new(EVALUATION.into(), ordinals)];
             columns.extend(answers.columns().iter().cloned());
-            batches.write(&DataFrame::new(answers.height(), columns).doing("writing the ledger")?)?;
+            batches.write(&DataFrame::new(answers.height(), columns).wrap_err("writing the ledger")?)?;
         }
         self.answers.record(answers)
     }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::SearchLog;
 use super::trajectories::{below_each_other, empty};
-use crate::error::{AtPath, Doing, Result};
+use crate::error::{AtPath, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{DB_IDX, DISTANCE, ITERATION, QUERY_IDX, SCORE};
 use crate::io::parquet::{check_counts, open_parquet, read_rows};
@@ -46,7 +46,7 @@ impl SearchLog {
         let add = |one: Look, other: Look| Ok((one.0 + other.0, one.1 || other.1));
         let (bytes, unscored) = looks.try_reduce(Look::default, add)?;
         if bytes < SMALL * files.len() as u64 {
-            let frame = self.read_all(kind).map_err(|error| error.of(&self.path))?.lazy();
+            let frame = self.read_all(kind).map_err(|error| error.with_path(&self.path))?.lazy();
             return Ok(Some(Scan { frame, unscored }));
         }
         let partition = Schema::from_iter([Field::new(ITERATION.into(), DataType::UInt32)]);
@@ -63,7 +63,7 @@ impl SearchLog {
         };
         // The folder, not its files: a `key=value` in the path to the run is then not taken for a column.
         let folder = PlRefPath::new(format!("{}/", self.path.join(kind).display()));
-        let frame = LazyFrame::scan_parquet(folder, args).doing(self.path.display())?;
+        let frame = LazyFrame::scan_parquet(folder, args).wrap_err(self.path.display())?;
         // Queries are published before their results are.
         let frame = frame.filter(col(ITERATION).lt_eq(lit(last)));
         Ok(Some(Scan { frame, unscored }))
@@ -80,10 +80,10 @@ impl SearchLog {
             let batches = some.par_iter().map(read).collect::<Result<Vec<_>>>()?;
             let rows = some.iter().zip(&batches);
             numbers.extend(rows.flat_map(|(iteration, batch)| std::iter::repeat_n(*iteration, batch.num_rows())));
-            parts.push(below_each_other(columns.clone(), batches).doing(kind)?);
+            parts.push(below_each_other(columns.clone(), batches).wrap_err(kind)?);
         }
-        let mut all = convert::to_polars(&below_each_other(columns, parts).doing(kind)?)?;
-        all.with_column(Column::new(ITERATION.into(), numbers)).doing(kind)?;
+        let mut all = convert::to_polars(&below_each_other(columns, parts).wrap_err(kind)?)?;
+        all.with_column(Column::new(ITERATION.into(), numbers)).wrap_err(kind)?;
         Ok(all)
     }
 
@@ -100,7 +100,8 @@ impl SearchLog {
             // The scored before the failed: an item that failed first may have been tried again.
             true => {
                 let failed = scan.frame.clone().filter(col(SCORE).is_null());
-                concat([scan.frame.filter(col(SCORE).is_not_null()), failed], UnionArgs::default()).doing("results")?
+                concat([scan.frame.filter(col(SCORE).is_not_null()), failed], UnionArgs::default())
+                    .wrap_err("results")?
             }
         };
         Ok(results
@@ -143,7 +144,7 @@ fn look(file: &Path) -> Result<Look> {
 /// Whatever the query runs into.
 pub fn collect(query: LazyFrame) -> Result<DataFrame> {
     catch_at_path("running the query", || {
-        query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).doing("running the query")
+        query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).wrap_err("running the query")
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use polars::prelude::*;
 
 use super::SearchLog;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::schema::{self, ITERATION, PARENT_IDX, QUERY_IDX};
 
 impl SearchLog {
@@ -89,6 +89,6 @@ impl Steps {
             Column::new(ITERATION.into(), self.iteration),
             Column::new(QUERY_IDX.into(), self.query),
         ];
-        DataFrame::new(columns[0].len(), columns).doing("paths")
+        DataFrame::new(columns[0].len(), columns).wrap_err("paths")
     }
 }

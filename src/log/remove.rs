@@ -45,7 +45,7 @@ fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     }
     release(&manifest, library);
     for name in ["results", "queries", "ledger", "stderr", "tmp"] {
-        atomic::remove(&run.join(name))?;
+        atomic::remove_dir_all(&run.join(name))?;
     }
     times::remove(run)?;
     atomic::remove_file(&run.join("lock"))?;
@@ -57,7 +57,7 @@ fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     }
     if left.is_empty() {
         // The folder may be the one that the process is in, or have its name by a link.
-        atomic::remove(&fs::canonicalize(run).at_path(run)?)?;
+        atomic::remove_dir_all(&fs::canonicalize(run).at_path(run)?)?;
         return if run.is_symlink() { atomic::remove_file(run) } else { Ok(()) };
     }
     left.sort();

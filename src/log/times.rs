@@ -58,7 +58,7 @@ impl SearchLog {
     /// Notes how long an iteration took. Nothing depends on it: it is not synced, and may be missing.
     pub(crate) fn note_times(&self, iteration: u32, times: &Times) {
         if let Ok(line) = serde_json::to_string(&Line { iteration, times }) {
-            atomic::jot(&self.path.join(FILE), &line);
+            atomic::append_best_effort(&self.path.join(FILE), &line);
         }
     }
 

@@ -12,7 +12,7 @@ use polars::prelude::{Column, DataFrame, DataType as PolarsType, IntoLazy, LazyF
 use rayon::prelude::*;
 
 use super::SearchLog;
-use crate::error::{AtPath, Doing, Result};
+use crate::error::{AtPath, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{DB_IDX, ITERATION, QUERY_IDX, SCORE};
 use crate::io::parquet::{check_counts, read_rows};
@@ -31,7 +31,7 @@ impl SearchLog {
     pub fn compile_trajectories(&self) -> Result<LazyFrame> {
         let mut all = DataFrame::empty();
         for part in self.trajectories(256 << 20)? {
-            all.vstack_mut_owned(part?).doing("trajectories")?;
+            all.vstack_mut_owned(part?).wrap_err("trajectories")?;
         }
         Ok(all.lazy())
     }
@@ -47,7 +47,7 @@ impl SearchLog {
         for iteration in &self.iterations {
             let file = self.file("queries", *iteration);
             let batch = read_rows(&file, &[QUERY_IDX], None)?;
-            queries.extend_from_slice(numbers(&batch).map_err(|error| error.of(&file))?.values());
+            queries.extend_from_slice(numbers(&batch).map_err(|error| error.with_path(&file))?.values());
             check_counts(&file)?;
             let met = check_counts(&self.file("results", *iteration))?.file_metadata().num_rows();
             // Vectors are not compressed: what there is of them is what the file takes.
@@ -63,7 +63,7 @@ impl SearchLog {
             from = queries.partition_point(|query| *query <= last);
         }
         let nothing = parts.is_empty().then(|| Ok(empty(&[QUERY_IDX, ITERATION])));
-        let paths = |queries| self.paths_of(&queries).map_err(|error| error.of(&self.path));
+        let paths = |queries| self.paths_of(&queries).map_err(|error| error.with_path(&self.path));
         Ok(parts.into_iter().map(paths).chain(nothing))
     }
 
@@ -101,7 +101,7 @@ impl SearchLog {
             ends.push(taken.len() as i64);
         }
         let iterations = UInt32Array::from_iter_values(order.iter().map(|step| names[*step as usize].1));
-        let turned = turned(steps, &order.into(), iterations, met, &taken.into(), ends).doing("trajectories");
+        let turned = turned(steps, &order.into(), iterations, met, &taken.into(), ends).wrap_err("trajectories");
         turned.and_then(|turned| convert::to_polars(&turned))
     }
 }
@@ -160,7 +160,7 @@ pub(super) fn below_each_other(schema: SchemaRef, batches: Vec<RecordBatch>) -> 
 /// The numbers of the queries of a batch.
 fn numbers(batch: &RecordBatch) -> Result<&UInt32Array> {
     let column = batch.column_by_name(QUERY_IDX).and_then(|column| column.as_primitive_opt::<UInt32Type>());
-    column.filter(|column| column.null_count() == 0).ok_or("is not u32 without nulls").doing(QUERY_IDX)
+    column.filter(|column| column.null_count() == 0).ok_or("is not u32 without nulls").wrap_err(QUERY_IDX)
 }
 
 /// No rows of columns of those names.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::frame::text::number;
+use crate::frame::text::format_number;
 
 /// What a chart shows.
 #[derive(Default)]
@@ -132,7 +132,10 @@ impl Chart {
         let lines = self.lines.iter().map(|line| {
             let points: Vec<(f64, f64)> = line.points.iter().copied().filter(drawable).collect();
             let places: Vec<(f64, f64)> = points.iter().map(|point| place(*point)).collect();
-            let told = points.iter().zip(&places).map(|(point, at)| (at.0, at.1, number(point.0), number(point.1)));
+            let told = points
+                .iter()
+                .zip(&places)
+                .map(|(point, at)| (at.0, at.1, format_number(point.0), format_number(point.1)));
             let mut d = path(&self.outline(&places));
             let mut class = line.class.clone();
             if places.len() == 1 {
@@ -236,9 +239,9 @@ impl Axis {
         let values = (0..=(count as usize).min(20)).map(|tick| (first + tick as f64) * self.step);
         let values: Vec<f64> = values.collect();
         // As short as they are told apart.
-        let are_short = values.windows(2).all(|pair| number(pair[0]) != number(pair[1]));
+        let are_short = values.windows(2).all(|pair| format_number(pair[0]) != format_number(pair[1]));
         let decimals = (-self.step.log10().floor()).clamp(0.0, 17.0) as usize;
-        let label = |value: f64| if are_short { number(value) } else { format!("{value:.decimals$}") };
+        let label = |value: f64| if are_short { format_number(value) } else { format!("{value:.decimals$}") };
         values.into_iter().map(|value| Tick { at: self.place(value, from, to), label: label(value) }).collect()
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::chart::{Band, Chart, Line};
 use super::told::Told;
 use crate::config::forget_where_and_how;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::schema::{ITERATION, SCORE};
 use crate::log::collect;
 
@@ -174,8 +174,8 @@ pub(super) fn iterations(run: &Told, score: &str) -> Result<Option<Chart>> {
         return Ok(None);
     }
     let values = |name: &str| -> Result<Vec<f64>> {
-        let column = bands.column(name).and_then(|column| column.cast(&DataType::Float64)).doing(name)?;
-        Ok(column.f64().doing(name)?.iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+        let column = bands.column(name).and_then(|column| column.cast(&DataType::Float64)).wrap_err(name)?;
+        Ok(column.f64().wrap_err(name)?.iter().map(|value| value.unwrap_or(f64::NAN)).collect())
     };
     let at: Vec<f64> = values("step")?.into_iter().map(|step| step * f64::from(width)).collect();
     let raw = |name: &str| -> Result<Vec<f64>> { Ok(values(name)?.into_iter().map(|score| run.raw(score)).collect()) };

@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use super::ReportOptions;
 use super::told::Told;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
-use crate::frame::text::{number, to_plain};
+use crate::frame::text::{format_number, to_json_types};
 use crate::log::collect;
-use crate::suggest::no_column;
+use crate::suggest::unknown_column;
 
 /// Rows.
 const ROWS: usize = 200;
@@ -69,7 +69,10 @@ pub(super) fn items(runs: &[Told], options: &ReportOptions) -> Result<Items> {
     for (option, name) in [("--smiles", &options.smiles), ("--picture", &options.picture)] {
         if let Some(name) = name.as_ref().filter(|name| is_scored(&frames) && !is_text(name)) {
             let there = names.iter().filter(|name| is_text(name)).map(String::as_str);
-            return Err(Error::Config(format!("{option}: {}", no_column(name, " of text among the items", there))));
+            return Err(Error::Config(format!(
+                "{option}: {}",
+                unknown_column(name, " of text among the items", there)
+            )));
         }
     }
     let named_so = |name: &&String| name.to_lowercase().contains("smiles") && is_text(name);
@@ -93,7 +96,7 @@ pub(super) fn items(runs: &[Told], options: &ReportOptions) -> Result<Items> {
     head(EVALUATION, true);
     head(ITERATION, true);
 
-    let plain = frames.iter().map(to_plain).collect::<Result<Vec<_>>>()?;
+    let plain = frames.iter().map(to_json_types).collect::<Result<Vec<_>>>()?;
     let mut room = PICTURES;
     let mut rows = Vec::new();
     for (rank, best) in merged(runs, &frames)?.into_iter().enumerate() {
@@ -146,7 +149,7 @@ struct Best {
 fn merged(runs: &[Told], frames: &[DataFrame]) -> Result<Vec<Best>> {
     let mut all = Vec::new();
     for (run, frame) in frames.iter().enumerate() {
-        let items = schema::u64s(frame, DB_IDX)?.into_iter().zip(schema::scores(frame, SCORE)?).enumerate();
+        let items = schema::u64s(frame, DB_IDX)?.into_iter().zip(schema::nullable_f64s(frame, SCORE)?).enumerate();
         all.extend(items.filter_map(|(row, (item, score))| Some(Best { run, row, item, score: score? })));
     }
     // Stable: of one score, the first run's come first, in the order of `db_idx`.
@@ -160,7 +163,7 @@ fn merged(runs: &[Told], frames: &[DataFrame]) -> Result<Vec<Best>> {
 /// The names of the attributes and parts of the score that are shown, and how many are not.
 fn attributes(frames: &[DataFrame]) -> (Vec<String>, usize) {
     let mut names: Vec<String> = Vec::new();
-    for name in frames.iter().flat_map(schema::names) {
+    for name in frames.iter().flat_map(schema::column_names) {
         let told_otherwise = [DB_IDX, SCORE, RAW_SCORE, OUTCOME, REASON, EVALUATION, ITERATION].contains(&name);
         if !told_otherwise && !names.iter().any(|other| other == name) {
             names.push(name.into());
@@ -181,7 +184,7 @@ impl Cell {
     }
 
     fn number(value: f64) -> Self {
-        let text = number(value);
+        let text = format_number(value);
         let number = Some(value).filter(|value| value.is_finite() && text.parse() != Ok(*value));
         Cell { text, number, ..Cell::default() }
     }
@@ -205,7 +208,7 @@ impl Cell {
 
     fn of(frame: &DataFrame, name: &str, row: usize) -> Result<Self> {
         let Ok(column) = frame.column(name) else { return Ok(Cell::default()) };
-        Ok(match column.get(row).doing(name)? {
+        Ok(match column.get(row).wrap_err(name)? {
             AnyValue::Null => Cell::default(),
             AnyValue::String(text) => Cell::text(text),
             // As floats they may lose digits.

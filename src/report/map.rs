@@ -14,8 +14,8 @@ use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase, is_rem
 use crate::error::{Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, EMBEDDING, ITERATION};
-use crate::frame::text::number;
-use crate::random::stream;
+use crate::frame::text::format_number;
+use crate::random::random_stream;
 
 /// Items of the sample, at most.
 const SAMPLE: usize = 5000;
@@ -55,8 +55,8 @@ pub(super) fn map(run: &Told, library: Option<&str>) -> Result<Map> {
         Ok(convert::matrix::<f32>(&database.take(ids)?, EMBEDDING)?.view().mapv(f64::from))
     };
     let most = SAMPLE.min((NUMBERS / database.dim().max(1)).max(100));
-    let sample = vectors(&database.sample(most, &mut stream(0, "report", 0, 0))?)?;
-    let plane = Plane::of(sample.view(), database.metric() == Metric::Cosine, &mut stream(0, "report", 0, 1));
+    let sample = vectors(&database.sample(most, &mut random_stream(0, "report", 0, 0))?)?;
+    let plane = Plane::of(sample.view(), database.metric() == Metric::Cosine, &mut random_stream(0, "report", 0, 1));
     let background = plane.places(sample.view());
     drop(sample);
 
@@ -81,7 +81,7 @@ pub(super) fn map(run: &Told, library: Option<&str>) -> Result<Map> {
     }
     let marks = chosen.iter().zip(&places).map(|(mark, place)| {
         let (x, y) = view.place(*place);
-        (x, y, mark.item, number(run.raw(mark.score)), mark.iteration)
+        (x, y, mark.item, format_number(run.raw(mark.score)), mark.iteration)
     });
     let caption = caption(run, &database, &plane, background.len(), chosen.len(), &walks);
     let says = format!(
@@ -96,7 +96,7 @@ pub(super) fn map(run: &Told, library: Option<&str>) -> Result<Map> {
         background: background.into_iter().map(|place| dot(view.place(place))).collect(),
         colours,
         // Of one score there is none.
-        scale: cuts.iter().filter(|_| cuts.first() < cuts.last()).map(|cut| number(run.raw(*cut))).collect(),
+        scale: cuts.iter().filter(|_| cuts.first() < cuts.last()).map(|cut| format_number(run.raw(*cut))).collect(),
         marks: marks.collect(),
         walks,
         says,
@@ -119,7 +119,7 @@ fn caption(
             format!("the best {BEST} items and {} of the others that have a score ({more} are left out)", marked - BEST)
         }
     };
-    let percent = plane.explained.map(|share| format!("{} %", number((1000.0 * share).round() / 10.0)));
+    let percent = plane.explained.map(|share| format!("{} %", format_number((1000.0 * share).round() / 10.0)));
     let mut caption = format!(
         "Grey: {sampled} of the library's {} items, at random; coloured: {shown}. The plane is that of the sample's first \
          two principal components, which explain {} and {} of its variance.",

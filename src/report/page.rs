@@ -11,8 +11,8 @@ use super::items::Items;
 use super::map::Map;
 use super::recipe::Recipe;
 use super::tables::{self, Table};
-use crate::error::{Doing, Result};
-use crate::frame::text::number;
+use crate::error::{Result, WrapErr};
+use crate::frame::text::format_number;
 
 const PAGE: &str = include_str!("page.html");
 const TABLE: &str = include_str!("table.html");
@@ -113,7 +113,7 @@ pub(super) fn report(told: Told<'_>) -> Result<String> {
     let data =
         Data { charts: told.charts.iter().map(Drawn::read_off).collect(), marks: drawn.map_or(&[], |map| &map.marks) };
     // Nothing in it ends the element that it is in.
-    let data = serde_json::to_string(&data).doing("report")?.replace('<', "\\u003c");
+    let data = serde_json::to_string(&data).wrap_err("report")?.replace('<', "\\u003c");
     let structures = told.items.structures;
     let drawer = if structures { format!(" '{DRAWER_HASH}'") } else { String::new() };
     let policy = format!(
@@ -181,13 +181,13 @@ pub(super) fn plot(charts: Vec<Drawn>, legend: Vec<Legend>) -> Result<String> {
 
 /// Fills a template.
 fn fill(name: &'static str, template: &'static str, with: impl Serialize) -> Result<String> {
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().doing(name)?;
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().wrap_err(name)?;
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.add_template(name, template).doing(name)?;
-    environment.get_template(name).and_then(|template| template.render(Value::from(Serde(with)))).doing(name)
+    environment.add_template(name, template).wrap_err(name)?;
+    environment.get_template(name).and_then(|template| template.render(Value::from(Serde(with)))).wrap_err(name)
 }
 
 /// A style with the colours that it names as they are in the light: programs that set papers know no variables.
@@ -249,7 +249,7 @@ fn figures(runs: &[super::Told]) -> Result<Vec<Figure>> {
     let (paid, scored) = (run.counts.paid, run.counts.scored_anew());
     let rows = run.log.manifest().dataset.as_ref().map(|dataset| dataset.rows).filter(|rows| *rows > 0);
     let share = rows.map_or(String::new(), |rows| format!("{} % of {rows}", percent(paid as f64 / rows as f64)));
-    figure("Best score", run.best()?.map_or("none".into(), number), String::new());
+    figure("Best score", run.best()?.map_or("none".into(), format_number), String::new());
     if let Some(found) = &run.found {
         let reached = found.reached(u64::MAX).found;
         figure("Of the true best", format!("{reached} of {}", found.top()), String::new());
@@ -279,7 +279,7 @@ fn figures(runs: &[super::Told]) -> Result<Vec<Figure>> {
 /// A share in percent, to a tenth, but that some is never none.
 fn percent(share: f64) -> String {
     let percent = 100.0 * share;
-    number(match percent < 0.1 {
+    format_number(match percent < 0.1 {
         true => format!("{percent:.0e}").parse().unwrap_or(percent),
         false => (10.0 * percent).round() / 10.0,
     })

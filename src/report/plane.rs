@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::random::Stream;
+use crate::random::RandomStream;
 
 /// Principal axes of embeddings of `dim` components.
 pub(super) struct Plane {
@@ -23,7 +23,7 @@ impl Plane {
     /// With `C` the covariance, `Q ← orthonormal(C Q)` until the variance in the plane, `tr(Q' C Q)`, no longer
     /// grows; then `Q` is turned in its plane such that `Q' C Q` is diagonal, the larger first. The sign is the one
     /// that makes an axis's largest component positive.
-    pub fn of(sample: ArrayView2<'_, f64>, unit: bool, rng: &mut Stream) -> Self {
+    pub fn of(sample: ArrayView2<'_, f64>, unit: bool, rng: &mut RandomStream) -> Self {
         const ROUNDS: usize = 200;
         let dim = sample.ncols();
         let mut sample = as_counted(sample, unit);
@@ -108,11 +108,11 @@ fn orthonormal(mut columns: Array2<f64>) -> Array2<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::stream;
+    use crate::random::random_stream;
 
     /// Vectors whose variance along known, turned axes is known.
     fn spread(rows: usize, dim: usize, deviations: &[f64]) -> (Array2<f64>, Array2<f64>) {
-        let mut rng = stream(1, "test", 0, 0);
+        let mut rng = random_stream(1, "test", 0, 0);
         let mut normal =
             |rows, dim| Array2::<f64>::from_shape_simple_fn((rows, dim), || StandardNormal.sample(&mut rng));
         let turned = orthonormal(normal(dim, 2));
@@ -128,7 +128,7 @@ mod tests {
     fn the_plane_is_the_one_that_the_vectors_were_spread_in() {
         for dim in [2, 3, 64, 768] {
             let (vectors, axes) = spread(2000, dim, &[5.0, 2.0]);
-            let plane = Plane::of(vectors.view(), false, &mut stream(0, "test", 0, 1));
+            let plane = Plane::of(vectors.view(), false, &mut random_stream(0, "test", 0, 1));
             for axis in 0..2 {
                 let cosine = plane.axes.column(axis).dot(&axes.column(axis)).abs();
                 assert!(cosine > 0.999, "{dim}: {cosine}");
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn vectors_that_count_by_their_direction_are_in_one_place_whatever_their_length() {
         let (vectors, _) = spread(100, 5, &[2.0, 1.0]);
-        let plane = Plane::of(vectors.view(), true, &mut stream(0, "test", 0, 1));
+        let plane = Plane::of(vectors.view(), true, &mut random_stream(0, "test", 0, 1));
         let longer = plane.places((&vectors * 7.0).view());
         assert!(plane.places(vectors.view()).iter().zip(longer).all(|(a, b)| (a.0 - b.0).hypot(a.1 - b.1) < 1e-9));
     }
@@ -158,7 +158,7 @@ mod tests {
     fn vectors_of_one_component_on_a_line_or_all_alike_have_a_plane_too() {
         let (line, _) = spread(50, 1, &[]);
         for vectors in [line, Array2::ones((9, 4)), Array2::zeros((1, 3)), Array2::zeros((0, 3))] {
-            let plane = Plane::of(vectors.view(), false, &mut stream(0, "test", 0, 1));
+            let plane = Plane::of(vectors.view(), false, &mut random_stream(0, "test", 0, 1));
             assert!(plane.places(vectors.view()).iter().all(|place| place.0.is_finite() && place.1.is_finite()));
             assert!(plane.explained.iter().all(|share| (0.0..=1.0 + 1e-9).contains(share)), "{:?}", plane.explained);
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::told::Told;
 use crate::database::DatasetIdentity;
 use crate::evaluate::Evaluation;
-use crate::frame::text::{instant, number};
+use crate::frame::text::{format_number, format_timestamp};
 use crate::log::Times;
 
 /// Names, and a value of each for each run.
@@ -50,7 +50,7 @@ fn by_run(id: &'static str, title: &'static str, caption: &str, runs: &[Told], r
 
 /// What was found in each run.
 fn comparison(runs: &[Told]) -> Table {
-    let or_none = |value: Option<f64>| value.map_or_else(none, number);
+    let or_none = |value: Option<f64>| value.map_or_else(none, format_number);
     let last = |run: &Told| run.progress.reached(u64::MAX);
     let mut rows = vec![
         row("rule", Told::rule),
@@ -131,7 +131,7 @@ fn reasons(runs: &[Told]) -> Option<Table> {
 /// How long each stage took; `None` if no run has noted it.
 fn times(runs: &[Told]) -> Option<Table> {
     runs.iter().find_map(|run| run.log.times())?;
-    let rounded = |value: f64, parts: f64| number((value * parts).round() / parts);
+    let rounded = |value: f64, parts: f64| format_number((value * parts).round() / parts);
     let rows = Times::default().stages().into_iter().enumerate().map(|(at, (name, _))| {
         row(name, move |run| {
             let Some(times) = run.log.times() else { return "not noted".into() };
@@ -158,9 +158,9 @@ fn versions(runs: &[Told]) -> Table {
         of_dataset("metric", |dataset| dataset.metric.to_string()),
         of_dataset("index", |dataset| dataset.index.as_ref().map_or_else(none, |index| index.kind.clone())),
         of_dataset("library id", |dataset| dataset.library_id.clone().unwrap_or_else(none)),
-        row("started", |run| instant(run.log.manifest().started)),
+        row("started", |run| format_timestamp(run.log.manifest().started)),
         row("ended", |run| match &run.log.manifest().ended {
-            Some(ended) => format!("{}: {ended}", instant(ended.at)),
+            Some(ended) => format!("{}: {ended}", format_timestamp(ended.at)),
             None => run.log.manifest().state(),
         }),
     ];

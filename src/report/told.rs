@@ -8,7 +8,7 @@ use polars::prelude::*;
 use super::ReportOptions;
 use super::reasons::{Reason, grouped};
 use crate::config::Config;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::evaluate::{Evaluation, evaluate, minimizes, progress};
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
@@ -51,7 +51,7 @@ impl Read {
     pub fn of(path: &Path) -> Result<Self> {
         let log = SearchLog::open(path)?;
         let mut query = log.compile_results()?;
-        let there = query.collect_schema().doing(path.display())?;
+        let there = query.collect_schema().wrap_err(path.display())?;
         let wanted = [DB_IDX, SCORE, RAW_SCORE, OUTCOME, REASON, EVALUATION, ITERATION];
         let wanted: Vec<Expr> = wanted.into_iter().filter(|name| there.contains(name)).map(col).collect();
         let known = there.iter_names().map(|name| name.to_string());
@@ -94,7 +94,7 @@ impl Told {
 
     /// The items' scores, more is better, the best first.
     pub fn scores(&self) -> Result<Vec<Option<f64>>> {
-        schema::scores(&self.met, SCORE)
+        schema::nullable_f64s(&self.met, SCORE)
     }
 
     /// The run file, of a run that has one.
@@ -157,7 +157,7 @@ impl Counts {
     }
 
     fn of(met: &DataFrame, known: &BTreeSet<String>) -> Result<Self> {
-        let scores = schema::scores(met, SCORE)?;
+        let scores = schema::nullable_f64s(met, SCORE)?;
         let text = |name: &str| -> Vec<Option<String>> {
             let column = met.column(name).and_then(|column| column.str());
             column.map_or_else(
@@ -172,7 +172,7 @@ impl Counts {
         let mut counts = Counts { paid: paid.iter().flatten().max().copied().unwrap_or(0), ..Counts::default() };
         let mut reasons: std::collections::BTreeMap<(&str, String), u64> = Default::default();
         for (((score, outcome), reason), paid) in scores.iter().zip(text(OUTCOME)).zip(text(REASON)).zip(paid) {
-            let outcome = outcome.as_deref().and_then(Outcome::named).unwrap_or(Outcome::of_score(*score));
+            let outcome = outcome.as_deref().and_then(Outcome::from_name).unwrap_or(Outcome::from_score(*score));
             match outcome {
                 Outcome::Scored => counts.scored += 1,
                 Outcome::Rejected => counts.rejected += 1,

@@ -46,7 +46,7 @@ impl Batch {
         database: &'a dyn VectorDatabase,
         seed: u64,
     ) -> Step<'a> {
-        let (iteration, queries, replayed) = (self.iteration, &self.queries, self.is_of_earlier);
-        Step { iteration, queries, results, out, database, seed, replayed }
+        let (iteration, queries, is_replay) = (self.iteration, &self.queries, self.is_of_earlier);
+        Step { iteration, queries, results, pending: out, database, seed, is_replay }
     }
 }

@@ -6,7 +6,7 @@ use polars::prelude::{Column, DataFrame};
 
 use super::Runner;
 use crate::database::local_path;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::DB_IDX;
 use crate::log::{SearchLog, StopReason};
 
@@ -32,7 +32,7 @@ impl Runner {
         };
         match ended {
             Ok(log) => Ok(Asked::Ended(Box::new(log))),
-            Err(Error::Waiting { .. }) => Ok(Asked::Items(self.ledger.waiting.take().unwrap_or_default())),
+            Err(Error::Pending { .. }) => Ok(Asked::Items(self.ledger.waiting.take().unwrap_or_default())),
             Err(error) => Err(error),
         }
     }
@@ -62,7 +62,7 @@ impl Runner {
 
     /// Refuses scores that a run which has ended took none of. What was told before stands.
     fn refuse_what_is_left(&self, log: &SearchLog) -> Result<()> {
-        let nothing = DataFrame::new(0, vec![Column::new(DB_IDX.into(), Vec::<u64>::new())]).doing("tell")?;
+        let nothing = DataFrame::new(0, vec![Column::new(DB_IDX.into(), Vec::<u64>::new())]).wrap_err("tell")?;
         let told = self.score.score(&nothing)?;
         let left = self.ledger.told_in_vain(&told)?;
         let (Some(item), Some(ended)) = (left.first(), &log.manifest().ended) else { return Ok(()) };

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::search::place;
 use super::stop::{Progress, Summary};
 use super::{Batch, Runner, Scores};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX, EMBEDDING};
 use crate::log::SearchLog;
 
@@ -175,8 +175,8 @@ impl Runner {
         let mut from = 0;
         for scored in &mut without {
             let rows = scored.height();
-            let embeddings = items.column(EMBEDDING).doing("replaying")?.slice(from as i64, rows);
-            scored.insert_column(3, embeddings).doing("replaying")?;
+            let embeddings = items.column(EMBEDDING).wrap_err("replaying")?.slice(from as i64, rows);
+            scored.insert_column(3, embeddings).wrap_err("replaying")?;
             from += rows;
         }
         Ok(())

@@ -113,8 +113,8 @@ impl Runner {
     pub(super) fn note_error(&self, log: &mut SearchLog, error: &Error, costs: Ended) {
         const LONGEST: usize = 1000;
         let reason = match error {
-            Error::Waiting { .. } | Error::Interrupted => return,
-            Error::Away { .. } => StopReason::Away,
+            Error::Pending { .. } | Error::Interrupted => return,
+            Error::Unavailable { .. } => StopReason::Away,
             _ => StopReason::Error,
         };
         let said = error.to_string();
@@ -145,15 +145,16 @@ impl Runner {
                 }
                 if reason != StopReason::Interrupted {
                     let last = progress.iteration.saturating_sub(1);
-                    self.stop.refuse_many_failures(&self.ledger, true).map_err(|error| error.at(last))?;
+                    self.stop.refuse_many_failures(&self.ledger, true).map_err(|error| error.in_iteration(last))?;
                 }
                 return Ok(reason);
             }
             log.goes_on(&self.config)?;
             let iteration = progress.iteration;
             let goes_on = self.behind() > 0;
-            let chosen =
-                self.choose(iteration, &queries, Some(&mut *log), goes_on).map_err(|error| error.at(iteration))?;
+            let chosen = self
+                .choose(iteration, &queries, Some(&mut *log), goes_on)
+                .map_err(|error| error.in_iteration(iteration))?;
             out.push_back(chosen);
             progress.iteration += 1;
 
@@ -163,7 +164,8 @@ impl Runner {
             }
             let frames = out.iter().map(Batch::frame).collect::<Result<Vec<_>>>()?;
             if let Some(chosen) = out.back_mut().or(concluded.last_mut()) {
-                queries = self.follow(chosen, &frames, Some(&mut *log)).map_err(|error| error.at(iteration))?;
+                queries =
+                    self.follow(chosen, &frames, Some(&mut *log)).map_err(|error| error.in_iteration(iteration))?;
             }
             for batch in &concluded {
                 self.note(batch, log, progress)?;
@@ -179,7 +181,7 @@ impl Runner {
     ) -> Result<Option<Batch>> {
         let Some(batch) = out.front_mut() else { return Ok(None) };
         let iteration = batch.iteration;
-        self.conclude(batch, log).map_err(|error| error.at(iteration))?;
+        self.conclude(batch, log).map_err(|error| error.in_iteration(iteration))?;
         Ok(out.pop_front())
     }
 
@@ -191,7 +193,7 @@ impl Runner {
         }
         progress.is_new = true;
         log.note_times(batch.iteration, &batch.summary.times);
-        self.stop.refuse_many_failures(&self.ledger, false).map_err(|error| error.at(batch.iteration))?;
+        self.stop.refuse_many_failures(&self.ledger, false).map_err(|error| error.in_iteration(batch.iteration))?;
         if let Some(observer) = &mut self.observer {
             observer(&Summary { best_so_far: progress.best, ..batch.summary });
         }

@@ -202,7 +202,7 @@ pub struct Summary {
 impl Summary {
     /// The same, with what a scored frame says, of which so many items are new.
     pub(super) fn of(self, scored: &DataFrame, new: u64) -> Result<Self> {
-        let scores = schema::scores(scored, SCORE)?;
+        let scores = schema::nullable_f64s(scored, SCORE)?;
         let known: Vec<f64> = scores.iter().copied().flatten().collect();
         let rejected = match scored.column(OUTCOME).and_then(|outcomes| outcomes.str()) {
             Ok(outcomes) => outcomes.iter().filter(|outcome| *outcome == Some(Outcome::Rejected.name())).count(),

@@ -7,7 +7,7 @@ use polars::prelude::*;
 
 use super::Keep;
 use super::trouble::{Trouble, Unanswered};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
@@ -36,7 +36,7 @@ pub(super) enum NoNumber {
 impl Answer {
     /// Combines a score (or why it is missing) with the `reason` and the `outcome` that the scorer returned.
     pub(super) fn new(score: Result<f64, NoNumber>, reason: Option<&str>, outcome: Option<&str>) -> Self {
-        match (outcome.and_then(Outcome::named), score) {
+        match (outcome.and_then(Outcome::from_name), score) {
             (Some(Outcome::Rejected), _) => Answer::Rejected(reason.unwrap_or("rejected by the scorer").into()),
             (Some(Outcome::Failed), Ok(_)) => Answer::Failed(reason.unwrap_or("no score").into()),
             (_, Ok(score)) if score.is_nan() => Answer::Failed("NaN".into()),
@@ -186,7 +186,7 @@ impl Answers {
         ];
         let parts = self.given.parts.iter();
         columns.extend(parts.map(|(name, values)| Column::new(name.as_str().into(), values.clone())));
-        DataFrame::new(columns[0].len(), columns).doing("score")
+        DataFrame::new(columns[0].len(), columns).wrap_err("score")
     }
 }
 
@@ -264,7 +264,7 @@ impl Attempt {
     /// No column `db_idx` or `score`; ids that were not requested, or duplicate ids.
     pub(super) fn put_frame(&mut self, answers: &DataFrame) -> Result<(), Trouble> {
         let column = |name: &str| {
-            let names = schema::names(answers).join(", ");
+            let names = schema::column_names(answers).join(", ");
             answers.column(name).map_err(|_| Trouble::void(format!("returned no column `{name}` (there are: {names})")))
         };
         let ids = column(DB_IDX)?;
@@ -272,10 +272,10 @@ impl Attempt {
         if !ids.dtype().is_integer() && *ids.dtype() != DataType::Null {
             return Err(Trouble::void(format!("returned `db_idx` as {}, expected integers", ids.dtype())));
         }
-        let ids = ids.cast(&DataType::UInt64).doing("score")?;
+        let ids = ids.cast(&DataType::UInt64).wrap_err("score")?;
         let given = given(column(SCORE)?, answers.column(REASON).ok(), answers.column(OUTCOME).ok())?;
         let mut rows = Vec::with_capacity(answers.height());
-        for (id, answer) in ids.u64().doing("score")?.iter().zip(given) {
+        for (id, answer) in ids.u64().wrap_err("score")?.iter().zip(given) {
             let id = id.ok_or_else(|| Trouble::void("returned a row without a `db_idx`"))?;
             rows.push(self.put(id, answer)?);
         }
@@ -287,10 +287,10 @@ impl Attempt {
             {
                 continue;
             }
-            let values = part.cast(&DataType::Float64).doing("score")?;
+            let values = part.cast(&DataType::Float64).wrap_err("score")?;
             // Add the part even if all its values are null, so that every batch has the same parts.
             self.given.part(name);
-            for (row, value) in rows.iter().zip(values.f64().doing("score")?.iter()) {
+            for (row, value) in rows.iter().zip(values.f64().wrap_err("score")?.iter()) {
                 if let Some(value) = value {
                     self.put_part(*row, name, value);
                 }
@@ -308,7 +308,7 @@ fn is_number(dtype: &DataType) -> bool {
 fn given(scores: &Column, reasons: Option<&Column>, outcomes: Option<&Column>) -> Result<Vec<Answer>, Trouble> {
     let texts = |column: Option<&Column>| -> Result<StringChunked> {
         match column {
-            Some(column) => Ok(column.cast(&DataType::String).doing("score")?.str().doing("score")?.clone()),
+            Some(column) => Ok(column.cast(&DataType::String).wrap_err("score")?.str().wrap_err("score")?.clone()),
             None => Ok(StringChunked::full_null(REASON.into(), scores.len())),
         }
     };
@@ -317,7 +317,7 @@ fn given(scores: &Column, reasons: Option<&Column>, outcomes: Option<&Column>) -
     let no_score = |reason: Option<&str>| Err(NoNumber::Missing(reason.unwrap_or("no score").to_string()));
     let dtype = scores.dtype();
     if *dtype == DataType::String {
-        let scores = scores.str().doing("score")?.iter().zip(beside);
+        let scores = scores.str().wrap_err("score")?.iter().zip(beside);
         let answer = |(score, (reason, outcome)): (Option<&str>, (Option<&str>, Option<&str>))| {
             let score = score.map_or_else(|| no_score(reason), |score| Err(NoNumber::Other(text_for_number(score))));
             Answer::new(score, reason, outcome)
@@ -328,8 +328,8 @@ fn given(scores: &Column, reasons: Option<&Column>, outcomes: Option<&Column>) -
         let wrong = || Err(NoNumber::Other(format!("returned {dtype} instead of a number")));
         return Ok(beside.map(|(reason, outcome)| Answer::new(wrong(), reason, outcome)).collect());
     }
-    let scores = scores.cast(&DataType::Float64).doing("score")?;
-    let scores = scores.f64().doing("score")?.iter().zip(beside);
+    let scores = scores.cast(&DataType::Float64).wrap_err("score")?;
+    let scores = scores.f64().wrap_err("score")?.iter().zip(beside);
     let answer = |(score, (reason, outcome)): (Option<f64>, (Option<&str>, Option<&str>))| {
         Answer::new(score.map_or_else(|| no_score(reason), Ok), reason, outcome)
     };

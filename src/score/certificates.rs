@@ -18,7 +18,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 
 const FILE: &str = "SSL_CERT_FILE";
 const FOLDERS: &str = "SSL_CERT_DIR";
@@ -49,8 +49,9 @@ pub(super) fn client_config() -> Result<Option<Arc<ClientConfig>>> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(trusted.iter().cloned());
     let doing = "reading the certificates of this system";
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build().doing(doing)?;
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().doing(doing)?;
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build().wrap_err(doing)?;
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().wrap_err(doing)?;
     let verifier = Arc::new(Verifier { verifier, trusted });
     let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     Ok(Some(Arc::new(config)))

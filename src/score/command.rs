@@ -17,7 +17,7 @@ use super::stray::Stray;
 use super::trouble::{Trouble, Unanswered};
 use super::wait::Wait;
 use super::worker::Worker;
-use crate::error::{AtPath, Doing, Error, Result};
+use crate::error::{AtPath, Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::io::parquet::read_parquet;
 use crate::panics::lock;
@@ -275,7 +275,7 @@ impl std::fmt::Debug for Command {
 fn write_input(path: &Path, items: &DataFrame) -> Result<()> {
     let batch = convert::to_arrow(items)?;
     let file = std::fs::File::create(path).at_path(path)?;
-    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).doing(path.display())?;
-    writer.write(&batch).doing(path.display())?;
-    writer.close().map(|_| ()).doing(path.display())
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).wrap_err(path.display())?;
+    writer.write(&batch).wrap_err(path.display())?;
+    writer.close().map(|_| ()).wrap_err(path.display())
 }

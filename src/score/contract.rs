@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use polars::prelude::*;
 
 use super::{Keep, Score};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
@@ -84,9 +84,9 @@ fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
     if !dtype.is_integer() && !dtype.is_float() && *dtype != DataType::Null {
         return Err(Error::contract(stage, DB_IDX, "u64", dtype));
     }
-    let cast = if dtype.is_float() { column.cast(&DataType::Float64).doing(stage)? } else { column.clone() };
-    let ids = cast.cast(&DataType::UInt64).doing(stage)?;
-    let ids = ids.u64().doing(stage)?;
+    let cast = if dtype.is_float() { column.cast(&DataType::Float64).wrap_err(stage)? } else { column.clone() };
+    let ids = cast.cast(&DataType::UInt64).wrap_err(stage)?;
+    let ids = ids.u64().wrap_err(stage)?;
     let whole = |row: usize| match cast.f64() {
         Ok(values) => values.get(row).is_none_or(|value| value.fract() == 0.0 && (0.0..9.0e15).contains(&value)),
         Err(_) => true,
@@ -95,7 +95,7 @@ fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
         .map(|row| match ids.get(row).filter(|_| whole(row)) {
             Some(id) => Ok(id),
             None => {
-                let found = column.get(row).doing(stage)?;
+                let found = column.get(row).wrap_err(stage)?;
                 Err(Error::contract(stage, DB_IDX, "whole numbers as they were sent", format!("{found} in row {row}")))
             }
         })
@@ -107,7 +107,7 @@ fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
 /// # Errors
 /// Invalid ids.
 pub(crate) fn items_told(told: &DataFrame, is_known: impl Fn(u64) -> bool) -> Result<(Vec<u64>, Vec<u32>)> {
-    let column = schema::expect_column("tell", told, DB_IDX)?;
+    let column = schema::column("tell", told, DB_IDX)?;
     let ids = ids_of("tell", column)?;
     let news = (0..).zip(&ids).filter(|(_, id)| !is_known(**id)).map(|(row, _)| row).collect();
     Ok((ids, news))
@@ -120,7 +120,7 @@ fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<Strin
     let (said, reasons) = (texts(answers, OUTCOME)?, texts(answers, REASON)?);
     let (mut scores, mut outcomes, mut whys) = (Vec::new(), Vec::new(), Vec::new());
     for ((score, said), reason) in score.into_iter().zip(said.iter()).zip(reasons.iter()) {
-        let said = said.and_then(Outcome::named);
+        let said = said.and_then(Outcome::from_name);
         let failure = match score {
             _ if said == Some(Outcome::Rejected) => Some("rejected by the scorer"),
             None => Some("no score"),
@@ -138,7 +138,7 @@ fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<Strin
         whys.push(failure.map(|failure| shortened(reason.unwrap_or(failure))));
     }
     let mut columns = vec![
-        items.column(DB_IDX).doing("score")?.clone(),
+        items.column(DB_IDX).wrap_err("score")?.clone(),
         Column::new(SCORE.into(), scores),
         Column::new(OUTCOME.into(), outcomes),
         Column::new(REASON.into(), whys),
@@ -148,13 +148,13 @@ fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<Strin
         if [DB_IDX, SCORE, OUTCOME, REASON].contains(&name) {
             continue;
         }
-        if schema::is_reserved(name) || items.column(name).is_ok() || !is_number(part.dtype()) {
+        if schema::is_reserved_column(name) || items.column(name).is_ok() || !is_number(part.dtype()) {
             left_out.insert(name.into());
         } else {
             columns.push(Column::new(name.into(), number(answers, name)?));
         }
     }
-    DataFrame::new(items.height(), columns).doing("score")
+    DataFrame::new(items.height(), columns).wrap_err("score")
 }
 
 /// Warns about ignored columns of a scorer, once per process and column.
@@ -179,8 +179,8 @@ fn shortened(reason: &str) -> String {
 /// A column as text; nulls if it is missing.
 fn texts(answers: &DataFrame, name: &str) -> Result<StringChunked> {
     let Ok(column) = answers.column(name) else { return Ok(StringChunked::full_null(name.into(), answers.height())) };
-    let text = column.cast(&DataType::String).doing(format!("score: column `{name}`"))?;
-    Ok(text.str().doing("score")?.clone())
+    let text = column.cast(&DataType::String).wrap_err(format!("score: column `{name}`"))?;
+    Ok(text.str().wrap_err("score")?.clone())
 }
 
 fn is_number(dtype: &DataType) -> bool {
@@ -189,24 +189,24 @@ fn is_number(dtype: &DataType) -> bool {
 
 /// A numeric column as nullable f64.
 pub(crate) fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
-    let column = schema::expect_column("score", answers, name)?;
+    let column = schema::column("score", answers, name)?;
     if !is_number(column.dtype()) {
         return Err(Error::contract("score", name, "a number", column.dtype()));
     }
-    let column = column.cast(&DataType::Float64).doing("score")?;
-    Ok(column.f64().doing("score")?.iter().collect())
+    let column = column.cast(&DataType::Float64).wrap_err("score")?;
+    Ok(column.f64().wrap_err("score")?.iter().collect())
 }
 
 /// Removes failed items from the answers, for runs that stop on a failure: they are not recorded, so that a resumed run scores
 /// them again. Returns the error for the first one, which names the part of the sum.
 pub(crate) fn without_failures(answers: DataFrame, part: Option<&str>) -> Result<(DataFrame, Option<Error>)> {
-    let outcomes = answers.column(OUTCOME).doing("score")?.str().doing("score")?;
+    let outcomes = answers.column(OUTCOME).wrap_err("score")?.str().wrap_err("score")?;
     let failed = outcomes.iter().position(|outcome| outcome == Some(Outcome::Failed.name()));
     let Some(row) = failed else { return Ok((answers, None)) };
     let reason = texts(&answers, REASON)?.get(row).unwrap_or("no score").to_string();
     let item = schema::u64s(&answers, DB_IDX)?[row];
     let others: BooleanChunked = outcomes.iter().map(|outcome| outcome != Some(Outcome::Failed.name())).collect();
-    let others = answers.filter(&others).doing("score")?;
+    let others = answers.filter(&others).wrap_err("score")?;
     let part = part.map_or(String::new(), |part| format!("{part}: "));
     Ok((others, Some(Error::Score { iteration: None, reason: format!("item {item} failed: {part}{reason}") })))
 }

@@ -44,7 +44,7 @@ const SILENT: [usize; 2] = [2, 4];
 ///   failure. `"outcome": "rejected"` is a rejection. Failures and rejections have a reason and are not retried. Other numbers
 ///   are stored as parts of the score, except for columns that were sent to the scorer.
 /// - *Outage*: the scorer is unavailable and did not process the item. The run waits up to [`patience`](Self::patience), then
-///   stops with [`Error::Away`]. The item is not evaluated. A scorer that accepts items but lets all of them time out is
+///   stops with [`Error::Unavailable`]. The item is not evaluated. A scorer that accepts items but lets all of them time out is
 ///   unavailable too: `patience` counts from the first such batch. A few items are then scored alone, as a single item may
 ///   block the others. A command that has never answered stops the run instead.
 /// - *No answer*, though the scorer may have processed the item: other answers of the same batch are kept. The rest is retried
@@ -196,7 +196,7 @@ impl<A: Ask> ExternalScore<A> {
                     pause
                 }
                 None => {
-                    let away = || Error::Away { reason: trouble.reason.clone() };
+                    let away = || Error::Unavailable { reason: trouble.reason.clone() };
                     let left = self.patience.left(&trouble.reason).ok_or_else(away)?;
                     (retry, apart) = (0, false);
                     waits += 1;

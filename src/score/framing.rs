@@ -14,7 +14,7 @@ use super::json;
 use super::stray::Stray;
 use super::trouble::{Kind, Trouble};
 use super::worker::{Next, Stdout, Worker};
-use crate::error::{Doing, Result, one_line};
+use crate::error::{Result, WrapErr, first_line};
 use crate::frame::convert;
 use crate::frame::schema::DB_IDX;
 use crate::panics::catch_message;
@@ -77,15 +77,15 @@ pub(super) fn encode(format: CommandFormat, batch: &DataFrame) -> Result<Vec<u8>
     match format {
         CommandFormat::JsonLines => {
             for record in json::records(batch)? {
-                serde_json::to_writer(&mut bytes, &record).doing("writing a batch")?;
+                serde_json::to_writer(&mut bytes, &record).wrap_err("writing a batch")?;
                 bytes.push(b'\n');
             }
             bytes.push(b'\n');
         }
         CommandFormat::Arrow => {
             let batch = convert::to_arrow(batch)?;
-            let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema()).doing("writing a batch")?;
-            writer.write(&batch).and_then(|()| writer.finish()).doing("writing a batch")?;
+            let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema()).wrap_err("writing a batch")?;
+            writer.write(&batch).and_then(|()| writer.finish()).wrap_err("writing a batch")?;
         }
     }
     Ok(bytes)
@@ -150,7 +150,7 @@ fn read_lines(worker: &mut Worker, attempt: &mut Attempt, stray: &mut Stray<'_>)
 
 fn read_stream(stdout: &mut Stdout, attempt: &mut Attempt, stray: &mut Stray<'_>) -> Result<(), Fault> {
     let bytes = stream_bytes(stdout, stray)?;
-    let broken = |error: String| said(format!("returned an invalid Arrow stream: {}", one_line(&error)));
+    let broken = |error: String| said(format!("returned an invalid Arrow stream: {}", first_line(&error)));
     let reader = catch_message(|| StreamReader::try_new(Cursor::new(bytes), None)).map_err(broken)?;
     let mut reader = reader.map_err(|error| broken(error.to_string()))?;
     while let Some(batch) = catch_message(|| reader.next()).map_err(broken)? {
@@ -186,7 +186,7 @@ fn stream_bytes(stdout: &mut Stdout, stray: &mut Stray<'_>) -> Result<Vec<u8>, F
         append_within(stdout, size, bytes.len(), &mut metadata)?;
         bytes.extend_from_slice(&metadata);
         let message = root_as_message(&metadata)
-            .map_err(|error| said(format!("returned an invalid Arrow stream: {}", one_line(&error.to_string()))))?;
+            .map_err(|error| said(format!("returned an invalid Arrow stream: {}", first_line(&error.to_string()))))?;
         let body = usize::try_from(message.bodyLength()).unwrap_or(usize::MAX);
         let before = bytes.len();
         append_within(stdout, body, before, &mut bytes)?;

@@ -17,7 +17,7 @@ use super::route::Route;
 use super::secrets::{Secrets, expanded, parameter_with_a_secret};
 use super::trouble::{Kind, Trouble};
 use super::wait::Wait;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX};
 
 /// The maximum connection timeout.
@@ -143,7 +143,7 @@ impl Http {
 
 impl Ask for Http {
     fn ask(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
-        let body = serde_json::to_vec(&json!({"items": records(items)?})).doing("writing a batch")?;
+        let body = serde_json::to_vec(&json!({"items": records(items)?})).wrap_err("writing a batch")?;
         let (headers, in_url, route) = (self.headers()?, expanded(&self.url)?.1, self.route()?);
         let values: Vec<_> = headers.iter().map(|(_, value)| String::from_utf8_lossy(value.as_bytes())).collect();
         let of_proxy = route.proxy.as_ref().map_or(Vec::new(), Proxy::secrets);

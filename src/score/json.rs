@@ -5,21 +5,21 @@ use serde_json::{Map, Value};
 
 use super::answers::{Answer, Attempt, NoNumber, excerpt, text_for_number};
 use super::trouble::Trouble;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
-use crate::frame::text::to_plain;
+use crate::frame::text::to_json_types;
 
 /// The number of decimal digits that a 64-bit float preserves.
 const EXACT_DIGITS: usize = 15;
 
 /// Converts each row to an object, with keys in the order of the columns. Bytes are base64; dates, times and durations are
-/// ISO 8601 (see [`to_plain`]); decimals of at most 15 digits are numbers, longer ones text, so that no digit is lost. NaN and
+/// ISO 8601 (see [`to_json_types`]); decimals of at most 15 digits are numbers, longer ones text, so that no digit is lost. NaN and
 /// infinities, which JSON does not have, are null.
 ///
 /// # Errors
 /// An error from Polars.
 pub(super) fn records(frame: &DataFrame) -> Result<Vec<Value>> {
-    rows(&to_plain(frame)?)
+    rows(&to_json_types(frame)?)
 }
 
 fn rows(frame: &DataFrame) -> Result<Vec<Value>> {
@@ -35,30 +35,32 @@ fn rows(frame: &DataFrame) -> Result<Vec<Value>> {
 
 fn values(name: &str, series: &Series) -> Result<Vec<Value>> {
     let task = || format!("column `{name}` as JSON");
-    let cast = |to: &DataType| series.cast(to).doing(task());
+    let cast = |to: &DataType| series.cast(to).wrap_err(task());
     let list = |inner: Option<Series>| inner.map_or(Ok(Value::Null), |inner| Ok(Value::Array(values(name, &inner)?)));
     Ok(match series.dtype() {
         DataType::Null => vec![Value::Null; series.len()],
-        DataType::Boolean => series.bool().doing(task())?.iter().map(Value::from).collect(),
+        DataType::Boolean => series.bool().wrap_err(task())?.iter().map(Value::from).collect(),
         dtype if dtype.is_unsigned_integer() => {
-            cast(&DataType::UInt64)?.u64().doing(task())?.iter().map(Value::from).collect()
+            cast(&DataType::UInt64)?.u64().wrap_err(task())?.iter().map(Value::from).collect()
         }
-        dtype if dtype.is_integer() => cast(&DataType::Int64)?.i64().doing(task())?.iter().map(Value::from).collect(),
+        dtype if dtype.is_integer() => {
+            cast(&DataType::Int64)?.i64().wrap_err(task())?.iter().map(Value::from).collect()
+        }
         dtype if dtype.is_float() || matches!(dtype, DataType::Decimal(digits, _) if *digits <= EXACT_DIGITS) => {
             // Value::from makes null of values that are not finite.
-            cast(&DataType::Float64)?.f64().doing(task())?.iter().map(Value::from).collect()
+            cast(&DataType::Float64)?.f64().wrap_err(task())?.iter().map(Value::from).collect()
         }
-        DataType::List(_) => series.list().doing(task())?.series_iter().map(list).collect::<Result<_>>()?,
-        DataType::Array(..) => series.array().doing(task())?.series_iter().map(list).collect::<Result<_>>()?,
+        DataType::List(_) => series.list().wrap_err(task())?.series_iter().map(list).collect::<Result<_>>()?,
+        DataType::Array(..) => series.array().wrap_err(task())?.series_iter().map(list).collect::<Result<_>>()?,
         DataType::Struct(_) => {
-            let fields = series.struct_().doing(task())?.fields_as_series().into_iter().map(Column::from).collect();
-            let records = rows(&DataFrame::new(series.len(), fields).doing(task())?)?;
+            let fields = series.struct_().wrap_err(task())?.fields_as_series().into_iter().map(Column::from).collect();
+            let records = rows(&DataFrame::new(series.len(), fields).wrap_err(task())?)?;
             let is_null = series.is_null();
             let null = |(record, is_null)| if is_null == Some(true) { Value::Null } else { record };
             records.into_iter().zip(is_null.iter()).map(null).collect()
         }
         // Longer decimals, and all other types that have a text form.
-        _ => cast(&DataType::String)?.str().doing(task())?.iter().map(Value::from).collect(),
+        _ => cast(&DataType::String)?.str().wrap_err(task())?.iter().map(Value::from).collect(),
     })
 }
 

@@ -6,9 +6,9 @@ use std::ops::Range;
 use polars::prelude::*;
 
 use super::contract::{is_part, warn_once};
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::convert;
-use crate::frame::outcome::{OPEN, Outcome};
+use crate::frame::outcome::{Outcome, PENDING};
 use crate::frame::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
 
 /// A part of a sum.
@@ -62,7 +62,7 @@ impl PartialSums {
         let mut said: Vec<Vec<Option<Said>>> = terms.iter().map(|_| vec![None; rows]).collect();
         let mut others = BTreeMap::new();
         for column in known {
-            let values: Vec<Option<f64>> = column.f64().doing("known parts of the score")?.iter().collect();
+            let values: Vec<Option<f64>> = column.f64().wrap_err("known parts of the score")?.iter().collect();
             match terms.iter().position(|term| term.name == column.name().as_str()) {
                 Some(part) => said[part] = values.into_iter().map(|value| value.map(Ok)).collect(),
                 None => drop(others.insert(column.name().to_string(), values)),
@@ -94,14 +94,14 @@ impl PartialSums {
 
     /// Records validated answers of a part; returns their rows.
     pub(crate) fn take(&mut self, part: usize, answers: &DataFrame) -> Result<Vec<u32>> {
-        let scores = schema::scores(answers, SCORE)?;
-        let outcomes = answers.column(OUTCOME).doing("score")?.str().doing("score")?;
-        let reasons = answers.column(REASON).doing("score")?.str().doing("score")?;
+        let scores = schema::nullable_f64s(answers, SCORE)?;
+        let outcomes = answers.column(OUTCOME).wrap_err("score")?.str().wrap_err("score")?;
+        let reasons = answers.column(REASON).wrap_err("score")?.str().wrap_err("score")?;
         let items = schema::u64s(answers, DB_IDX)?;
         let rows: Vec<u32> = items.iter().filter_map(|item| self.row_of.get(item).copied()).collect();
         for (at, row) in rows.iter().enumerate() {
             self.said[part][*row as usize] = Some(scores[at].ok_or_else(|| {
-                let outcome = outcomes.get(at).and_then(Outcome::named).unwrap_or(Outcome::Failed);
+                let outcome = outcomes.get(at).and_then(Outcome::from_name).unwrap_or(Outcome::Failed);
                 (outcome, format!("{}: {}", self.terms[part].name, reasons.get(at).unwrap_or("no score")))
             }));
         }
@@ -123,7 +123,7 @@ impl PartialSums {
                 continue;
             }
             let kept = self.others.entry(name).or_insert_with(|| vec![None; all]);
-            for (row, value) in rows.iter().zip(schema::scores(answers, column.name())?) {
+            for (row, value) in rows.iter().zip(schema::nullable_f64s(answers, column.name())?) {
                 kept[*row as usize] = value;
             }
         }
@@ -191,7 +191,7 @@ impl PartialSums {
         let all = self.terms.len();
         let (mut scores, mut outcomes, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
-            let ended = if self.waits(*row) { Some((OPEN, None)) } else { None };
+            let ended = if self.waits(*row) { Some((PENDING, None)) } else { None };
             let ended = ended.or_else(|| self.ended(*row, all).map(|(outcome, why)| (outcome.name(), Some(why))));
             let weighted = self.terms.iter().enumerate();
             let weighted = weighted.map(|(at, term)| term.weight * self.value(at, *row).unwrap_or_default());
@@ -216,7 +216,7 @@ impl PartialSums {
                 columns.push(Column::new(name.as_str().into(), values));
             }
         }
-        DataFrame::new(rows.len(), columns).doing("score")
+        DataFrame::new(rows.len(), columns).wrap_err("score")
     }
 }
 

@@ -178,7 +178,7 @@ const CAPTURED: u64 = 16 << 20;
 
 impl Capture {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        atomic::create_all(atomic::parent(path))?;
+        atomic::create_dir_all(atomic::parent_dir(path))?;
         let file = atomic::append(path)?;
         Ok(Capture { file: Mutex::new((file, CAPTURED)) })
     }

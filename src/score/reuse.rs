@@ -7,13 +7,13 @@ use polars::prelude::*;
 
 use super::number;
 use crate::database::{LocalPath, VectorDatabase};
-use crate::error::{Doing, Error, Result};
-use crate::frame::keys::{ByKey, Keys};
+use crate::error::{Error, Result, WrapErr};
+use crate::frame::keys::{KeyMap, Keys};
 use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, REASON, SCORE};
-use crate::io::table::Table;
+use crate::io::table::TableReader;
 use crate::log::{SearchLog, collect};
 use crate::panics::catch_at_path;
-use crate::suggest::no_column;
+use crate::suggest::unknown_column;
 
 /// The sources of earlier scores, and how to match their items.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +68,7 @@ struct Known {
 
 enum Scores {
     ByItem(HashMap<u64, f64>),
-    ByKey(ByKey<f64>),
+    ByKey(KeyMap<f64>),
 }
 
 impl Scores {
@@ -109,7 +109,7 @@ impl Reusable {
                 }
                 false => of_file(source, local.path(), reuse.key.as_deref()),
             })
-            .map_err(|error| error.of(source))?;
+            .map_err(|error| error.with_path(source))?;
             if !reuse.trust && version.as_deref() != Some(reuse.version.as_str()) {
                 let theirs = version.unwrap_or_else(|| "unknown".into());
                 let reason = format!(
@@ -118,9 +118,10 @@ impl Reusable {
                 );
                 return Err(Error::input(source, reason));
             }
-            let values = schema::scores(&rows, SCORE)?.into_iter().map(|score| score.filter(|score| score.is_finite()));
+            let values =
+                schema::nullable_f64s(&rows, SCORE)?.into_iter().map(|score| score.filter(|score| score.is_finite()));
             let scores = match &reuse.key {
-                Some(key) => Scores::ByKey(ByKey::new(keys(&there(source), &rows, key)?, values)),
+                Some(key) => Scores::ByKey(KeyMap::new(keys(&there(source), &rows, key)?, values)),
                 None => {
                     let items = schema::u64s(&rows, DB_IDX)?.into_iter().zip(values);
                     Scores::ByItem(items.filter_map(|(item, score)| Some((item, score?))).collect())
@@ -217,7 +218,7 @@ impl Known {
     /// The score of this source for each row of a frame of items with keys `ours`.
     fn of(&self, items: &DataFrame, ours: Option<&Keys>) -> Result<Vec<Option<f64>>> {
         match (&self.scores, ours) {
-            (Scores::ByKey(scores), Some(ours)) => scores.of(ours, HERE, &there(&self.source)),
+            (Scores::ByKey(scores), Some(ours)) => scores.lookup(ours, HERE, &there(&self.source)),
             (Scores::ByItem(scores), _) => {
                 Ok(schema::u64s(items, DB_IDX)?.iter().map(|item| scores.get(item).copied()).collect())
             }
@@ -239,8 +240,8 @@ fn same_library(source: &Path, theirs: Option<&str>, ours: Option<&str>) -> Resu
 fn of_run(log: &SearchLog) -> Result<DataFrame> {
     let mut scores = collect(log.compile_results()?)?.drop_many([EVALUATION, ITERATION, REASON]);
     if scores.column(RAW_SCORE).is_ok() {
-        scores = scores.drop(SCORE).doing("score.reuse")?;
-        scores.rename(RAW_SCORE, SCORE.into()).doing("score.reuse")?;
+        scores = scores.drop(SCORE).wrap_err("score.reuse")?;
+        scores.rename(RAW_SCORE, SCORE.into()).wrap_err("score.reuse")?;
     }
     Ok(scores)
 }
@@ -251,14 +252,15 @@ fn of_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame, O
         let reason = "does not name the library of its items; set score.reuse_key = \"…\" to a column of both";
         return Err(Error::input(path, reason));
     };
-    let mut scores = Table::new(path).at(local).keys(&[key]).numbers(&[SCORE]).texts(&["score_version"]).read()?;
+    let mut scores =
+        TableReader::new(path).local_copy(local).keys(&[key]).numbers(&[SCORE]).texts(&["score_version"]).read()?;
     if scores.column(SCORE).is_err() {
-        let there = schema::names(&scores).join(", ");
+        let there = schema::column_names(&scores).join(", ");
         return Err(Error::input(path, format!("no column `score` (there are: {there})")));
     }
     let score =
         Column::new(SCORE.into(), number(&scores, SCORE).map_err(|error| Error::input(path, error.to_string()))?);
-    scores.with_column(score).doing("score.reuse")?;
+    scores.with_column(score).wrap_err("score.reuse")?;
     let versions = scores.column("score_version").ok().and_then(|column| column.cast(&DataType::String).ok());
     let version = versions.and_then(|versions| {
         let versions = versions.str().ok()?;
@@ -276,7 +278,7 @@ fn there(source: &Path) -> String {
 }
 
 fn keys(place: &str, frame: &DataFrame, key: &str) -> Result<Keys> {
-    let missing = || no_column(key, &format!(" in {place}"), schema::names(frame));
+    let missing = || unknown_column(key, &format!(" in {place}"), schema::column_names(frame));
     let column = frame.column(key).map_err(|_| Error::Config(format!("score.reuse_key: {}", missing())))?;
-    Keys::of(column)
+    Keys::from_column(column)
 }

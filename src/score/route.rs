@@ -14,7 +14,7 @@ use super::connect::connector;
 use super::proxy::Proxy;
 use super::secrets::Secrets;
 use super::trouble::Trouble;
-use crate::error::{Doing, Error, Result, one_line};
+use crate::error::{Error, Result, WrapErr, first_line};
 
 /// The maximum number of idle connections: enough for all requests in flight.
 const IDLE: usize = 1024;
@@ -72,11 +72,11 @@ impl Route {
     pub(super) fn trouble(&self, error: ureq::Error, timed_out: Trouble, secrets: &Secrets) -> Trouble {
         let through = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
         if let Some((cause, advice)) = tls_error(&error).and_then(|error| Some((error, certificates::advice(error)?))) {
-            let (host, cause) = (secrets.redacted(&self.host), one_line(&cause.to_string()));
+            let (host, cause) = (secrets.redacted(&self.host), first_line(&cause.to_string()));
             let reason = format!("TLS with {host}{through}: {cause}: {advice}; then resume with --resume");
             return Trouble::Stop(Error::Score { iteration: None, reason });
         }
-        let words = secrets.redacted(&one_line(&error.to_string()));
+        let words = secrets.redacted(&first_line(&error.to_string()));
         let reason = format!("connection{through}: {words}");
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Trouble::away(reason, None),
@@ -123,16 +123,16 @@ fn tunnel(proxy: &Proxy) -> Result<ureq::Proxy> {
 fn at(proxy: &Proxy, url: Uri) -> Result<Uri> {
     let mut parts = url.into_parts();
     parts.scheme = Some(if proxy.is_tls { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Some(proxy.authority().parse().doing(format!("score.url: {proxy}"))?);
-    Uri::from_parts(parts).doing(format!("score.url: {proxy}"))
+    parts.authority = Some(proxy.authority().parse().wrap_err(format!("score.url: {proxy}"))?);
+    Uri::from_parts(parts).wrap_err(format!("score.url: {proxy}"))
 }
 
 /// The headers that name the service, and the proxy's login.
 fn headers(proxy: &Proxy, host: &str) -> Result<Vec<(HeaderName, HeaderValue)>> {
-    let mut headers = vec![(HOST, HeaderValue::try_from(host).doing("score.url")?)];
+    let mut headers = vec![(HOST, HeaderValue::try_from(host).wrap_err("score.url")?)];
     if let Some((user, password)) = &proxy.login {
         let login = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
-        headers.push((PROXY_AUTHORIZATION, HeaderValue::try_from(login).doing(format!("score.url: {proxy}"))?));
+        headers.push((PROXY_AUTHORIZATION, HeaderValue::try_from(login).wrap_err(format!("score.url: {proxy}"))?));
     }
     Ok(headers)
 }

@@ -3,7 +3,7 @@
 use polars::prelude::*;
 
 use super::Score;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::SCORE;
 use crate::sql::{columns_of, evaluate};
 
@@ -41,7 +41,7 @@ impl Score for SqlScore {
             ),
         })?;
         let scored = self.score(items)?;
-        let dtype = scored.column(SCORE).doing("score.sql")?.dtype();
+        let dtype = scored.column(SCORE).wrap_err("score.sql")?.dtype();
         if dtype.is_primitive_numeric() || *dtype == DataType::Boolean || dtype.is_decimal() {
             return Ok(());
         }

@@ -145,7 +145,7 @@ impl Score for SumScore {
         for (position, part) in self.parts.iter().enumerate() {
             let taken =
                 items.column(&part.name).is_ok() || self.parts[..position].iter().any(|other| other.name == part.name);
-            if taken || schema::is_reserved(&part.name) {
+            if taken || schema::is_reserved_column(&part.name) {
                 return Err(Error::Config(format!(
                     "score.sum: the name `{}` of a part is already used or reserved; choose another name",
                     part.name

@@ -13,7 +13,7 @@ use rustix::io::ioctl_fionread;
 use super::process::{Launch, Process, each_chunk};
 use super::trouble::Trouble;
 use super::wait::{Wait, start_thread};
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// A process and its pipes.
 pub(super) struct Worker {
@@ -44,7 +44,7 @@ struct Stdin {
 impl Stdin {
     /// Starts the writer thread.
     fn new(stdin: ChildStdin) -> Result<Self> {
-        let pipe = stdin.as_fd().try_clone_to_owned().doing("starting a scorer")?;
+        let pipe = stdin.as_fd().try_clone_to_owned().wrap_err("starting a scorer")?;
         let ((messages, queue), waiting) = (channel(), Arc::new(AtomicUsize::new(0)));
         let written = waiting.clone();
         start_thread(move || feed(stdin, queue, &written))?;

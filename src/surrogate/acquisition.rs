@@ -9,7 +9,7 @@ use super::kernel::Measure;
 use super::niching::Niche;
 use super::observations::{NOISE_ABOVE, Seen, descending, noise, targets, threshold};
 use crate::error::Result;
-use crate::random::Stream;
+use crate::random::RandomStream;
 
 /// Rows of candidates that a model looks at in one go.
 const BLOCK: usize = 8192;
@@ -105,7 +105,7 @@ impl Model {
     ///
     /// # Errors
     /// Vectors that are not finite.
-    pub fn choose(&self, vectors: ArrayView2<'_, f32>, batch: usize, rng: &mut Stream) -> Result<Vec<usize>> {
+    pub fn choose(&self, vectors: ArrayView2<'_, f32>, batch: usize, rng: &mut RandomStream) -> Result<Vec<usize>> {
         let measured = self.measure.of(vectors);
         let points = measured.mapv(f64::from);
         let batch = batch.min(points.nrows());
@@ -154,7 +154,7 @@ impl Part {
         (front, others): (usize, usize),
         items: usize,
         chosen: &mut Vec<usize>,
-        rng: &mut Stream,
+        rng: &mut RandomStream,
     ) -> Result<()> {
         let rows: Vec<usize> = rows.iter().copied().filter(|row| !chosen.contains(row)).collect();
         let items = items.min(rows.len());

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::linalg::{Cholesky, squared_distances};
-use crate::random::Stream;
+use crate::random::RandomStream;
 
 /// Added to the diagonal of a posterior covariance before a sample is drawn: duplicates make it singular.
 const JITTER: f64 = 1e-6;
@@ -54,12 +54,12 @@ impl Gp {
     ) -> Result<Self> {
         let before = before.filter(|before| before.squared_length == squared_length);
         let same = before.map_or(0, |before| before.same(points.view(), noise));
-        let kept = before.map_or(0, |before| before.factor.reusable(same));
+        let kept = before.map_or(0, |before| before.factor.reusable_rows(same));
         let mut rows = kernel(points.slice(s![kept.., ..]), points.view(), squared_length);
         rows.slice_mut(s![.., kept..])
             .diag_mut()
             .zip_mut_with(&noise.slice(s![kept..]), |value, noise| *value += noise);
-        let grown = before.filter(|_| kept > 0).and_then(|before| before.factor.extended(rows.view()));
+        let grown = before.filter(|_| kept > 0).and_then(|before| before.factor.extend(rows.view()));
         let factor = match grown {
             Some(factor) => factor,
             None if kept == 0 => Cholesky::new(&rows, "covariance of the items asked")?,
@@ -114,7 +114,13 @@ impl Gp {
     ///
     /// # Errors
     /// Points that are not finite.
-    pub fn samples(&self, at: ArrayView2<'_, f64>, draws: usize, scale: f64, rng: &mut Stream) -> Result<Array2<f64>> {
+    pub fn samples(
+        &self,
+        at: ArrayView2<'_, f64>,
+        draws: usize,
+        scale: f64,
+        rng: &mut RandomStream,
+    ) -> Result<Array2<f64>> {
         let (mean, mut covariance) = self.posterior(at);
         covariance.diag_mut().mapv_inplace(|value| value + JITTER);
         let normal = Array2::from_shape_simple_fn((draws, mean.len()), || StandardNormal.sample(rng));
@@ -169,7 +175,7 @@ pub(super) fn correlation_f32(e: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::stream;
+    use crate::random::random_stream;
     use crate::surrogate::fixture;
 
     fn close(a: impl IntoIterator<Item = f64>, b: Vec<f64>) -> bool {
@@ -246,7 +252,7 @@ mod tests {
     fn samples_scatter_as_the_posterior_says() {
         let (gp, at) = fitted();
         let (mean, covariance) = gp.posterior(at.view());
-        let rng = &mut stream(1, "test", 0, 0);
+        let rng = &mut random_stream(1, "test", 0, 0);
         let n = 4000.0;
         let mut second = Array2::<f64>::zeros(covariance.raw_dim());
         for off in (gp.samples(at.view(), 4000, 0.5, rng).expect("samples") - &mean).rows() {

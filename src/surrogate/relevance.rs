@@ -3,7 +3,7 @@
 use ndarray::{Array1, ArrayView2};
 
 use super::gp::correlation;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::linalg::Cholesky;
 
 /// What a whole share that is not the embedding's costs, in nats: so that a column has to say something.
@@ -97,8 +97,8 @@ impl Shares {
         noise: &Array1<f64>,
     ) -> Result<(f64, Vec<f64>)> {
         let n = targets.len();
-        let weights = ArrayView2::from_shape((1, self.of.len()), &self.of).doing("shares")?;
-        let far = weights.dot(&squared).into_shape_with_order((n, n)).doing("shares")?;
+        let weights = ArrayView2::from_shape((1, self.of.len()), &self.of).wrap_err("shares")?;
+        let far = weights.dot(&squared).into_shape_with_order((n, n)).wrap_err("shares")?;
         let far = far.mapv_into(|squared| (-0.5 * squared).exp());
         let mut covariance = far.mapv(correlation);
         covariance.diag_mut().zip_mut_with(noise, |value, noise| *value += self.noise_factor * noise);
@@ -122,7 +122,7 @@ impl Shares {
         let along_noise: f64 = slope.diag().iter().zip(noise).map(|(slope, noise)| slope * noise).sum();
         // Along the distance: -(e + 4 e^4) / 4.
         slope.zip_mut_with(&far, |slope, far| *slope *= -0.25 * (far + 4.0 * far.powi(4)));
-        let slope = slope.into_shape_with_order((n * n, 1)).doing("shares")?;
+        let slope = slope.into_shape_with_order((n * n, 1)).wrap_err("shares")?;
         let mut along: Vec<f64> = squared.dot(&slope).into_iter().collect();
         along[1..].iter_mut().for_each(|along| *along -= PRICE);
         let mean: f64 = self.of.iter().zip(&along).map(|(share, along)| share * along).sum();

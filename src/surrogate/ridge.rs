@@ -5,7 +5,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::Result;
 use crate::linalg::Cholesky;
-use crate::random::Stream;
+use crate::random::RandomStream;
 
 /// Noise variances that are tried, where the prior variance of the score at a typical item is 1.
 const NOISES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
@@ -78,7 +78,7 @@ impl Ridge {
     }
 
     /// A draw from the posterior of `w`.
-    pub fn sample(&self, rng: &mut Stream) -> Array1<f64> {
+    pub fn sample(&self, rng: &mut RandomStream) -> Array1<f64> {
         let mut normal = Array2::from_shape_simple_fn((self.weights.len(), 1), || StandardNormal.sample(rng));
         self.precision.solve_upper(&mut normal);
         &self.weights + &normal.column(0)
@@ -97,7 +97,7 @@ impl Ridge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::stream;
+    use crate::random::random_stream;
     use crate::surrogate::fixture;
 
     fn fitted() -> Ridge {
@@ -117,7 +117,7 @@ mod tests {
     fn samples_scatter_as_the_posterior_says() {
         let ridge = fitted();
         let expected = fixture::matrix("weights_covariance");
-        let rng = &mut stream(1, "test", 0, 0);
+        let rng = &mut random_stream(1, "test", 0, 0);
         let mut second = Array2::<f64>::zeros((3, 3));
         for _ in 0..4000 {
             let off = ridge.sample(rng) - ridge.weights();

@@ -18,11 +18,11 @@ use super::plan::{LARGEST, batch};
 use super::relevance::Shares;
 use super::space::Views;
 use crate::database::VectorDatabase;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::features::{Features, ItemFeatures};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX, SCORE};
-use crate::random::stream;
+use crate::random::random_stream;
 use crate::select::Select;
 use crate::step::Step;
 use crate::update::{QueryUpdate, SearchContext};
@@ -234,7 +234,7 @@ impl SurrogateUpdate {
             }
             self.shortlist = Shortlist::default();
             self.measure = Some(measure);
-            self.name_giveaways(vectors.view(), &chosen, step.replayed);
+            self.name_giveaways(vectors.view(), &chosen, step.is_replay);
             self.next_fit = self.seen.asked() + self.seen.asked().div_ceil(2);
         }
         if let Some(measure) = &self.measure {
@@ -301,7 +301,7 @@ fn vectors_of(frames: &[DataFrame], views: &Views) -> Result<(HashSet<u64>, Arra
     let (mut all, mut vectors) = (HashSet::new(), Array2::zeros((0, views.width())));
     for frame in frames {
         let ids = schema::u64s(frame, DB_IDX)?;
-        vectors.append(Axis(0), views.vectors(&ids, finite(frame)?.view()).view()).doing("items that are out")?;
+        vectors.append(Axis(0), views.vectors(&ids, finite(frame)?.view()).view()).wrap_err("items that are out")?;
         all.extend(ids);
     }
     Ok((all, vectors))
@@ -350,12 +350,12 @@ impl QueryUpdate for SurrogateUpdate {
         self.candidates = context.reused.iter().copied().take(CANDIDATES).collect();
         self.known = self.candidates.iter().copied().collect();
         let features = context.database.features(&self.features, context.columns_read)?;
-        self.shares = Shares::new(1 + features.views().len());
+        self.shares = Shares::new(1 + features.groups().len());
         if Library::fits(context.database.len(), context.database.dim() + features.width(), self.points) {
             let (library, views) = Library::read(context.database, features)?;
             (self.library, self.views) = (Some(library), Some(views));
         } else {
-            let sample = context.database.sample(SPREAD, &mut stream(0, "spread", 0, 0))?;
+            let sample = context.database.sample(SPREAD, &mut random_stream(0, "spread", 0, 0))?;
             let items = context.database.take_columns(&sample, &[])?;
             let embeddings = convert::matrix::<f32>(&items, EMBEDDING)?;
             let rows = finite_rows(embeddings.view());
@@ -394,7 +394,7 @@ impl QueryUpdate for SurrogateUpdate {
         let reach = self.reach(queries);
         self.barren = found == 0 && self.library.is_none() && reach == widest(queries) && reach < library;
         let embeddings = finite(step.results)?;
-        let (scores, db_idx) = (schema::scores(step.results, SCORE)?, schema::u64s(step.results, DB_IDX)?);
+        let (scores, db_idx) = (schema::nullable_f64s(step.results, SCORE)?, schema::u64s(step.results, DB_IDX)?);
         let views = self.views.get_or_insert_with(|| Views::new(ItemFeatures::default(), embeddings.view()));
         let vectors = views.vectors(&db_idx, embeddings.view());
         for ((vector, score), item) in vectors.rows().into_iter().zip(&scores).zip(&db_idx) {
@@ -422,7 +422,7 @@ impl QueryUpdate for SurrogateUpdate {
             return places(step, Vec::new(), &self.seen, &chosen, self.views.as_ref());
         };
         let model = Model::fit(before.as_ref(), &self.seen, &chosen, views.width(), &measure, &self.niche)?;
-        let (out, vectors) = vectors_of(step.out, &views)?;
+        let (out, vectors) = vectors_of(step.pending, &views)?;
         let model = model.believing(vectors.view())?;
         self.candidates = match &self.library {
             Some(_) => self.front(&model, &out, step),

@@ -41,13 +41,13 @@ impl Views {
     /// The components of each group: the embedding's first.
     pub fn groups(&self) -> Vec<Range<usize>> {
         let shifted = |range: &Range<usize>| range.start + self.dim()..range.end + self.dim();
-        let views = self.features.views().iter().map(|view| shifted(&view.components));
+        let views = self.features.groups().iter().map(|view| shifted(&view.components));
         std::iter::once(0..self.dim()).chain(views).collect()
     }
 
     /// The names of the groups.
     pub fn names(&self) -> Vec<String> {
-        let views = self.features.views().iter().map(|view| view.name.clone());
+        let views = self.features.groups().iter().map(|view| view.name.clone());
         std::iter::once(EMBEDDING.to_string()).chain(views).collect()
     }
 

@@ -5,7 +5,7 @@ use polars::prelude::{Column, DataFrame};
 
 use super::neighbours::{Neighbours, NeighboursByQuery};
 use super::next_queries;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, EMBEDDING, QUERY_IDX};
 use crate::step::Step;
@@ -71,9 +71,9 @@ impl Lineage {
 
         let parents = convert::gather(step.queries, &[moved.parents, branched.parents].concat())?;
         let values = [moved.vectors, branched.vectors].concat();
-        let values = ArrayView2::from_shape((names.len(), vectors.ncols()), &values).doing("update")?;
+        let values = ArrayView2::from_shape((names.len(), vectors.ncols()), &values).wrap_err("update")?;
         let mut next = next_queries(&parents, values)?;
-        next.with_column(Column::new(QUERY_IDX.into(), names)).doing("update")?;
+        next.with_column(Column::new(QUERY_IDX.into(), names)).wrap_err("update")?;
         Ok(next)
     }
 }

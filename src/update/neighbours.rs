@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use ndarray::Array2;
 
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::convert::{self, Matrix};
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX, SCORE};
 use crate::step::Step;
@@ -21,14 +21,14 @@ pub(super) struct NeighboursByQuery {
 
 impl NeighboursByQuery {
     pub fn from_step(step: &Step<'_>) -> Result<Self> {
-        let scores = schema::scores(step.results, SCORE)?;
+        let scores = schema::nullable_f64s(step.results, SCORE)?;
         let mut rows_of_query: HashMap<u32, Vec<usize>> = HashMap::new();
         for (row, query) in schema::u32s(step.results, QUERY_IDX)?.into_iter().enumerate() {
             if scores[row].is_some() {
                 rows_of_query.entry(query).or_default().push(row);
             }
         }
-        let distances = step.results.column(DISTANCE).doing("update")?.f32().doing("update")?;
+        let distances = step.results.column(DISTANCE).wrap_err("update")?.f32().wrap_err("update")?;
         Ok(NeighboursByQuery {
             rows_of_query,
             scores: scores.into_iter().map(|score| score.unwrap_or(f64::NAN)).collect(),

@@ -105,7 +105,7 @@ impl TopKPrune {
     /// The aggregated score of each query that has scored neighbours.
     fn query_scores(&self, step: &Step<'_>) -> Result<HashMap<u32, f64>> {
         let mut scores_of_query: HashMap<u32, Vec<f64>> = HashMap::new();
-        let scores = schema::scores(step.results, SCORE)?;
+        let scores = schema::nullable_f64s(step.results, SCORE)?;
         for (query, score) in schema::u32s(step.results, QUERY_IDX)?.into_iter().zip(scores) {
             if let Some(score) = score {
                 scores_of_query.entry(query).or_default().push(score);

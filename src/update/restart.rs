@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use polars::prelude::{Column, DataFrame};
 
 use super::{QueryUpdate, SearchContext};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
 use crate::step::Step;
@@ -92,8 +92,8 @@ impl QueryUpdate for RestartUpdate {
             parents[row] = None;
         }
         let mut restarted = next;
-        restarted.with_column(convert::embedding_column(vectors.view())?).doing("restart")?;
-        restarted.with_column(Column::new(PARENT_IDX.into(), parents)).doing("restart")?;
+        restarted.with_column(convert::embedding_column(vectors.view())?).wrap_err("restart")?;
+        restarted.with_column(Column::new(PARENT_IDX.into(), parents)).wrap_err("restart")?;
         Ok(restarted)
     }
 }

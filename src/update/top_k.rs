@@ -56,7 +56,7 @@ impl TopKUpdate {
     fn negative_score(&self, step: &Step<'_>) -> Result<Option<f64>> {
         let mut scores_of_query: HashMap<u32, Vec<f64>> = HashMap::new();
         for (query, score) in
-            schema::u32s(step.results, QUERY_IDX)?.into_iter().zip(schema::scores(step.results, SCORE)?)
+            schema::u32s(step.results, QUERY_IDX)?.into_iter().zip(schema::nullable_f64s(step.results, SCORE)?)
         {
             scores_of_query.entry(query).or_default().extend(score);
         }
@@ -84,7 +84,7 @@ impl QueryUpdate for TopKUpdate {
             return Ok(());
         }
         if let Some(lowest) = self.negative_score(step)? {
-            if !step.replayed {
+            if !step.is_replay {
                 log::warn!(
                     "top-k: some scores are negative (such as {lowest}); the lowest score is subtracted to make weights of them"
                 );

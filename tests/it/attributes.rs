@@ -51,7 +51,7 @@ impl VectorDatabase for Watched {
         self.asked.lock().expect("no panic").some.push(columns.to_vec());
         self.library.take_columns(db_idx, columns)
     }
-    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::RandomStream) -> Result<Vec<u64>> {
         self.library.sample(n, rng)
     }
     fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {
@@ -66,7 +66,7 @@ impl VectorDatabase for Watched {
 fn search(library: &LanceDatabase, filter: impl Filter + 'static) -> (SearchLog, Asked) {
     let asked = Arc::default();
     let watched = Watched { library: library.clone(), asked: Arc::clone(&asked) };
-    let start = library.sample(16, &mut uphill::stream(5, "queries", 0, 0)).expect("a sample");
+    let start = library.sample(16, &mut uphill::random_stream(5, "queries", 0, 0)).expect("a sample");
     let queries = uphill::queries_at(library, &start).expect("queries");
     let rule = SurrogateUpdate::new().features(Features::columns([] as [&str; 0]));
     let stop = Stop::new().evaluations(120).nothing_new(20);

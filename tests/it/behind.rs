@@ -140,10 +140,10 @@ impl QueryUpdate for Walk {
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
-        let out: Vec<Vec<u64>> = step.out.iter().map(ids).collect();
-        assert!(step.out.iter().all(|frame| frame.column("score").is_err() && frame.column("embedding").is_ok()));
+        let out: Vec<Vec<u64>> = step.pending.iter().map(ids).collect();
+        assert!(step.pending.iter().all(|frame| frame.column("score").is_err() && frame.column("embedding").is_ok()));
         let scored = step.results.column("score").is_ok();
-        assert_eq!(scored, step.out.is_empty(), "a step that is out has no scores");
+        assert_eq!(scored, step.pending.is_empty(), "a step that is out has no scores");
         self.diary.note(format!("update after {}, out {}", step.iteration, out.len()));
         Ok(step.queries.clone())
     }

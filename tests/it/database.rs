@@ -443,12 +443,13 @@ fn a_sample_of_ids_without_gaps_is_the_one_that_is_drawn_of_their_list_and_other
         let (database, listed) = (open(&path), open(&path).prefilter("weight >= 0"));
         for n in [0, 1, 7, 100, 499, 500, 900] {
             for seed in 0..20 {
-                let [sample, expected] = [&database, &listed]
-                    .map(|database| database.sample(n, &mut uphill::stream(seed, "sample", 0, 0)).expect("a sample"));
+                let [sample, expected] = [&database, &listed].map(|database| {
+                    database.sample(n, &mut uphill::random_stream(seed, "sample", 0, 0)).expect("a sample")
+                });
                 assert_eq!(sample, expected, "{n} of {}", there.len());
             }
         }
-        assert_eq!(database.sample(900, &mut uphill::stream(1, "sample", 0, 0)).expect("all"), there);
+        assert_eq!(database.sample(900, &mut uphill::random_stream(1, "sample", 0, 0)).expect("all"), there);
     };
     assert_as_listed(&(0..500).collect::<Vec<_>>());
     let uri = path.to_string_lossy().into_owned();

@@ -150,7 +150,7 @@ fn an_error_of_a_stage_of_ones_own_or_of_a_disk_is_told_too() {
     let database = open(&folder.path().join("items.lance")).k(4);
     let queries = uphill::queries_at(&database, &[0, 1]).expect("queries");
     let score =
-        |_: &polars::prelude::DataFrame| -> uphill::Result<Vec<f64>> { Err(uphill::Error::own("no ink\nat all")) };
+        |_: &polars::prelude::DataFrame| -> uphill::Result<Vec<f64>> { Err(uphill::Error::custom("no ink\nat all")) };
     let run = folder.path().join("run");
     Runner::new(database, score, RlUpdate::new(1.0)).search_into(&run, &queries, 2).err().expect("an error");
     assert_eq!(ended(&folder).error.as_deref(), Some("iteration 0: no ink"));

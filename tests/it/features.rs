@@ -6,8 +6,8 @@ use ndarray::{Array2, Axis};
 use polars::prelude::*;
 use rand::RngExt;
 use uphill::{
-    BlockVisitor, Feature, Features, IndexKind, IndexOptions, ItemFeatures, LanceDatabase, QueryOptions, Role, Runner,
-    SearchLog, Stop, SurrogateUpdate, VectorDatabase, View,
+    BlockVisitor, Feature, FeatureGroup, Features, IndexKind, IndexOptions, ItemFeatures, LanceDatabase, QueryOptions,
+    Role, Runner, SearchLog, Stop, SurrogateUpdate, VectorDatabase,
 };
 
 use crate::common::*;
@@ -44,7 +44,7 @@ fn library(folder: &TempDir, items: &DataFrame) -> LanceDatabase {
 }
 
 fn start(database: &dyn VectorDatabase) -> DataFrame {
-    let items = database.sample(16, &mut uphill::stream(3, "queries", 0, 0)).expect("a sample");
+    let items = database.sample(16, &mut uphill::random_stream(3, "queries", 0, 0)).expect("a sample");
     uphill::queries_at(database, &items).expect("queries")
 }
 
@@ -349,9 +349,9 @@ fn views_are_what_brute_force_makes_of_the_columns() {
     assert_close(&distances(&view("kind", None), rows), &expected, 1e-4);
 
     // A column of one value says nothing; all others are views of their own.
-    assert!(view("same", None).views().is_empty());
+    assert!(view("same", None).groups().is_empty());
     let all = database.features(&Features::Auto, &["kind".into()]).expect("features");
-    let roles: Vec<(&str, Role)> = all.views().iter().map(|view| (view.name.as_str(), view.role)).collect();
+    let roles: Vec<(&str, Role)> = all.groups().iter().map(|view| (view.name.as_str(), view.role)).collect();
     assert_eq!(roles, [("text", Role::Text), ("number", Role::Numeric)]);
 }
 
@@ -394,7 +394,7 @@ impl VectorDatabase for Described {
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
         self.inner.take(db_idx)
     }
-    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> uphill::Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::RandomStream) -> uphill::Result<Vec<u64>> {
         self.inner.sample(n, rng)
     }
     fn scan(&self, visit: &mut BlockVisitor<'_>) -> uphill::Result<()> {
@@ -403,7 +403,7 @@ impl VectorDatabase for Described {
     fn features(&self, _wanted: &Features, _hidden: &[String]) -> uphill::Result<ItemFeatures> {
         let ids: Vec<u64> = (0..self.worth.len() as u64).rev().collect();
         let values: Vec<f32> = self.worth.iter().rev().map(|worth| *worth as f32 / 4.0).collect();
-        let view = View { name: "own".into(), role: Role::Numeric, components: 0..1 };
+        let view = FeatureGroup { name: "own".into(), role: Role::Numeric, components: 0..1 };
         let values = Array2::from_shape_vec((ids.len(), 1), values).expect("a column");
         ItemFeatures::new(&ids, vec![view], values)
     }
@@ -425,7 +425,7 @@ fn a_database_of_ones_own_may_say_what_there_is_to_read() {
 
 #[test]
 fn features_that_do_not_fit_their_items_are_refused() {
-    let view = |end: usize| vec![View { name: "x".into(), role: Role::Numeric, components: 0..end }];
+    let view = |end: usize| vec![FeatureGroup { name: "x".into(), role: Role::Numeric, components: 0..end }];
     let message = |ids: &[u64], end: usize, values: Array2<f32>| {
         ItemFeatures::new(ids, view(end), values).expect_err("refused").to_string()
     };

@@ -246,7 +246,7 @@ fn mutated_items_are_indexed_or_refused_long() {
 fn assert_contract(answers: uphill::Result<DataFrame>, items: u64) {
     let answers = match answers {
         Ok(answers) => answers,
-        Err(error @ (uphill::Error::Score { .. } | uphill::Error::Away { .. })) => {
+        Err(error @ (uphill::Error::Score { .. } | uphill::Error::Unavailable { .. })) => {
             one_line(&error);
             return;
         }

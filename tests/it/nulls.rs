@@ -103,7 +103,7 @@ fn rows_without_an_embedding_are_never_counted_sampled_seen_or_met() {
         let identity = database.identity().expect("an identity");
         assert_eq!((identity.rows, identity.without_embedding), (there.len() as u64, (ROWS - there.len()) as u64));
         assert_eq!((database.len(), database.uses_index()), (there.len() as u64, index));
-        assert_eq!(database.sample(ROWS, &mut uphill::stream(1, "sample", 0, 0)).expect("a sample"), there);
+        assert_eq!(database.sample(ROWS, &mut uphill::random_stream(1, "sample", 0, 0)).expect("a sample"), there);
         let mut seen = Vec::new();
         let mut visit = |ids: &[u64], items: ndarray::ArrayView2<'_, f32>| {
             for (id, item) in ids.iter().zip(items.rows()) {
@@ -127,7 +127,7 @@ fn rows_without_an_embedding_are_never_counted_sampled_seen_or_met() {
 
         let some = database.clone().prefilter("weight < 0.3 -- a comment");
         let light: Vec<u64> = there.iter().copied().filter(|row| row % 100 < 30).collect();
-        assert_eq!(some.sample(ROWS, &mut uphill::stream(1, "sample", 0, 0)).expect("a sample"), light);
+        assert_eq!(some.sample(ROWS, &mut uphill::random_stream(1, "sample", 0, 0)).expect("a sample"), light);
         let results = some.query(&queries, QueryOptions::default()).expect("results");
         (0..20).for_each(|query| assert_eq!(met(&results, query), light));
         let few = some.clone().k(10).nprobes(6).query(&queries, QueryOptions::default()).expect("results");
@@ -145,7 +145,7 @@ fn ids_of_a_column_are_those_of_rows_with_an_embedding() {
     let options = OpenOptions::new().id_column("key");
     let database = LanceDatabase::open_with(theirs.path().to_string_lossy(), &options).expect("opened").k(ROWS);
     let keys: Vec<u64> = items_there().iter().map(|row| 1000 + row).collect();
-    assert_eq!(database.sample(ROWS, &mut uphill::stream(1, "sample", 0, 0)).expect("a sample"), keys);
+    assert_eq!(database.sample(ROWS, &mut uphill::random_stream(1, "sample", 0, 0)).expect("a sample"), keys);
     let results = database.query(&queries_of(&theirs.vectors), QueryOptions::default()).expect("results");
     assert_eq!(met(&results, 3), keys);
     assert!(database.take(&[1705]).is_err());
@@ -188,7 +188,7 @@ fn a_library_of_no_embeddings_at_all_has_no_items_and_a_search_says_so() {
     let theirs = Theirs::write(false, |_| false);
     let database = theirs.open();
     assert!(database.is_empty());
-    assert_eq!(database.sample(5, &mut uphill::stream(1, "sample", 0, 0)).expect("a sample"), Vec::<u64>::new());
+    assert_eq!(database.sample(5, &mut uphill::random_stream(1, "sample", 0, 0)).expect("a sample"), Vec::<u64>::new());
     let results = database.query(&queries_of(&theirs.vectors), QueryOptions::default()).expect("results");
     assert_eq!(results.height(), 0);
     run_file(theirs.folder.path());

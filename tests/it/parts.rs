@@ -181,7 +181,7 @@ impl Score for Quick {
         }
         self.events.happened("quick has answered");
         match self.how {
-            How::Away => return Err(Error::Away { reason: "nobody there".into() }),
+            How::Away => return Err(Error::Unavailable { reason: "nobody there".into() }),
             How::Refuses => return Err(Error::Config("the quick part refuses".into())),
             How::Interrupts => return Err(Error::Interrupted),
             How::Panics => panic!("the quick part panics"),

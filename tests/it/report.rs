@@ -111,7 +111,7 @@ fn the_curves_end_where_a_count_by_hand_ends() {
     assert_eq!(evaluated, "");
     let share = *f64s(&read(&folder.path().join("evaluated.parquet")), "recall").last().expect("a row");
     let sum: f64 = best.iter().take(20).sum();
-    let number = uphill::number;
+    let number = uphill::format_number;
     let at = scores.len();
     for says in [
         format!("Best score, weight against items scored. run: {} at {at}", number(best[0])),
@@ -143,9 +143,9 @@ fn a_score_to_be_minimised_is_shown_as_the_scorer_gave_it() {
     let best = paid(&folder.path().join("run")).into_iter().fold(f64::MIN, f64::max);
     let page = report(&folder, &["run"]);
     assert!(page.contains("smaller is better"));
-    let says = format!("items scored. run: {}", uphill::number(-best));
+    let says = format!("items scored. run: {}", uphill::format_number(-best));
     assert!(page.contains(&says), "`{says}` is not in {:?}", between(&page, "aria-label=\"", "\""));
-    assert!(!page.contains(&format!(">{}<", uphill::number(best))), "{best}");
+    assert!(!page.contains(&format!(">{}<", uphill::format_number(best))), "{best}");
     // Compared with one that maximises.
     search(&folder, "other", &["score.sql=weight + 1.0"]);
     let output = uphill(&["report", "run", "other"], folder.path());
@@ -354,8 +354,8 @@ fn runs_of_one_recipe_are_one_line_with_a_band_and_other_recipes_are_others() {
     let mut best: Vec<f64> = runs.iter().map(|scores| scores.iter().copied().fold(f64::MIN, f64::max)).collect();
     best.sort_by(f64::total_cmp);
     let (costs, bests) = data_of(&page, 0);
-    assert_eq!(costs.last(), Some(&uphill::number(runs.iter().map(Vec::len).max().expect("a run") as f64)));
-    assert_eq!(bests.last(), Some(&uphill::number(best[1])));
+    assert_eq!(costs.last(), Some(&uphill::format_number(runs.iter().map(Vec::len).max().expect("a run") as f64)));
+    assert_eq!(bests.last(), Some(&uphill::format_number(best[1])));
     let differences = between(&page, "<h2 id=\"differences\">", "</table>")[0];
     let learning_rates = "<th scope=\"row\">update.lr</th><td>0.5</td><td>0.5</td><td>0.5</td><td>3.0</td>";
     assert!(differences.contains(learning_rates), "{differences}");
@@ -539,7 +539,7 @@ fn what_was_paid_for_and_has_no_score_is_not_called_scored() {
     for (label, number) in [("Evaluations", all), ("Items scored", scored), ("Failed", failed)] {
         assert!(page.contains(&format!("<dt>{label}</dt><dd>{number}<")), "{label}: {number}");
     }
-    let says = format!("against evaluations. run: {}", uphill::number(f64s(&results, "raw_score")[0]));
+    let says = format!("against evaluations. run: {}", uphill::format_number(f64s(&results, "raw_score")[0]));
     assert!(page.contains(&says) && !page.contains("against items scored"), "{:?}", charts(&page));
     // A line for each iteration says it too.
     let set = [&set[..], &["--log-format", "json"]].concat();

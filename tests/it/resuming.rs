@@ -49,7 +49,7 @@ impl VectorDatabase for Watched {
         self.fetched.lock().expect("no panic").push(db_idx.len());
         self.library.take(db_idx)
     }
-    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::RandomStream) -> Result<Vec<u64>> {
         self.library.sample(n, rng)
     }
     fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()> {

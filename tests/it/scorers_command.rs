@@ -193,7 +193,7 @@ fn a_batch_that_is_not_answered_in_time_has_not_been_asked() {
         score.begin(&session);
         let score = score.timeout(Duration::from_secs(3)).retries(0).patience(Duration::ZERO);
         let error = score.score(&batch(6)).expect_err("nobody answered");
-        assert!(matches!(error, uphill::Error::Away { .. }), "{error}");
+        assert!(matches!(error, uphill::Error::Unavailable { .. }), "{error}");
         assert!(error.to_string().starts_with("score: timeout after 3 s; "), "{error}");
     }
     counter.assert_all_gone();

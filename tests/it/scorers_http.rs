@@ -102,7 +102,7 @@ fn a_server_that_stays_away_has_not_been_asked() {
     for (behaviour, reason) in [("429", "HTTP 429"), ("503", "HTTP 503")] {
         let score = server.score(behaviour).patience(Duration::from_secs(2)).backoff(Duration::from_millis(100));
         let error = score.score(&batch(6)).expect_err("nobody answered");
-        assert!(matches!(error, uphill::Error::Away { .. }), "{error}");
+        assert!(matches!(error, uphill::Error::Unavailable { .. }), "{error}");
         assert!(error.to_string().starts_with(&format!("score: {reason}; ")), "{error}");
         assert_eq!(score.retried(), 0);
     }
@@ -112,7 +112,7 @@ fn a_server_that_stays_away_has_not_been_asked() {
     let unknown = HttpScore::new("http://nobody.invalid/").patience(Duration::ZERO);
     for score in [score, unknown] {
         let error = score.score(&batch(1)).expect_err("nobody answered");
-        assert!(matches!(error, uphill::Error::Away { .. }), "{error}");
+        assert!(matches!(error, uphill::Error::Unavailable { .. }), "{error}");
         assert!(error.to_string().starts_with("score: connection: "), "{error}");
     }
 }

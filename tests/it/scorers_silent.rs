@@ -101,7 +101,7 @@ fn a_service_that_accepts_and_never_answers_is_borne_for_patience_and_a_few_time
             let before = service.requests();
             let score = service.score().timeout(timeout).patience(patience).retries(5);
             let error = score.score(&batch(16)).expect_err("nobody answered");
-            assert!(matches!(error, Error::Away { .. }), "{error}");
+            assert!(matches!(error, Error::Unavailable { .. }), "{error}");
             let asked = service.requests() - before;
             assert!((2..=most).contains(&asked), "{timeout:?} {patience:?}: {asked} requests");
         }
@@ -116,7 +116,7 @@ fn many_workers_bear_a_silent_service_no_longer_than_one() {
         for _ in 0..8 {
             scope.spawn(|| {
                 let error = score.score(&batch(16)).expect_err("nobody answered");
-                assert!(matches!(error, Error::Away { .. }), "{error}");
+                assert!(matches!(error, Error::Unavailable { .. }), "{error}");
             });
         }
     });

@@ -23,7 +23,7 @@ fn hill(embeddings: &Array2<f32>) -> impl Fn(&DataFrame) -> uphill::Result<Vec<f
 }
 
 fn start(database: &LanceDatabase, items: usize, seed: u64) -> DataFrame {
-    let items = database.sample(items, &mut uphill::stream(seed, "queries", 0, 0)).expect("a sample");
+    let items = database.sample(items, &mut uphill::random_stream(seed, "queries", 0, 0)).expect("a sample");
     uphill::queries_at(database, &items).expect("queries")
 }
 
@@ -243,7 +243,7 @@ impl VectorDatabase for Watched {
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
         self.broken(self.library.take(db_idx)?)
     }
-    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> uphill::Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::RandomStream) -> uphill::Result<Vec<u64>> {
         self.library.sample(n, rng)
     }
     fn scan(&self, visit: &mut BlockVisitor<'_>) -> uphill::Result<()> {
@@ -384,7 +384,7 @@ impl VectorDatabase for WithOneOff {
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
         self.0.take(db_idx)
     }
-    fn sample(&self, n: usize, rng: &mut uphill::Stream) -> uphill::Result<Vec<u64>> {
+    fn sample(&self, n: usize, rng: &mut uphill::RandomStream) -> uphill::Result<Vec<u64>> {
         self.0.sample(n, rng)
     }
     fn scan(&self, visit: &mut BlockVisitor<'_>) -> uphill::Result<()> {

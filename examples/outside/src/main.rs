@@ -7,7 +7,7 @@ use std::fmt;
 use uphill::ndarray::{Array2, ArrayView1};
 use uphill::polars::prelude::{Column, DataFrame};
 use uphill::{
-    Error, Filter, Metric, QueryUpdate, QueryOptions, Result, Runner, Score, Step, Stop, Stream, VectorDatabase, BlockVisitor,
+    Error, Filter, Metric, QueryUpdate, QueryOptions, Result, Runner, Score, Step, Stop, RandomStream, VectorDatabase, BlockVisitor,
     columns, embedding_column, matrix, next_queries, queries_at,
 };
 
@@ -18,8 +18,8 @@ struct Cube {
 
 impl Cube {
     fn new(items: usize) -> Self {
-        let mut stream = uphill::stream(7, "cube", 0, 0);
-        Cube { points: Array2::from_shape_simple_fn((items, 3), || stream.unit() as f32) }
+        let mut stream = uphill::random_stream(7, "cube", 0, 0);
+        Cube { points: Array2::from_shape_simple_fn((items, 3), || stream.uniform() as f32) }
     }
 
     fn nearest(&self, query: ArrayView1<'_, f64>, k: usize, without: &HashSet<u64>) -> Vec<(f32, u64)> {
@@ -65,7 +65,7 @@ impl VectorDatabase for Cube {
 
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         if let Some(item) = db_idx.iter().find(|item| **item >= self.len()) {
-            return Err(Error::own(format!("the cube has no point {item}")));
+            return Err(Error::custom(format!("the cube has no point {item}")));
         }
         let rows: Vec<usize> = db_idx.iter().map(|item| *item as usize).collect();
         let points = self.points.select(uphill::ndarray::Axis(0), &rows);
@@ -78,10 +78,10 @@ impl VectorDatabase for Cube {
         Ok(DataFrame::new(db_idx.len(), columns)?)
     }
 
-    fn sample(&self, n: usize, stream: &mut Stream) -> Result<Vec<u64>> {
+    fn sample(&self, n: usize, stream: &mut RandomStream) -> Result<Vec<u64>> {
         let mut picked = HashSet::new();
         while picked.len() < n.min(self.len() as usize) {
-            picked.insert(stream.below(self.len()));
+            picked.insert(stream.uniform_below(self.len()));
         }
         let mut picked: Vec<u64> = picked.into_iter().collect();
         picked.sort_unstable();
@@ -116,7 +116,7 @@ impl Filter for Above {
             .iter()
             .map(|height| height.map(|height| height > self.0))
             .collect::<Vec<_>>();
-        uphill::keep(&results, &Column::new("above".into(), above).into_frame())
+        uphill::filter_by_mask(&results, &Column::new("above".into(), above).into_frame())
     }
 }
 
@@ -139,7 +139,7 @@ impl std::error::Error for WorldEnds {}
 impl QueryUpdate for Believer {
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         if step.iteration >= self.steps {
-            return Err(Error::own(WorldEnds(self.steps)));
+            return Err(Error::custom(WorldEnds(self.steps)));
         }
         let towards = matrix::<f64>(step.queries, columns::EMBEDDING)?.view().mapv(|at| at + 0.3 * (1.0 - at));
         next_queries(step.queries, towards.view())
@@ -149,7 +149,7 @@ impl QueryUpdate for Believer {
 /// Parts chosen at run time are parts, too.
 fn runner(steps: u32) -> Result<(Runner, DataFrame)> {
     let cube = Cube::new(2000);
-    let start = queries_at(&cube, &cube.sample(3, &mut uphill::stream(1, "start", 0, 0))?)?;
+    let start = queries_at(&cube, &cube.sample(3, &mut uphill::random_stream(1, "start", 0, 0))?)?;
     let (score, rule): (Box<dyn Score>, Box<dyn QueryUpdate>) = (Box::new(Corner), Box::new(Believer { steps }));
     let filter: Box<dyn Filter> = Box::new(Above(0.2));
     Ok((Runner::new(cube, score, rule).filter(filter).stop(Stop::new().evaluations(120)), start))
@@ -158,7 +158,7 @@ fn runner(steps: u32) -> Result<(Runner, DataFrame)> {
 fn main() -> Result<()> {
     let (mut moved, start) = runner(u32::MAX)?;
     let thread = std::thread::spawn(move || moved.search(&start, 12));
-    let log = thread.join().map_err(|_| Error::own("the search panicked"))??;
+    let log = thread.join().map_err(|_| Error::custom("the search panicked"))??;
     let best = uphill::collect(log.compile_results()?.limit(1))?;
     let (score, height) = (best.column("score")?.f64()?.get(0), best.column("height")?.f32()?.get(0));
     println!(
@@ -168,7 +168,7 @@ fn main() -> Result<()> {
     assert!(score > Some(2.5) && height > Some(0.2));
 
     let (mut ends, start) = runner(2)?;
-    let error = ends.search(&start, 12).err().ok_or_else(|| Error::own("the world did not end"))?;
+    let error = ends.search(&start, 12).err().ok_or_else(|| Error::custom("the world did not end"))?;
     println!("{error}");
     assert_eq!(error.to_string(), "iteration 2: the world ends after 2 steps");
     assert!(error.source().is_some_and(|cause| cause.is::<WorldEnds>()));

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::screen::{count, seconds, spark};
 use crate::config::StopConfig;
-use crate::frame::text::number;
+use crate::frame::text::format_number;
 use crate::runner::Summary;
 
 /// What is known of how far the search is.
@@ -92,11 +92,11 @@ impl Standing {
     }
 
     fn shown(&self, score: Option<f64>) -> String {
-        score.map_or("-".into(), |score| number(score * self.sign))
+        score.map_or("-".into(), |score| format_number(score * self.sign))
     }
 
     pub fn best(&self) -> String {
-        self.bests.last().map_or("no score yet".into(), |best| format!("best {}", number(*best)))
+        self.bests.last().map_or("no score yet".into(), |best| format!("best {}", format_number(*best)))
     }
 
     /// What the last iteration found.

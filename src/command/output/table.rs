@@ -6,7 +6,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::screen::inert;
 use super::text::flat;
 use crate::frame::schema::SCORE;
-use crate::frame::text::number;
+use crate::frame::text::format_number;
 
 /// Rows that are shown, at most.
 const ROWS: usize = 50;
@@ -21,7 +21,7 @@ const GAP: usize = 2;
 /// fits: first those without a value, then those that say the same of all rows, then from the last on, but never the first
 /// and the score.
 pub fn table(frame: &DataFrame, width: Option<usize>) -> PolarsResult<String> {
-    let shown = flat(&frame.head(Some(ROWS)), Some(number))?;
+    let shown = flat(&frame.head(Some(ROWS)), Some(format_number))?;
     let mut columns = shown.columns().iter().enumerate().map(Shown::of).collect::<PolarsResult<Vec<_>>>()?;
     let mut left_out = Vec::new();
     if let Some(width) = width {
@@ -116,8 +116,8 @@ fn line<'a>(columns: &'a [Shown], text: impl Fn(&'a Shown) -> &'a str) -> String
 fn cell(value: &AnyValue<'_>) -> String {
     match value {
         AnyValue::Null => String::new(),
-        AnyValue::Float64(value) => number(*value),
-        AnyValue::Float32(value) => number(f64::from(*value)),
+        AnyValue::Float64(value) => format_number(*value),
+        AnyValue::Float32(value) => format_number(f64::from(*value)),
         AnyValue::String(text) => cut(&inert(text), LONGEST),
         AnyValue::StringOwned(text) => cut(&inert(text), LONGEST),
         other => inert(&other.to_string()),

@@ -7,7 +7,7 @@ pub type Number = Option<fn(f64) -> String>;
 
 /// The frame with bytes and times as text, and with lists and structs as their JSON, such as `[0.5, 0.25]`.
 pub fn flat(frame: &DataFrame, number: Number) -> PolarsResult<DataFrame> {
-    let mut flat = crate::frame::text::to_plain(frame).map_err(|error| polars_err!(ComputeError: "{error}"))?;
+    let mut flat = crate::frame::text::to_json_types(frame).map_err(|error| polars_err!(ComputeError: "{error}"))?;
     for column in flat.clone().columns().iter().filter(|column| column.dtype().is_nested()) {
         let present = column.is_not_null();
         let text: StringChunked = json(column.as_materialized_series(), number)?

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use polars::prelude::{Column, DataFrame};
 
 use super::table::Table;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX};
 use crate::panics;
@@ -96,7 +96,7 @@ impl CachedColumns {
         let mut all: Option<DataFrame> = None;
         table.scan_columns(columns, &mut |block| {
             match &mut all {
-                Some(all) => all.vstack_mut(&block).map(|_| ()).doing("reading attributes")?,
+                Some(all) => all.vstack_mut(&block).map(|_| ()).wrap_err("reading attributes")?,
                 None => all = Some(block),
             }
             Ok(())
@@ -131,7 +131,7 @@ impl CachedColumns {
         if cached.is_empty() {
             return Ok((cached, missing));
         }
-        let all = DataFrame::new(self.positions.len(), cached).doing("fetching items")?;
+        let all = DataFrame::new(self.positions.len(), cached).wrap_err("fetching items")?;
         Ok((convert::gather(&all, &order)?.into_columns(), missing))
     }
 

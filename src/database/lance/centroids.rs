@@ -26,7 +26,7 @@ use super::record_batch::as_f32;
 use super::table::Table;
 use crate::database::Metric;
 use crate::database::runtime::block_on;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// The number of partitions that a query searches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,7 +52,8 @@ impl Centroids {
     /// Reads the centroids of an index. `None` if it has none or has several segments.
     pub(super) fn read(table: &Table, name: &str, metric: Metric) -> Result<Option<Self>> {
         let (dataset, name, column) = (table.dataset.clone(), name.to_string(), table.embedding_column.clone());
-        let index = block_on(async move { open_index(&dataset, &name, &column).await })?.doing("reading the index")?;
+        let index =
+            block_on(async move { open_index(&dataset, &name, &column).await })?.wrap_err("reading the index")?;
         let values = index.and_then(|index| index.ivf_model().centroids_array().cloned());
         values.map(|values| Self::new(metric, values)).transpose()
     }
@@ -132,7 +133,7 @@ pub(super) fn distances(metric: Metric, query: &Float32Array, items: &FixedSizeL
         Metric::Cosine => DistanceType::Cosine,
         Metric::Dot => DistanceType::Dot,
     };
-    metric.arrow_batch_func()(query, items).doing("computing distances")
+    metric.arrow_batch_func()(query, items).wrap_err("computing distances")
 }
 
 /// Opens an index of one segment. `None` if it has several.

@@ -14,8 +14,10 @@ use super::library_id;
 use super::table::Table;
 use crate::database::remote::{fetch_if_exists, is_remote};
 use crate::database::runtime::block_on;
-use crate::error::{AtPath, Doing, Error, Result};
-use crate::features::{Encoder, Feature, Reader, Role, View, Writer, file_name, file_names, is_file_name};
+use crate::error::{AtPath, Error, Result, WrapErr};
+use crate::features::{
+    Encoder, Feature, FeatureGroup, FeatureReader, FeatureWriter, Role, file_name, file_names, is_file_name,
+};
 use crate::frame::convert;
 use crate::io::atomic::{self, Lock};
 
@@ -60,7 +62,7 @@ impl<'a> FeatureFiles<'a> {
     }
 
     /// Reads the features of this number of items. `None` if a file is missing or damaged; a damaged file is logged.
-    pub(super) fn read(&self, features: &[Feature], items: usize) -> Result<Option<(Vec<View>, Array2<f32>)>> {
+    pub(super) fn read(&self, features: &[Feature], items: usize) -> Result<Option<(Vec<FeatureGroup>, Array2<f32>)>> {
         match self.try_read(features, items) {
             Ok(read) => Ok(read),
             Err(error @ (Error::Input { .. } | Error::Io { .. })) => {
@@ -72,11 +74,11 @@ impl<'a> FeatureFiles<'a> {
     }
 
     /// As [`FeatureFiles::read`], but a damaged file is an error.
-    fn try_read(&self, features: &[Feature], items: usize) -> Result<Option<(Vec<View>, Array2<f32>)>> {
+    fn try_read(&self, features: &[Feature], items: usize) -> Result<Option<(Vec<FeatureGroup>, Array2<f32>)>> {
         let mut readers = Vec::with_capacity(features.len());
         for feature in features {
             let path = self.path(feature);
-            let Some(reader) = Reader::open(&path, items)? else { return Ok(None) };
+            let Some(reader) = FeatureReader::open(&path, items)? else { return Ok(None) };
             let header = &reader.header;
             if header.column != feature.column
                 || feature.role.is_some_and(|role| role != header.role && header.width > 0)
@@ -86,14 +88,14 @@ impl<'a> FeatureFiles<'a> {
             }
             readers.push(reader);
         }
-        let (mut views, mut width): (Vec<View>, usize) = Default::default();
+        let (mut views, mut width): (Vec<FeatureGroup>, usize) = Default::default();
         let mut ranges = Vec::with_capacity(readers.len());
         for header in readers.iter().map(|reader| &reader.header) {
             let components = width..width + header.width;
             width = components.end;
             ranges.push(components.clone());
             if header.width > 0 {
-                views.push(View { name: header.column.clone(), role: header.role, components });
+                views.push(FeatureGroup { name: header.column.clone(), role: header.role, components });
             }
         }
         let mut values = Array2::zeros((items, width));
@@ -115,13 +117,13 @@ impl<'a> FeatureFiles<'a> {
             };
             let (role, width) =
                 encoder.as_ref().map_or((Role::Numeric, 0), |encoder| (encoder.role(), encoder.width()));
-            outputs.push((encoder, Writer::create(&self.path(feature), &feature.column, role, width)?));
+            outputs.push((encoder, FeatureWriter::create(&self.path(feature), &feature.column, role, width)?));
         }
         drop(sample);
         table.scan_columns(&names, &mut |items| {
             for (encoder, writer) in &mut outputs {
                 if let Some(encoder) = encoder {
-                    writer.rows(encoder.encode(items.column(encoder.column()).doing("features")?)?.view())?;
+                    writer.rows(encoder.encode(items.column(encoder.column()).wrap_err("features")?)?.view())?;
                 }
             }
             Ok(())
@@ -142,7 +144,7 @@ fn sample(table: &Table, names: &[String], rows: usize) -> Result<DataFrame> {
         match &mut sample {
             None => sample = Some(items),
             Some(sample) => {
-                sample.vstack_mut_owned(items).doing("features")?;
+                sample.vstack_mut_owned(items).wrap_err("features")?;
             }
         }
         Ok(())
@@ -197,7 +199,7 @@ fn used_names(dataset: &Arc<Dataset>) -> Result<HashSet<String>> {
         }
         Ok::<_, lance::Error>(versions)
     })?
-    .doing("listing tags")?;
+    .wrap_err("listing tags")?;
     let names = |version: &Dataset| -> Vec<String> {
         let state = library_id::state(version);
         version.schema().fields.iter().flat_map(|field| file_names(&state, &field.name)).collect()

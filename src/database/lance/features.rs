@@ -8,11 +8,11 @@ use ndarray::{Array2, Axis};
 
 use super::feature_files::{FeatureFiles, delete_unused, feature_folder};
 use super::table::Table;
-use crate::error::{Doing, Error, Result};
-use crate::features::{Feature, Features, ItemFeatures, View};
+use crate::error::{Error, Result, WrapErr};
+use crate::features::{Feature, FeatureGroup, Features, ItemFeatures};
 use crate::frame::schema::{self, DB_IDX, SOURCE_ROW};
 use crate::io::atomic;
-use crate::suggest::no_column;
+use crate::suggest::unknown_column;
 
 /// The largest number of columns that are read if none are named. The first ones are taken.
 const AUTO_COLUMNS: usize = 64;
@@ -54,8 +54,9 @@ pub(super) fn compute_and_store(table: &Table, attributes: &[String], items: usi
 }
 
 /// Reads features from the dataset's files if they are complete. Otherwise computes them, and stores them if the dataset is writable.
-fn read_or_compute(table: &Table, features: &[Feature], items: usize) -> Result<(Vec<View>, Array2<f32>)> {
-    let (stored, temporary) = (feature_folder(&table.uri), tempfile::tempdir().doing("creating a temporary folder")?);
+fn read_or_compute(table: &Table, features: &[Feature], items: usize) -> Result<(Vec<FeatureGroup>, Array2<f32>)> {
+    let (stored, temporary) =
+        (feature_folder(&table.uri), tempfile::tempdir().wrap_err("creating a temporary folder")?);
     let files = FeatureFiles::new(table, stored.as_deref().unwrap_or(temporary.path()));
     if stored.is_none() {
         files.fetch(&table.uri, features);
@@ -88,7 +89,7 @@ fn compute_in(
     table: &Table,
     features: &[Feature],
     items: usize,
-) -> Result<Option<(Vec<View>, Array2<f32>)>> {
+) -> Result<Option<(Vec<FeatureGroup>, Array2<f32>)>> {
     let files = FeatureFiles::new(table, folder);
     match files.write(table, features, items) {
         Ok(()) => files.read(features, items),
@@ -118,7 +119,7 @@ pub(super) fn columns(
                 let Feature { column, .. } = feature;
                 if schema.field_with_name(column).is_err() {
                     let there = schema.fields().iter().map(|field| field.name().as_str());
-                    let missing = no_column(column, &format!(" in {}", table.uri), there);
+                    let missing = unknown_column(column, &format!(" in {}", table.uri), there);
                     return Err(Error::Config(format!("update.features: {missing}")));
                 }
                 if *column == table.embedding_column {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::Metric;
 use crate::database::runtime::block_on;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// The identity of an open dataset. A run stores it, and a resumed run checks it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,15 +112,16 @@ pub(super) struct IndexCoverage {
 pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<(IndexInfo, IndexCoverage)>> {
     let Some(field) = dataset.schema().field(column).map(|field| field.id) else { return Ok(None) };
     let owned = dataset.clone();
-    let indices = block_on(async move { owned.load_indices().await })?.doing("reading the indices")?;
+    let indices = block_on(async move { owned.load_indices().await })?.wrap_err("reading the indices")?;
     let Some(name) = indices.iter().find(|index| index.fields.first() == Some(&field)).map(|index| index.name.clone())
     else {
         return Ok(None);
     };
     let segments: Vec<_> = indices.iter().filter(|index| index.name == name).collect();
     let (owned, index_name) = (dataset.clone(), name.clone());
-    let statistics = block_on(async move { owned.index_statistics(&index_name).await })?.doing("reading the index")?;
-    let statistics: serde_json::Value = serde_json::from_str(&statistics).doing("reading the index")?;
+    let statistics =
+        block_on(async move { owned.index_statistics(&index_name).await })?.wrap_err("reading the index")?;
+    let statistics: serde_json::Value = serde_json::from_str(&statistics).wrap_err("reading the index")?;
     let kind = statistics["index_type"].as_str().unwrap_or_default();
     if !kind.starts_with("IVF") {
         return Ok(None);

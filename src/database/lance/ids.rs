@@ -9,9 +9,9 @@ use lance::Dataset;
 
 use super::record_batch::{ROW_ID, column};
 use crate::database::runtime::block_on;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::DB_IDX;
-use crate::suggest::no_column;
+use crate::suggest::unknown_column;
 
 /// The source of `db_idx`.
 pub(super) enum IdMap {
@@ -29,18 +29,18 @@ impl IdMap {
     pub(super) fn from_column(dataset: &Dataset, uri: &str, name: &str, is_item: Option<&str>) -> Result<Self> {
         if dataset.schema().field(name).is_none() {
             let there = dataset.schema().fields.iter().map(|field| field.name.as_str());
-            let missing = no_column(name, &format!(" in {uri}"), there);
+            let missing = unknown_column(name, &format!(" in {uri}"), there);
             return Err(Error::Config(format!("database.id_column: {missing}")));
         }
         let mut scanner = dataset.scan();
-        scanner.project(&[name]).doing("projecting")?.with_row_id();
+        scanner.project(&[name]).wrap_err("projecting")?.with_row_id();
         if let Some(sql) = is_item {
-            scanner.filter(sql).doing("reading the id column")?;
+            scanner.filter(sql).wrap_err("reading the id column")?;
         }
-        let batch = block_on(async move { scanner.try_into_batch().await })?.doing("reading the id column")?;
+        let batch = block_on(async move { scanner.try_into_batch().await })?.wrap_err("reading the id column")?;
         let strict = CastOptions { safe: false, ..Default::default() };
         let ids = cast_with_options(column(&batch, name)?, &DataType::UInt64, &strict)
-            .doing(format!("database.id_column: `{name}` in {uri} does not contain non-negative integers"))?;
+            .wrap_err(format!("database.id_column: `{name}` in {uri} does not contain non-negative integers"))?;
         if ids.null_count() > 0 {
             let reason = format!("id column `{name}` has {} nulls; every item needs an id", ids.null_count());
             return Err(Error::input(uri, reason));

@@ -14,7 +14,7 @@ use super::record_batch::fixed_size_list;
 use super::table::Table;
 use crate::database::Metric;
 use crate::database::exact::{IsExcluded, Neighbour};
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// The row ids and embeddings of an IVF index.
 pub(super) struct InMemoryIndex {
@@ -60,7 +60,7 @@ impl InMemoryIndex {
             Ok(())
         })?;
         let partitions = lists.into_iter().zip(items).map(|(rows, items)| {
-            let items = Array2::from_shape_vec((rows.len(), dim), items).doing("reading the index")?;
+            let items = Array2::from_shape_vec((rows.len(), dim), items).wrap_err("reading the index")?;
             Ok(Partition { items: fixed_size_list(items.view()), rows })
         });
         Ok(Some(InMemoryIndex { metric, centroids, partitions: partitions.collect::<Result<_>>()?, positions }))

@@ -16,7 +16,7 @@ use super::recall_table::{Effort, RecallTable};
 use super::record_batch::{ROW_ID, column, fixed_size_list};
 use crate::database::exact::IsExcluded;
 use crate::database::runtime::block_on;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 
 /// The number of queries in one call of Lance. It bounds the size of Lance's plan and result.
 const QUERIES_PER_CALL: usize = 1024;
@@ -112,7 +112,7 @@ impl IndexSearch<'_> {
         for (nprobes, group) in self.group_by_nprobes(queries, probes)? {
             for chunk in group.chunks(QUERIES_PER_CALL) {
                 let scanner = self.scanner(queries.select(Axis(0), chunk).view(), nprobes, fetch)?;
-                let batch = block_on(async move { scanner.try_into_batch().await })?.doing("searching the index")?;
+                let batch = block_on(async move { scanner.try_into_batch().await })?.wrap_err("searching the index")?;
                 let query_index = column(&batch, "query_index")?.as_primitive::<Int32Type>();
                 let row_id = column(&batch, ROW_ID)?.as_primitive::<UInt64Type>();
                 for (query, row) in query_index.values().iter().zip(row_id.values()) {
@@ -163,7 +163,7 @@ impl IndexSearch<'_> {
         let (probes, fetch) = self.effort(k);
         let nprobes = self.group_by_nprobes(queries, probes)?.into_keys().next_back().unwrap_or(1);
         let scanner = self.scanner(queries, nprobes, fetch)?;
-        block_on(async move { scanner.explain_plan(true).await })?.doing("explaining a query")
+        block_on(async move { scanner.explain_plan(true).await })?.wrap_err("explaining a query")
     }
 
     fn check_metric(&self) -> Result<()> {
@@ -183,16 +183,16 @@ impl IndexSearch<'_> {
         let mut scanner = table.dataset.scan();
         scanner
             .nearest(&table.embedding_column, &fixed_size_list(queries), fetch)
-            .doing("planning a search of the index")?;
+            .wrap_err("planning a search of the index")?;
         scanner.nprobes(nprobes.clamp(1, index.partitions.max(1)));
         // Unindexed rows are searched by `ExactSearch`. Lance would not batch the queries
         // if it had to search them.
         scanner.fast_search();
         if let Some(sql) = self.exact.prefilter {
-            scanner.filter(sql).doing("database.prefilter")?;
+            scanner.filter(sql).wrap_err("database.prefilter")?;
             scanner.prefilter(true);
         }
-        scanner.project::<&str>(&[]).doing("projecting")?;
+        scanner.project::<&str>(&[]).wrap_err("projecting")?;
         scanner.with_row_id();
         scanner.disable_scoring_autoprojection();
         Ok(scanner)

@@ -13,7 +13,7 @@ use super::record_batch::ROW_ID;
 use super::table::Table;
 use crate::database::Metric;
 use crate::database::runtime::block_on;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// Partitions that are read concurrently.
 const CONCURRENT_READS: usize = 32;
@@ -21,7 +21,7 @@ const CONCURRENT_READS: usize = 32;
 /// Reads the centroids and the row ids of each partition. `None` if the index has several segments.
 pub(super) fn read(table: &Table, name: &str, metric: Metric) -> Result<Option<(Centroids, Vec<Vec<u64>>)>> {
     let (dataset, name, column) = (table.dataset.clone(), name.to_string(), table.embedding_column.clone());
-    let read = block_on(async move { read_lists(&dataset, &name, &column).await })?.doing("reading the index")?;
+    let read = block_on(async move { read_lists(&dataset, &name, &column).await })?.wrap_err("reading the index")?;
     read.map(|(centroids, lists)| Ok((Centroids::new(metric, centroids)?, lists))).transpose()
 }
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use polars::prelude::DataFrame;
 
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::panics::lock;
 
@@ -49,7 +49,7 @@ impl LastNeighbours {
         let items = match rows.len() - missing.len() {
             0 => fetch(rows)?,
             _ if missing.is_empty() => convert::gather(&cached.items, &order)?,
-            _ => convert::gather(&cached.items.vstack(&fetch(&missing)?).doing("fetching items")?, &order)?,
+            _ => convert::gather(&cached.items.vstack(&fetch(&missing)?).wrap_err("fetching items")?, &order)?,
         };
         let now = ItemCache { columns: columns.to_vec(), rows: rows.to_vec(), items: items.clone() };
         *lock(&self.cache) = now;

@@ -9,7 +9,7 @@ use super::attribute_cache::AttributeCache;
 use super::identity::{DatasetIdentity, IndexInfo};
 use super::in_memory_index::InMemoryIndex;
 use super::table::Table;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::DB_IDX;
 
@@ -77,6 +77,6 @@ impl LibraryCache {
         let attributes = self.attributes.get(table, rows, &ids, columns)?;
         let mut items = vec![Column::new(DB_IDX.into(), ids), convert::embedding_column(embeddings.view())?];
         items.extend(attributes);
-        DataFrame::new(rows.len(), items).doing("fetching items").map(Some)
+        DataFrame::new(rows.len(), items).wrap_err("fetching items").map(Some)
     }
 }

@@ -16,9 +16,9 @@ use super::table::Table;
 use crate::database::remote::{check_uri, is_remote, local_path};
 use crate::database::runtime::block_on;
 use crate::database::{META_METRIC, Metric};
-use crate::error::{Doing, Error, Result, one_line};
+use crate::error::{Error, Result, WrapErr, first_line};
 use crate::frame::schema::{self, EMBEDDING};
-use crate::suggest::no_column;
+use crate::suggest::unknown_column;
 
 /// Options for opening a dataset. The defaults suit a dataset that `uphill index` built.
 #[derive(Clone, Debug)]
@@ -140,7 +140,7 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<OpenDataset> {
         (None, None, None) => Metric::L2,
     };
     let counted = dataset.clone();
-    let all = block_on(async move { counted.count_rows(None).await })?.doing("counting rows")? as u64;
+    let all = block_on(async move { counted.count_rows(None).await })?.wrap_err("counting rows")? as u64;
     let without_embedding = rows_without_embedding(&dataset, &embedding_column, &coverage)?;
     let is_item = (without_embedding > 0).then(|| format!("`{embedding_column}` IS NOT NULL"));
     let ids = match &options.id_column {
@@ -189,8 +189,8 @@ fn rows_without_embedding(dataset: &Arc<Dataset>, embedding_column: &str, covera
         return Ok(0);
     }
     let mut scanner = dataset.scan();
-    scanner.with_fragments(fragments).filter(&format!("`{embedding_column}` IS NULL")).doing("counting rows")?;
-    block_on(async move { scanner.count_rows().await })?.doing("counting rows without an embedding")
+    scanner.with_fragments(fragments).filter(&format!("`{embedding_column}` IS NULL")).wrap_err("counting rows")?;
+    block_on(async move { scanner.count_rows().await })?.wrap_err("counting rows without an embedding")
 }
 
 /// Loads a version of a Lance dataset.
@@ -216,7 +216,7 @@ fn load(uri: &str, options: &OpenOptions) -> Result<Dataset> {
 
 /// The reason why a dataset cannot be opened.
 fn open_failure(error: &lance::Error) -> String {
-    let text = one_line(&error.to_string());
+    let text = first_line(&error.to_string());
     match error {
         lance::Error::DatasetNotFound { .. } => "no dataset exists there; build one with `uphill index`".into(),
         _ => text,
@@ -238,7 +238,7 @@ fn embedding_field(dataset: &Dataset, uri: &str, wanted: Option<&str>) -> Result
     };
     if let Some(name) = wanted {
         let there = || schema.fields().iter().map(|field| field.name().as_str());
-        let missing = || no_column(name, &format!(" in {uri}"), there());
+        let missing = || unknown_column(name, &format!(" in {uri}"), there());
         let field = schema
             .field_with_name(name)
             .map_err(|_| Error::Config(format!("database.embedding_column: {}", missing())))?;
@@ -277,7 +277,7 @@ fn attribute_columns(dataset: &Dataset, embedding_column: &str) -> Vec<String> {
         .fields()
         .iter()
         .filter(|field| field.name() != embedding_column && !field.data_type().is_nested())
-        .filter(|field| !schema::is_reserved(field.name()) || field.name() == schema::SOURCE_ROW)
+        .filter(|field| !schema::is_reserved_column(field.name()) || field.name() == schema::SOURCE_ROW)
         .map(|field| field.name().clone())
         .collect()
 }

@@ -5,7 +5,7 @@ use std::fmt::{Display, Formatter};
 
 use crate::error::{Error, Result};
 use crate::sql::{check, excerpt};
-use crate::suggest::{names_none, no_column};
+use crate::suggest::{names_no_column, unknown_column};
 
 /// The key in run files.
 const KEY: &str = "database.prefilter";
@@ -68,7 +68,7 @@ impl Prefilter {
         match names_column {
             true => Ok(()),
             false => {
-                let reason = names_none(&self.to_string(), columns.iter().map(String::as_str));
+                let reason = names_no_column(&self.to_string(), columns.iter().map(String::as_str));
                 Err(Error::Config(format!("{KEY}: {reason}")))
             }
         }
@@ -99,7 +99,7 @@ impl Display for Prefilter {
 
 /// A message about a column that does not exist.
 fn missing(column: &str, uri: &str, columns: &[String]) -> String {
-    no_column(column, &format!(" in {uri}"), columns.iter().map(String::as_str))
+    unknown_column(column, &format!(" in {uri}"), columns.iter().map(String::as_str))
 }
 
 fn column_exists(name: &str, columns: &[String]) -> bool {

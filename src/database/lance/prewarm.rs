@@ -7,7 +7,7 @@ use lance::index::DatasetIndexExt;
 use super::table::Table;
 use crate::database::remote::is_remote;
 use crate::database::runtime::block_on;
-use crate::error::{Doing, Result};
+use crate::error::{Result, WrapErr};
 
 /// The environment variable with the number of Lance's threads. Lance reads it at start, so it cannot be set later.
 const THREADS: &str = "LANCE_CPU_THREADS";
@@ -38,7 +38,7 @@ impl Prewarm {
         let fits = self.bytes.is_none_or(|bytes| bytes + bytes / 10 <= self.cache_bytes as u64);
         if fits {
             let (dataset, name) = (table.dataset.clone(), index.to_string());
-            block_on(async move { dataset.prewarm_index(&name).await })?.doing("reading the index")?;
+            block_on(async move { dataset.prewarm_index(&name).await })?.wrap_err("reading the index")?;
         } else {
             let (megabytes, cache) = (self.bytes.unwrap_or_default() >> 20, self.cache_bytes >> 20);
             let advice = format!("set database.index_cache_mb to {} to read it once", megabytes + megabytes / 10 + 1);

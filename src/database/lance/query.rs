@@ -9,7 +9,7 @@ use super::exact_search::ExactSearch;
 use super::index_search::{Candidates, IndexSearch};
 use crate::database::QueryOptions;
 use crate::database::exact::Neighbour;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 
@@ -166,7 +166,7 @@ impl LanceDatabase {
         let mut columns = convert::gather(&items, &rows)?.into_columns();
         columns.insert(0, Column::new(QUERY_IDX.into(), queries_of));
         columns.insert(2, Column::new(DISTANCE.into(), distances));
-        DataFrame::new(rows.len(), columns).doing("building the results frame")
+        DataFrame::new(rows.len(), columns).wrap_err("building the results frame")
     }
 }
 

@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, R
 use arrow::datatypes::{DataType, Field, Float32Type};
 use ndarray::ArrayView2;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::EMBEDDING;
 
 /// The name of Lance's column of row ids.
@@ -29,14 +29,14 @@ pub(super) fn as_f32(vectors: &ArrayRef) -> Result<FixedSizeListArray> {
         return Err(Error::contract("database", EMBEDDING, "a fixed-size list", vectors.data_type()));
     };
     let vectors = arrow::compute::cast(vectors, &DataType::FixedSizeList(item_field(), *dim))
-        .doing("casting embeddings to f32")?;
+        .wrap_err("casting embeddings to f32")?;
     Ok(vectors.as_fixed_size_list().clone())
 }
 
 /// The values of an embedding column as a matrix `(rows, dim)`.
 pub(super) fn matrix(vectors: &FixedSizeListArray) -> Result<ArrayView2<'_, f32>> {
     let values = vectors.values().as_primitive::<Float32Type>().values();
-    ArrayView2::from_shape((vectors.len(), vectors.value_length() as usize), values).doing("reading embeddings")
+    ArrayView2::from_shape((vectors.len(), vectors.value_length() as usize), values).wrap_err("reading embeddings")
 }
 
 fn item_field() -> Arc<Field> {

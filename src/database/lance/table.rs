@@ -15,7 +15,7 @@ use super::prefilter::Prefilter;
 use super::record_batch::{ROW_ID, as_f32, column, matrix};
 use crate::database::BlockVisitor;
 use crate::database::runtime::block_on;
-use crate::error::{Doing, Error, Result, one_line};
+use crate::error::{Error, Result, WrapErr, first_line};
 use crate::frame::convert;
 use crate::frame::schema::{DB_IDX, EMBEDDING};
 
@@ -42,10 +42,10 @@ impl Table {
         visit: &mut BlockVisitor<'_>,
     ) -> Result<()> {
         let mut scanner = self.dataset.scan();
-        scanner.project(&[&self.embedding_column]).doing("projecting")?.with_row_id();
+        scanner.project(&[&self.embedding_column]).wrap_err("projecting")?.with_row_id();
         scanner.batch_size(SCAN_ROWS).batch_readahead(4).scan_in_order(false);
         if let Some(sql) = prefilter {
-            scanner.filter(sql).doing("database.prefilter")?;
+            scanner.filter(sql).wrap_err("database.prefilter")?;
         }
         if let Some(fragments) = fragments {
             let wanted = self.dataset.fragments().iter().filter(|fragment| fragments.contains(&fragment.id));
@@ -65,20 +65,20 @@ impl Table {
         visit: &mut dyn FnMut(DataFrame) -> Result<()>,
     ) -> Result<()> {
         let mut scanner = self.dataset.scan();
-        scanner.project(columns).doing("projecting")?.with_row_id();
+        scanner.project(columns).wrap_err("projecting")?.with_row_id();
         scanner.batch_size(SCAN_ROWS).scan_in_order(true);
         if let Some(sql) = &self.is_item {
-            scanner.filter(sql).doing("reading items")?;
+            scanner.filter(sql).wrap_err("reading items")?;
         }
         for_each_batch(scanner, |batch| {
             let ids = self.ids.ids_of(column(&batch, ROW_ID)?.as_primitive::<UInt64Type>().values())?;
             let wanted: Vec<usize> = columns
                 .iter()
-                .map(|name| batch.schema().index_of(name).doing("reading items"))
+                .map(|name| batch.schema().index_of(name).wrap_err("reading items"))
                 .collect::<Result<_>>()?;
-            let mut items = convert::to_polars(&batch.project(&wanted).doing("reading items")?)?.into_columns();
+            let mut items = convert::to_polars(&batch.project(&wanted).wrap_err("reading items")?)?.into_columns();
             items.insert(0, Column::new(DB_IDX.into(), ids));
-            visit(DataFrame::new(batch.num_rows(), items).doing("reading items")?)
+            visit(DataFrame::new(batch.num_rows(), items).wrap_err("reading items")?)
         })
     }
 
@@ -89,8 +89,8 @@ impl Table {
             let vectors = as_f32(vectors)?;
             return Ok((batch, vectors));
         }
-        let keep = arrow::compute::is_not_null(vectors).doing("filtering null embeddings")?;
-        let batch = arrow::compute::filter_record_batch(&batch, &keep).doing("filtering null embeddings")?;
+        let keep = arrow::compute::is_not_null(vectors).wrap_err("filtering null embeddings")?;
+        let batch = arrow::compute::filter_record_batch(&batch, &keep).wrap_err("filtering null embeddings")?;
         let vectors = as_f32(column(&batch, &self.embedding_column)?)?;
         Ok((batch, vectors))
     }
@@ -99,7 +99,7 @@ impl Table {
     pub(super) fn check_prefilter(&self, prefilter: Option<&Prefilter>) -> Result<()> {
         let Some(prefilter) = prefilter else { return Ok(()) };
         let to_error = |error: lance::Error| {
-            let message = one_line(&error.to_string());
+            let message = first_line(&error.to_string());
             prefilter.error(prefilter.unknown_column(&message, &self.uri, &self.column_names()).unwrap_or(message))
         };
         self.check_prefilter_columns(Some(prefilter))?;
@@ -129,16 +129,16 @@ impl Table {
         self.check_prefilter(prefilter)?;
         let prefilter = prefilter.map(|prefilter| prefilter.sql.as_str());
         let mut scanner = self.dataset.scan();
-        scanner.project::<&str>(&[]).doing("projecting")?.with_row_id();
+        scanner.project::<&str>(&[]).wrap_err("projecting")?.with_row_id();
         // The prefilter may end in a comment, so the rest goes on a new line.
         let filter = match (prefilter, self.is_item.as_deref()) {
             (Some(sql), Some(is_item)) => Some(format!("({sql}\n) AND {is_item}")),
             (one, other) => one.or(other).map(str::to_string),
         };
         if let Some(sql) = &filter {
-            scanner.filter(sql).doing("database.prefilter")?;
+            scanner.filter(sql).wrap_err("database.prefilter")?;
         }
-        let batch = block_on(async move { scanner.try_into_batch().await })?.doing("listing ids")?;
+        let batch = block_on(async move { scanner.try_into_batch().await })?.wrap_err("listing ids")?;
         let mut ids = self.ids.ids_of(column(&batch, ROW_ID)?.as_primitive::<UInt64Type>().values())?;
         ids.sort_unstable();
         Ok(ids)
@@ -153,7 +153,8 @@ impl Table {
         names.extend(attributes.iter().map(String::as_str));
         let projection = ProjectionRequest::from_columns(names, self.dataset.schema());
         let (dataset, wanted) = (self.dataset.clone(), row_ids.to_vec());
-        let batch = block_on(async move { dataset.take_rows(&wanted, projection).await })?.doing("fetching items")?;
+        let batch =
+            block_on(async move { dataset.take_rows(&wanted, projection).await })?.wrap_err("fetching items")?;
         // Lance silently skips rows that do not exist.
         let found = column(&batch, ROW_ID)?.as_primitive::<UInt64Type>().values();
         if let Some(missing) = (0..row_ids.len()).find(|at| found.get(*at) != Some(&row_ids[*at])) {
@@ -171,14 +172,14 @@ impl Table {
         for name in attributes {
             let array = column(&batch, name)?;
             // Keep the field's metadata, which marks UUIDs.
-            let field = batch.schema_ref().field_with_name(name).doing("fetching items")?;
+            let field = batch.schema_ref().field_with_name(name).wrap_err("fetching items")?;
             fields.push(field.clone().with_nullable(true));
             arrays.push(array.clone());
         }
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).doing("fetching items")?;
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).wrap_err("fetching items")?;
         let mut columns = vec![Column::new(DB_IDX.into(), self.ids.ids_of(row_ids)?)];
         columns.extend(convert::to_polars(&batch)?.into_columns());
-        DataFrame::new(row_ids.len(), columns).doing("fetching items")
+        DataFrame::new(row_ids.len(), columns).wrap_err("fetching items")
     }
 
     /// Attribute columns of the items of distinct row ids that exist, in the given order.
@@ -189,20 +190,20 @@ impl Table {
         let projection = ProjectionRequest::from_columns(names, self.dataset.schema());
         let (dataset, wanted) = (self.dataset.clone(), row_ids.to_vec());
         let batch = block_on(async move { dataset.take_rows(&wanted, projection).await })?;
-        Ok(convert::to_polars(&batch.doing("fetching items")?)?.into_columns())
+        Ok(convert::to_polars(&batch.wrap_err("fetching items")?)?.into_columns())
     }
 }
 
 /// Calls `visit` with each batch of a scan in turn.
 fn for_each_batch(scanner: Scanner, mut visit: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
-    let mut stream = block_on(async move { scanner.try_into_stream().await })?.doing("scanning the library")?;
+    let mut stream = block_on(async move { scanner.try_into_stream().await })?.wrap_err("scanning the library")?;
     loop {
         let (batch, rest) = block_on(async move {
             let batch = stream.try_next().await;
             (batch, stream)
         })?;
         stream = rest;
-        let Some(batch) = batch.doing("scanning the library")? else { return Ok(()) };
+        let Some(batch) = batch.wrap_err("scanning the library")? else { return Ok(()) };
         visit(batch)?;
     }
 }

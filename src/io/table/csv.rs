@@ -4,17 +4,21 @@ use std::borrow::Cow;
 
 use polars::prelude::{Column, DataFrame};
 
-use super::Roles;
-use super::values::{self, Field, Fields, Marks};
+use super::ColumnRoles;
+use super::values::{self, DecimalMark, Field, Fields};
 
 /// What may stand between fields.
 const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
 
-/// Rows that are looked at to tell what stands between fields.
-const LOOKED_AT: usize = 20;
+/// RowParser that are looked at to tell what stands between fields.
+const SAMPLE_ROWS: usize = 20;
 
 /// The table of a text; what is wrong with it otherwise, and where.
-pub(super) fn read(text: &str, roles: &Roles<'_>, only: Option<&dyn Fn(&str) -> bool>) -> Result<DataFrame, String> {
+pub(super) fn read(
+    text: &str,
+    roles: &ColumnRoles<'_>,
+    only: Option<&dyn Fn(&str) -> bool>,
+) -> Result<DataFrame, String> {
     // Excel's own line about what stands between fields.
     let (text, skipped, stated) = match text.strip_prefix("sep=").map(|rest| (rest, rest.chars().next())) {
         Some((rest, Some(separator))) if SEPARATORS.contains(&separator) => {
@@ -25,9 +29,9 @@ pub(super) fn read(text: &str, roles: &Roles<'_>, only: Option<&dyn Fn(&str) -> 
     };
     let separator = match stated {
         Some(separator) => separator,
-        None => separator_of(text, roles)?,
+        None => detect_separator(text, roles)?,
     };
-    let mut rows = Rows { text, separator, line: skipped };
+    let mut rows = RowParser { text, separator, line: skipped };
     let Some((_, header)) = rows.next().transpose()? else { return Err("has no rows".into()) };
     let header: Vec<String> = header.into_iter().map(|field| field.text.trim().to_string()).collect();
     let twice = (0..header.len()).find(|at| !header[*at].is_empty() && header[..*at].contains(&header[*at]));
@@ -46,8 +50,11 @@ pub(super) fn read(text: &str, roles: &Roles<'_>, only: Option<&dyn Fn(&str) -> 
         }
         let (here, named) = (fields.len(), header.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1));
         if here < named || fields.iter().skip(header.len()).any(|field| !field.is_absent()) {
-            let comma =
-                if separator == ',' { "; if commas are decimal marks, put semicolons between the fields" } else { "" };
+            let comma = if separator == ',' {
+                "; if commas are decimal decimal_mark, put semicolons between the fields"
+            } else {
+                ""
+            };
             return Err(format!("line {line} has {here} fields, the header {}{comma}", header.len()));
         }
         lines.push(line);
@@ -60,9 +67,9 @@ pub(super) fn read(text: &str, roles: &Roles<'_>, only: Option<&dyn Fn(&str) -> 
     let rows = lines.len();
     let columns = header.iter().zip(columns).zip(wanted).filter_map(|(pair, wanted)| wanted.then_some(pair));
     let columns: Vec<(&String, Vec<Field<'_>>)> = columns.collect();
-    let marks = Marks::of(columns.iter().map(|(_, fields)| fields.as_slice()));
+    let decimal_mark = DecimalMark::of(columns.iter().map(|(_, fields)| fields.as_slice()));
     let column = |(name, fields): &(&String, Vec<Field<'_>>)| -> Result<Column, String> {
-        values::column(name, &Fields { lines: &lines, fields }, roles, marks)
+        values::column(name, &Fields { lines: &lines, fields }, roles, decimal_mark)
             .map_err(|reason| format!("column `{name}`: {reason}"))
     };
     let columns = columns.iter().map(column).collect::<Result<Vec<_>, _>>()?;
@@ -70,14 +77,14 @@ pub(super) fn read(text: &str, roles: &Roles<'_>, only: Option<&dyn Fn(&str) -> 
 }
 
 /// What stands between the fields: what makes the columns that are needed; else what makes as many fields of each row.
-fn separator_of(text: &str, roles: &Roles<'_>) -> Result<char, String> {
-    let rows = |separator| Rows { text, separator, line: 0 }.take(LOOKED_AT).map_while(Result::ok);
+fn detect_separator(text: &str, roles: &ColumnRoles<'_>) -> Result<char, String> {
+    let rows = |separator| RowParser { text, separator, line: 0 }.take(SAMPLE_ROWS).map_while(Result::ok);
     let count = |separator| rows(separator).next().map_or(0, |(_, header)| header.len());
     let splits: Vec<char> = SEPARATORS.into_iter().filter(|separator| count(*separator) > 1).collect();
     let has_all = |separator: &&char| {
         let header = rows(**separator).next().map(|(_, header)| header).unwrap_or_default();
         let is_there = |name: &str| header.iter().any(|field| field.text.trim().eq_ignore_ascii_case(name));
-        roles.needed().all(is_there)
+        roles.required().all(is_there)
     };
     let is_even = |separator: &&char| {
         let width = count(**separator);
@@ -94,14 +101,14 @@ fn separator_of(text: &str, roles: &Roles<'_>) -> Result<char, String> {
 }
 
 /// The rows of a text.
-struct Rows<'a> {
+struct RowParser<'a> {
     text: &'a str,
     separator: char,
     /// Lines before what is left of it.
     line: usize,
 }
 
-impl<'a> Iterator for Rows<'a> {
+impl<'a> Iterator for RowParser<'a> {
     /// The line that a row begins in, and its fields.
     type Item = Result<(usize, Vec<Field<'a>>), String>;
 
@@ -112,7 +119,7 @@ impl<'a> Iterator for Rows<'a> {
         let first = self.line + 1;
         let mut fields = Vec::new();
         loop {
-            let (field, rest) = match field(self.text, self.separator) {
+            let (field, rest) = match parse_field(self.text, self.separator) {
                 Ok(found) => found,
                 Err(reason) => {
                     self.text = "";
@@ -133,7 +140,7 @@ impl<'a> Iterator for Rows<'a> {
 }
 
 /// The first field of a text, and what follows it: a separator, the end of a line or of all.
-fn field(text: &str, separator: char) -> Result<(Field<'_>, &str), String> {
+fn parse_field(text: &str, separator: char) -> Result<(Field<'_>, &str), String> {
     let blank = |c: char| c.is_whitespace() && c != separator && c != '\n' && c != '\r';
     let Some(quoted) = text.trim_start_matches(blank).strip_prefix('"') else {
         let end = text.find([separator, '\n', '\r']).unwrap_or(text.len());

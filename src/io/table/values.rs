@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use polars::prelude::{Column, DataType};
 
-use super::Roles;
+use super::ColumnRoles;
 
 /// A field of a row.
 #[derive(Clone)]
@@ -28,26 +28,26 @@ pub(super) struct Fields<'a> {
 
 /// How a field looks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Looks {
+enum NumberFormat {
     /// Digits alone.
     Whole,
     /// With a point, which may be one between thousands: `1.234`.
-    PointOrThousands,
+    AmbiguousPoint,
     /// With a decimal point, or an exponent, or one of `nan` and `inf`.
     Point,
     /// With a comma, which may be one between thousands: `1,234`.
-    CommaOrThousands,
+    AmbiguousComma,
     /// With a decimal comma.
     Comma,
     /// No number.
     Text,
 }
 
-fn looks(text: &str) -> Looks {
+fn number_format(text: &str) -> NumberFormat {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let is_whole = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if is_whole(digits) {
-        return Looks::Whole;
+        return NumberFormat::Whole;
     }
     let may_be_thousands = |mark| {
         let parts: Option<(&str, &str)> = digits.split_once(mark);
@@ -59,15 +59,15 @@ fn looks(text: &str) -> Looks {
     if text.contains(',') {
         let is_number = is_decimal(&digits.replacen(',', ".", 1)) && !digits.contains('.');
         return match is_number {
-            true if may_be_thousands(',') => Looks::CommaOrThousands,
-            true => Looks::Comma,
-            false => Looks::Text,
+            true if may_be_thousands(',') => NumberFormat::AmbiguousComma,
+            true => NumberFormat::Comma,
+            false => NumberFormat::Text,
         };
     }
     match is_decimal(digits) {
-        true if may_be_thousands('.') => Looks::PointOrThousands,
-        true => Looks::Point,
-        false => Looks::Text,
+        true if may_be_thousands('.') => NumberFormat::AmbiguousPoint,
+        true => NumberFormat::Point,
+        false => NumberFormat::Text,
     }
 }
 
@@ -78,23 +78,24 @@ fn is_decimal(digits: &str) -> bool {
 
 /// The decimal marks of a file: one file has one kind.
 #[derive(Clone, Copy)]
-pub(super) struct Marks {
-    has_commas: bool,
+pub(super) struct DecimalMark {
+    is_comma: bool,
 }
 
-impl Marks {
+impl DecimalMark {
     /// Those of all fields.
     pub(super) fn of<'a>(columns: impl Iterator<Item = &'a [Field<'a>]>) -> Self {
         let is_of_commas = |fields: &[Field<'_>]| {
-            let mut there = fields.iter().filter(|field| !is_absent(field)).map(|field| looks(field.text.trim()));
-            let mut has_commas = false;
-            there.all(|looks| {
-                has_commas |= looks == Looks::Comma;
-                looks != Looks::Text
-            }) && has_commas
+            let mut there =
+                fields.iter().filter(|field| !is_absent(field)).map(|field| number_format(field.text.trim()));
+            let mut is_comma = false;
+            there.all(|format| {
+                is_comma |= format == NumberFormat::Comma;
+                format != NumberFormat::Text
+            }) && is_comma
         };
         let mut columns = columns;
-        Marks { has_commas: columns.any(is_of_commas) }
+        DecimalMark { is_comma: columns.any(is_of_commas) }
     }
 }
 
@@ -104,7 +105,12 @@ fn is_absent(field: &Field<'_>) -> bool {
 }
 
 /// A column of its fields; what is wrong with it otherwise.
-pub(super) fn column(name: &str, fields: &Fields<'_>, roles: &Roles<'_>, marks: Marks) -> Result<Column, String> {
+pub(super) fn column(
+    name: &str,
+    fields: &Fields<'_>,
+    roles: &ColumnRoles<'_>,
+    decimal_mark: DecimalMark,
+) -> Result<Column, String> {
     let has = |role: &[&str]| role.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
     let text = || {
         let text = |field: &Field<'_>| (!field.is_absent()).then(|| field.text.to_string());
@@ -121,25 +127,25 @@ pub(super) fn column(name: &str, fields: &Fields<'_>, roles: &Roles<'_>, marks: 
             false => text(),
         });
     }
-    if let Some(truths) = truths(fields) {
-        return Ok(Column::new(name.into(), truths));
+    if let Some(booleans) = booleans(fields) {
+        return Ok(Column::new(name.into(), booleans));
     }
     let is_id = has(roles.ids);
     let problem = there().find_map(|(line, field)| {
         let text = field.text.trim();
-        let what = match looks(text) {
-            Looks::Text if text.contains([',', ' ', '\'']) => {
+        let what = match number_format(text) {
+            NumberFormat::Text if text.contains([',', ' ', '\'']) => {
                 "is no number; write 1234.5, without marks between thousands"
             }
-            Looks::Text => "is no number; leave the field empty where there is none",
-            Looks::CommaOrThousands if !marks.has_commas => {
+            NumberFormat::Text => "is no number; leave the field empty where there is none",
+            NumberFormat::AmbiguousComma if !decimal_mark.is_comma => {
                 "may have a decimal comma, or thousands; write a decimal point, and no marks between thousands"
             }
-            Looks::PointOrThousands if marks.has_commas => {
+            NumberFormat::AmbiguousPoint if decimal_mark.is_comma => {
                 "may have a decimal point, or thousands, as other numbers here have decimal commas; write all with points"
             }
             // A spreadsheet saves large numbers as it shows them.
-            Looks::Point | Looks::Comma if is_id && text.contains(['e', 'E']) => {
+            NumberFormat::Point | NumberFormat::Comma if is_id && text.contains(['e', 'E']) => {
                 "has lost digits of an id; format the column as whole numbers before it is saved"
             }
             _ => return None,
@@ -182,8 +188,8 @@ fn numbers(name: &str, fields: &[Field<'_>]) -> Column {
 }
 
 /// True and false, if that is all there is.
-fn truths(fields: &Fields<'_>) -> Option<Vec<Option<bool>>> {
-    let truth = |field: &Field<'_>| {
+fn booleans(fields: &Fields<'_>) -> Option<Vec<Option<bool>>> {
+    let boolean = |field: &Field<'_>| {
         if is_absent(field) {
             return Some(None);
         }
@@ -193,5 +199,5 @@ fn truths(fields: &Fields<'_>) -> Option<Vec<Option<bool>>> {
             _ => None,
         }
     };
-    fields.fields.iter().map(truth).collect()
+    fields.fields.iter().map(boolean).collect()
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use ndarray::{ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert::{self, Matrix};
 use crate::frame::schema::{self, COLLECTION_IDX, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
 use crate::step::Step;
@@ -45,7 +45,7 @@ pub(in crate::surrogate) fn places(
     for number in 0..DIRECTIONS {
         let direction = if number == 0 { ridge.weights() } else { ridge.sample(rng) };
         let far = views.embedding(ridge.far_along(&direction).view());
-        places.push_row(far.view()).doing("queries")?;
+        places.push_row(far.view()).wrap_err("queries")?;
     }
     slots(step.queries, places.view())
 }
@@ -107,5 +107,5 @@ pub(in crate::surrogate) fn slots(queries: &DataFrame, vectors: ArrayView2<'_, f
         Column::new(COLLECTION_IDX.into(), collections),
         convert::embedding_column(vectors)?,
     ];
-    DataFrame::new(vectors.nrows(), columns).doing("queries")
+    DataFrame::new(vectors.nrows(), columns).wrap_err("queries")
 }

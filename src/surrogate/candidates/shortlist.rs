@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::random::Stream;
+use crate::random::RandomStream;
 use crate::surrogate::kernel::Measure;
 use crate::surrogate::observations::Seen;
 use crate::surrogate::ridge::Ridge;
@@ -41,7 +41,7 @@ impl Shortlist {
         measure: &Measure,
         seen: &Seen,
         chosen: &[usize],
-        rng: &mut Stream,
+        rng: &mut RandomStream,
     ) -> Result<Vec<u64>> {
         let features = views.features();
         let factors = measure.factors(views.dim()..views.width());
