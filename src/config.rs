@@ -365,8 +365,8 @@ impl Config {
     /// As [`Config::runner`], and those of `calls`.
     pub fn runner_calling(&self, database: LanceDatabase, calls: &dyn Calls) -> Result<Runner> {
         let score = self.score.scorer(calls)?;
-        self.update.note_idle(score.sum().map_or(score.workers(), SumScore::most_workers));
-        if self.update.behind() > 0 && score.waits() {
+        self.update.note_idle(score.as_sum().map_or(score.workers(), SumScore::max_workers));
+        if self.update.behind() > 0 && score.is_manual() {
             let reason = "update.behind: nothing is chosen ahead where scores come by hand; leave it out";
             return Err(Error::Config(reason.into()));
         }

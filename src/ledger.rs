@@ -5,9 +5,9 @@
 //! answers durable before the worker that scored them gets more items.
 
 mod answers;
-mod batches;
-mod by_hand;
 mod dispatcher;
+mod folder;
+mod manual;
 mod store;
 
 use std::collections::{BTreeSet, HashSet};
@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use polars::prelude::*;
 
 use self::answers::outcomes;
-use self::batches::Batches;
-use self::dispatcher::{Asking, Dispatcher};
+use self::dispatcher::{DispatchContext, Dispatcher};
+use self::folder::LedgerFolder;
 use self::store::{AnswerStore, Ordinals};
 use crate::database::VectorDatabase;
 use crate::error::{Result, WrapErr};
@@ -27,15 +27,15 @@ use crate::frame::convert;
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
 use crate::panics::lock;
-use crate::score::{OnError, Reusable, Score, SumScore};
+use crate::score::{OnError, ReusedScores, Score, SumScore};
 
 /// All requests and answers of a run so far.
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// The items that have an outcome in this run, or are being scored.
-    booked: HashSet<u64>,
+    decided: HashSet<u64>,
     /// Those of them that cost an evaluation, with their ordinals in the order of the search.
-    asked: PlHashMap<u64, u64>,
+    evaluated: PlHashMap<u64, u64>,
     /// The number of evaluated items with a score.
     scored: u64,
     /// The number of decided items with a reused score.
@@ -50,27 +50,27 @@ pub(crate) struct Ledger {
     /// The names of the parts of the score, if it is a sum.
     parts: Vec<String>,
     /// Scores of earlier runs and files.
-    pub(crate) reusable: Reusable,
+    pub(crate) reused_scores: ReusedScores,
     /// Whether a smaller raw score is better.
     pub(crate) minimize: bool,
     /// What a failed item does to the run.
     pub(crate) on_error: OnError,
     /// Items that need manual scores.
-    pub(crate) waiting: Option<DataFrame>,
+    pub(crate) manual_items: Option<DataFrame>,
     /// The number of items that an earlier process requested without storing an answer.
-    pub(crate) asked_again: u64,
+    pub(crate) requested_again: u64,
     /// The number of retries in earlier processes.
     pub(crate) retries_before: u64,
     /// Set to stop scoring.
     pub(crate) interrupt: Option<Arc<AtomicBool>>,
     /// The number of pending items, for observers.
-    pub(crate) open: Arc<AtomicUsize>,
+    pub(crate) pending: Arc<AtomicUsize>,
 }
 
 impl Ledger {
     /// The number of evaluated items, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
-        self.asked.len() as u64
+        self.evaluated.len() as u64
     }
 
     /// The number of evaluated items with a score.
@@ -79,8 +79,8 @@ impl Ledger {
     }
 
     /// The items of the library that have a reused score, best first.
-    pub(crate) fn known(&self, database: &dyn VectorDatabase) -> Result<Vec<u64>> {
-        self.reusable.known(database, self.minimize)
+    pub(crate) fn reused_items(&self, database: &dyn VectorDatabase) -> Result<Vec<u64>> {
+        self.reused_scores.scored_items(database, self.minimize)
     }
 
     /// The number of decided items with a reused score.
@@ -99,7 +99,7 @@ impl Ledger {
     }
 
     /// The reason of one of the failures.
-    pub(crate) fn a_failure(&self) -> Option<String> {
+    pub(crate) fn failure_reason(&self) -> Option<String> {
         let store = self.store();
         self.failed.iter().filter_map(|item| store.answers.reason(*item)).min().map(str::to_string)
     }
@@ -109,34 +109,34 @@ impl Ledger {
     }
 
     /// The items that have an outcome in this run, or are being scored.
-    pub(crate) fn booked(&self) -> &HashSet<u64> {
-        &self.booked
+    pub(crate) fn decided(&self) -> &HashSet<u64> {
+        &self.decided
     }
 
     /// Resets everything but the options, for another run.
     pub(crate) fn clear(&mut self) {
         let (minimize, on_error) = (self.minimize, self.on_error);
-        let (interrupt, open) = (self.interrupt.take(), self.open.clone());
-        let reusable = std::mem::take(&mut self.reusable);
-        *self = Ledger { minimize, on_error, interrupt, open, reusable, ..Ledger::default() };
+        let (interrupt, pending) = (self.interrupt.take(), self.pending.clone());
+        let reused_scores = std::mem::take(&mut self.reused_scores);
+        *self = Ledger { minimize, on_error, interrupt, pending, reused_scores, ..Ledger::default() };
     }
 
     /// Opens the ledger folder `path`: loads its answers, and stores further ones there. Returns whether it had any.
-    pub(crate) fn keep_in(&mut self, path: &Path, tmp: &Path) -> Result<bool> {
+    pub(crate) fn open_folder(&mut self, path: &Path, tmp: &Path) -> Result<bool> {
         let mut store = self.store();
-        let (batches, found) = Batches::open(path, tmp, |answers| {
+        let (folder, contents) = LedgerFolder::open(path, tmp, |answers| {
             let before = store.answers.len();
             store.answers.record(answers)?;
             Ok(answers.height() - (store.answers.len() - before))
         })?;
-        store.batches = Some(batches);
+        store.folder = Some(folder);
         drop(store);
-        self.asked_again += found.asked;
-        Ok(found.answers)
+        self.requested_again += contents.unanswered;
+        Ok(contents.has_answers)
     }
 
     /// Adds the items of a committed iteration when a run is resumed.
-    pub(crate) fn replay(&mut self, iteration: u32, scored: DataFrame) -> Result<Replayed> {
+    pub(crate) fn replay(&mut self, iteration: u32, scored: DataFrame) -> Result<ReplayedIteration> {
         let items = schema::u64s(&scored, DB_IDX)?;
         let mut store = self.store();
         let is_stale = |(item, was): (&u64, &Option<Outcome>)| {
@@ -145,31 +145,32 @@ impl Ledger {
         };
         let was = outcomes(&scored)?;
         let stale: Vec<bool> = items.iter().zip(&was).map(is_stale).collect();
-        let amended = stale.contains(&true);
+        let is_amended = stale.contains(&true);
         let valid: BooleanChunked = stale.iter().map(|stale| Some(!stale)).collect();
         store.answers.record_logged(
             iteration,
-            &if amended { scored.filter(&valid).wrap_err("replaying")? } else { scored.clone() },
+            &if is_amended { scored.filter(&valid).wrap_err("replaying")? } else { scored.clone() },
         )?;
         // A newer answer may have a part that earlier answers lacked.
-        store.answers.show(iteration, &items, &[]);
-        let widened = store.answers.shown(iteration).any(|name| scored.column(name).is_err());
+        store.answers.show_parts(iteration, &items, &[]);
+        let has_new_columns = store.answers.visible_parts(iteration).any(|name| scored.column(name).is_err());
         drop(store);
-        let mut new = 0;
+        let mut new_items = 0;
         for (item, ordinal) in items.into_iter().zip(schema::nullable_u64s(&scored, EVALUATION)?) {
-            self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
-            if self.booked.insert(item) {
-                new += 1;
+            self.evaluated.extend(ordinal.map(|ordinal| (item, ordinal)));
+            if self.decided.insert(item) {
+                new_items += 1;
                 self.count(item);
             }
         }
-        let scored = if amended || widened { self.as_of_now(iteration, &scored)? } else { scored };
-        Ok(Replayed { scored, new, amended, widened })
+        let scored =
+            if is_amended || has_new_columns { self.with_current_answers(iteration, &scored)? } else { scored };
+        Ok(ReplayedIteration { scored, new_items, is_amended, has_new_columns })
     }
 
     /// The scored frame of a committed iteration with the current answers.
-    pub(crate) fn as_of_now(&self, iteration: u32, scored: &DataFrame) -> Result<DataFrame> {
-        self.annotate(iteration, unscored(scored)?)
+    pub(crate) fn with_current_answers(&self, iteration: u32, scored: &DataFrame) -> Result<DataFrame> {
+        self.add_scores(iteration, without_scores(scored)?)
     }
 
     /// Counts a new item with an answer.
@@ -180,78 +181,84 @@ impl Ledger {
         }
         self.rejected += u64::from(outcome == Some(Outcome::Rejected));
         if outcome == Some(Outcome::Scored) {
-            let count = if self.asked.contains_key(&item) { &mut self.scored } else { &mut self.reused };
+            let count = if self.evaluated.contains_key(&item) { &mut self.scored } else { &mut self.reused };
             *count += 1;
         }
     }
 
     /// Plans the scores of a results frame: each item is requested once, however many queries found it. Items to be
     /// evaluated take their place in the budget now; rows of items beyond the budget are removed.
-    pub(crate) fn order(&mut self, score: &dyn Score, results: DataFrame, budget: Option<u64>) -> Result<Order> {
-        self.parts = score.sum().map(SumScore::names).unwrap_or_default();
+    pub(crate) fn plan(&mut self, score: &dyn Score, results: DataFrame, budget: Option<u64>) -> Result<ScoreRequest> {
+        self.parts = score.as_sum().map(SumScore::names).unwrap_or_default();
         let items = schema::u64s(&results, DB_IDX)?;
-        let free = self.free(score, &items, &results)?;
+        let free = self.take_free(score, &items, &results)?;
         let mut left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
-        let (mut wanted, mut rows, mut new) = (Vec::new(), Vec::with_capacity(items.len()), Vec::new());
+        let (mut items_to_score, mut rows, mut new) = (Vec::new(), Vec::with_capacity(items.len()), Vec::new());
         for (row, item) in (0u32..).zip(&items) {
-            if !self.booked.contains(item) {
+            if !self.decided.contains(item) {
                 if !free.contains(item) {
                     if left == 0 {
                         continue;
                     }
                     left -= 1;
-                    self.asked.insert(*item, self.evaluations() + 1);
+                    self.evaluated.insert(*item, self.evaluations() + 1);
                 }
-                self.booked.insert(*item);
+                self.decided.insert(*item);
                 new.push(*item);
                 // A killed process may have paid for it.
                 if self.store().answers.outcome(*item).is_none() {
-                    wanted.push(row);
+                    items_to_score.push(row);
                 }
             }
             rows.push(row);
         }
-        let wanted = items_of(&results, &wanted)?;
+        let items_to_score = columns_to_score(&results, &items_to_score)?;
         let results = if rows.len() == items.len() { results } else { convert::gather(&results, &rows)? };
-        Ok(Order { results, wanted, new })
+        Ok(ScoreRequest { results, items_to_score, new })
     }
 
-    /// Scores the items of a request: waits for the answers or, if the search `goes_on`, lets background workers do it.
-    pub(crate) fn ask(&mut self, score: &Arc<dyn Score>, number: u32, order: &Order, goes_on: bool) -> Result<()> {
-        if !goes_on {
-            return self.ask_now(score, &order.wanted);
+    /// Scores the items of a request: waits for the answers or, if `in_background`, lets background workers do it.
+    pub(crate) fn submit(
+        &mut self,
+        score: &Arc<dyn Score>,
+        iteration: u32,
+        request: &ScoreRequest,
+        in_background: bool,
+    ) -> Result<()> {
+        if !in_background {
+            return self.score_now(score, &request.items_to_score);
         }
         let dispatcher = match self.dispatcher.take() {
             Some(dispatcher) => dispatcher,
-            None => Dispatcher::start(self.asking(score))?,
+            None => Dispatcher::start(self.dispatch_context(score))?,
         };
-        self.open.fetch_add(order.wanted.height(), Ordering::Relaxed);
-        dispatcher.send(Some(number), &order.wanted, self.ordinals(&order.wanted)?)?;
+        self.pending.fetch_add(request.items_to_score.height(), Ordering::Relaxed);
+        dispatcher.send(Some(iteration), &request.items_to_score, self.ordinals(&request.items_to_score)?)?;
         self.dispatcher = Some(dispatcher);
         Ok(())
     }
 
     /// Waits for the answers of a request. Returns its scored frame, and the number of new items.
-    pub(crate) fn settle(&mut self, number: u32, order: &Order) -> Result<(DataFrame, u64)> {
+    pub(crate) fn finish(&mut self, iteration: u32, request: &ScoreRequest) -> Result<(DataFrame, u64)> {
         // On an error the dispatcher is dropped: it waits for batches in flight and starts no others.
         if let Some(dispatcher) = self.dispatcher.take() {
-            dispatcher.wait(Some(number))?;
+            dispatcher.wait(Some(iteration))?;
             self.dispatcher = Some(dispatcher);
         }
-        order.new.iter().for_each(|item| self.count(*item));
-        let items = schema::u64s(&order.results, DB_IDX)?;
+        request.new.iter().for_each(|item| self.count(*item));
+        let items = schema::u64s(&request.results, DB_IDX)?;
         let mut store = self.store();
-        store.batches.as_mut().map_or(Ok(()), Batches::begin)?;
-        store.answers.show(number, &items, &self.parts);
+        store.folder.as_mut().map_or(Ok(()), LedgerFolder::create_first_file)?;
+        store.answers.show_parts(iteration, &items, &self.parts);
         drop(store);
-        Ok((self.annotate(number, order.results.clone())?, order.new.len() as u64))
+        Ok((self.add_scores(iteration, request.results.clone())?, request.new.len() as u64))
     }
 
     /// Cancels a request, as its iteration did not happen. Answers that have arrived are kept.
-    pub(crate) fn take_back(&mut self, order: &Order) {
-        for item in &order.new {
-            self.booked.remove(item);
-            self.asked.remove(item);
+    pub(crate) fn cancel(&mut self, request: &ScoreRequest) {
+        for item in &request.new {
+            self.decided.remove(item);
+            self.evaluated.remove(item);
         }
     }
 
@@ -262,27 +269,27 @@ impl Ledger {
 
     /// The new items of a results frame that cost nothing, and records their answers: those with a reused score, and those that
     /// the score rejects for free.
-    fn free(&mut self, score: &dyn Score, items: &[u64], results: &DataFrame) -> Result<HashSet<u64>> {
+    fn take_free(&mut self, score: &dyn Score, items: &[u64], results: &DataFrame) -> Result<HashSet<u64>> {
         let (mut free, mut others, mut seen) = (HashSet::new(), Vec::new(), HashSet::new());
-        let sum = score.sum();
-        if self.reusable.is_empty() && sum.is_none() {
+        let sum = score.as_sum();
+        if self.reused_scores.is_empty() && sum.is_none() {
             return Ok(free);
         }
-        let earlier = self.reusable.of(results)?;
+        let earlier = self.reused_scores.scores_of(results)?;
         for (row, item) in items.iter().enumerate() {
-            if self.booked.contains(item) || !seen.insert(*item) {
+            if self.decided.contains(item) || !seen.insert(*item) {
                 continue;
             }
             match earlier[row] {
                 Some(score) => {
-                    self.store().answers.take_score(*item, score);
+                    self.store().answers.record_reused(*item, score);
                     free.insert(*item);
                 }
                 None => others.push(row as u32),
             }
         }
         if let Some(sum) = sum
-            && let Some(rejected) = sum.screen(&items_of(results, &others)?)?
+            && let Some(rejected) = sum.reject_by_free_gates(&columns_to_score(results, &others)?)?
         {
             self.store().answers.record(&rejected)?;
             free.extend(schema::u64s(&rejected, DB_IDX)?);
@@ -291,88 +298,94 @@ impl Ledger {
     }
 
     /// Adds the items that failed in a logged iteration, and have no other outcome yet, to `failed`.
-    pub(crate) fn note_failed(&mut self, scored: &DataFrame, failed: &mut BTreeSet<u64>) -> Result<()> {
+    pub(crate) fn collect_failed(&mut self, scored: &DataFrame, failed: &mut BTreeSet<u64>) -> Result<()> {
         let ordinals = schema::nullable_u64s(scored, EVALUATION)?;
         let items = schema::u64s(scored, DB_IDX)?.into_iter().zip(ordinals);
         for ((item, ordinal), outcome) in items.zip(outcomes(scored)?) {
-            let is_known = self.store().answers.outcome(item).is_some_and(|now| now != Outcome::Failed);
-            if outcome == Some(Outcome::Failed) && !is_known {
+            let has_outcome = self.store().answers.outcome(item).is_some_and(|now| now != Outcome::Failed);
+            if outcome == Some(Outcome::Failed) && !has_outcome {
                 failed.insert(item);
-                self.asked.extend(ordinal.map(|ordinal| (item, ordinal)));
+                self.evaluated.extend(ordinal.map(|ordinal| (item, ordinal)));
             }
         }
         Ok(())
     }
 
     /// Retries failed items without counting them again. `items` has `db_idx`, `embedding` and attributes.
-    pub(crate) fn ask_again(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
-        schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.store().answers.reopen(item));
-        self.ask_now(score, items)
+    pub(crate) fn retry(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
+        schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.store().answers.clear_failure(item));
+        self.score_now(score, items)
     }
 
     /// Scores items, and waits for the answers.
-    fn ask_now(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
+    fn score_now(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
         if items.height() == 0 {
             return Ok(());
         }
-        if score.waits() {
-            return self.take_told(&**score, items);
+        if score.is_manual() {
+            return self.record_manual_scores(&**score, items);
         }
-        self.open.store(items.height(), Ordering::Relaxed);
-        let asked = Dispatcher::ask(self.asking(score), items, self.ordinals(items)?);
-        self.open.store(0, Ordering::Relaxed);
-        asked
+        self.pending.store(items.height(), Ordering::Relaxed);
+        let result = Dispatcher::score(self.dispatch_context(score), items, self.ordinals(items)?);
+        self.pending.store(0, Ordering::Relaxed);
+        result
     }
 
-    fn asking(&self, score: &Arc<dyn Score>) -> Asking {
+    fn dispatch_context(&self, score: &Arc<dyn Score>) -> DispatchContext {
         let (interrupt, on_error) = (self.interrupt.clone(), self.on_error);
-        Asking { score: score.clone(), store: self.store.clone(), on_error, interrupt, open: self.open.clone() }
+        DispatchContext {
+            score: score.clone(),
+            store: self.store.clone(),
+            on_error,
+            interrupt,
+            pending: self.pending.clone(),
+        }
     }
 
     fn ordinals(&self, items: &DataFrame) -> Result<Ordinals> {
-        let ordinal = |item: u64| (item, self.asked.get(&item).copied());
+        let ordinal = |item: u64| (item, self.evaluated.get(&item).copied());
         Ok(schema::u64s(items, DB_IDX)?.into_iter().map(ordinal).collect())
     }
 
     /// Adds the answers and `evaluation` to a results frame.
-    fn annotate(&self, iteration: u32, results: DataFrame) -> Result<DataFrame> {
+    fn add_scores(&self, iteration: u32, results: DataFrame) -> Result<DataFrame> {
         let items = schema::u64s(&results, DB_IDX)?;
-        let mut scored = self.store().answers.annotate(iteration, results, self.minimize)?;
-        let ordinals: Vec<Option<u64>> = items.iter().map(|item| self.asked.get(item).copied()).collect();
+        let mut scored = self.store().answers.add_scores(iteration, results, self.minimize)?;
+        let ordinals: Vec<Option<u64>> = items.iter().map(|item| self.evaluated.get(item).copied()).collect();
         scored.with_column(Column::new(EVALUATION.into(), ordinals)).wrap_err("adding scores")?;
         Ok(scored)
     }
 }
 
 /// A replayed iteration.
-pub(crate) struct Replayed {
+pub(crate) struct ReplayedIteration {
     /// The scored frame, with newer answers for items that failed and were retried since.
     pub(crate) scored: DataFrame,
     /// The number of new items.
-    pub(crate) new: u64,
+    pub(crate) new_items: u64,
     /// Whether retried items made the frame differ from the one in the log.
-    pub(crate) amended: bool,
+    pub(crate) is_amended: bool,
     /// Whether the frame has columns that the one in the log lacks.
-    pub(crate) widened: bool,
+    pub(crate) has_new_columns: bool,
 }
 
 /// The items of one iteration that are or will be scored.
-pub(crate) struct Order {
+pub(crate) struct ScoreRequest {
     /// The results frame, without items beyond the budget.
     pub(crate) results: DataFrame,
     /// The items to score.
-    wanted: DataFrame,
+    items_to_score: DataFrame,
     /// The items that no earlier iteration found.
     new: Vec<u64>,
 }
 
 /// Rows of a results frame with the columns that a score receives.
-fn items_of(results: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
+fn columns_to_score(results: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
     Ok(convert::gather(results, rows)?.drop_many([QUERY_IDX, DISTANCE]))
 }
 
 /// The results frame of a scored frame: without the columns that scoring added.
-pub(crate) fn unscored(scored: &DataFrame) -> Result<DataFrame> {
+pub(crate) fn without_scores(scored: &DataFrame) -> Result<DataFrame> {
     let columns = schema::column_names(scored);
     let first = columns.iter().position(|name| *name == SCORE).unwrap_or(columns.len());
     scored.select(columns[..first].iter().copied()).wrap_err("replaying")

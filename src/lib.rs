@@ -132,8 +132,8 @@ pub use runner::{Asked, Runner, Stop, Summary};
 #[cfg(feature = "http")]
 pub use score::HttpScore;
 pub use score::{
-    ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, IntoScores, Keep, OnError, Reuse, Score, Session,
-    SqlScore, SumScore,
+    AnswerSink, CommandFormat, CommandMode, CommandScore, ExternalScore, IntoScores, ManualScore, OnError,
+    ReuseOptions, Score, Session, SqlScore, SumScore,
 };
 pub use select::Select;
 pub use step::Step;

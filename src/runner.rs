@@ -138,7 +138,7 @@ impl Runner {
             log.append_queries(iteration, queries)?;
         }
         watch.lap(&mut times.log);
-        let exclude = (!self.update.revisits()).then(|| self.ledger.booked());
+        let exclude = (!self.update.revisits()).then(|| self.ledger.decided());
         let selector = self.select.as_deref().or_else(|| self.update.selector());
         // Where only some of the candidates will be scored, the others need no more attributes than decide that.
         let columns = selector.and_then(|selector| Some([self.filter.reads()?, selector.reads()?].concat()));
@@ -165,9 +165,9 @@ impl Runner {
         };
         watch.lap(&mut times.select);
 
-        let order = self.ledger.order(&*self.score, worth, self.stop.evaluations)?;
-        if let Err(error) = self.ledger.ask(&self.score, iteration, &order, goes_on) {
-            self.ledger.take_back(&order);
+        let order = self.ledger.plan(&*self.score, worth, self.stop.evaluations)?;
+        if let Err(error) = self.ledger.submit(&self.score, iteration, &order, goes_on) {
+            self.ledger.cancel(&order);
             return Err(error);
         }
         summary.evaluations = self.ledger.evaluations();
@@ -180,7 +180,7 @@ impl Runner {
         let (iteration, mut watch) = (batch.iteration, Watch::start());
         let scored = match &batch.scores {
             Scores::Out(order) => {
-                let (scored, new) = self.ledger.settle(iteration, order)?;
+                let (scored, new) = self.ledger.finish(iteration, order)?;
                 batch.summary = batch.summary.of(&scored, new)?;
                 watch.lap(&mut batch.summary.times.score);
                 if let Some(log) = log {

@@ -1,33 +1,33 @@
 //! The `Score` trait and its implementations: SQL, external commands, HTTP services, manual scores and weighted sums.
 
 mod answers;
-mod by_hand;
 #[cfg(feature = "http")]
 mod certificates;
 mod command;
 #[cfg(feature = "http")]
 mod connect;
-mod contract;
+mod deadline;
+#[cfg(feature = "http")]
+mod endpoint;
 mod external;
+mod fault;
 mod framing;
 #[cfg(feature = "http")]
 mod http;
 mod json;
-mod partial;
-mod patience;
+mod manual;
+mod outage;
+mod partial_sums;
 mod process;
 #[cfg(feature = "http")]
 mod proxy;
 mod reuse;
 #[cfg(feature = "http")]
-mod route;
-#[cfg(feature = "http")]
 mod secrets;
 mod sql;
-mod stray;
 mod sum;
-mod trouble;
-mod wait;
+mod unexpected_output;
+mod validation;
 mod worker;
 
 use std::path::PathBuf;
@@ -37,19 +37,19 @@ use std::sync::atomic::AtomicBool;
 use polars::prelude::*;
 use serde::{Deserialize, Serialize};
 
-pub use self::by_hand::ByHand;
 pub use self::command::{CommandMode, CommandScore};
-pub(crate) use self::contract::{ask, is_part, items_told, number, without_failures};
-pub(crate) use self::external::Ask;
 pub use self::external::ExternalScore;
+pub(crate) use self::external::ScorerClient;
 pub use self::framing::CommandFormat;
 #[cfg(feature = "http")]
 pub use self::http::HttpScore;
-pub(crate) use self::partial::PartialSums;
-pub(crate) use self::reuse::Reusable;
-pub use self::reuse::Reuse;
+pub use self::manual::ManualScore;
+pub(crate) use self::partial_sums::PartialSums;
+pub use self::reuse::ReuseOptions;
+pub(crate) use self::reuse::ReusedScores;
 pub use self::sql::SqlScore;
 pub use self::sum::SumScore;
+pub(crate) use self::validation::{given_items, is_part, numbers, score_batch, split_failures};
 use crate::error::Result;
 use crate::frame::schema::SCORE;
 
@@ -102,13 +102,13 @@ pub trait Score: Send + Sync {
     ///
     /// # Errors
     /// As [`Score::score`], and any error from `sink`.
-    fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
-        keep(self.score(batch)?)
+    fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
+        sink(self.score(batch)?)
     }
 
     /// Returns the weighted sum, if this score is one. The runner then scores each part separately, with the part's own
     /// batch size and workers.
-    fn sum(&self) -> Option<&SumScore> {
+    fn as_sum(&self) -> Option<&SumScore> {
         None
     }
 
@@ -143,12 +143,12 @@ pub trait Score: Send + Sync {
     }
 
     /// Whether scores are given manually: an item without a score stays pending instead of failing.
-    fn waits(&self) -> bool {
+    fn is_manual(&self) -> bool {
         false
     }
 
     /// The number of items that were retried in this run because their answers did not arrive.
-    fn retried(&self) -> u64 {
+    fn retry_count(&self) -> u64 {
         0
     }
 
@@ -163,7 +163,7 @@ pub trait Score: Send + Sync {
 
 /// Splits items into batches of the score's size. If there are fewer full batches than workers, the items are spread
 /// evenly over all workers.
-pub(crate) fn batches(items: &DataFrame, score: &dyn Score) -> Vec<DataFrame> {
+pub(crate) fn split_batches(items: &DataFrame, score: &dyn Score) -> Vec<DataFrame> {
     let (rows, size, count) = (items.height(), score.batch_size().max(1), batch_count(items.height(), score));
     let is_full = count == rows.div_ceil(size);
     let first = |batch: usize| if is_full { batch.saturating_mul(size).min(rows) } else { batch * rows / count };
@@ -176,7 +176,7 @@ pub(crate) fn batch_count(rows: usize, score: &dyn Score) -> usize {
 }
 
 /// Receives answers for some of the items of a batch, in the form that [`Score::score`] returns.
-pub type Keep<'a> = dyn FnMut(DataFrame) -> Result<()> + Send + 'a;
+pub type AnswerSink<'a> = dyn FnMut(DataFrame) -> Result<()> + Send + 'a;
 
 /// The run that a score works for.
 #[derive(Clone, Debug, Default)]
@@ -190,7 +190,7 @@ pub struct Session {
     /// [`Error::Interrupted`](crate::Error::Interrupted) when it is set.
     pub interrupt: Option<Arc<AtomicBool>>,
     /// Whether items of this run had answers before it was resumed.
-    pub answered: bool,
+    pub has_answers: bool,
 }
 
 /// What a failed item does to the run.
@@ -208,11 +208,11 @@ impl Score for Box<dyn Score> {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
         (**self).score(batch)
     }
-    fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
-        (**self).score_into(batch, keep)
+    fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
+        (**self).score_into(batch, sink)
     }
-    fn sum(&self) -> Option<&SumScore> {
-        (**self).sum()
+    fn as_sum(&self) -> Option<&SumScore> {
+        (**self).as_sum()
     }
     fn reads(&self) -> Vec<String> {
         (**self).reads()
@@ -229,11 +229,11 @@ impl Score for Box<dyn Score> {
     fn is_paid(&self) -> bool {
         (**self).is_paid()
     }
-    fn waits(&self) -> bool {
-        (**self).waits()
+    fn is_manual(&self) -> bool {
+        (**self).is_manual()
     }
-    fn retried(&self) -> u64 {
-        (**self).retried()
+    fn retry_count(&self) -> u64 {
+        (**self).retry_count()
     }
     fn tell(&self, scores: &DataFrame) -> bool {
         (**self).tell(scores)

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 #[cfg(feature = "http")]
 use crate::score::HttpScore;
 use crate::score::{
-    Ask, ByHand, CommandFormat, CommandMode, CommandScore, ExternalScore, OnError, Reuse, Score, SqlScore, SumScore,
+    CommandFormat, CommandMode, CommandScore, ExternalScore, ManualScore, OnError, ReuseOptions, Score, ScorerClient,
+    SqlScore, SumScore,
 };
 
 /// `[score]`: what items are worth. One of `sql`, `command`, `url`, `call`, `by_hand` and `sum`; the rest says how
@@ -30,7 +31,7 @@ pub struct ScoreConfig {
     pub url: Option<String>,
     /// A function of the program that runs this, by its name ([`Calls`](super::Calls)).
     pub call: Option<String>,
-    /// Scores come from outside: [`ByHand`], by `uphill ask` and `uphill tell`.
+    /// Scores come from outside: [`ManualScore`], by `uphill ask` and `uphill tell`.
     #[serde(default)]
     pub by_hand: bool,
     /// Several scores as one: [`SumScore`], a `[[score.sum]]` table for each part, with `name`, `weight` (1) and,
@@ -110,8 +111,8 @@ impl ScoreConfig {
         blake3::hash(what.to_string().as_bytes()).to_hex()[..16].to_string()
     }
 
-    pub(super) fn reuse(&self) -> Reuse {
-        Reuse {
+    pub(super) fn reuse(&self) -> ReuseOptions {
+        ReuseOptions {
             sources: self.reuse.clone(),
             key: self.reuse_key.clone(),
             version: self.version(),
@@ -134,7 +135,7 @@ impl ScoreConfig {
         self.refuse_what_means_nothing(place, kind, is_part)?;
         Ok(match source {
             Source::Sql(sql) => Box::new(SqlScore::new(sql)),
-            Source::ByHand => Box::new(ByHand::new()),
+            Source::Manual => Box::new(ManualScore::new()),
             Source::Call => {
                 at_least_one(place, "batch_size", self.batch_size)?;
                 at_least_one(place, "workers", self.workers)?;
@@ -167,7 +168,7 @@ impl ScoreConfig {
                         return Err(Error::Config("score.sum: each part needs a `name`".into()));
                     };
                     let score = part.build(&format!("score.sum[{name}]"), true, calls)?;
-                    sum = sum.boxed(name.clone(), part.weight.unwrap_or(1.0), part.at_least, score);
+                    sum = sum.add_boxed(name.clone(), part.weight.unwrap_or(1.0), part.at_least, score);
                 }
                 Box::new(sum)
             }
@@ -181,7 +182,7 @@ impl ScoreConfig {
             self.command.as_deref().map(|arguments| ("command", Source::Command(arguments))),
             self.url.as_deref().map(|url| ("url", Source::Service(url))),
             self.call.as_ref().map(|_| ("call", Source::Call)),
-            self.by_hand.then_some(("by_hand", Source::ByHand)),
+            self.by_hand.then_some(("by_hand", Source::Manual)),
             self.sum.as_deref().map(|parts| ("sum", Source::Sum(parts))),
         ];
         let mut given = sources.into_iter().flatten();
@@ -245,7 +246,7 @@ impl ScoreConfig {
     }
 
     /// Sets how a scorer outside of this process is asked.
-    fn asked<A: Ask>(&self, place: &str, mut score: ExternalScore<A>) -> Result<ExternalScore<A>> {
+    fn asked<C: ScorerClient>(&self, place: &str, mut score: ExternalScore<C>) -> Result<ExternalScore<C>> {
         if let Some(embeddings) = self.embeddings {
             score = score.embeddings(embeddings);
         }
@@ -280,7 +281,7 @@ enum Source<'a> {
     Command(&'a [String]),
     Service(#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "no service is asked"))] &'a str),
     Call,
-    ByHand,
+    Manual,
     Sum(&'a [ScoreConfig]),
 }
 

@@ -15,7 +15,7 @@ use crate::io::parquet::{open_parquet, read_rows};
 use crate::io::table::{TableReader, is_parquet};
 use crate::log::{SearchLog, collect};
 use crate::panics::catch_at_path;
-use crate::score::number;
+use crate::score::numbers;
 use crate::suggest::unknown_column;
 
 /// Where the true scores are, and how its rows are matched with items.
@@ -180,7 +180,7 @@ impl Truth {
     pub(super) fn scores(&self, known: &DataFrame, minimize: bool) -> Result<Vec<Option<f64>>> {
         let column = known.column(&self.score_column).wrap_err("evaluate")?;
         let reason = || format!("column `{}`: expected numbers, found {}", self.score_column, column.dtype());
-        let scores = number(known, &self.score_column).map_err(|_| self.refuse(reason()))?.into_iter();
+        let scores = numbers(known, &self.score_column).map_err(|_| self.refuse(reason()))?.into_iter();
         let sign = if minimize { -1.0 } else { 1.0 };
         Ok(scores.map(|score| score.filter(|score| score.is_finite()).map(|score| sign * score)).collect())
     }

@@ -24,7 +24,7 @@ pub(super) struct Answer {
 /// and that the search has not reached again yet.
 #[derive(Default)]
 pub(super) struct Answers {
-    of: PlHashMap<u64, Answer>,
+    by_item: PlHashMap<u64, Answer>,
     /// The parts of the score by name, so that the order in which batches arrive has no effect.
     parts: BTreeMap<String, Part>,
 }
@@ -32,41 +32,41 @@ pub(super) struct Answers {
 /// A number that answers have beside the score.
 struct Part {
     /// The index in [`Answer::parts`].
-    place: usize,
+    index: usize,
     /// The first iteration with this part: frames of earlier iterations do not show it, whenever the answer
     /// arrived.
-    since: Option<u32>,
+    first_iteration: Option<u32>,
 }
 
 impl Answers {
     /// The number of items with an answer or parts of one.
     pub(super) fn len(&self) -> usize {
-        self.of.len()
+        self.by_item.len()
     }
 
     /// The outcome of an item, if it has one.
     pub(super) fn outcome(&self, item: u64) -> Option<Outcome> {
-        self.of.get(&item)?.outcome
+        self.by_item.get(&item)?.outcome
     }
 
     /// The score of an item, as the scorer returned it, if it has one.
     pub(super) fn score(&self, item: u64) -> Option<f64> {
-        self.of.get(&item)?.score
+        self.by_item.get(&item)?.score
     }
 
     pub(super) fn reason(&self, item: u64) -> Option<&str> {
-        self.of.get(&item)?.reason.as_deref()
+        self.by_item.get(&item)?.reason.as_deref()
     }
 
     /// Records a reused score.
-    pub(super) fn take_score(&mut self, item: u64, score: f64) {
+    pub(super) fn record_reused(&mut self, item: u64, score: f64) {
         let outcome = Some(Outcome::Scored);
-        self.of.insert(item, Answer { outcome, score: Some(score), reason: None, parts: Vec::new() });
+        self.by_item.insert(item, Answer { outcome, score: Some(score), reason: None, parts: Vec::new() });
     }
 
     /// Removes the outcome of a failed item before a retry, but keeps its known parts.
-    pub(super) fn reopen(&mut self, item: u64) {
-        if let Some(answer) = self.of.get_mut(&item) {
+    pub(super) fn clear_failure(&mut self, item: u64) {
+        if let Some(answer) = self.by_item.get_mut(&item) {
             (answer.outcome, answer.reason) = (None, None);
         }
     }
@@ -76,19 +76,19 @@ impl Answers {
     pub(super) fn record(&mut self, answers: &DataFrame) -> Result<()> {
         let mut parts = Vec::new();
         for column in answers.columns().iter().filter(|column| is_part(column.name())) {
-            let next = Part { place: self.parts.len(), since: None };
-            let place = self.parts.entry(column.name().to_string()).or_insert(next).place;
-            parts.push((place, schema::nullable_f64s(answers, column.name())?));
+            let next = Part { index: self.parts.len(), first_iteration: None };
+            let index = self.parts.entry(column.name().to_string()).or_insert(next).index;
+            parts.push((index, schema::nullable_f64s(answers, column.name())?));
         }
         let (scores, outcomes) = (schema::nullable_f64s(answers, SCORE)?, outcomes(answers)?);
         let reasons = answers.column(REASON).wrap_err("answers")?.str().wrap_err("answers")?.clone();
         for (row, item) in schema::u64s(answers, DB_IDX)?.into_iter().enumerate() {
             let mut values = vec![None; if parts.is_empty() { 0 } else { self.parts.len() }];
-            for (place, part) in &parts {
-                values[*place] = part[row];
+            for (index, part) in &parts {
+                values[*index] = part[row];
             }
             let reason = reasons.get(row).map(str::to_string);
-            self.of.insert(item, Answer { outcome: outcomes[row], score: scores[row], reason, parts: values });
+            self.by_item.insert(item, Answer { outcome: outcomes[row], score: scores[row], reason, parts: values });
         }
         Ok(())
     }
@@ -107,12 +107,12 @@ impl Answers {
         let columns: Vec<&str> = known.chain(parts.iter().copied()).collect();
         // Keep newer parts of failed items that were being retried when the run ended.
         let items = schema::u64s(&answers, DB_IDX)?.into_iter();
-        let since: Vec<(u64, Answer)> = items
-            .filter_map(|item| Some((item, self.of.get(&item).filter(|known| known.outcome.is_none())?.clone())))
+        let newer: Vec<(u64, Answer)> = items
+            .filter_map(|item| Some((item, self.by_item.get(&item).filter(|known| known.outcome.is_none())?.clone())))
             .collect();
         self.record(&answers.select(columns).wrap_err("replaying")?)?;
-        for (item, known) in since {
-            if let Some(answer) = self.of.get_mut(&item) {
+        for (item, known) in newer {
+            if let Some(answer) = self.by_item.get_mut(&item) {
                 answer.parts.resize(self.parts.len(), None);
                 answer.parts.iter_mut().zip(known.parts).for_each(|(part, known)| *part = part.or(known));
             }
@@ -125,13 +125,13 @@ impl Answers {
 
     /// Marks answers as those of an iteration: from it on, frames show the parts that these answers have. The parts in `always`
     /// are shown if any of these items was scored.
-    pub(super) fn show(&mut self, iteration: u32, items: &[u64], always: &[String]) {
-        let answers: Vec<&Answer> = items.iter().filter_map(|item| self.of.get(item)).collect();
-        let is_asked = answers.iter().any(|answer| !answer.parts.is_empty());
+    pub(super) fn show_parts(&mut self, iteration: u32, items: &[u64], always: &[String]) {
+        let answers: Vec<&Answer> = items.iter().filter_map(|item| self.by_item.get(item)).collect();
+        let is_scored = answers.iter().any(|answer| !answer.parts.is_empty());
         for (name, part) in &mut self.parts {
-            let has = |answer: &&Answer| answer.parts.get(part.place).copied().flatten().is_some();
-            if part.since.is_none_or(|since| since > iteration)
-                && (answers.iter().any(has) || is_asked && always.contains(name))
+            let has = |answer: &&Answer| answer.parts.get(part.index).copied().flatten().is_some();
+            if part.first_iteration.is_none_or(|since| since > iteration)
+                && (answers.iter().any(has) || is_scored && always.contains(name))
             {
                 part.show(iteration);
             }
@@ -139,15 +139,15 @@ impl Answers {
     }
 
     /// The names of the parts that an iteration shows, sorted.
-    pub(super) fn shown(&self, iteration: u32) -> impl Iterator<Item = &str> {
-        let shows = move |part: &Part| part.since.is_some_and(|since| since <= iteration);
-        self.parts.iter().filter(move |(_, part)| shows(part)).map(|(name, _)| name.as_str())
+    pub(super) fn visible_parts(&self, iteration: u32) -> impl Iterator<Item = &str> {
+        let is_visible = move |part: &Part| part.first_iteration.is_some_and(|since| since <= iteration);
+        self.parts.iter().filter(move |(_, part)| is_visible(part)).map(|(name, _)| name.as_str())
     }
 
     /// The known parts of some items, as columns. Parts without values are left out.
-    pub(super) fn known(&self, items: &[u64]) -> Vec<Column> {
+    pub(super) fn known_parts(&self, items: &[u64]) -> Vec<Column> {
         let column = |(name, part): (&String, &Part)| {
-            let value = |item| self.of.get(item)?.parts.get(part.place).copied().flatten();
+            let value = |item| self.by_item.get(item)?.parts.get(part.index).copied().flatten();
             let values: Vec<Option<f64>> = items.iter().map(value).collect();
             values.iter().any(Option::is_some).then(|| Column::new(name.as_str().into(), values))
         };
@@ -156,10 +156,11 @@ impl Answers {
 
     /// Adds `score`, `raw_score` if smaller is better, `outcome`, `reason` and the parts that an iteration shows to its
     /// results frame.
-    pub(super) fn annotate(&self, iteration: u32, mut results: DataFrame, minimize: bool) -> Result<DataFrame> {
+    pub(super) fn add_scores(&self, iteration: u32, mut results: DataFrame, minimize: bool) -> Result<DataFrame> {
         let missing = || Error::contract("score", DB_IDX, "an answer for each item", "none");
         let answers = schema::u64s(&results, DB_IDX)?;
-        let answers = answers.iter().map(|item| self.of.get(item).ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
+        let answers =
+            answers.iter().map(|item| self.by_item.get(item).ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
         let raw: Vec<Option<f64>> = answers.iter().map(|answer| answer.score).collect();
         let mut add = |column: Column| results.with_column(column).map(|_| ()).wrap_err("adding scores");
         if minimize {
@@ -172,10 +173,10 @@ impl Answers {
         add(outcomes.with_name(OUTCOME.into()).into_column())?;
         let reasons: StringChunked = answers.iter().map(|answer| answer.reason.as_deref()).collect();
         add(reasons.with_name(REASON.into()).into_column())?;
-        for name in self.shown(iteration) {
-            let place = self.parts[name].place;
+        for name in self.visible_parts(iteration) {
+            let index = self.parts[name].index;
             let values: Vec<Option<f64>> =
-                answers.iter().map(|answer| answer.parts.get(place).copied().flatten()).collect();
+                answers.iter().map(|answer| answer.parts.get(index).copied().flatten()).collect();
             add(Column::new(name.into(), values))?;
         }
         Ok(results)
@@ -184,7 +185,7 @@ impl Answers {
 
 impl Part {
     fn show(&mut self, iteration: u32) {
-        self.since = Some(self.since.map_or(iteration, |since| since.min(iteration)));
+        self.first_iteration = Some(self.first_iteration.map_or(iteration, |since| since.min(iteration)));
     }
 }
 

@@ -15,7 +15,7 @@ use super::store::{AnswerStore, Ordinals};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX};
 use crate::panics::{Panic, catch, lock, wait};
-use crate::score::{OnError, PartialSums, Score, ask, batch_count, batches, without_failures};
+use crate::score::{OnError, PartialSums, Score, batch_count, score_batch, split_batches, split_failures};
 
 /// Worker threads that score batches, earlier jobs first. Dropping it waits for batches in flight and keeps their answers.
 pub(super) struct Dispatcher {
@@ -24,29 +24,29 @@ pub(super) struct Dispatcher {
 }
 
 /// The score, and where to store its answers.
-pub(super) struct Asking {
+pub(super) struct DispatchContext {
     pub(super) score: Arc<dyn Score>,
     pub(super) store: Arc<Mutex<AnswerStore>>,
     pub(super) on_error: OnError,
     pub(super) interrupt: Option<Arc<AtomicBool>>,
     /// The number of pending items.
-    pub(super) open: Arc<AtomicUsize>,
+    pub(super) pending: Arc<AtomicUsize>,
 }
 
 struct Shared {
-    asking: Asking,
+    context: DispatchContext,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// Items that are scored together: those of one iteration, if it has a number.
+/// Items that are scored together: those of one iteration, or items without an iteration.
 struct Job {
-    number: Option<u32>,
+    iteration: Option<u32>,
     ordinals: Ordinals,
     /// The partial results of a sum.
     sums: Option<Mutex<PartialSums>>,
     /// The number of unanswered batches of the current stage.
-    left: AtomicUsize,
+    unanswered_batches: AtomicUsize,
 }
 
 /// A batch of a job for one scorer.
@@ -58,33 +58,33 @@ struct Task {
 
 #[derive(Default)]
 struct State {
-    scorers: Vec<Lane>,
+    queues: Vec<ScorerQueue>,
     /// The number of unanswered batches of each job.
-    open: HashMap<Option<u32>, usize>,
+    unanswered: HashMap<Option<u32>, usize>,
     /// The number of batches so far.
     count: usize,
-    trouble: Option<(Option<u32>, Trouble)>,
-    closed: bool,
+    stop_cause: Option<(Option<u32>, StopCause)>,
+    is_closed: bool,
 }
 
 /// The queue of batches for a scorer.
-struct Lane {
+struct ScorerQueue {
     workers: usize,
     running: usize,
     /// By job, then in order of arrival.
-    waiting: BTreeMap<(Option<u32>, usize), Task>,
+    tasks: BTreeMap<(Option<u32>, usize), Task>,
 }
 
 /// Why scoring stopped.
-enum Trouble {
+enum StopCause {
     Error(Error),
     Panic(Panic),
 }
 
-impl Asking {
+impl DispatchContext {
     /// The score itself, or the parts of a sum.
     fn scorers(&self) -> Vec<&dyn Score> {
-        match self.score.sum() {
+        match self.score.as_sum() {
             Some(sum) => sum.parts().iter().map(|part| &*part.score).collect(),
             None => vec![&*self.score],
         }
@@ -93,21 +93,22 @@ impl Asking {
 
 impl Dispatcher {
     /// Starts without workers.
-    fn new(asking: Asking) -> Self {
-        let lane = |score: &&dyn Score| Lane { workers: score.workers().max(1), running: 0, waiting: BTreeMap::new() };
-        let scorers = asking.scorers().iter().map(lane).collect();
-        let state = Mutex::new(State { scorers, ..State::default() });
-        Dispatcher { shared: Arc::new(Shared { asking, state, changed: Condvar::new() }), threads: Vec::new() }
+    fn new(context: DispatchContext) -> Self {
+        let queue =
+            |score: &&dyn Score| ScorerQueue { workers: score.workers().max(1), running: 0, tasks: BTreeMap::new() };
+        let queues = context.scorers().iter().map(queue).collect();
+        let state = Mutex::new(State { queues, ..State::default() });
+        Dispatcher { shared: Arc::new(Shared { context, state, changed: Condvar::new() }), threads: Vec::new() }
     }
 
     /// Starts as many background workers as the scorers have.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub(super) fn start(asking: Asking) -> Result<Self> {
-        let workers = asking.scorers().iter().map(|score| score.workers().max(1)).sum();
-        let mut dispatcher = Self::new(asking);
-        dispatcher.add(workers)?;
+    pub(super) fn start(context: DispatchContext) -> Result<Self> {
+        let workers = context.scorers().iter().map(|score| score.workers().max(1)).sum();
+        let mut dispatcher = Self::new(context);
+        dispatcher.add_workers(workers)?;
         Ok(dispatcher)
     }
 
@@ -115,17 +116,17 @@ impl Dispatcher {
     ///
     /// # Errors
     /// The error that stopped scoring; a thread cannot be started.
-    pub(super) fn ask(asking: Asking, items: &DataFrame, ordinals: Ordinals) -> Result<()> {
+    pub(super) fn score(context: DispatchContext, items: &DataFrame, ordinals: Ordinals) -> Result<()> {
         let useful = |score: &&dyn Score| score.workers().clamp(1, batch_count(items.height(), *score).max(1));
-        let workers: usize = asking.scorers().iter().map(useful).sum();
-        let mut dispatcher = Self::new(asking);
-        dispatcher.add(workers - 1)?;
+        let workers: usize = context.scorers().iter().map(useful).sum();
+        let mut dispatcher = Self::new(context);
+        dispatcher.add_workers(workers - 1)?;
         dispatcher.send(None, items, ordinals)?;
         dispatcher.shared.work(|state| state.is_answered(None));
         dispatcher.wait(None)
     }
 
-    fn add(&mut self, workers: usize) -> Result<()> {
+    fn add_workers(&mut self, workers: usize) -> Result<()> {
         for _ in 0..workers {
             let shared = self.shared.clone();
             let thread = std::thread::Builder::new().spawn(move || shared.work(|_| false));
@@ -135,10 +136,10 @@ impl Dispatcher {
     }
 
     /// Queues items.
-    pub(super) fn send(&self, number: Option<u32>, items: &DataFrame, ordinals: Ordinals) -> Result<()> {
-        let tasks = self.shared.begin(number, items, ordinals)?;
+    pub(super) fn send(&self, iteration: Option<u32>, items: &DataFrame, ordinals: Ordinals) -> Result<()> {
+        let tasks = self.shared.start_job(iteration, items, ordinals)?;
         let mut state = lock(&self.shared.state);
-        state.open.insert(number, 0);
+        state.unanswered.insert(iteration, 0);
         state.push(tasks);
         self.shared.changed.notify_all();
         Ok(())
@@ -148,27 +149,29 @@ impl Dispatcher {
     ///
     /// # Errors
     /// The error that stopped scoring before.
-    pub(super) fn wait(&self, number: Option<u32>) -> Result<()> {
+    pub(super) fn wait(&self, iteration: Option<u32>) -> Result<()> {
         let mut state = lock(&self.shared.state);
-        while !state.is_answered(number) {
-            match state.trouble.take() {
-                Some((of, Trouble::Error(error))) => return Err(of.into_iter().fold(error, Error::in_iteration)),
-                Some((_, Trouble::Panic(panic))) => {
+        while !state.is_answered(iteration) {
+            match state.stop_cause.take() {
+                Some((iteration, StopCause::Error(error))) => {
+                    return Err(iteration.into_iter().fold(error, Error::in_iteration));
+                }
+                Some((_, StopCause::Panic(panic))) => {
                     drop(state);
                     resume_unwind(panic)
                 }
-                None if state.closed => return Err(Error::Interrupted),
+                None if state.is_closed => return Err(Error::Interrupted),
                 None => state = wait(&self.shared.changed, state),
             }
         }
-        state.open.remove(&number);
+        state.unanswered.remove(&iteration);
         Ok(())
     }
 }
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        lock(&self.shared.state).closed = true;
+        lock(&self.shared.state).is_closed = true;
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -177,90 +180,96 @@ impl Drop for Dispatcher {
 }
 
 impl State {
-    fn is_answered(&self, number: Option<u32>) -> bool {
-        self.open.get(&number).is_none_or(|batches| *batches == 0)
+    fn is_answered(&self, iteration: Option<u32>) -> bool {
+        self.unanswered.get(&iteration).is_none_or(|batches| *batches == 0)
     }
 
     fn push(&mut self, tasks: Vec<Task>) {
         for task in tasks {
-            let number = task.job.number;
-            *self.open.entry(number).or_default() += 1;
+            let iteration = task.job.iteration;
+            *self.unanswered.entry(iteration).or_default() += 1;
             self.count += 1;
-            self.scorers[task.scorer].waiting.insert((number, self.count), task);
+            self.queues[task.scorer].tasks.insert((iteration, self.count), task);
         }
     }
 
     /// The next batch of a scorer with a free worker.
     fn pop(&mut self) -> Option<Task> {
-        let free = self.scorers.iter_mut().filter(|lane| lane.running < lane.workers);
-        let first = free.filter_map(|lane| Some((*lane.waiting.first_key_value()?.0, lane)));
-        let (_, lane) = first.min_by_key(|(key, _)| *key)?;
-        let (_, task) = lane.waiting.pop_first()?;
-        lane.running += 1;
+        let free = self.queues.iter_mut().filter(|queue| queue.running < queue.workers);
+        let next = free.filter_map(|queue| Some((*queue.tasks.first_key_value()?.0, queue)));
+        let (_, queue) = next.min_by_key(|(key, _)| *key)?;
+        let (_, task) = queue.tasks.pop_first()?;
+        queue.running += 1;
         Some(task)
     }
 }
 
 impl Shared {
     /// Creates a job, and its first batches.
-    fn begin(&self, number: Option<u32>, items: &DataFrame, ordinals: Ordinals) -> Result<Vec<Task>> {
-        let Asking { score, store, .. } = &self.asking;
-        let Some(sum) = score.sum() else {
-            let left = AtomicUsize::new(batch_count(items.height(), &**score));
-            return Ok(tasks(&Arc::new(Job { number, ordinals, sums: None, left }), 0, items, &**score));
+    fn start_job(&self, iteration: Option<u32>, items: &DataFrame, ordinals: Ordinals) -> Result<Vec<Task>> {
+        let DispatchContext { score, store, .. } = &self.context;
+        let Some(sum) = score.as_sum() else {
+            let unanswered_batches = AtomicUsize::new(batch_count(items.height(), &**score));
+            return Ok(split_tasks(
+                &Arc::new(Job { iteration, ordinals, sums: None, unanswered_batches }),
+                0,
+                items,
+                &**score,
+            ));
         };
-        let known = lock(store).answers.known(&schema::u64s(items, DB_IDX)?);
-        let mut sums = sum.partial(items, &known)?;
-        if let Some(complete) = sums.complete(&sums.rows())? {
-            lock(store).keep(&complete, &ordinals, score.is_paid())?;
-            self.answered(complete.height());
+        let known = lock(store).answers.known_parts(&schema::u64s(items, DB_IDX)?);
+        let mut sums = sum.partial_sums(items, &known)?;
+        if let Some(complete) = sums.newly_complete(&sums.rows())? {
+            lock(store).write(&complete, &ordinals, score.is_paid())?;
+            self.count_answered(complete.height());
         }
-        let (sums, left) = (Some(Mutex::new(sums)), AtomicUsize::new(0));
-        self.next_stage(&Arc::new(Job { number, ordinals, sums, left }))
+        let (sums, unanswered_batches) = (Some(Mutex::new(sums)), AtomicUsize::new(0));
+        self.next_stage(&Arc::new(Job { iteration, ordinals, sums, unanswered_batches }))
     }
 
     /// The batches of the next stage of a sum.
     fn next_stage(&self, job: &Arc<Job>) -> Result<Vec<Task>> {
-        let (Some(sum), Some(sums)) = (self.asking.score.sum(), &job.sums) else { return Ok(Vec::new()) };
-        let questions = lock(sums).questions()?;
-        let tasks = questions.iter().flat_map(|(part, items)| tasks(job, *part, items, &*sum.parts()[*part].score));
+        let (Some(sum), Some(sums)) = (self.context.score.as_sum(), &job.sums) else { return Ok(Vec::new()) };
+        let requests = lock(sums).next_requests()?;
+        let tasks =
+            requests.iter().flat_map(|(part, items)| split_tasks(job, *part, items, &*sum.parts()[*part].score));
         let tasks: Vec<Task> = tasks.collect();
-        job.left.store(tasks.len(), Ordering::Release);
+        job.unanswered_batches.store(tasks.len(), Ordering::Release);
         Ok(tasks)
     }
 
-    /// The loop of a worker, until `is_enough` holds.
-    fn work(&self, is_enough: impl Fn(&State) -> bool) {
-        while let Some(task) = self.next(&is_enough) {
-            let asked = catch(|| {
-                self.ask(&task)?;
+    /// The loop of a worker, until `is_done` holds.
+    fn work(&self, is_done: impl Fn(&State) -> bool) {
+        while let Some(task) = self.next(&is_done) {
+            let result = catch(|| {
+                self.score(&task)?;
                 // The worker that finishes the last batch of a stage starts the next stage.
-                let is_last = task.job.left.fetch_sub(1, Ordering::AcqRel) == 1;
+                let is_last = task.job.unanswered_batches.fetch_sub(1, Ordering::AcqRel) == 1;
                 if is_last { self.next_stage(&task.job) } else { Ok(Vec::new()) }
             });
             let mut state = lock(&self.state);
-            state.scorers[task.scorer].running -= 1;
-            let trouble = match asked {
+            state.queues[task.scorer].running -= 1;
+            let stop_cause = match result {
                 Ok(Ok(more)) => {
                     state.push(more);
-                    state.open.get_mut(&task.job.number).into_iter().for_each(|batches| *batches -= 1);
+                    state.unanswered.get_mut(&task.job.iteration).into_iter().for_each(|batches| *batches -= 1);
                     None
                 }
-                Ok(Err(error)) => Some(Trouble::Error(error)),
-                Err(panic) => Some(Trouble::Panic(panic)),
+                Ok(Err(error)) => Some(StopCause::Error(error)),
+                Err(panic) => Some(StopCause::Panic(panic)),
             };
-            if let Some(trouble) = trouble.filter(|_| !state.closed) {
-                (state.trouble, state.closed) = (Some((task.job.number, trouble)), true);
+            if let Some(stop_cause) = stop_cause.filter(|_| !state.is_closed) {
+                (state.stop_cause, state.is_closed) = (Some((task.job.iteration, stop_cause)), true);
             }
             self.changed.notify_all();
         }
     }
 
     /// Waits for the next batch; `None` when there is nothing more to score.
-    fn next(&self, is_enough: impl Fn(&State) -> bool) -> Option<Task> {
+    fn next(&self, is_done: impl Fn(&State) -> bool) -> Option<Task> {
         let mut state = lock(&self.state);
         loop {
-            if state.closed || is_enough(&state) {
+            if state.is_closed || is_done(&state) {
                 return None;
             }
             if let Some(task) = state.pop() {
@@ -271,71 +280,71 @@ impl Shared {
     }
 
     /// Scores one batch, and stores its answers as they arrive.
-    fn ask(&self, task: &Task) -> Result<()> {
-        let Asking { score, store, on_error, interrupt, .. } = &self.asking;
+    fn score(&self, task: &Task) -> Result<()> {
+        let DispatchContext { score, store, on_error, interrupt, .. } = &self.context;
         if interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
             return Err(Error::Interrupted);
         }
-        let part = score.sum().map(|sum| &sum.parts()[task.scorer]);
+        let part = score.as_sum().map(|sum| &sum.parts()[task.scorer]);
         let scorer = part.map_or(&**score, |part| &*part.score);
-        let mut ticket = match &mut lock(store).batches {
-            Some(batches) if scorer.is_paid() => Some(batches.ticket(task.items.height())?),
+        let mut in_flight = match &mut lock(store).folder {
+            Some(folder) if scorer.is_paid() => Some(folder.start_in_flight(task.items.height())?),
             _ => None,
         };
         let mut failure = None;
-        let asked = ask(scorer, &task.items, &mut |answers| {
+        let result = score_batch(scorer, &task.items, &mut |answers| {
             let answered = answers.height();
             let answers = match on_error {
                 OnError::Null => answers,
                 OnError::Stop => {
-                    let (others, failed) = without_failures(answers, part.map(|part| part.name()))?;
+                    let (others, failed) = split_failures(answers, part.map(|part| part.name()))?;
                     failure = failure.take().or(failed);
                     others
                 }
             };
             if answers.height() > 0 {
-                self.keep(task, &answers)?;
+                self.store(task, &answers)?;
             }
-            ticket.as_mut().map_or(Ok(()), |ticket| ticket.answered(answered))
+            in_flight.as_mut().map_or(Ok(()), |in_flight| in_flight.subtract(answered))
         });
         // Nothing of this batch is in flight any more.
-        if let (Ok(()) | Err(Error::Unavailable { .. } | Error::Score { .. }), Some(ticket)) = (&asked, ticket) {
-            ticket.close()?;
+        if let (Ok(()) | Err(Error::Unavailable { .. } | Error::Score { .. }), Some(in_flight)) = (&result, in_flight) {
+            in_flight.close()?;
         }
-        asked.and(failure.map_or(Ok(()), Err))
+        result.and(failure.map_or(Ok(()), Err))
     }
 
     /// Stores the answers of a scorer.
-    fn keep(&self, task: &Task, answers: &DataFrame) -> Result<()> {
-        let Asking { score, store, .. } = &self.asking;
-        let keep = |answers: &DataFrame| lock(store).keep(answers, &task.job.ordinals, score.is_paid());
+    fn store(&self, task: &Task, answers: &DataFrame) -> Result<()> {
+        let DispatchContext { score, store, .. } = &self.context;
+        let write = |answers: &DataFrame| lock(store).write(answers, &task.job.ordinals, score.is_paid());
         let complete = match &task.job.sums {
             None => {
-                keep(answers)?;
+                write(answers)?;
                 answers.height()
             }
             Some(sums) => {
                 // Hold the lock while storing, so that results of an item are stored in the order in which they arrive.
                 let mut sums = lock(sums);
-                let rows = sums.take(task.scorer, answers)?;
-                let (complete, fresh) = sums.fresh(task.scorer, &rows)?;
-                fresh.map_or(Ok(()), |fresh| keep(&fresh))?;
+                let rows = sums.record(task.scorer, answers)?;
+                let (complete, rows) = sums.rows_to_store(task.scorer, &rows)?;
+                rows.map_or(Ok(()), |rows| write(&rows))?;
                 complete
             }
         };
-        self.answered(complete);
+        self.count_answered(complete);
         Ok(())
     }
 
     /// Subtracts answered items from the pending ones.
-    fn answered(&self, items: usize) {
-        let left = |open: usize| Some(open.saturating_sub(items));
-        let _ = self.asking.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+    fn count_answered(&self, items: usize) {
+        let remaining = |pending: usize| Some(pending.saturating_sub(items));
+        let _ = self.context.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, remaining);
     }
 }
 
 /// Splits the items of a job into batches for a scorer.
-fn tasks(job: &Arc<Job>, scorer: usize, items: &DataFrame, score: &dyn Score) -> Vec<Task> {
+fn split_tasks(job: &Arc<Job>, scorer: usize, items: &DataFrame, score: &dyn Score) -> Vec<Task> {
     let task = |items| Task { job: job.clone(), scorer, items };
-    batches(items, score).into_iter().map(task).collect()
+    split_batches(items, score).into_iter().map(task).collect()
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use polars::prelude::*;
 
 use super::answers::Answers;
-use super::batches::Batches;
+use super::folder::LedgerFolder;
 use crate::error::{Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX, EVALUATION};
 
@@ -17,18 +17,18 @@ pub(super) type Ordinals = HashMap<u64, Option<u64>>;
 pub(super) struct AnswerStore {
     pub(super) answers: Answers,
     /// The ledger folder, if the run has one.
-    pub(super) batches: Option<Batches>,
+    pub(super) folder: Option<LedgerFolder>,
 }
 
 impl AnswerStore {
     /// Makes answers durable if required, then records them.
-    pub(super) fn keep(&mut self, answers: &DataFrame, ordinals: &Ordinals, durable: bool) -> Result<()> {
-        if let (true, Some(batches)) = (durable, &mut self.batches) {
+    pub(super) fn write(&mut self, answers: &DataFrame, ordinals: &Ordinals, is_durable: bool) -> Result<()> {
+        if let (true, Some(folder)) = (is_durable, &mut self.folder) {
             let ordinal = |item: &u64| ordinals.get(item).copied().flatten();
             let ordinals: Vec<Option<u64>> = schema::u64s(answers, DB_IDX)?.iter().map(ordinal).collect();
             let mut columns = vec![Column::new(EVALUATION.into(), ordinals)];
             columns.extend(answers.columns().iter().cloned());
-            batches.write(&DataFrame::new(answers.height(), columns).wrap_err("writing the ledger")?)?;
+            folder.write(&DataFrame::new(answers.height(), columns).wrap_err("writing the ledger")?)?;
         }
         self.answers.record(answers)
     }

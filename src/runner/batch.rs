@@ -5,7 +5,7 @@ use polars::prelude::DataFrame;
 use super::stop::Summary;
 use crate::database::VectorDatabase;
 use crate::error::Result;
-use crate::ledger::{Order, unscored};
+use crate::ledger::{ScoreRequest, without_scores};
 use crate::step::Step;
 
 /// An iteration whose items are chosen.
@@ -22,7 +22,7 @@ pub(super) struct Batch {
 /// Where the scores of a batch are.
 pub(super) enum Scores {
     /// Asked for.
-    Out(Order),
+    Out(ScoreRequest),
     /// In the log, but the rule does not know of them yet: to it they are out.
     Logged(DataFrame),
     /// Known to the rule.
@@ -34,7 +34,7 @@ impl Batch {
     pub(super) fn frame(&self) -> Result<DataFrame> {
         match &self.scores {
             Scores::Out(order) => Ok(order.results.clone()),
-            Scores::Logged(scored) => unscored(scored),
+            Scores::Logged(scored) => without_scores(scored),
             Scores::Seen(scored) => Ok(scored.clone()),
         }
     }

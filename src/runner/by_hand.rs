@@ -32,7 +32,7 @@ impl Runner {
         };
         match ended {
             Ok(log) => Ok(Asked::Ended(Box::new(log))),
-            Err(Error::Pending { .. }) => Ok(Asked::Items(self.ledger.waiting.take().unwrap_or_default())),
+            Err(Error::Pending { .. }) => Ok(Asked::Items(self.ledger.manual_items.take().unwrap_or_default())),
             Err(error) => Err(error),
         }
     }
@@ -42,7 +42,7 @@ impl Runner {
     ///
     /// # Errors
     /// As [`Runner::resume`]; an item that does not wait, also where the run has ended; a score that does not come by hand
-    /// ([`ByHand`](crate::ByHand)).
+    /// ([`ManualScore`](crate::ManualScore)).
     pub fn tell(
         &mut self,
         path: impl AsRef<Path>,
@@ -64,7 +64,7 @@ impl Runner {
     fn refuse_what_is_left(&self, log: &SearchLog) -> Result<()> {
         let nothing = DataFrame::new(0, vec![Column::new(DB_IDX.into(), Vec::<u64>::new())]).wrap_err("tell")?;
         let told = self.score.score(&nothing)?;
-        let left = self.ledger.told_in_vain(&told)?;
+        let left = self.ledger.unrequested_items(&told)?;
         let (Some(item), Some(ended)) = (left.first(), &log.manifest().ended) else { return Ok(()) };
         if ended.reason == StopReason::Interrupted {
             return Err(Error::Interrupted);

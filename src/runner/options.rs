@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use super::{Runner, Stop, Summary};
 use crate::error::Result;
 use crate::filter::Filter;
-use crate::score::{OnError, Reusable, Reuse};
+use crate::score::{OnError, ReuseOptions, ReusedScores};
 use crate::select::Select;
 
 /// Options.
@@ -59,10 +59,14 @@ impl Runner {
     ///
     /// # Errors
     /// A source that cannot be read, or is of another library or score. (One whose scores are of no item is a warning.)
-    pub fn reuse(mut self, reuse: &Reuse, version_of: impl Fn(&serde_json::Value) -> Option<String>) -> Result<Self> {
+    pub fn reuse(
+        mut self,
+        reuse: &ReuseOptions,
+        version_of: impl Fn(&serde_json::Value) -> Option<String>,
+    ) -> Result<Self> {
         let library = self.database.identity().and_then(|identity| identity.library_id.clone());
-        self.ledger.reusable = Reusable::read(reuse, library.as_deref(), &version_of)?;
-        self.ledger.reusable.name_strangers(&*self.database)?;
+        self.ledger.reused_scores = ReusedScores::read(reuse, library.as_deref(), &version_of)?;
+        self.ledger.reused_scores.warn_unmatched_sources(&*self.database)?;
         Ok(self)
     }
 
@@ -80,7 +84,7 @@ impl Runner {
 
     /// Keeps there how many items were asked and have no answer yet, for whoever looks while the search goes on.
     pub fn waiting(mut self, items: Arc<AtomicUsize>) -> Self {
-        self.ledger.open = items;
+        self.ledger.pending = items;
         self
     }
 

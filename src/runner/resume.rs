@@ -37,7 +37,7 @@ impl Runner {
         let next = self.replay(&mut log, &mut progress, &mut out, &mut widened)?;
         // From the last on, so that at any instant each iteration has the columns of those before it.
         for iteration in widened.into_iter().rev() {
-            let scored = self.ledger.as_of_now(iteration, &log.results(iteration)?)?;
+            let scored = self.ledger.with_current_answers(iteration, &log.results(iteration)?)?;
             log.amend(iteration, &scored)?;
         }
         self.run(log, next.unwrap_or_else(|| queries.clone()), progress, out)
@@ -57,7 +57,7 @@ impl Runner {
     fn ask_failed_again(&mut self, log: &mut SearchLog) -> Result<()> {
         let mut failed = BTreeSet::new();
         for &iteration in log.iterations() {
-            self.ledger.note_failed(&log.results(iteration)?, &mut failed)?;
+            self.ledger.collect_failed(&log.results(iteration)?, &mut failed)?;
         }
         if failed.is_empty() {
             return Ok(());
@@ -65,7 +65,7 @@ impl Runner {
         log.goes_on_with(&self.config)?;
         let failed: Vec<u64> = failed.into_iter().collect();
         let items = self.database.take(&failed)?;
-        let asked = self.ledger.ask_again(&self.score, &items);
+        let asked = self.ledger.retry(&self.score, &items);
         if let (Err(error), Some(costs)) = (&asked, log.manifest().ended.clone()) {
             self.note_error(log, error, costs);
         }
@@ -127,10 +127,10 @@ impl Runner {
         for (iteration, (queries, results)) in iterations.iter().copied().zip(read) {
             let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
             let replayed = self.ledger.replay(iteration, results).map_err(damaged)?;
-            let (scored, new) = (replayed.scored, replayed.new);
-            if replayed.widened {
+            let (scored, new) = (replayed.scored, replayed.new_items);
+            if replayed.has_new_columns {
                 widened.push(iteration);
-            } else if replayed.amended {
+            } else if replayed.is_amended {
                 log.amend(iteration, &scored)?;
             }
             let (rows, evaluations) = (scored.height(), self.ledger.evaluations());

@@ -45,12 +45,12 @@ impl Runner {
     pub(super) fn begin(&mut self, log: &SearchLog) -> Result<()> {
         self.ledger.clear();
         self.ledger.interrupt = self.interrupt.clone();
-        let answered = self.ledger.keep_in(&log.ledger_folder(), &log.tmp())?;
+        let has_answers = self.ledger.open_folder(&log.ledger_folder(), &log.tmp())?;
         let stderr = log.path().join("stderr");
         // What is asked once more on purpose is not what was asked before.
         let again = if self.retry_failed { format!(" again {}", now()) } else { String::new() };
         let id = log.manifest().run_id.clone() + &again;
-        let session = Session { id, stderr, interrupt: self.interrupt.clone(), answered };
+        let session = Session { id, stderr, interrupt: self.interrupt.clone(), has_answers };
         // No worker has it any more.
         let in_use = || Error::Config("score: asked by another run".into());
         Arc::get_mut(&mut self.score).ok_or_else(in_use)?.begin(&session);
@@ -71,7 +71,7 @@ impl Runner {
         self.ledger.close();
         for batch in &out {
             if let Scores::Out(order) = &batch.scores {
-                self.ledger.take_back(order);
+                self.ledger.cancel(order);
             }
         }
         let reason = match ended {
@@ -102,8 +102,8 @@ impl Runner {
             reused: self.ledger.reused(),
             rejected: self.ledger.rejected(),
             failed: self.ledger.failed(),
-            asked_again: self.ledger.asked_again,
-            retries: self.ledger.retries_before + self.score.retried(),
+            asked_again: self.ledger.requested_again,
+            retries: self.ledger.retries_before + self.score.retry_count(),
             learned: self.update.relevance(),
             at: now(),
         }
@@ -203,7 +203,7 @@ impl Runner {
     /// How many batches may be out when the next is chosen.
     pub(super) fn behind(&self) -> usize {
         // By hand, the search waits for what is told.
-        if self.score.waits() { 0 } else { self.update.batches_in_flight() }
+        if self.score.is_manual() { 0 } else { self.update.batches_in_flight() }
     }
 
     /// Shows the stages an empty frame, so that mistakes cost nothing, and gives it as the filter sees it and as the score
@@ -230,7 +230,7 @@ impl Runner {
     pub(super) fn check(&mut self, queries: &DataFrame, planned: Option<u64>) -> Result<()> {
         self.preview(queries)?;
         let read = self.reads();
-        let known = self.ledger.known(&*self.database)?;
+        let known = self.ledger.reused_items(&*self.database)?;
         self.update.begin(&SearchContext {
             database: &*self.database,
             columns_read: &read,

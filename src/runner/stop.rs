@@ -97,7 +97,7 @@ impl Stop {
         let reason = format!(
             "{failed} of {asked} items failed, more than the {} % allowed (for example: {}); mend the scorer, then --resume --retry-failed, or allow more: stop.failed_share",
             limit * 100.0,
-            ledger.a_failure().unwrap_or("no reason given".into())
+            ledger.failure_reason().unwrap_or("no reason given".into())
         );
         Err(Error::Score { iteration: None, reason })
     }

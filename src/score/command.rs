@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Session;
 use super::answers::Attempt;
-use super::external::{Ask, ExternalScore};
-use super::framing::{CommandFormat, Fault, decode, encode, may_answer};
-use super::process::{Capture, Launch, describe, find_program};
-use super::stray::Stray;
-use super::trouble::{Trouble, Unanswered};
-use super::wait::Wait;
+use super::deadline::Deadline;
+use super::external::{ExternalScore, ScorerClient};
+use super::fault::{AttemptFault, ScorerFault};
+use super::framing::{CommandFormat, ReadError, decode, encode, may_contain_answer};
+use super::process::{Launcher, OutputLog, describe_exit, find_program};
+use super::unexpected_output::UnexpectedOutput;
 use super::worker::Worker;
 use crate::error::{AtPath, Error, Result, WrapErr};
 use crate::frame::convert;
@@ -79,20 +79,20 @@ pub struct Command {
     directory: Option<PathBuf>,
     mode: CommandMode,
     format: CommandFormat,
-    stderr: Mutex<Stderr>,
+    stderr: Mutex<StderrTarget>,
     /// Whether the caller set the path for standard error, instead of the run.
-    own_stderr: bool,
+    has_custom_stderr: bool,
     /// Idle processes.
     idle: Mutex<Vec<Worker>>,
     /// Whether the warning about unexpected output was given.
-    is_stray_said: AtomicBool,
+    has_warned: AtomicBool,
 }
 
-enum Stderr {
-    Inherited,
+enum StderrTarget {
+    Inherit,
     /// Not opened yet.
-    To(PathBuf),
-    Open(Arc<Capture>),
+    Path(PathBuf),
+    Open(Arc<OutputLog>),
 }
 
 impl CommandScore {
@@ -103,128 +103,131 @@ impl CommandScore {
             directory: None,
             mode: CommandMode::default(),
             format: CommandFormat::default(),
-            stderr: Mutex::new(Stderr::Inherited),
-            own_stderr: false,
+            stderr: Mutex::new(StderrTarget::Inherit),
+            has_custom_stderr: false,
             idle: Mutex::new(Vec::new()),
-            is_stray_said: AtomicBool::new(false),
+            has_warned: AtomicBool::new(false),
         };
-        ExternalScore::of(command, 64, None)
+        ExternalScore::with_client(command, 64, None)
     }
 
     /// Sets how the command is run: long-lived processes (the default), or one process for each batch.
     pub fn mode(mut self, mode: CommandMode) -> Self {
-        self.scorer.mode = mode;
+        self.client.mode = mode;
         self
     }
 
     /// Sets the format of the pipes in [`CommandMode::Stream`] (default JSON lines).
     pub fn format(mut self, format: CommandFormat) -> Self {
-        self.scorer.format = format;
+        self.client.format = format;
         self
     }
 
     /// Sets the working directory of the command (default: that of this process).
     pub fn working_directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.scorer.directory = Some(directory.into());
+        self.client.directory = Some(directory.into());
         self
     }
 
     /// Sets the file that the command's standard error is appended to, up to 16 MiB
     /// (default: `stderr/command.log` in the run folder, or the standard error of this process outside of a run).
     pub fn stderr(mut self, path: impl Into<PathBuf>) -> Self {
-        *lock(&self.scorer.stderr) = Stderr::To(path.into());
-        self.scorer.own_stderr = true;
+        *lock(&self.client.stderr) = StderrTarget::Path(path.into());
+        self.client.has_custom_stderr = true;
         self
     }
 }
 
 impl Command {
-    fn launch(&self) -> Result<Launch<'_>> {
+    fn launcher(&self) -> Result<Launcher<'_>> {
         let mut stderr = lock(&self.stderr);
-        if let Stderr::To(path) = &*stderr {
-            *stderr = Stderr::Open(Arc::new(Capture::open(path)?));
+        if let StderrTarget::Path(path) = &*stderr {
+            *stderr = StderrTarget::Open(Arc::new(OutputLog::open(path)?));
         }
-        let capture = match &*stderr {
-            Stderr::Open(capture) => Some(capture.clone()),
+        let log = match &*stderr {
+            StderrTarget::Open(log) => Some(log.clone()),
             _ => None,
         };
-        Ok(Launch { arguments: &self.arguments, directory: self.directory.as_deref(), stderr: capture })
+        Ok(Launcher { arguments: &self.arguments, directory: self.directory.as_deref(), stderr: log })
     }
 
-    fn worker(&self, launch: &Launch<'_>) -> Result<Worker, Trouble> {
+    fn worker(&self, launcher: &Launcher<'_>) -> Result<Worker, ScorerFault> {
         loop {
-            let Some(mut worker) = lock(&self.idle).pop() else { return Worker::start(launch) };
+            let Some(mut worker) = lock(&self.idle).pop() else { return Worker::start(launcher) };
             // Text that a library has printed in the meantime does no harm.
-            if worker.is_alive() && !may_answer(self.format, worker.stdout.rest()) {
+            if worker.is_alive() && !may_contain_answer(self.format, worker.stdout.unread()) {
                 return Ok(worker);
             }
             log::warn!("score: the scorer exited or wrote unrequested output between batches; restarting it");
         }
     }
 
-    fn stream(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
+    fn stream(&self, items: &DataFrame, attempt: &mut Attempt, deadline: &Deadline) -> Result<(), ScorerFault> {
         let message = encode(self.format, items)?;
-        let launch = self.launch()?;
-        let mut stray = Stray::new(launch.stderr.as_deref(), &self.is_stray_said);
-        let mut worker = self.worker(&launch)?;
-        worker.send(message, wait);
-        let trouble = match decode(self.format, &mut worker, attempt, &mut stray) {
+        let launcher = self.launcher()?;
+        let mut unexpected = UnexpectedOutput::new(launcher.stderr.as_deref(), &self.has_warned);
+        let mut worker = self.worker(&launcher)?;
+        worker.send(message, deadline);
+        let fault = match decode(self.format, &mut worker, attempt, &mut unexpected) {
             Ok(()) => {
                 lock(&self.idle).push(worker);
                 if attempt.has_any() || items.height() == 0 {
                     return Ok(());
                 }
-                Trouble::Unanswered(Unanswered::left_out())
+                ScorerFault::Attempt(AttemptFault::missing_answer())
             }
-            Err(Fault::Said(trouble)) => trouble,
-            Err(Fault::Io(std::io::ErrorKind::TimedOut)) if attempt.is_complete() => {
-                Trouble::broken("did not end its answers with an empty line")
+            Err(ReadError::Scorer(fault)) => fault,
+            Err(ReadError::Io(std::io::ErrorKind::TimedOut)) if attempt.is_complete() => {
+                ScorerFault::malfunction("did not end its answers with an empty line")
             }
-            Err(Fault::Io(std::io::ErrorKind::TimedOut)) => wait.timed_out(),
+            Err(ReadError::Io(std::io::ErrorKind::TimedOut)) => deadline.timeout_fault(),
             // Standard output closes slightly before the process exits.
-            Err(Fault::Io(_)) => Trouble::broken(describe(worker.end(&Wait::up_to(Duration::from_secs(1))))),
+            Err(ReadError::Io(_)) => {
+                ScorerFault::malfunction(describe_exit(worker.stop(&Deadline::up_to(Duration::from_secs(1)))))
+            }
         };
-        Err(if attempt.has_any() { trouble } else { stray.explain(trouble) })
+        Err(if attempt.has_any() { fault } else { unexpected.explain(fault) })
     }
 
-    fn batch(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
+    fn batch(&self, items: &DataFrame, attempt: &mut Attempt, deadline: &Deadline) -> Result<(), ScorerFault> {
         let folder = tempfile::Builder::new().prefix("uphill-score-").tempdir().at_path(std::env::temp_dir())?;
         let (input, output) = (folder.path().join("input.parquet"), folder.path().join("output.parquet"));
         write_input(&input, items)?;
         let mut arguments = self.arguments.clone();
         arguments.extend([&input, &output].map(|path| path.to_string_lossy().into_owned()));
-        let mut process = Launch { arguments: &arguments, ..self.launch()? }.run()?;
-        if !process.wait(wait) {
-            return Err(wait.timed_out());
+        let mut process = Launcher { arguments: &arguments, ..self.launcher()? }.run()?;
+        if !process.wait(deadline) {
+            return Err(deadline.timeout_fault());
         }
-        let status = process.end();
+        let status = process.stop();
         if !status.is_some_and(|status| status.success()) {
-            return Err(Trouble::broken(describe(status)));
+            return Err(ScorerFault::malfunction(describe_exit(status)));
         }
         if !output.exists() {
-            return Err(Trouble::broken("wrote no output file"));
+            return Err(ScorerFault::malfunction("wrote no output file"));
         }
-        let answers = read_parquet(&output).map_err(|_| Trouble::broken("wrote an output file that is not Parquet"))?;
-        attempt.put_frame(&answers)
+        let answers =
+            read_parquet(&output).map_err(|_| ScorerFault::malfunction("wrote an output file that is not Parquet"))?;
+        attempt.record_frame(&answers)
     }
 
     /// Ends the idle processes.
-    fn end_idle(&mut self) {
+    fn stop_idle(&mut self) {
         let mut idle = std::mem::take(&mut *lock(&self.idle));
         // Close all inputs before waiting for the first process, so that all get the same grace period.
         idle.iter_mut().for_each(Worker::close);
-        let grace = Wait::up_to(Duration::from_secs(2));
+        let grace = Deadline::up_to(Duration::from_secs(2));
         for worker in &mut idle {
-            worker.end(&grace);
+            worker.stop(&grace);
         }
     }
 }
 
-impl Ask for Command {
-    fn ask(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
+impl ScorerClient for Command {
+    fn request(&self, items: &DataFrame, attempt: &mut Attempt, deadline: &Deadline) -> Result<(), ScorerFault> {
         match self.mode {
-            CommandMode::Stream => self.stream(items, attempt, wait),
-            CommandMode::Batch => self.batch(items, attempt, wait),
+            CommandMode::Stream => self.stream(items, attempt, deadline),
+            CommandMode::Batch => self.batch(items, attempt, deadline),
         }
     }
 
@@ -248,17 +251,17 @@ impl Ask for Command {
 
     fn begin(&mut self, session: &Session) {
         // The processes of another run write to that run's file.
-        self.end_idle();
-        self.is_stray_said.store(false, Ordering::Relaxed);
-        if !self.own_stderr {
-            *lock(&self.stderr) = Stderr::To(session.stderr.join("command.log"));
+        self.stop_idle();
+        self.has_warned.store(false, Ordering::Relaxed);
+        if !self.has_custom_stderr {
+            *lock(&self.stderr) = StderrTarget::Path(session.stderr.join("command.log"));
         }
     }
 }
 
 impl Drop for Command {
     fn drop(&mut self) {
-        self.end_idle();
+        self.stop_idle();
     }
 }
 

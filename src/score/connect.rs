@@ -17,13 +17,13 @@ type Result<T> = std::result::Result<T, ureq::Error>;
 /// an `origin` such as `http://example.org:8080`, requests go to a forward proxy.
 pub(super) fn connector(tls: Option<Arc<ClientConfig>>, origin: Option<String>) -> impl Connector<()> {
     let connected = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
-    connected.chain(Tls(tls)).chain(RustlsConnector::default()).chain(Forward(origin))
+    connected.chain(TlsConnector(tls)).chain(RustlsConnector::default()).chain(ForwardProxyConnector(origin))
 }
 
 /// Adds TLS if the URL requires it.
-struct Tls(Option<Arc<ClientConfig>>);
+struct TlsConnector(Option<Arc<ClientConfig>>);
 
-impl<In: Transport> Connector<In> for Tls {
+impl<In: Transport> Connector<In> for TlsConnector {
     type Out = Either<In, TlsTransport>;
 
     fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>> {
@@ -43,9 +43,9 @@ impl<In: Transport> Connector<In> for Tls {
     }
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for TlsConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tls")
+        f.write_str("TlsConnector")
     }
 }
 
@@ -90,28 +90,28 @@ impl fmt::Debug for TlsTransport {
 
 /// Writes absolute URLs for forward proxies: `POST http://example.org/path HTTP/1.1` instead of `POST /path HTTP/1.1`.
 #[derive(Debug)]
-struct Forward(Option<String>);
+struct ForwardProxyConnector(Option<String>);
 
-impl<In: Transport> Connector<In> for Forward {
-    type Out = Either<In, Forwarded<In>>;
+impl<In: Transport> Connector<In> for ForwardProxyConnector {
+    type Out = Either<In, ForwardProxyTransport<In>>;
 
     fn connect(&self, _: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>> {
         Ok(chained.map(|transport| match &self.0 {
-            Some(origin) => Either::B(Forwarded { transport, origin: origin.clone(), is_head: true }),
+            Some(origin) => Either::B(ForwardProxyTransport { transport, origin: origin.clone(), is_head: true }),
             None => Either::A(transport),
         }))
     }
 }
 
 #[derive(Debug)]
-struct Forwarded<In> {
+struct ForwardProxyTransport<In> {
     transport: In,
     origin: String,
     /// Whether the next output begins a request.
     is_head: bool,
 }
 
-impl<In: Transport> Transport for Forwarded<In> {
+impl<In: Transport> Transport for ForwardProxyTransport<In> {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.transport.buffers()
     }

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use polars::prelude::DataFrame;
 
 use super::answers::{Answers, Attempt};
-use super::patience::Patience;
-use super::trouble::{Kind, Trouble, Unanswered};
-use super::wait::Wait;
-use super::{Keep, Score, Session};
+use super::deadline::Deadline;
+use super::fault::{AttemptFault, FaultKind, ScorerFault};
+use super::outage::OutageTracker;
+use super::{AnswerSink, Score, Session};
 use crate::error::{Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::EMBEDDING;
 
 /// A client for one kind of scorer: a command's pipes, or HTTP.
-pub trait Ask: Send + Sync {
+pub trait ScorerClient: Send + Sync {
     /// Sends items once, and records answers until the deadline.
-    fn ask(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble>;
+    fn request(&self, items: &DataFrame, attempt: &mut Attempt, deadline: &Deadline) -> Result<(), ScorerFault>;
 
     /// Checks that items with these columns can be sent.
     fn check(&self, items: &DataFrame) -> Result<()>;
@@ -34,7 +34,7 @@ pub trait Ask: Send + Sync {
 
 /// The number of items scored alone, with consecutive timeouts, after which the scorer counts as unavailable: if no item of the
 /// batch has an answer, and if some have.
-const SILENT: [usize; 2] = [2, 4];
+const TIMEOUTS_BEFORE_OUTAGE: [usize; 2] = [2, 4];
 
 /// A [`CommandScore`](super::CommandScore) or [`HttpScore`](super::HttpScore): batching, workers, timeouts, retries and outages
 /// are the same for both.
@@ -58,31 +58,31 @@ const SILENT: [usize; 2] = [2, 4];
 ///
 /// In a batch of one item, nothing else shows whether the item or the scorer is at fault. The item fails
 /// if the scorer has answered before; on a timeout, if it has answered since its last timeout.
-pub struct ExternalScore<A> {
-    pub(super) scorer: A,
+pub struct ExternalScore<C> {
+    pub(super) client: C,
     batch_size: usize,
     workers: usize,
     timeout: Option<Duration>,
     retries: u32,
     backoff: Duration,
-    patience: Patience,
+    outage: OutageTracker,
     embeddings: bool,
-    retried: AtomicU64,
+    retry_count: AtomicU64,
     interrupt: Option<Arc<AtomicBool>>,
 }
 
-impl<A> ExternalScore<A> {
-    pub(super) fn of(scorer: A, batch_size: usize, timeout: Option<Duration>) -> Self {
+impl<C> ExternalScore<C> {
+    pub(super) fn with_client(client: C, batch_size: usize, timeout: Option<Duration>) -> Self {
         ExternalScore {
-            scorer,
+            client,
             batch_size,
             workers: 1,
             timeout,
             retries: 2,
             backoff: Duration::from_secs(1),
-            patience: Patience::new(Duration::from_secs(300)),
+            outage: OutageTracker::new(Duration::from_secs(300)),
             embeddings: false,
-            retried: AtomicU64::new(0),
+            retry_count: AtomicU64::new(0),
             interrupt: None,
         }
     }
@@ -122,7 +122,7 @@ impl<A> ExternalScore<A> {
 
     /// Sets how long the run waits for an unavailable scorer (default 5 minutes).
     pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience.limit(patience);
+        self.outage.set_limit(patience);
         self
     }
 
@@ -133,187 +133,194 @@ impl<A> ExternalScore<A> {
     }
 
     /// Selects the columns to send.
-    fn sent(&self, items: &DataFrame) -> DataFrame {
+    fn select_columns(&self, items: &DataFrame) -> DataFrame {
         if self.embeddings { items.clone() } else { items.drop_many([EMBEDDING]) }
     }
 
-    fn wait(&self, limit: Option<Duration>) -> Wait {
-        Wait::new(limit, self.interrupt.clone())
+    fn deadline(&self, limit: Option<Duration>) -> Deadline {
+        Deadline::new(limit, self.interrupt.clone())
     }
 }
 
-impl<A: Ask> ExternalScore<A> {
+impl<C: ScorerClient> ExternalScore<C> {
     /// Scores a batch with retries until each item has an answer or has failed. `answers` keeps what arrived, even on an error.
-    fn until_answered(&self, batch: &DataFrame, answers: &mut Answers, keep: &mut Keep<'_>) -> Result<()> {
+    fn score_with_retries(&self, batch: &DataFrame, answers: &mut Answers, sink: &mut AnswerSink<'_>) -> Result<()> {
         let mut rest = batch.clone();
-        let (mut retry, mut waits, mut apart, mut alone) = (0, 0, false, false);
+        let (mut retry, mut outage_waits, mut one_by_one, mut answered_alone) = (0, 0, false, false);
         loop {
-            let trouble = self.attempt(&rest, apart, answers)?;
-            let open = answers.unanswered();
-            let progressed = open.len() < rest.height();
-            if progressed {
-                alone |= apart;
-                waits = 0;
+            let fault = self.attempt(&rest, one_by_one, answers)?;
+            let unanswered = answers.unanswered();
+            let has_progress = unanswered.len() < rest.height();
+            if has_progress {
+                answered_alone |= one_by_one;
+                outage_waits = 0;
             }
-            if open.is_empty() {
-                if let Some(trouble) = trouble {
-                    log::warn!("score: {} (all {} items have answers)", trouble.reason, rest.height());
+            if unanswered.is_empty() {
+                if let Some(fault) = fault {
+                    log::warn!("score: {} (all {} items have answers)", fault.reason, rest.height());
                 }
                 return Ok(());
             }
-            let trouble = trouble.unwrap_or_else(Unanswered::left_out);
+            let fault = fault.unwrap_or_else(AttemptFault::missing_answer);
             self.stop_if_interrupted()?;
-            let silent = trouble.kind == Kind::Slow && !progressed;
-            let again = match trouble.kind {
-                Kind::Away => None,
-                Kind::Unusable if !apart => self.give_up(&trouble, batch.height(), false, answers)?,
+            let timed_out = fault.kind == FaultKind::Timeout && !has_progress;
+            // Without a retry, all items have failed or there is an outage.
+            let retry_in = match fault.kind {
+                FaultKind::Outage => None,
+                FaultKind::InvalidAnswer if !one_by_one => self.give_up(&fault, batch.height(), false, answers)?,
                 // The scorer may have recovered in the meantime: score items alone as long as others get answers.
-                _ if apart && progressed => Some(pause(self.backoff, 0)),
-                _ if silent && !answers.has_any() && self.patience.is_given_up() => {
-                    self.give_up(&trouble, batch.height(), true, answers)?
+                _ if one_by_one && has_progress => Some(retry_delay(self.backoff, 0)),
+                _ if timed_out && !answers.has_any() && self.outage.has_given_up() => {
+                    self.give_up(&fault, batch.height(), true, answers)?
                 }
-                _ if retry >= self.retries => self.give_up(&trouble, batch.height(), apart && !alone, answers)?,
-                _ if silent => Some(pause(self.backoff, retry).min(tenths(self.patience.remaining()))),
-                _ => Some(pause(self.backoff, retry)),
+                _ if retry >= self.retries => {
+                    self.give_up(&fault, batch.height(), one_by_one && !answered_alone, answers)?
+                }
+                _ if timed_out => Some(retry_delay(self.backoff, retry).min(round_to_tenths(self.outage.remaining()))),
+                _ => Some(retry_delay(self.backoff, retry)),
             };
             if answers.unanswered().is_empty() {
                 return Ok(());
             }
             // Store answers before the delay, so that a kill during it loses nothing.
-            answers.hand_over(keep)?;
-            rest = convert::gather(batch, &open)?;
-            let pause = match again {
-                Some(pause) => {
+            answers.emit(sink)?;
+            rest = convert::gather(batch, &unanswered)?;
+            let delay = match retry_in {
+                Some(delay) => {
                     // No time is left for the whole batch. Scoring items alone shows whether one of them is at fault.
-                    let hurry = silent && self.patience.remaining().is_zero();
-                    retry = if hurry { self.retries } else { (retry + 1).min(self.retries) };
+                    let no_time_left = timed_out && self.outage.remaining().is_zero();
+                    retry = if no_time_left { self.retries } else { (retry + 1).min(self.retries) };
                     // An item that breaks the scorer must fail alone.
-                    apart = retry == self.retries && trouble.kind != Kind::LeftOut;
-                    let (reason, left) = (&trouble.reason, open.len());
-                    let soon = if pause.is_zero() { "now".into() } else { format!("in {pause:?}") };
-                    log::warn!("score: {reason}; retrying {left} of {} items {soon}", batch.height());
-                    self.retried.fetch_add(open.len() as u64, Ordering::Relaxed);
-                    pause
+                    one_by_one = retry == self.retries && fault.kind != FaultKind::MissingAnswer;
+                    let (reason, left) = (&fault.reason, unanswered.len());
+                    let when = if delay.is_zero() { "now".into() } else { format!("in {delay:?}") };
+                    log::warn!("score: {reason}; retrying {left} of {} items {when}", batch.height());
+                    self.retry_count.fetch_add(unanswered.len() as u64, Ordering::Relaxed);
+                    delay
                 }
                 None => {
-                    let away = || Error::Unavailable { reason: trouble.reason.clone() };
-                    let left = self.patience.left(&trouble.reason).ok_or_else(away)?;
-                    (retry, apart) = (0, false);
-                    waits += 1;
-                    pause(self.backoff, waits - 1).max(trouble.after.unwrap_or_default()).min(left)
+                    let outage = || Error::Unavailable { reason: fault.reason.clone() };
+                    let left = self.outage.wait_left(&fault.reason).ok_or_else(outage)?;
+                    (retry, one_by_one) = (0, false);
+                    outage_waits += 1;
+                    retry_delay(self.backoff, outage_waits - 1).max(fault.retry_after.unwrap_or_default()).min(left)
                 }
             };
-            self.wait(Some(pause)).sleep();
+            self.deadline(Some(delay)).sleep();
             self.stop_if_interrupted()?;
         }
     }
 
     /// Sends items once: together, or one by one.
-    fn attempt(&self, items: &DataFrame, apart: bool, answers: &mut Answers) -> Result<Option<Unanswered>> {
-        if !apart {
-            return self.ask_once(items, answers);
+    fn attempt(&self, items: &DataFrame, one_by_one: bool, answers: &mut Answers) -> Result<Option<AttemptFault>> {
+        if !one_by_one {
+            return self.request_once(items, answers);
         }
-        let (mut trouble, mut silent) = (None, 0);
-        let enough = SILENT[usize::from(answers.has_any())];
+        let (mut fault, mut timeouts) = (None, 0);
+        let limit = TIMEOUTS_BEFORE_OUTAGE[usize::from(answers.has_any())];
         for row in 0..items.height() {
-            let said = self.ask_once(&items.slice(row as i64, 1), answers)?;
-            let kind = said.as_ref().map(|said| said.kind);
-            silent = if kind == Some(Kind::Slow) { silent + 1 } else { 0 };
-            trouble = said.or(trouble);
-            if kind == Some(Kind::Away) || self.wait(None).is_interrupted() {
+            let item_fault = self.request_once(&items.slice(row as i64, 1), answers)?;
+            let kind = item_fault.as_ref().map(|fault| fault.kind);
+            timeouts = if kind == Some(FaultKind::Timeout) { timeouts + 1 } else { 0 };
+            fault = item_fault.or(fault);
+            if kind == Some(FaultKind::Outage) || self.deadline(None).is_interrupted() {
                 break;
             }
-            if silent >= enough && self.never_answers() {
+            if timeouts >= limit && self.is_broken_process() {
                 break;
             }
-            if silent >= enough && self.patience.remaining().is_zero() {
-                return Ok(trouble.map(|trouble: Unanswered| Unanswered { kind: Kind::Away, ..trouble }));
+            if timeouts >= limit && self.outage.remaining().is_zero() {
+                return Ok(fault.map(|fault: AttemptFault| AttemptFault { kind: FaultKind::Outage, ..fault }));
             }
         }
-        Ok(trouble)
+        Ok(fault)
     }
 
-    fn ask_once(&self, items: &DataFrame, answers: &mut Answers) -> Result<Option<Unanswered>> {
-        let (begun, mut attempt) = (Instant::now(), answers.attempt(items)?);
-        let trouble = match self.scorer.ask(items, &mut attempt, &self.wait(self.timeout)) {
-            Ok(()) => attempt.unusable(),
-            Err(Trouble::Unanswered(trouble)) => Some(trouble),
-            Err(Trouble::Stop(error)) => {
-                answers.take(attempt);
+    fn request_once(&self, items: &DataFrame, answers: &mut Answers) -> Result<Option<AttemptFault>> {
+        let (start, mut attempt) = (Instant::now(), answers.attempt(items)?);
+        let fault = match self.client.request(items, &mut attempt, &self.deadline(self.timeout)) {
+            Ok(()) => attempt.invalid_answer(),
+            Err(ScorerFault::Attempt(fault)) => Some(fault),
+            Err(ScorerFault::Fatal(error)) => {
+                answers.merge(attempt);
                 return Err(error);
             }
         };
-        let counts = trouble.as_ref().is_none_or(|trouble| !trouble.void);
-        match trouble.as_ref().map(|trouble| trouble.kind) {
-            _ if counts && attempt.has_any() => self.patience.heard(),
-            Some(Kind::Slow) => self.patience.silent(begun),
+        let is_valid = fault.as_ref().is_none_or(|fault| !fault.discards_answers);
+        match fault.as_ref().map(|fault| fault.kind) {
+            _ if is_valid && attempt.has_any() => self.outage.record_answer(),
+            Some(FaultKind::Timeout) => self.outage.record_timeout(start),
             _ => {}
         }
-        if counts {
-            answers.take(attempt);
+        if is_valid {
+            answers.merge(attempt);
         }
-        Ok(trouble)
+        Ok(fault)
     }
 
     /// Decides what follows when retries did not help. The items fail if other items of the batch have answers, which shows
-    /// that the items are at fault (if all items were scored alone and timed out, most others must have answers). Otherwise
-    /// there is an outage, or the run stops. Returns the reason for waiting as `None`.
+    /// that the items are at fault. If `each_alone` is set, all of them were scored alone in vain, so at least half of the
+    /// batch must have answers. Otherwise there is an outage, or the run stops. Returns no delay, as nothing is retried.
     fn give_up(
         &self,
-        trouble: &Unanswered,
-        asked: usize,
-        silence: bool,
+        fault: &AttemptFault,
+        batch_size: usize,
+        each_alone: bool,
         answers: &mut Answers,
     ) -> Result<Option<Duration>> {
-        let (reason, open) = (&trouble.reason, answers.unanswered().len());
-        let others = if silence { 2 * open <= asked } else { open < asked };
-        if others || asked == 1 && self.patience.blames_the_item(trouble.kind) {
-            log::warn!("score: {reason}; {open} of {asked} items failed");
-            answers.fail(reason);
+        let (reason, unanswered) = (&fault.reason, answers.unanswered().len());
+        let others_answered = if each_alone { 2 * unanswered <= batch_size } else { unanswered < batch_size };
+        if others_answered || batch_size == 1 && self.outage.is_item_at_fault(fault.kind) {
+            log::warn!("score: {reason}; {unanswered} of {batch_size} items failed");
+            answers.fail_unanswered(reason);
             return Ok(None);
         }
-        match trouble.kind {
-            Kind::Slow if self.never_answers() => {
-                self.patience.give_up();
+        match fault.kind {
+            FaultKind::Timeout if self.is_broken_process() => {
+                self.outage.give_up();
                 Err(Error::Score {
                     iteration: None,
                     reason: format!(
-                        "{reason}, and none of {asked} items was scored; fix the scorer or raise score.timeout, then resume with \
+                        "{reason}, and none of {batch_size} items was scored; fix the scorer or raise score.timeout, then resume with \
                          --resume"
                     ),
                 })
             }
-            Kind::Away | Kind::Slow => Ok(None),
-            Kind::Broken | Kind::LeftOut | Kind::Unusable if self.patience.has_answered() && asked > 1 => Ok(None),
+            FaultKind::Outage | FaultKind::Timeout => Ok(None),
+            FaultKind::Malfunction | FaultKind::MissingAnswer | FaultKind::InvalidAnswer
+                if self.outage.has_answered() && batch_size > 1 =>
+            {
+                Ok(None)
+            }
             _ => Err(Error::Score {
                 iteration: None,
-                reason: format!("{reason}, for each of {asked} items; fix the scorer, then resume with --resume"),
+                reason: format!("{reason}, for each of {batch_size} items; fix the scorer, then resume with --resume"),
             }),
         }
     }
 
     /// Whether the scorer is our own process and has never answered in this run.
-    fn never_answers(&self) -> bool {
-        self.scorer.is_started_here() && !self.patience.has_answered()
+    fn is_broken_process(&self) -> bool {
+        self.client.is_started_here() && !self.outage.has_answered()
     }
 
     fn stop_if_interrupted(&self) -> Result<()> {
-        if self.wait(None).is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+        if self.deadline(None).is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
     }
 }
 
-impl<A: Ask> Score for ExternalScore<A> {
+impl<C: ScorerClient> Score for ExternalScore<C> {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let mut answers = Answers::new(&self.sent(batch))?;
-        self.until_answered(&self.sent(batch), &mut answers, &mut |_| Ok(()))?;
+        let mut answers = Answers::new(&self.select_columns(batch))?;
+        self.score_with_retries(&self.select_columns(batch), &mut answers, &mut |_| Ok(()))?;
         answers.frame()
     }
 
-    fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
-        let batch = self.sent(batch);
+    fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
+        let batch = self.select_columns(batch);
         let mut answers = Answers::new(&batch)?;
-        let ended = self.until_answered(&batch, &mut answers, keep);
-        answers.hand_over(keep)?;
+        let ended = self.score_with_retries(&batch, &mut answers, sink);
+        answers.emit(sink)?;
         ended
     }
 
@@ -321,7 +328,7 @@ impl<A: Ask> Score for ExternalScore<A> {
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::Config("score.timeout: expected more than 0 seconds, found 0".into()));
         }
-        self.scorer.check(&self.sent(items).head(Some(0)))
+        self.client.check(&self.select_columns(items).head(Some(0)))
     }
 
     fn batch_size(&self) -> usize {
@@ -332,33 +339,33 @@ impl<A: Ask> Score for ExternalScore<A> {
         self.workers
     }
 
-    fn retried(&self) -> u64 {
-        self.retried.load(Ordering::Relaxed)
+    fn retry_count(&self) -> u64 {
+        self.retry_count.load(Ordering::Relaxed)
     }
 
     fn begin(&mut self, session: &Session) {
         self.interrupt = session.interrupt.clone();
-        self.retried.store(0, Ordering::Relaxed);
-        self.patience.begin(session.answered);
-        self.scorer.begin(session);
+        self.retry_count.store(0, Ordering::Relaxed);
+        self.outage.reset(session.has_answers);
+        self.client.begin(session);
     }
 }
 
-impl<A: std::fmt::Debug> std::fmt::Debug for ExternalScore<A> {
+impl<C: std::fmt::Debug> std::fmt::Debug for ExternalScore<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.scorer.fmt(f)
+        self.client.fmt(f)
     }
 }
 
 /// The delay before retry number `retry`, from 0: `first`, doubled each time, up to 30 s. There is no jitter, so that runs
 /// are reproducible.
-fn pause(first: Duration, retry: u32) -> Duration {
-    const LONGEST: Duration = Duration::from_secs(30);
-    first.saturating_mul(1 << retry.min(16)).min(LONGEST)
+fn retry_delay(first: Duration, retry: u32) -> Duration {
+    const MAX_DELAY: Duration = Duration::from_secs(30);
+    first.saturating_mul(1 << retry.min(16)).min(MAX_DELAY)
 }
 
 /// Rounds a duration down to tenths of a second.
-fn tenths(duration: Duration) -> Duration {
+fn round_to_tenths(duration: Duration) -> Duration {
     const TENTH: Duration = Duration::from_millis(100);
     TENTH.saturating_mul(u32::try_from(duration.as_millis() / TENTH.as_millis()).unwrap_or(u32::MAX))
 }
@@ -368,8 +375,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_limit() {
-        let seconds = |retry| pause(Duration::from_secs(1), retry).as_secs();
+    fn delays_double_up_to_a_limit() {
+        let seconds = |retry| retry_delay(Duration::from_secs(1), retry).as_secs();
         assert_eq!([0, 1, 2, 3, 4, 5, 60].map(seconds), [1, 2, 4, 8, 16, 30, 30]);
     }
 }

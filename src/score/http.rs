@@ -10,21 +10,21 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::Session;
 use super::answers::{Answer, Attempt};
-use super::external::{Ask, ExternalScore};
-use super::json::{parse, put_record, records, score_of};
+use super::deadline::Deadline;
+use super::endpoint::Endpoint;
+use super::external::{ExternalScore, ScorerClient};
+use super::fault::{FaultKind, ScorerFault};
+use super::json::{parse, parse_score, record_answer, records};
 use super::proxy::Proxy;
-use super::route::Route;
-use super::secrets::{Secrets, expanded, parameter_with_a_secret};
-use super::trouble::{Kind, Trouble};
-use super::wait::Wait;
+use super::secrets::{Secrets, expand_variables, secret_parameter};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX};
 
 /// The maximum connection timeout.
-const CONNECT: Duration = Duration::from_secs(30);
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum size of a response body.
-const LONGEST: u64 = 64 << 20;
+const MAX_BODY_BYTES: u64 = 64 << 20;
 
 /// Scores by an HTTP service. Each batch is one request:
 ///
@@ -63,19 +63,19 @@ pub struct Http {
     /// The identifier of the run, for idempotency keys.
     run: String,
     /// The endpoint in this run, resolved on first use.
-    route: OnceLock<Route>,
+    endpoint: OnceLock<Endpoint>,
 }
 
 impl HttpScore {
     /// A service at `http://…` or `https://…`.
     pub fn new(url: impl Into<String>) -> Self {
-        let http = Http { url: url.into(), headers: Vec::new(), run: String::new(), route: OnceLock::new() };
-        ExternalScore::of(http, 32, Some(Duration::from_secs(60)))
+        let http = Http { url: url.into(), headers: Vec::new(), run: String::new(), endpoint: OnceLock::new() };
+        ExternalScore::with_client(http, 32, Some(Duration::from_secs(60)))
     }
 
     /// Sends a header with the value of an environment variable.
     pub fn header(mut self, name: impl Into<String>, variable: impl Into<String>) -> Self {
-        self.scorer.headers.push((name.into(), variable.into()));
+        self.client.headers.push((name.into(), variable.into()));
         self
     }
 }
@@ -102,24 +102,26 @@ impl Http {
     }
 
     /// Resolves the endpoint.
-    fn route(&self) -> Result<&Route> {
-        if let Some(route) = self.route.get() {
-            return Ok(route);
+    fn endpoint(&self) -> Result<&Endpoint> {
+        if let Some(endpoint) = self.endpoint.get() {
+            return Ok(endpoint);
         }
-        let route = Route::to(self.expanded()?)?;
-        Ok(self.route.get_or_init(|| route))
+        let endpoint = Endpoint::resolve(self.expanded_url()?)?;
+        Ok(self.endpoint.get_or_init(|| endpoint))
     }
 
     /// The URL with environment variables replaced.
-    fn expanded(&self) -> Result<Uri> {
-        expanded(&self.url)?.0.parse().map_err(|_| self.bad_url("is not a valid URL"))
+    fn expanded_url(&self) -> Result<Uri> {
+        expand_variables(&self.url)?.0.parse().map_err(|_| self.bad_url("is not a valid URL"))
     }
 
-    fn trouble(&self, error: ureq::Error, wait: &Wait, secrets: &Secrets) -> Result<Trouble> {
+    fn fault(&self, error: ureq::Error, deadline: &Deadline, secrets: &Secrets) -> Result<ScorerFault> {
         Ok(match error {
-            ureq::Error::BodyExceedsLimit(_) => unusable(format!("returned more than {} MiB", LONGEST >> 20)),
-            ureq::Error::BadUri(_) => Trouble::Stop(self.bad_url("is not a valid URL")),
-            error => self.route()?.trouble(error, wait.timed_out(), secrets),
+            ureq::Error::BodyExceedsLimit(_) => {
+                invalid_answer(format!("returned more than {} MiB", MAX_BODY_BYTES >> 20))
+            }
+            ureq::Error::BadUri(_) => ScorerFault::Fatal(self.bad_url("is not a valid URL")),
+            error => self.endpoint()?.fault(error, deadline.timeout_fault(), secrets),
         })
     }
 
@@ -141,61 +143,63 @@ impl Http {
     }
 }
 
-impl Ask for Http {
-    fn ask(&self, items: &DataFrame, attempt: &mut Attempt, wait: &Wait) -> Result<(), Trouble> {
+impl ScorerClient for Http {
+    fn request(&self, items: &DataFrame, attempt: &mut Attempt, deadline: &Deadline) -> Result<(), ScorerFault> {
         let body = serde_json::to_vec(&json!({"items": records(items)?})).wrap_err("writing a batch")?;
-        let (headers, in_url, route) = (self.headers()?, expanded(&self.url)?.1, self.route()?);
+        let (headers, in_url, endpoint) = (self.headers()?, expand_variables(&self.url)?.1, self.endpoint()?);
         let values: Vec<_> = headers.iter().map(|(_, value)| String::from_utf8_lossy(value.as_bytes())).collect();
-        let of_proxy = route.proxy.as_ref().map_or(Vec::new(), Proxy::secrets);
-        let texts = values.iter().map(|value| &**value).chain(in_url.iter().chain(&of_proxy).map(String::as_str));
+        let proxy_secrets = endpoint.proxy.as_ref().map_or(Vec::new(), Proxy::secrets);
+        let texts = values.iter().map(|value| &**value).chain(in_url.iter().chain(&proxy_secrets).map(String::as_str));
         let secrets = Secrets::new(texts);
-        let mut request = route
+        let mut request = endpoint
             .agent
-            .post(&route.url)
+            .post(&endpoint.url)
             .config()
-            .timeout_global(wait.limit())
-            .timeout_connect(Some(wait.limit().map_or(CONNECT, |limit| limit.mul_f64(0.9).min(CONNECT))))
+            .timeout_global(deadline.limit())
+            .timeout_connect(Some(
+                deadline.limit().map_or(MAX_CONNECT_TIMEOUT, |limit| limit.mul_f64(0.9).min(MAX_CONNECT_TIMEOUT)),
+            ))
             .build()
             .header("Content-Type", "application/json")
             .header("Accept", "application/json")
             .header("Idempotency-Key", self.idempotency_key(&body));
-        for (name, value) in route.headers.iter().chain(&headers) {
+        for (name, value) in endpoint.headers.iter().chain(&headers) {
             request = request.header(name, value);
         }
         // On a thread, because nothing else can end a request early.
-        let answer = wait.run(move || request.send(&body[..]).and_then(Reply::read))?;
-        let answer = match answer.ok_or_else(|| wait.timed_out())? {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.trouble(error, wait, &secrets)?),
+        let response = deadline.run(move || request.send(&body[..]).and_then(Response::read))?;
+        let response = match response.ok_or_else(|| deadline.timeout_fault())? {
+            Ok(response) => response,
+            Err(error) => return Err(self.fault(error, deadline, &secrets)?),
         };
-        let through = route.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
-        let said = || match answer.body.trim_ascii() {
-            [] => format!("HTTP {}", answer.status),
-            body => format!("HTTP {}: {}", answer.status, secrets.excerpt(body)),
+        let through = endpoint.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
+        let message = || match response.body.trim_ascii() {
+            [] => format!("HTTP {}", response.status),
+            body => format!("HTTP {}: {}", response.status, secrets.excerpt(body)),
         };
-        match answer.status {
-            200..=299 => put_answers(&answer.body, items, attempt, &secrets),
+        match response.status {
+            200..=299 => record_answers(&response.body, items, attempt, &secrets),
             408 | 409 | 425 | 429 | 502 | 503 => {
-                Err(Trouble::away(format!("HTTP {}{through}", answer.status), answer.retry_after))
+                Err(ScorerFault::outage(format!("HTTP {}{through}", response.status), response.retry_after))
             }
-            504 => Err(Trouble::unanswered(Kind::Slow, format!("HTTP 504{through}"))),
-            500.. => Err(Trouble::broken(format!("HTTP {}", answer.status))),
+            504 => Err(ScorerFault::new(FaultKind::Timeout, format!("HTTP 504{through}"))),
+            500.. => Err(ScorerFault::malfunction(format!("HTTP {}", response.status))),
             300..=399 | 401..=405 | 407 | 410 | 451 => {
-                let who = if answer.status == 407 { &through } else { "" };
-                let reason = format!("{}{who}; fix the cause, then resume with --resume", said());
-                Err(Trouble::Stop(Error::Score { iteration: None, reason }))
+                let who = if response.status == 407 { &through } else { "" };
+                let reason = format!("{}{who}; fix the cause, then resume with --resume", message());
+                Err(ScorerFault::Fatal(Error::Score { iteration: None, reason }))
             }
-            _ => Err(Trouble::broken(said())),
+            _ => Err(ScorerFault::malfunction(message())),
         }
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {
-        if let Some(parameter) = parameter_with_a_secret(&self.url) {
+        if let Some(parameter) = secret_parameter(&self.url) {
             let variable = parameter.to_uppercase().replace('-', "_");
             let what = format!("contains a secret; use an environment variable instead: {parameter}=${{{variable}}}");
             return Err(self.bad_url(&what));
         }
-        let url = self.expanded()?;
+        let url = self.expanded_url()?;
         if !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(self.bad_url("does not begin with http:// or https://"));
         }
@@ -204,13 +208,13 @@ impl Ask for Http {
             return Err(self.bad_url("contains a user name or password; send them in a header instead (score.headers)"));
         }
         self.headers()?;
-        self.route()?;
+        self.endpoint()?;
         records(items).map(|_| ())
     }
 
     fn begin(&mut self, session: &Session) {
         self.run = session.id.clone();
-        self.route = OnceLock::new();
+        self.endpoint = OnceLock::new();
     }
 }
 
@@ -224,59 +228,60 @@ impl std::fmt::Debug for Http {
 }
 
 /// A response of the service.
-struct Reply {
+struct Response {
     status: u16,
     retry_after: Option<Duration>,
     body: Vec<u8>,
 }
 
-impl Reply {
+impl Response {
     fn read(mut response: ureq::http::Response<ureq::Body>) -> std::result::Result<Self, ureq::Error> {
         let status = response.status().as_u16();
-        let retry_after = retry_after(response.headers());
-        let body = match response.body_mut().with_config().limit(LONGEST).read_to_vec() {
+        let retry_after = parse_retry_after(response.headers());
+        let body = match response.body_mut().with_config().limit(MAX_BODY_BYTES).read_to_vec() {
             // The status is sufficient.
             Err(_) if !(200..300).contains(&status) => Vec::new(),
             body => body?,
         };
-        Ok(Reply { status, retry_after, body })
+        Ok(Response { status, retry_after, body })
     }
 }
 
 /// Records the scores of a body: `{"scores": […]}` or a bare list, of objects or of numbers in order.
-fn put_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt, secrets: &Secrets) -> Result<(), Trouble> {
-    let said = || secrets.excerpt(body);
-    let mut answer = parse(body).map_err(|_| unusable(format!("returned invalid JSON: {}", said())))?;
+fn record_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt, secrets: &Secrets) -> Result<(), ScorerFault> {
+    let excerpt = || secrets.excerpt(body);
+    let mut answer = parse(body).map_err(|_| invalid_answer(format!("returned invalid JSON: {}", excerpt())))?;
     secrets.redact(&mut answer);
     let scores = match &answer {
         Value::Object(fields) => fields.get("scores").and_then(Value::as_array),
         Value::Array(scores) => Some(scores),
         _ => None,
     };
-    let scores = scores.ok_or_else(|| unusable(format!("returned JSON without a list `scores`: {}", said())))?;
+    let scores =
+        scores.ok_or_else(|| invalid_answer(format!("returned JSON without a list `scores`: {}", excerpt())))?;
     if !scores.is_empty() && scores.iter().all(Value::is_object) {
-        return scores.iter().try_for_each(|score| put_record(score, attempt));
+        return scores.iter().try_for_each(|score| record_answer(score, attempt));
     }
     if scores.is_empty() {
         return Ok(());
     }
     if scores.len() != items.height() {
         // There is no way to match numbers and items.
-        return Err(Trouble::void(format!("returned {} numbers for {} items", scores.len(), items.height())));
+        return Err(ScorerFault::wrong_ids(format!("returned {} numbers for {} items", scores.len(), items.height())));
     }
     for (item, score) in schema::u64s(items, DB_IDX)?.into_iter().zip(scores) {
-        attempt.put(item, Answer::new(score_of(Some(score), None), None, None))?;
+        attempt.record(item, Answer::new(parse_score(Some(score), None), None, None))?;
     }
     Ok(())
 }
 
 /// A fault that is not retried, as a retry would cost the same again.
-fn unusable(reason: String) -> Trouble {
-    Trouble::unanswered(Kind::Unusable, reason)
+fn invalid_answer(reason: String) -> ScorerFault {
+    ScorerFault::new(FaultKind::InvalidAnswer, reason)
 }
 
 /// Parses `Retry-After`: a number of seconds, or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+fn parse_retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("retry-after")?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
@@ -290,22 +295,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wait_a_server_asks_for_is_in_seconds_or_until_a_date() {
-        let asked = |value: &str| {
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let parsed = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("Retry-After", value.parse().unwrap());
-            retry_after(&headers)
+            parse_retry_after(&headers)
         };
-        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
-        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert!(asked("Fri, 31 Dec 2100 23:59:59 GMT").unwrap() > Duration::from_secs(86_400 * 365));
+        assert_eq!(parsed("7"), Some(Duration::from_secs(7)));
+        assert_eq!(parsed("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert!(parsed("Fri, 31 Dec 2100 23:59:59 GMT").unwrap() > Duration::from_secs(86_400 * 365));
         for wrong in ["", "soon", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 06 Foo 1994 08:49:37 GMT"] {
-            assert_eq!(asked(wrong), None, "{wrong}");
+            assert_eq!(parsed(wrong), None, "{wrong}");
         }
     }
 
     #[test]
-    fn secrets_show_nowhere() {
+    fn debug_output_has_no_secrets() {
         let score = HttpScore::new("https://example.org/score?key=hunter2").header("Authorization", "TOKEN");
         assert_eq!(
             format!("{score:?}"),

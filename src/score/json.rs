@@ -3,8 +3,8 @@
 use polars::prelude::*;
 use serde_json::{Map, Value};
 
-use super::answers::{Answer, Attempt, NoNumber, excerpt, text_for_number};
-use super::trouble::Trouble;
+use super::answers::{Answer, Attempt, InvalidScore, excerpt, text_for_number};
+use super::fault::ScorerFault;
 use crate::error::{Result, WrapErr};
 use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
 use crate::frame::text::to_json_types;
@@ -34,38 +34,39 @@ fn rows(frame: &DataFrame) -> Result<Vec<Value>> {
 }
 
 fn values(name: &str, series: &Series) -> Result<Vec<Value>> {
-    let task = || format!("column `{name}` as JSON");
-    let cast = |to: &DataType| series.cast(to).wrap_err(task());
+    let context = || format!("column `{name}` as JSON");
+    let cast = |to: &DataType| series.cast(to).wrap_err(context());
     let list = |inner: Option<Series>| inner.map_or(Ok(Value::Null), |inner| Ok(Value::Array(values(name, &inner)?)));
     Ok(match series.dtype() {
         DataType::Null => vec![Value::Null; series.len()],
-        DataType::Boolean => series.bool().wrap_err(task())?.iter().map(Value::from).collect(),
+        DataType::Boolean => series.bool().wrap_err(context())?.iter().map(Value::from).collect(),
         dtype if dtype.is_unsigned_integer() => {
-            cast(&DataType::UInt64)?.u64().wrap_err(task())?.iter().map(Value::from).collect()
+            cast(&DataType::UInt64)?.u64().wrap_err(context())?.iter().map(Value::from).collect()
         }
         dtype if dtype.is_integer() => {
-            cast(&DataType::Int64)?.i64().wrap_err(task())?.iter().map(Value::from).collect()
+            cast(&DataType::Int64)?.i64().wrap_err(context())?.iter().map(Value::from).collect()
         }
         dtype if dtype.is_float() || matches!(dtype, DataType::Decimal(digits, _) if *digits <= EXACT_DIGITS) => {
             // Value::from makes null of values that are not finite.
-            cast(&DataType::Float64)?.f64().wrap_err(task())?.iter().map(Value::from).collect()
+            cast(&DataType::Float64)?.f64().wrap_err(context())?.iter().map(Value::from).collect()
         }
-        DataType::List(_) => series.list().wrap_err(task())?.series_iter().map(list).collect::<Result<_>>()?,
-        DataType::Array(..) => series.array().wrap_err(task())?.series_iter().map(list).collect::<Result<_>>()?,
+        DataType::List(_) => series.list().wrap_err(context())?.series_iter().map(list).collect::<Result<_>>()?,
+        DataType::Array(..) => series.array().wrap_err(context())?.series_iter().map(list).collect::<Result<_>>()?,
         DataType::Struct(_) => {
-            let fields = series.struct_().wrap_err(task())?.fields_as_series().into_iter().map(Column::from).collect();
-            let records = rows(&DataFrame::new(series.len(), fields).wrap_err(task())?)?;
+            let fields =
+                series.struct_().wrap_err(context())?.fields_as_series().into_iter().map(Column::from).collect();
+            let records = rows(&DataFrame::new(series.len(), fields).wrap_err(context())?)?;
             let is_null = series.is_null();
             let null = |(record, is_null)| if is_null == Some(true) { Value::Null } else { record };
             records.into_iter().zip(is_null.iter()).map(null).collect()
         }
         // Longer decimals, and all other types that have a text form.
-        _ => cast(&DataType::String)?.str().wrap_err(task())?.iter().map(Value::from).collect(),
+        _ => cast(&DataType::String)?.str().wrap_err(context())?.iter().map(Value::from).collect(),
     })
 }
 
 /// Marks a number that serde_json would reject or round. No text of a scorer begins with it.
-pub(super) const NUMBER: char = '\u{1}';
+pub(super) const NUMBER_MARK: char = '\u{1}';
 
 /// Parses JSON as scorers write it: accepts Python's `NaN` and `Infinity`, and reads floats exactly
 /// (serde_json may round the last digit, which would change the score).
@@ -78,9 +79,9 @@ pub(super) fn parse(text: &[u8]) -> std::result::Result<Value, String> {
 
 /// Finds the answers in a line of output: its JSON objects with a `db_idx`, ignoring library output before, between and
 /// after them.
-pub(super) fn answers_in(line: &[u8]) -> Vec<Value> {
+pub(super) fn find_answers(line: &[u8]) -> Vec<Value> {
     /// The maximum number of opening braces that do not begin a JSON object.
-    const TRIES: usize = 64;
+    const MAX_TRIES: usize = 64;
     let text = String::from_utf8_lossy(line);
     if !text.contains(DB_IDX) {
         return Vec::new();
@@ -89,7 +90,7 @@ pub(super) fn answers_in(line: &[u8]) -> Vec<Value> {
         return if is_answer(&value) { vec![value] } else { Vec::new() };
     }
     let (mut found, mut rest, mut tries) = (Vec::new(), text.into_owned(), 0);
-    while tries < TRIES {
+    while tries < MAX_TRIES {
         let Some(start) = rest.find('{') else { break };
         let quoted = quote_floats(&rest[start..]);
         let mut values = serde_json::Deserializer::from_str(&quoted).into_iter::<Value>();
@@ -159,7 +160,7 @@ fn is_json_number(word: &str) -> bool {
 }
 
 /// JSON without the marks of [`quote_floats`].
-fn as_written(value: &Value) -> String {
+fn without_marks(value: &Value) -> String {
     let text = value.to_string();
     let mut parts = text.split("\"\\u0001");
     let first = parts.next().unwrap_or_default().to_string();
@@ -171,21 +172,21 @@ fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
         Value::Bool(yes) => Some(f64::from(u8::from(*yes))),
-        Value::String(text) => text.strip_prefix(NUMBER)?.parse().ok(),
+        Value::String(text) => text.strip_prefix(NUMBER_MARK)?.parse().ok(),
         _ => None,
     }
 }
 
 /// The score in an answer, or why there is none.
-pub(super) fn score_of(score: Option<&Value>, reason: Option<&str>) -> std::result::Result<f64, NoNumber> {
+pub(super) fn parse_score(score: Option<&Value>, reason: Option<&str>) -> std::result::Result<f64, InvalidScore> {
     let other = |value: &Value| match value {
         Value::String(text) => text_for_number(text),
         Value::Array(_) => "returned a list instead of a number".into(),
         _ => "returned an object instead of a number".into(),
     };
     match score {
-        None | Some(Value::Null) => Err(NoNumber::Missing(reason.unwrap_or("no score").into())),
-        Some(value) => number(value).ok_or_else(|| NoNumber::Other(other(value))),
+        None | Some(Value::Null) => Err(InvalidScore::Missing(reason.unwrap_or("no score").into())),
+        Some(value) => number(value).ok_or_else(|| InvalidScore::NotANumber(other(value))),
     }
 }
 
@@ -194,21 +195,25 @@ pub(super) fn score_of(score: Option<&Value>, reason: Option<&str>) -> std::resu
 ///
 /// # Errors
 /// The answer has no `db_idx`, or one that was not requested.
-pub(super) fn put_record(record: &Value, attempt: &mut Attempt) -> std::result::Result<(), Trouble> {
-    let without_id =
-        || Trouble::void(format!("returned an answer without a `db_idx`: {}", excerpt(as_written(record).as_bytes())));
+pub(super) fn record_answer(record: &Value, attempt: &mut Attempt) -> std::result::Result<(), ScorerFault> {
+    let without_id = || {
+        ScorerFault::wrong_ids(format!(
+            "returned an answer without a `db_idx`: {}",
+            excerpt(without_marks(record).as_bytes())
+        ))
+    };
     let record = record.as_object().ok_or_else(without_id)?;
     let id = record.get(DB_IDX).filter(|id| !id.is_null()).ok_or_else(without_id)?;
     let id = id.as_u64().ok_or_else(|| {
-        let found = number(id).map_or_else(|| excerpt(as_written(id).as_bytes()), |number| format!("{number:?}"));
-        Trouble::void(format!("returned `db_idx` as {found}, expected a whole number as it was sent"))
+        let found = number(id).map_or_else(|| excerpt(without_marks(id).as_bytes()), |number| format!("{number:?}"));
+        ScorerFault::wrong_ids(format!("returned `db_idx` as {found}, expected a whole number as it was sent"))
     })?;
     let text = |key| record.get(key).and_then(Value::as_str);
-    let answer = Answer::new(score_of(record.get(SCORE), text(REASON)), text(REASON), text(OUTCOME));
-    let row = attempt.put(id, answer)?;
+    let answer = Answer::new(parse_score(record.get(SCORE), text(REASON)), text(REASON), text(OUTCOME));
+    let row = attempt.record(id, answer)?;
     for (name, value) in record {
         if let (Some(value), false) = (number(value), [DB_IDX, SCORE, OUTCOME, REASON].contains(&name.as_str())) {
-            attempt.put_part(row, name, value);
+            attempt.record_part(row, name, value);
         }
     }
     Ok(())
@@ -256,12 +261,15 @@ mod tests {
             "\x1b[32mok\x1b[0m {\"db_idx\": 1, \"score\": 0.1}\x1b[0m done",
             r#"5" {x: 1.5} {"level": "info"} {"db_idx": 1, "score": 0.1} "#,
         ] {
-            assert_eq!(answers_in(line.as_bytes()), std::slice::from_ref(&answer), "{line}");
+            assert_eq!(find_answers(line.as_bytes()), std::slice::from_ref(&answer), "{line}");
         }
-        assert_eq!(answers_in(br#"{"db_idx": 1, "score": 0.1}{"db_idx": 1, "score": 0.1}"#), [answer.clone(), answer]);
+        assert_eq!(
+            find_answers(br#"{"db_idx": 1, "score": 0.1}{"db_idx": 1, "score": 0.1}"#),
+            [answer.clone(), answer]
+        );
         for line in ["42", "null", "[1]", "hello", r#"{"level": "info"}"#, "{'db_idx': 1, 'score': 0.5}", "db_idx {{{"]
         {
-            assert_eq!(answers_in(line.as_bytes()), [] as [Value; 0], "{line}");
+            assert_eq!(find_answers(line.as_bytes()), [] as [Value; 0], "{line}");
         }
     }
 

@@ -13,23 +13,23 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use super::trouble::Trouble;
-use super::wait::{Wait, start_thread};
+use super::deadline::{Deadline, start_thread};
+use super::fault::ScorerFault;
 use crate::error::{Error, Result};
 use crate::io::atomic;
 use crate::panics::lock;
 
 /// The read size for pipes; also the capacity of a pipe.
-const CHUNK: usize = 1 << 16;
+const CHUNK_BYTES: usize = 1 << 16;
 
 /// The options to start a scorer with.
-pub(super) struct Launch<'a> {
+pub(super) struct Launcher<'a> {
     pub(super) arguments: &'a [String],
     pub(super) directory: Option<&'a Path>,
-    pub(super) stderr: Option<Arc<Capture>>,
+    pub(super) stderr: Option<Arc<OutputLog>>,
 }
 
-impl Launch<'_> {
+impl Launcher<'_> {
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.arguments[0]);
         // A process group of its own: Ctrl-C reaches only the run, which then ends the scorer, and
@@ -44,32 +44,32 @@ impl Launch<'_> {
         command
     }
 
-    pub(super) fn start(&self, command: &mut Command) -> Result<Process, Trouble> {
+    pub(super) fn start(&self, command: &mut Command) -> Result<Process, ScorerFault> {
         let child = command.spawn().map_err(|error| {
             let reason = format!("score.command: cannot run `{}`: {error}", self.arguments[0]);
             match error.raw_os_error().map(Errno::from_raw_os_error) {
                 // Too many processes or too little memory: this may pass.
                 Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::TXTBSY) => {
-                    Trouble::away(reason, None)
+                    ScorerFault::outage(reason, None)
                 }
-                _ => Trouble::Stop(Error::Config(reason)),
+                _ => ScorerFault::Fatal(Error::Config(reason)),
             }
         })?;
         // From here on, dropping `Process` reaps the child.
-        let mut process = Process { child, drains: Vec::new() };
-        if let (Some(capture), Some(pipe)) = (&self.stderr, process.child.stderr.take()) {
-            process.drain(pipe, capture)?;
+        let mut process = Process { child, copies: Vec::new() };
+        if let (Some(log), Some(pipe)) = (&self.stderr, process.child.stderr.take()) {
+            process.copy_to_log(pipe, log)?;
         }
         Ok(process)
     }
 
     /// Starts a process without standard input; its standard output is captured together with standard error.
-    pub(super) fn run(&self) -> Result<Process, Trouble> {
+    pub(super) fn run(&self) -> Result<Process, ScorerFault> {
         let mut command = self.command();
         command.stdin(Stdio::null()).stdout(if self.stderr.is_some() { Stdio::piped() } else { Stdio::null() });
         let mut process = self.start(&mut command)?;
-        if let (Some(capture), Some(pipe)) = (&self.stderr, process.child.stdout.take()) {
-            process.drain(pipe, capture)?;
+        if let (Some(log), Some(pipe)) = (&self.stderr, process.child.stdout.take()) {
+            process.copy_to_log(pipe, log)?;
         }
         Ok(process)
     }
@@ -79,16 +79,16 @@ impl Launch<'_> {
 pub(super) struct Process {
     child: Child,
     /// Each disconnects when one of the output streams has been fully copied.
-    drains: Vec<Receiver<()>>,
+    copies: Vec<Receiver<()>>,
 }
 
 impl Process {
-    fn drain(&mut self, pipe: impl Read + Send + 'static, capture: &Arc<Capture>) -> Result<()> {
-        let (capture, (done, drained)) = (capture.clone(), channel());
-        self.drains.push(drained);
+    fn copy_to_log(&mut self, pipe: impl Read + Send + 'static, log: &Arc<OutputLog>) -> Result<()> {
+        let (log, (done, copied)) = (log.clone(), channel());
+        self.copies.push(copied);
         start_thread(move || {
-            each_chunk(pipe, |bytes| {
-                capture.write(bytes);
+            read_chunks(pipe, |bytes| {
+                log.write(bytes);
                 true
             });
             drop(done);
@@ -105,49 +105,49 @@ impl Process {
     }
 
     /// Whether the process has exited by itself. It is not reaped yet, so its id cannot be reused.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(super) fn has_exited(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         self.id().is_none_or(|id| !matches!(waitid(WaitId::Pid(id), options), Ok(None)))
     }
 
     /// Waits for the process to exit by itself. Returns whether it has.
-    pub(super) fn wait(&self, wait: &Wait) -> bool {
-        let mut nap = Duration::from_millis(1);
-        while !self.has_ended() {
-            if wait.is_over() {
+    pub(super) fn wait(&self, deadline: &Deadline) -> bool {
+        let mut interval = Duration::from_millis(1);
+        while !self.has_exited() {
+            if deadline.is_over() {
                 return false;
             }
-            thread::sleep(nap.min(wait.nap()));
-            nap = (nap * 2).min(Duration::from_millis(20));
+            thread::sleep(interval.min(deadline.poll_interval()));
+            interval = (interval * 2).min(Duration::from_millis(20));
         }
         true
     }
 
     /// Kills the process group and reaps the child. Returns the status if it had exited by itself.
-    pub(super) fn end(&mut self) -> Option<ExitStatus> {
-        let by_itself = self.has_ended();
+    pub(super) fn stop(&mut self) -> Option<ExitStatus> {
+        let had_exited = self.has_exited();
         // Kill before reaping: afterwards the id may belong to another process. The group outlives its first
         // process if that has started others.
         if let Some(id) = self.id() {
             let _ = kill_process_group(id, Signal::KILL);
         }
         let status = self.child.wait().ok();
-        for drained in self.drains.drain(..) {
+        for copied in self.copies.drain(..) {
             // A process that left the group may hold the pipe open: do not wait for it.
-            let _ = drained.recv_timeout(Duration::from_millis(500));
+            let _ = copied.recv_timeout(Duration::from_millis(500));
         }
-        status.filter(|_| by_itself)
+        status.filter(|_| had_exited)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
     }
 }
 
 /// Describes the exit of a process, for a reason.
-pub(super) fn describe(status: Option<ExitStatus>) -> String {
+pub(super) fn describe_exit(status: Option<ExitStatus>) -> String {
     match status.map(|status| (status.code(), status.signal())) {
         Some((Some(code), _)) => format!("exited with status {code}"),
         Some((None, Some(signal))) => format!("killed by signal {signal}"),
@@ -156,8 +156,8 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
 }
 
 /// Reads to the end, or until `take` returns `false`.
-pub(super) fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
-    let mut buffer = vec![0; CHUNK];
+pub(super) fn read_chunks(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
+    let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         match pipe.read(&mut buffer) {
             Ok(read @ 1..) if take(&buffer[..read]) => {}
@@ -169,18 +169,18 @@ pub(super) fn each_chunk(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> boo
 
 /// A size-limited log file for the standard error of scorers;
 /// further output is read and discarded.
-pub(super) struct Capture {
+pub(super) struct OutputLog {
     file: Mutex<(File, u64)>,
 }
 
 /// The maximum bytes of scorer output to save in one process.
-const CAPTURED: u64 = 16 << 20;
+const MAX_LOG_BYTES: u64 = 16 << 20;
 
-impl Capture {
+impl OutputLog {
     pub(super) fn open(path: &Path) -> Result<Self> {
         atomic::create_dir_all(atomic::parent_dir(path))?;
         let file = atomic::append(path)?;
-        Ok(Capture { file: Mutex::new((file, CAPTURED)) })
+        Ok(OutputLog { file: Mutex::new((file, MAX_LOG_BYTES)) })
     }
 
     /// Ignores write errors such as a full disk: these are only messages.
@@ -194,7 +194,7 @@ impl Capture {
         let _ = file.write_all(&bytes[..kept]);
         *left -= kept as u64;
         if *left == 0 {
-            let _ = write!(file, "\n[uphill: more than {} MiB; further output is discarded]\n", CAPTURED >> 20);
+            let _ = write!(file, "\n[uphill: more than {} MiB; further output is discarded]\n", MAX_LOG_BYTES >> 20);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
 
-use super::number;
+use super::numbers;
 use crate::database::{LocalPath, VectorDatabase};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::keys::{KeyMap, Keys};
@@ -18,7 +18,7 @@ use crate::suggest::unknown_column;
 /// The sources of earlier scores, and how to match their items.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct Reuse {
+pub struct ReuseOptions {
     /// Run folders, and files (Parquet, CSV, JSON) with a column `score` as the scorer returned it, local or on an object store.
     /// Later sources take precedence.
     pub sources: Vec<PathBuf>,
@@ -32,11 +32,11 @@ pub struct Reuse {
     pub trust: bool,
 }
 
-impl Reuse {
+impl ReuseOptions {
     /// Reuses scores of this version from run folders and files.
     pub fn new(sources: impl IntoIterator<Item = impl Into<PathBuf>>, version: impl Into<String>) -> Self {
         let sources = sources.into_iter().map(Into::into).collect();
-        Reuse { sources, version: version.into(), ..Default::default() }
+        ReuseOptions { sources, version: version.into(), ..Default::default() }
     }
 
     /// Sets the column that identifies items.
@@ -54,45 +54,45 @@ impl Reuse {
 
 /// Reused scores, as the scorer returned them. Failures and parts of scores are not reused.
 #[derive(Default)]
-pub(crate) struct Reusable {
+pub(crate) struct ReusedScores {
     key: Option<String>,
     /// In the order of the configuration.
-    sources: Vec<Known>,
+    sources: Vec<SourceScores>,
 }
 
 /// The scores of a source.
-struct Known {
+struct SourceScores {
     source: PathBuf,
-    scores: Scores,
+    scores: ScoreIndex,
 }
 
-enum Scores {
+enum ScoreIndex {
     ByItem(HashMap<u64, f64>),
     ByKey(KeyMap<f64>),
 }
 
-impl Scores {
+impl ScoreIndex {
     fn is_empty(&self) -> bool {
         match self {
-            Scores::ByItem(scores) => scores.is_empty(),
-            Scores::ByKey(scores) => scores.len() == 0,
+            ScoreIndex::ByItem(scores) => scores.is_empty(),
+            ScoreIndex::ByKey(scores) => scores.len() == 0,
         }
     }
 }
 
-impl Reusable {
+impl ReusedScores {
     /// Whether there are no scores.
     pub(crate) fn is_empty(&self) -> bool {
-        self.sources.iter().all(|known| known.scores.is_empty())
+        self.sources.iter().all(|source| source.scores.is_empty())
     }
 
     /// Reads all sources. `version_of` extracts the version of the score from a run's configuration.
     pub(crate) fn read(
-        reuse: &Reuse,
+        reuse: &ReuseOptions,
         library_id: Option<&str>,
         version_of: &dyn Fn(&serde_json::Value) -> Option<String>,
     ) -> Result<Self> {
-        let mut found = Reusable { key: reuse.key.clone(), ..Default::default() };
+        let mut found = ReusedScores { key: reuse.key.clone(), ..Default::default() };
         for source in &reuse.sources {
             let local = LocalPath::fetch(source)?;
             if !local.path().exists() {
@@ -103,11 +103,11 @@ impl Reusable {
                     let log = SearchLog::open(local.path())?;
                     let theirs = log.manifest().dataset.as_ref().and_then(|dataset| dataset.library_id.clone());
                     if reuse.key.is_none() {
-                        same_library(source, theirs.as_deref(), library_id)?;
+                        check_same_library(source, theirs.as_deref(), library_id)?;
                     }
-                    Ok((of_run(&log)?, version_of(&log.manifest().config)))
+                    Ok((read_run(&log)?, version_of(&log.manifest().config)))
                 }
-                false => of_file(source, local.path(), reuse.key.as_deref()),
+                false => read_file(source, local.path(), reuse.key.as_deref()),
             })
             .map_err(|error| error.with_path(source))?;
             if !reuse.trust && version.as_deref() != Some(reuse.version.as_str()) {
@@ -121,10 +121,10 @@ impl Reusable {
             let values =
                 schema::nullable_f64s(&rows, SCORE)?.into_iter().map(|score| score.filter(|score| score.is_finite()));
             let scores = match &reuse.key {
-                Some(key) => Scores::ByKey(KeyMap::new(keys(&there(source), &rows, key)?, values)),
+                Some(key) => ScoreIndex::ByKey(KeyMap::new(read_keys(&source_name(source), &rows, key)?, values)),
                 None => {
                     let items = schema::u64s(&rows, DB_IDX)?.into_iter().zip(values);
-                    Scores::ByItem(items.filter_map(|(item, score)| Some((item, score?))).collect())
+                    ScoreIndex::ByItem(items.filter_map(|(item, score)| Some((item, score?))).collect())
                 }
             };
             if scores.is_empty() {
@@ -135,7 +135,7 @@ impl Reusable {
                     source.display()
                 );
             }
-            found.sources.push(Known { source: source.clone(), scores });
+            found.sources.push(SourceScores { source: source.clone(), scores });
         }
         Ok(found)
     }
@@ -144,34 +144,35 @@ impl Reusable {
     ///
     /// # Errors
     /// The library has no key column; keys have lost digits.
-    pub(crate) fn name_strangers(&self, database: &dyn VectorDatabase) -> Result<()> {
+    pub(crate) fn warn_unmatched_sources(&self, database: &dyn VectorDatabase) -> Result<()> {
         let Some(key) = &self.key else { return Ok(()) };
-        keys(HERE, &database.take(&[])?, key)?;
-        let mut strangers: Vec<&Known> = self.sources.iter().filter(|known| !known.scores.is_empty()).collect();
+        read_keys(LIBRARY, &database.take(&[])?, key)?;
+        let mut unmatched: Vec<&SourceScores> =
+            self.sources.iter().filter(|source| !source.scores.is_empty()).collect();
         let mut here = String::from("no items");
         let columns = [key.clone()];
-        let mut looked = || {
+        let mut scan = || {
             database.visit_columns(&columns, &mut |items| {
-                let ours = keys(HERE, &items, key)?;
+                let ours = read_keys(LIBRARY, &items, key)?;
                 here = ours.describe();
-                let mut all = std::mem::take(&mut strangers).into_iter();
-                let left = all.try_fold(Vec::new(), |mut left, known| {
-                    if known.of(&items, Some(&ours))?.iter().all(Option::is_none) {
-                        left.push(known);
+                let mut all = std::mem::take(&mut unmatched).into_iter();
+                let left = all.try_fold(Vec::new(), |mut left, source| {
+                    if source.scores_of(&items, Some(&ours))?.iter().all(Option::is_none) {
+                        left.push(source);
                     }
                     Ok::<_, Error>(left)
                 });
-                strangers = left?;
+                unmatched = left?;
                 // Stop the scan once every source has a match.
-                if strangers.is_empty() { Err(Error::Interrupted) } else { Ok(()) }
+                if unmatched.is_empty() { Err(Error::Interrupted) } else { Ok(()) }
             })
         };
-        match looked() {
-            Err(Error::Interrupted) if strangers.is_empty() => return Ok(()),
-            looked => looked?,
+        match scan() {
+            Err(Error::Interrupted) if unmatched.is_empty() => return Ok(()),
+            result => result?,
         }
-        for Known { source, scores } in strangers {
-            if let Scores::ByKey(scores) = scores {
+        for SourceScores { source, scores } in unmatched {
+            if let ScoreIndex::ByKey(scores) = scores {
                 log::warn!(
                     "score.reuse: {}: none of its {} scores matches an item of this library by `{key}`: there it is {}, here {here}; \
                      no score is reused",
@@ -185,28 +186,28 @@ impl Reusable {
     }
 
     /// The items of a library that have a reused score, best first (lowest first if `minimize`).
-    pub(crate) fn known(&self, database: &dyn VectorDatabase, minimize: bool) -> Result<Vec<u64>> {
-        let mut known: Vec<(f64, u64)> = Vec::new();
+    pub(crate) fn scored_items(&self, database: &dyn VectorDatabase, minimize: bool) -> Result<Vec<u64>> {
+        let mut scored: Vec<(f64, u64)> = Vec::new();
         if !self.is_empty() {
             let key: Vec<String> = self.key.iter().cloned().collect();
             database.visit_columns(&key, &mut |items| {
-                let scores = self.of(&items)?.into_iter();
+                let scores = self.scores_of(&items)?.into_iter();
                 let items = schema::u64s(&items, DB_IDX)?.into_iter();
-                known.extend(scores.zip(items).filter_map(|(score, item)| Some((score?, item))));
+                scored.extend(scores.zip(items).filter_map(|(score, item)| Some((score?, item))));
                 Ok(())
             })?;
         }
         let sign = if minimize { -1.0 } else { 1.0 };
-        known.sort_by(|a, b| (sign * b.0).total_cmp(&(sign * a.0)).then(a.1.cmp(&b.1)));
-        Ok(known.into_iter().map(|(_, item)| item).collect())
+        scored.sort_by(|a, b| (sign * b.0).total_cmp(&(sign * a.0)).then(a.1.cmp(&b.1)));
+        Ok(scored.into_iter().map(|(_, item)| item).collect())
     }
 
     /// The reused score of each row of a frame of items. Later sources take precedence.
-    pub(crate) fn of(&self, items: &DataFrame) -> Result<Vec<Option<f64>>> {
-        let ours = self.key.as_ref().map(|key| keys(HERE, items, key)).transpose()?;
+    pub(crate) fn scores_of(&self, items: &DataFrame) -> Result<Vec<Option<f64>>> {
+        let ours = self.key.as_ref().map(|key| read_keys(LIBRARY, items, key)).transpose()?;
         let mut scores = vec![None; items.height()];
-        for known in &self.sources {
-            for (score, found) in scores.iter_mut().zip(known.of(items, ours.as_ref())?) {
+        for source in &self.sources {
+            for (score, found) in scores.iter_mut().zip(source.scores_of(items, ours.as_ref())?) {
                 *score = found.or(*score);
             }
         }
@@ -214,12 +215,12 @@ impl Reusable {
     }
 }
 
-impl Known {
+impl SourceScores {
     /// The score of this source for each row of a frame of items with keys `ours`.
-    fn of(&self, items: &DataFrame, ours: Option<&Keys>) -> Result<Vec<Option<f64>>> {
+    fn scores_of(&self, items: &DataFrame, ours: Option<&Keys>) -> Result<Vec<Option<f64>>> {
         match (&self.scores, ours) {
-            (Scores::ByKey(scores), Some(ours)) => scores.lookup(ours, HERE, &there(&self.source)),
-            (Scores::ByItem(scores), _) => {
+            (ScoreIndex::ByKey(scores), Some(ours)) => scores.lookup(ours, LIBRARY, &source_name(&self.source)),
+            (ScoreIndex::ByItem(scores), _) => {
                 Ok(schema::u64s(items, DB_IDX)?.iter().map(|item| scores.get(item).copied()).collect())
             }
             _ => Ok(vec![None; items.height()]),
@@ -227,7 +228,7 @@ impl Known {
     }
 }
 
-fn same_library(source: &Path, theirs: Option<&str>, ours: Option<&str>) -> Result<()> {
+fn check_same_library(source: &Path, theirs: Option<&str>, ours: Option<&str>) -> Result<()> {
     if theirs.is_some() && theirs == ours {
         return Ok(());
     }
@@ -237,7 +238,7 @@ fn same_library(source: &Path, theirs: Option<&str>, ours: Option<&str>) -> Resu
 }
 
 /// The items of a run, with `score` as the scorer returned it.
-fn of_run(log: &SearchLog) -> Result<DataFrame> {
+fn read_run(log: &SearchLog) -> Result<DataFrame> {
     let mut scores = collect(log.compile_results()?)?.drop_many([EVALUATION, ITERATION, REASON]);
     if scores.column(RAW_SCORE).is_ok() {
         scores = scores.drop(SCORE).wrap_err("score.reuse")?;
@@ -247,7 +248,7 @@ fn of_run(log: &SearchLog) -> Result<DataFrame> {
 }
 
 /// The items of a file at a local path, and its score version.
-fn of_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame, Option<String>)> {
+fn read_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame, Option<String>)> {
     let Some(key) = key else {
         let reason = "does not name the library of its items; set score.reuse_key = \"…\" to a column of both";
         return Err(Error::input(path, reason));
@@ -255,11 +256,11 @@ fn of_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame, O
     let mut scores =
         TableReader::new(path).local_copy(local).keys(&[key]).numbers(&[SCORE]).texts(&["score_version"]).read()?;
     if scores.column(SCORE).is_err() {
-        let there = schema::column_names(&scores).join(", ");
-        return Err(Error::input(path, format!("no column `score` (there are: {there})")));
+        let names = schema::column_names(&scores).join(", ");
+        return Err(Error::input(path, format!("no column `score` (there are: {names})")));
     }
     let score =
-        Column::new(SCORE.into(), number(&scores, SCORE).map_err(|error| Error::input(path, error.to_string()))?);
+        Column::new(SCORE.into(), numbers(&scores, SCORE).map_err(|error| Error::input(path, error.to_string()))?);
     scores.with_column(score).wrap_err("score.reuse")?;
     let versions = scores.column("score_version").ok().and_then(|column| column.cast(&DataType::String).ok());
     let version = versions.and_then(|versions| {
@@ -271,13 +272,13 @@ fn of_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame, O
 }
 
 /// The names of the library and of a source in messages.
-const HERE: &str = "the library's attributes";
+const LIBRARY: &str = "the library's attributes";
 
-fn there(source: &Path) -> String {
+fn source_name(source: &Path) -> String {
     source.display().to_string()
 }
 
-fn keys(place: &str, frame: &DataFrame, key: &str) -> Result<Keys> {
+fn read_keys(place: &str, frame: &DataFrame, key: &str) -> Result<Keys> {
     let missing = || unknown_column(key, &format!(" in {place}"), schema::column_names(frame));
     let column = frame.column(key).map_err(|_| Error::Config(format!("score.reuse_key: {}", missing())))?;
     Keys::from_column(column)

@@ -5,40 +5,40 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use serde_json::Value;
 
 use super::answers::excerpt;
-use super::json::NUMBER;
+use super::json::NUMBER_MARK;
 use crate::error::{Error, Result};
 
 /// The minimum length in bytes of secrets that are redacted in field names too.
-const LONG: usize = 12;
+const MIN_FIELD_NAME_SECRET: usize = 12;
 
 /// Shorter secrets (in characters) are redacted only as whole words.
-const SHORT: usize = 4;
+const MIN_SUBSTRING_SECRET: usize = 4;
 
 /// The maximum bytes of a body to redact for an excerpt.
-const SHOWN: usize = 1 << 16;
+const MAX_EXCERPT_BYTES: usize = 1 << 16;
 
 /// Values to redact from the responses of a service.
 pub(super) struct Secrets {
-    words: Vec<String>,
+    secrets: Vec<String>,
 }
 
 impl Secrets {
     /// Collects the secrets in header values and URL variables. `Bearer abc` also yields `abc`; `Basic dTpw` also yields the
     /// decoded user name and password.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut words: Vec<String> = values.into_iter().flat_map(parts).flat_map(|part| forms(&part)).collect();
-        words.retain(|word| !word.is_empty());
+        let mut secrets: Vec<String> = values.into_iter().flat_map(parts).flat_map(|part| forms(&part)).collect();
+        secrets.retain(|secret| !secret.is_empty());
         // Longest first, as one secret may be a part of another.
-        words.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
-        words.dedup();
-        Secrets { words }
+        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        secrets.dedup();
+        Secrets { secrets }
     }
 
     /// Redacts the secrets in a text, in any escaped form.
     pub fn redacted(&self, text: &str) -> String {
         let (mut clean, mut at) = (String::with_capacity(text.len()), 0);
         while let Some(next) = text[at..].chars().next() {
-            match self.words.iter().find_map(|word| secret_at(text, at, word)) {
+            match self.secrets.iter().find_map(|secret| secret_at(text, at, secret)) {
                 Some(length) => {
                     clean.push_str("***");
                     at += length;
@@ -54,7 +54,7 @@ impl Secrets {
 
     /// The redacted beginning of a response, on one line, in backquotes.
     pub fn excerpt(&self, body: &[u8]) -> String {
-        let body = &body[..body.len().min(SHOWN)];
+        let body = &body[..body.len().min(MAX_EXCERPT_BYTES)];
         excerpt(self.redacted(&String::from_utf8_lossy(body)).as_bytes())
     }
 
@@ -62,14 +62,17 @@ impl Secrets {
     pub fn redact(&self, value: &mut Value) {
         match value {
             // Numbers are not secrets.
-            Value::String(text) if !text.starts_with(NUMBER) => {
+            Value::String(text) if !text.starts_with(NUMBER_MARK) => {
                 *text = self.redacted(text);
             }
             Value::Array(values) => values.iter_mut().for_each(|value| self.redact(value)),
             Value::Object(fields) => {
                 // The scorer chooses field names, so redact only secrets that are too long to be a word.
-                let is_secret =
-                    |key: &str| self.words.iter().any(|word| word.len() >= LONG && key.contains(word.as_str()));
+                let is_secret = |key: &str| {
+                    self.secrets
+                        .iter()
+                        .any(|secret| secret.len() >= MIN_FIELD_NAME_SECRET && key.contains(secret.as_str()))
+                };
                 fields.retain(|key, _| !is_secret(key));
                 fields.values_mut().for_each(|value| self.redact(value));
             }
@@ -121,17 +124,18 @@ fn hex(text: &[u8], digits: usize) -> Option<u32> {
 
 /// The length in bytes of a secret that begins at `at`, if one does.
 fn secret_at(text: &str, at: usize, secret: &str) -> Option<usize> {
-    let length = length_of(&text[at..], secret)?;
-    let is_shown = secret.chars().nth(SHORT - 1).is_some() || is_word(&text[..at], &text[at + length..]);
+    let length = match_length(&text[at..], secret)?;
+    let is_shown =
+        secret.chars().nth(MIN_SUBSTRING_SECRET - 1).is_some() || is_whole_word(&text[..at], &text[at + length..]);
     is_shown.then_some(length)
 }
 
 /// The length in bytes of the prefix of a text that encodes a secret.
-fn length_of(text: &str, secret: &str) -> Option<usize> {
+fn match_length(text: &str, secret: &str) -> Option<usize> {
     let Some(first) = secret.chars().next() else { return Some(0) };
     let rest = &secret[first.len_utf8()..];
     let forms = [literal(text, first), in_json(text, first), in_url(text, first), in_html(text, first)];
-    forms.into_iter().flatten().find_map(|length| Some(length + length_of(&text[length..], rest)?))
+    forms.into_iter().flatten().find_map(|length| Some(length + match_length(&text[length..], rest)?))
 }
 
 fn literal(text: &str, c: char) -> Option<usize> {
@@ -199,7 +203,7 @@ fn in_html(text: &str, c: char) -> Option<usize> {
 }
 
 /// Whether the text between two others is a whole word.
-fn is_word(before: &str, after: &str) -> bool {
+fn is_whole_word(before: &str, after: &str) -> bool {
     let bytes = before.as_bytes();
     let from_end = |at: usize| bytes.len().checked_sub(at).map(|at| bytes[at]);
     // The last character of an escape such as `\n`, `%20` or `\u003d` is not part of a word.
@@ -214,7 +218,7 @@ fn is_word(before: &str, after: &str) -> bool {
 ///
 /// # Errors
 /// A variable is not set or not allowed in a URL. Messages contain the variable, never its value.
-pub(super) fn expanded(url: &str) -> Result<(String, Vec<String>)> {
+pub(super) fn expand_variables(url: &str) -> Result<(String, Vec<String>)> {
     let (mut whole, mut values, mut rest) = (String::new(), Vec::new(), url);
     while let Some((before, after)) = rest.split_once("${") {
         let Some((name, left)) = after.split_once('}') else { break };
@@ -236,7 +240,7 @@ pub(super) fn expanded(url: &str) -> Result<(String, Vec<String>)> {
 }
 
 /// The name of a query parameter of a URL whose literal value looks like a secret.
-pub(super) fn parameter_with_a_secret(url: &str) -> Option<&str> {
+pub(super) fn secret_parameter(url: &str) -> Option<&str> {
     const NAMES: [&str; 10] =
         ["key", "apikey", "token", "secret", "password", "passwd", "pwd", "sig", "signature", "auth"];
     let query = url.split_once('?')?.1.split('#').next()?;

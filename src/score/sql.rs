@@ -33,7 +33,7 @@ impl Score for SqlScore {
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {
-        evaluate("score.sql", &self.sql, items, |expression| match beyond_its_row(expression) {
+        evaluate("score.sql", &self.sql, items, |expression| match cross_row_function(expression) {
             None => Ok(DataFrame::empty()),
             Some(function) => polars_bail!(
                 InvalidOperation: "`{function}` reads other rows, but items are scored in batches; store its result in a \
@@ -58,7 +58,7 @@ impl Score for SqlScore {
 }
 
 /// The name of a function in an expression whose value depends on other rows, if there is one.
-fn beyond_its_row(expression: Expr) -> Option<String> {
+fn cross_row_function(expression: Expr) -> Option<String> {
     // Anything is allowed within the list of a single row.
     let outside = expression.map_expr(|part| match part {
         Expr::Eval { expr, variant, .. } if variant.is_elementwise() => (*expr).clone(),
@@ -66,9 +66,9 @@ fn beyond_its_row(expression: Expr) -> Option<String> {
     });
     outside.into_iter().find_map(|part| match part {
         Expr::Function { function: FunctionExpr::Range(_), .. } => Some("row_number".into()),
-        Expr::Function { function, .. } => (!is_of_a_row(function)).then(|| function.to_string()),
+        Expr::Function { function, .. } => (!is_elementwise(function)).then(|| function.to_string()),
         Expr::Over { function, .. } => {
-            Some(format!("{} over", beyond_its_row((**function).clone()).unwrap_or_default()))
+            Some(format!("{} over", cross_row_function((**function).clone()).unwrap_or_default()))
         }
         Expr::Len => Some("count".into()),
         // An aggregate without columns, such as the list of an `IN`.
@@ -93,7 +93,7 @@ fn beyond_its_row(expression: Expr) -> Option<String> {
 }
 
 /// Whether a function is elementwise. Functions that are not listed here count as not elementwise.
-fn is_of_a_row(function: &FunctionExpr) -> bool {
+fn is_elementwise(function: &FunctionExpr) -> bool {
     use FunctionExpr as F;
     match function {
         F::Boolean(function) => !matches!(

@@ -2,9 +2,9 @@
 
 use polars::prelude::*;
 
-use super::contract::ask;
-use super::partial::{PartialSums, Term};
-use super::{Keep, Score, Session, batches};
+use super::partial_sums::{PartialSums, Term};
+use super::validation::score_batch;
+use super::{AnswerSink, Score, Session, split_batches};
 use crate::error::{Error, Result};
 use crate::frame::schema;
 
@@ -21,21 +21,21 @@ use crate::frame::schema;
 /// reason names the first such part, and the log stores the parts that are known. An item that is rejected by gates of free
 /// parts, before any other part, costs no evaluation. Each part is paid for once: its answers are durable as they arrive.
 ///
-/// A sum within a score of your own, or within another sum, scores its parts sequentially. Implement [`Score::sum`] to expose
+/// A sum within a score of your own, or within another sum, scores its parts sequentially. Implement [`Score::as_sum`] to expose
 /// the parts to the runner.
 #[derive(Default)]
 pub struct SumScore {
-    parts: Vec<Part>,
+    parts: Vec<ScorePart>,
 }
 
-pub(crate) struct Part {
+pub(crate) struct ScorePart {
     name: String,
     weight: f64,
     at_least: Option<f64>,
     pub(crate) score: Box<dyn Score>,
 }
 
-impl Part {
+impl ScorePart {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -49,21 +49,21 @@ impl SumScore {
 
     /// Adds a part.
     pub fn part(self, name: impl Into<String>, weight: f64, score: impl Score + 'static) -> Self {
-        self.boxed(name.into(), weight, None, Box::new(score))
+        self.add_boxed(name.into(), weight, None, Box::new(score))
     }
 
     /// Adds a part with a gate: items that score below `at_least` are rejected and not scored by later parts.
     pub fn gate(self, name: impl Into<String>, weight: f64, at_least: f64, score: impl Score + 'static) -> Self {
-        self.boxed(name.into(), weight, Some(at_least), Box::new(score))
+        self.add_boxed(name.into(), weight, Some(at_least), Box::new(score))
     }
 
-    pub(crate) fn boxed(mut self, name: String, weight: f64, at_least: Option<f64>, score: Box<dyn Score>) -> Self {
-        self.parts.push(Part { name, weight, at_least, score });
+    pub(crate) fn add_boxed(mut self, name: String, weight: f64, at_least: Option<f64>, score: Box<dyn Score>) -> Self {
+        self.parts.push(ScorePart { name, weight, at_least, score });
         self
     }
 
     /// The parts, in the order they were added.
-    pub(crate) fn parts(&self) -> &[Part] {
+    pub(crate) fn parts(&self) -> &[ScorePart] {
         &self.parts
     }
 
@@ -73,13 +73,13 @@ impl SumScore {
     }
 
     /// The largest number of workers of any part.
-    pub(crate) fn most_workers(&self) -> usize {
+    pub(crate) fn max_workers(&self) -> usize {
         self.parts.iter().map(|part| part.score.workers()).max().unwrap_or(1)
     }
 
     /// Starts the partial results of some items, given their known columns: parts, and other numbers.
-    pub(crate) fn partial(&self, items: &DataFrame, known: &[Column]) -> Result<PartialSums> {
-        let term = |part: &Part| Term {
+    pub(crate) fn partial_sums(&self, items: &DataFrame, known: &[Column]) -> Result<PartialSums> {
+        let term = |part: &ScorePart| Term {
             name: part.name.clone(),
             weight: part.weight,
             at_least: part.at_least,
@@ -89,36 +89,36 @@ impl SumScore {
     }
 
     /// Returns the items that gates of free parts reject before any other part, at no cost. `None` if there is no such gate.
-    pub(crate) fn screen(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
+    pub(crate) fn reject_by_free_gates(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
         let free = self.parts.iter().take_while(|part| !part.score.is_paid()).count();
         if self.parts[..free].iter().all(|part| part.at_least.is_none()) {
             return Ok(None);
         }
-        let mut sums = self.partial(items, &[])?;
-        while let Some((part, asked)) = sums.questions()?.into_iter().next().filter(|(part, _)| *part < free) {
-            ask(&*self.parts[part].score, &asked, &mut |answers| sums.take(part, &answers).map(drop))?;
+        let mut sums = self.partial_sums(items, &[])?;
+        while let Some((part, items)) = sums.next_requests()?.into_iter().next().filter(|(part, _)| *part < free) {
+            score_batch(&*self.parts[part].score, &items, &mut |answers| sums.record(part, &answers).map(drop))?;
         }
         sums.rejected_before(free).map(Some)
     }
 
-    /// Scores the parts sequentially, for callers that do not use [`Score::sum`]. Calls `answered` with the rows that a part
+    /// Scores the parts sequentially, for callers that do not use [`Score::as_sum`]. Calls `answered` with the rows that a part
     /// has just answered.
-    fn ask_in_turn(
+    fn score_sequentially(
         &self,
         items: &DataFrame,
         answered: &mut (dyn FnMut(&mut PartialSums, &[u32]) -> Result<()> + Send),
     ) -> Result<PartialSums> {
-        let mut sums = self.partial(items, &[])?;
+        let mut sums = self.partial_sums(items, &[])?;
         loop {
-            let questions = sums.questions()?;
-            if questions.is_empty() {
+            let requests = sums.next_requests()?;
+            if requests.is_empty() {
                 return Ok(sums);
             }
-            for (part, asked) in questions {
+            for (part, items) in requests {
                 let score = &*self.parts[part].score;
-                for batch in batches(&asked, score) {
-                    ask(score, &batch, &mut |answers| {
-                        let rows = sums.take(part, &answers)?;
+                for batch in split_batches(&items, score) {
+                    score_batch(score, &batch, &mut |answers| {
+                        let rows = sums.record(part, &answers)?;
                         answered(&mut sums, &rows)
                     })?;
                 }
@@ -129,15 +129,16 @@ impl SumScore {
 
 impl Score for SumScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let sums = self.ask_in_turn(batch, &mut |_, _| Ok(()))?;
+        let sums = self.score_sequentially(batch, &mut |_, _| Ok(()))?;
         sums.frame(&sums.rows())
     }
 
-    fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
-        self.ask_in_turn(batch, &mut |sums, rows| sums.complete(rows)?.map_or(Ok(()), &mut *keep)).map(drop)
+    fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
+        self.score_sequentially(batch, &mut |sums, rows| sums.newly_complete(rows)?.map_or(Ok(()), &mut *sink))
+            .map(drop)
     }
 
-    fn sum(&self) -> Option<&SumScore> {
+    fn as_sum(&self) -> Option<&SumScore> {
         Some(self)
     }
 
@@ -157,7 +158,7 @@ impl Score for SumScore {
                     part.name, part.weight
                 )));
             }
-            if part.score.waits() {
+            if part.score.is_manual() {
                 return Err(Error::Config(format!(
                     "score.sum: part `{}`: manual scores cannot be a part; give scores of the whole sum instead",
                     part.name
@@ -188,8 +189,8 @@ impl Score for SumScore {
         self.parts.iter().any(|part| part.score.is_paid())
     }
 
-    fn retried(&self) -> u64 {
-        self.parts.iter().map(|part| part.score.retried()).sum()
+    fn retry_count(&self) -> u64 {
+        self.parts.iter().map(|part| part.score.retry_count()).sum()
     }
 
     fn begin(&mut self, session: &Session) {

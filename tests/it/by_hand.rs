@@ -1,7 +1,7 @@
 //! Ask and tell: scores that come from outside, in their own time.
 
 use polars::prelude::*;
-use uphill::{Asked, ByHand, RlUpdate, Runner, SqlScore, VectorDatabase};
+use uphill::{Asked, ManualScore, RlUpdate, Runner, SqlScore, VectorDatabase};
 
 use crate::common::*;
 
@@ -108,11 +108,11 @@ fn the_rust_api_asks_and_tells_too() {
     let queries = uphill::queries_at(&database, &[0, 50, 100]).expect("queries");
     let path = folder.path().join("run");
     let mut asked =
-        Runner::new(database.clone(), ByHand::new(), RlUpdate::new(1.0)).ask(&path, &queries, 3).expect("asked");
+        Runner::new(database.clone(), ManualScore::new(), RlUpdate::new(1.0)).ask(&path, &queries, 3).expect("asked");
     let log = loop {
         match asked {
             Asked::Items(items) => {
-                let mut runner = Runner::new(database.clone(), ByHand::new(), RlUpdate::new(1.0));
+                let mut runner = Runner::new(database.clone(), ManualScore::new(), RlUpdate::new(1.0));
                 asked = runner.tell(&path, &queries, 3, &scores_of(&items)).expect("told");
             }
             Asked::Ended(log) => break log,

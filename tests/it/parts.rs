@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use polars::prelude::*;
 use uphill::{
-    Error, Keep, LanceDatabase, OnError, Result, RlUpdate, Runner, Score, SqlScore, Stop, SumScore, SurrogateUpdate,
+    AnswerSink, Error, LanceDatabase, OnError, Result, RlUpdate, Runner, Score, SqlScore, Stop, SumScore,
+    SurrogateUpdate,
 };
 
 use crate::common::*;
@@ -204,7 +205,7 @@ impl Score for Dear {
         unreachable!("answers come one by one")
     }
 
-    fn score_into(&self, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
+    fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
         let items = u64s(batch, "db_idx");
         self.asked.lock().expect("no panic").extend(&items);
         self.events.happened("dear was asked");
@@ -214,7 +215,7 @@ impl Score for Dear {
             std::thread::sleep(Duration::from_millis(100));
         }
         for item in items {
-            keep(df!("db_idx" => [item], "score" => [item as f64], "strain" => [item as f64 / 2.0])?)?;
+            sink(df!("db_idx" => [item], "score" => [item as f64], "strain" => [item as f64 / 2.0])?)?;
         }
         Ok(())
     }
@@ -330,7 +331,7 @@ fn other_numbers_that_parts_give_are_columns_beside_them_and_none_takes_the_plac
 fn scores_by_hand_are_no_part() {
     let folder = folder();
     let (database, queries) = library(&folder);
-    let score = SumScore::new().part("lab", 1.0, uphill::ByHand::new());
+    let score = SumScore::new().part("lab", 1.0, uphill::ManualScore::new());
     let error = Runner::new(database, score, RlUpdate::new(1.0)).search(&queries, 1).err().expect("refused");
     assert_eq!(
         error.to_string(),

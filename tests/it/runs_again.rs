@@ -2,9 +2,9 @@
 
 use polars::prelude::*;
 use uphill::{
-    Asked, ByHand, Features, GradientColumn, GradientQuery, GradientUpdate, LanceDatabase, PruneUpdate, QueryGroup,
-    QueryUpdate, RestartUpdate, RlUpdate, Runner, Score, SearchLog, SqlScore, SurrogateUpdate, TopKDiscreteUpdate,
-    TopKPrune, TopKUpdate, VectorDatabase,
+    Asked, Features, GradientColumn, GradientQuery, GradientUpdate, LanceDatabase, ManualScore, PruneUpdate,
+    QueryGroup, QueryUpdate, RestartUpdate, RlUpdate, Runner, Score, SearchLog, SqlScore, SurrogateUpdate,
+    TopKDiscreteUpdate, TopKPrune, TopKUpdate, VectorDatabase,
 };
 
 use crate::common::*;
@@ -96,7 +96,7 @@ fn a_search_that_the_same_runner_resumes_is_one_that_never_stopped() {
 #[test]
 fn a_runner_that_asks_and_is_told_in_a_loop_finds_what_one_that_scores_does() {
     with_each_rule(|name, database, queries, fresh| {
-        let (folder, mut runner) = (folder(), runner(name, database, ByHand::new()));
+        let (folder, mut runner) = (folder(), runner(name, database, ManualScore::new()));
         let path = folder.path().join("run");
         let mut asked = runner.ask(&path, queries, ITERATIONS).expect("asked");
         let log = loop {

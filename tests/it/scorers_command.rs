@@ -40,7 +40,7 @@ fn parquet(counter: &Counter, behaviour: &str) -> CommandScore {
 fn outcome(score: CommandScore, counter: &Counter, expected: [Result<(), &str>; 6], again: u64, processes: usize) {
     let answers = score.score(&batch(6)).expect("failures are data");
     assert_answers(&answers, &expected);
-    assert_eq!(score.retried(), again, "items asked again");
+    assert_eq!(score.retry_count(), again, "items asked again");
     drop(score);
     assert_eq!(counter.processes(), processes, "processes started");
     counter.assert_all_gone();
@@ -189,7 +189,7 @@ fn a_batch_that_is_not_answered_in_time_has_not_been_asked() {
     for mut score in [arrow(&counter, "hangs", &[]), parquet(&counter, "hangs")] {
         // It has answered before: one that never has is broken, and not away.
         let mut session = uphill::Session::default();
-        session.answered = true;
+        session.has_answers = true;
         score.begin(&session);
         let score = score.timeout(Duration::from_secs(3)).retries(0).patience(Duration::ZERO);
         let error = score.score(&batch(6)).expect_err("nobody answered");

@@ -67,7 +67,7 @@ impl Server {
     fn outcome(&self, behaviour: &str, expected: [Result<(), &str>; 6], again: u64) {
         let score = self.score(behaviour);
         assert_answers(&score.score(&batch(6)).expect("failures are data"), &expected);
-        assert_eq!(score.retried(), again, "{behaviour}: items asked again");
+        assert_eq!(score.retry_count(), again, "{behaviour}: items asked again");
     }
 }
 
@@ -104,7 +104,7 @@ fn a_server_that_stays_away_has_not_been_asked() {
         let error = score.score(&batch(6)).expect_err("nobody answered");
         assert!(matches!(error, uphill::Error::Unavailable { .. }), "{error}");
         assert!(error.to_string().starts_with(&format!("score: {reason}; ")), "{error}");
-        assert_eq!(score.retried(), 0);
+        assert_eq!(score.retry_count(), 0);
     }
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let score = HttpScore::new(format!("http://127.0.0.1:{port}")).patience(Duration::ZERO);
@@ -134,7 +134,7 @@ fn a_server_that_has_never_answered_stops_the_run_with_its_words() {
     assert_eq!(stops("302"), format!("score: HTTP 302; {mend}"));
     let score = server.score("html");
     assert!(score.score(&batch(6)).is_err());
-    assert_eq!(score.retried(), 0);
+    assert_eq!(score.retry_count(), 0);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn stray_lines_cost_no_answer_and_are_kept_with_the_errors() {
             let answers = chatty.score.score(&batch(items)).expect("answers");
             assert_answers(&answers, &vec![Ok(()); items as usize]);
         }
-        assert_eq!(chatty.score.retried(), 0, "{start}{each}");
+        assert_eq!(chatty.score.retry_count(), 0, "{start}{each}");
         assert_eq!(chatty.read("asked").lines().count(), 11, "each item is paid for once: {start}{each}");
         assert_eq!(chatty.read("processes"), "1", "{start}{each}");
         let errors = std::fs::read(chatty.folder.path().join("stderr.log")).unwrap_or_default();
@@ -83,7 +83,7 @@ fn a_batch_may_take_its_time_after_a_banner() {
     let chatty = Chatty::new("print('\\nWelcome\\n', flush=True); time.sleep(12)", ANSWER, END);
     assert_answers(&chatty.score.score(&batch(3)).expect("answers"), &[Ok(()); 3]);
     assert_answers(&chatty.score.score(&batch(3)).expect("answers"), &[Ok(()); 3]);
-    assert_eq!((chatty.score.retried(), chatty.read("processes").as_str()), (0, "1"));
+    assert_eq!((chatty.score.retry_count(), chatty.read("processes").as_str()), (0, "1"));
 }
 
 #[test]

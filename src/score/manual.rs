@@ -12,29 +12,29 @@ use crate::panics::lock;
 /// Scores that are given manually: by people, a lab or a queue. See [`Runner::ask`](crate::Runner::ask) and
 /// [`Runner::tell`](crate::Runner::tell).
 #[derive(Debug, Default)]
-pub struct ByHand {
-    told: Mutex<Option<DataFrame>>,
+pub struct ManualScore {
+    scores: Mutex<Option<DataFrame>>,
 }
 
-impl ByHand {
+impl ManualScore {
     /// Starts without scores.
     pub fn new() -> Self {
         Self::default()
     }
 }
 
-impl Score for ByHand {
+impl Score for ManualScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let told = lock(&self.told).take();
-        Ok(told.unwrap_or_else(|| batch.head(Some(0)).select([DB_IDX]).unwrap_or_default()))
+        let scores = lock(&self.scores).take();
+        Ok(scores.unwrap_or_else(|| batch.head(Some(0)).select([DB_IDX]).unwrap_or_default()))
     }
 
-    fn waits(&self) -> bool {
+    fn is_manual(&self) -> bool {
         true
     }
 
     fn tell(&self, scores: &DataFrame) -> bool {
-        *lock(&self.told) = Some(scores.clone());
+        *lock(&self.scores) = Some(scores.clone());
         true
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use polars::prelude::*;
 
-use super::{Keep, Score};
+use super::{AnswerSink, Score};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::outcome::Outcome;
@@ -13,25 +13,25 @@ use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 use crate::panics::lock;
 
 /// The maximum number of characters of a reason.
-const LONGEST_REASON: usize = 500;
+const MAX_REASON_CHARS: usize = 500;
 
 /// Scores a batch of distinct items. Passes each item's validated answer to `sink` once, as it arrives, as rows of `db_idx`,
 /// `score`, `outcome`, `reason`, parts. Items without an answer have failed, unless the score returns an error.
 ///
 /// # Errors
 /// As [`Score::score`]; answers that break the contract.
-pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> Result<()> {
+pub(crate) fn score_batch(score: &dyn Score, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
     let items = schema::u64s(batch, DB_IDX)?;
-    let mut open: HashMap<u64, u32> = items.iter().copied().zip(0..).collect();
-    let (mut left_out, mut handed) = (BTreeSet::new(), false);
-    let asked = score.score_into(batch, &mut |answers| {
+    let mut unanswered: HashMap<u64, u32> = items.iter().copied().zip(0..).collect();
+    let (mut ignored, mut has_answers) = (BTreeSet::new(), false);
+    let result = score.score_into(batch, &mut |answers| {
         let rows = match answers.column(DB_IDX) {
             Ok(ids) => {
-                let rows = ids_of("score", ids)?.into_iter().map(|id| row_of(id, &mut open, &items));
+                let rows = parse_ids("score", ids)?.into_iter().map(|id| row_of(id, &mut unanswered, &items));
                 rows.collect::<Result<Vec<u32>>>()?
             }
-            Err(_) if answers.height() == items.len() && !handed => {
-                open.clear();
+            Err(_) if answers.height() == items.len() && !has_answers => {
+                unanswered.clear();
                 (0..items.len() as u32).collect()
             }
             Err(_) => {
@@ -47,26 +47,26 @@ pub(crate) fn ask(score: &dyn Score, batch: &DataFrame, keep: &mut Keep<'_>) -> 
                 ));
             }
         };
-        handed = true;
-        keep(checked(&convert::gather(batch, &rows)?, &answers, &mut left_out)?)
+        has_answers = true;
+        sink(validate(&convert::gather(batch, &rows)?, &answers, &mut ignored)?)
     });
-    warn_once(left_out);
-    asked?;
-    let mut silent: Vec<u32> = open.into_values().collect();
-    silent.sort_unstable();
-    match silent.is_empty() {
+    warn_ignored_columns(ignored);
+    result?;
+    let mut missing: Vec<u32> = unanswered.into_values().collect();
+    missing.sort_unstable();
+    match missing.is_empty() {
         true => Ok(()),
         false => {
-            let silent = convert::gather(batch, &silent)?;
-            let nothing = Column::full_null(SCORE.into(), silent.height(), &DataType::Float64).into_frame();
-            keep(checked(&silent, &nothing, &mut BTreeSet::new())?)
+            let missing = convert::gather(batch, &missing)?;
+            let nothing = Column::full_null(SCORE.into(), missing.height(), &DataType::Float64).into_frame();
+            sink(validate(&missing, &nothing, &mut BTreeSet::new())?)
         }
     }
 }
 
 /// The row of an item in the batch, which is then no longer unanswered.
-fn row_of(id: u64, waiting: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32> {
-    waiting.remove(&id).ok_or_else(|| match items.contains(&id) {
+fn row_of(id: u64, unanswered: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32> {
+    unanswered.remove(&id).ok_or_else(|| match items.contains(&id) {
         true => Error::contract("score", DB_IDX, "each item once", format!("{id} twice")),
         false => {
             Error::contract("score", DB_IDX, "items that were requested", format!("{id}, which was not requested"))
@@ -78,7 +78,7 @@ fn row_of(id: u64, waiting: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32
 ///
 /// # Errors
 /// Any other value; the message names the first one.
-fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
+fn parse_ids(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
     let dtype = column.dtype();
     // Some writers lose the type of a column without rows.
     if !dtype.is_integer() && !dtype.is_float() && *dtype != DataType::Null {
@@ -106,42 +106,42 @@ fn ids_of(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
 ///
 /// # Errors
 /// Invalid ids.
-pub(crate) fn items_told(told: &DataFrame, is_known: impl Fn(u64) -> bool) -> Result<(Vec<u64>, Vec<u32>)> {
-    let column = schema::column("tell", told, DB_IDX)?;
-    let ids = ids_of("tell", column)?;
-    let news = (0..).zip(&ids).filter(|(_, id)| !is_known(**id)).map(|(row, _)| row).collect();
-    Ok((ids, news))
+pub(crate) fn given_items(given: &DataFrame, has_outcome: impl Fn(u64) -> bool) -> Result<(Vec<u64>, Vec<u32>)> {
+    let column = schema::column("tell", given, DB_IDX)?;
+    let ids = parse_ids("tell", column)?;
+    let new_rows = (0..).zip(&ids).filter(|(_, id)| !has_outcome(**id)).map(|(row, _)| row).collect();
+    Ok((ids, new_rows))
 }
 
 /// Returns answers in the order of the items, as `db_idx`, `score`, `outcome`, `reason`, parts. NaN and infinite scores become
-/// failures with that reason. Adds the names of ignored columns to `left_out`.
-fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<String>) -> Result<DataFrame> {
-    let score = number(answers, SCORE)?;
-    let (said, reasons) = (texts(answers, OUTCOME)?, texts(answers, REASON)?);
-    let (mut scores, mut outcomes, mut whys) = (Vec::new(), Vec::new(), Vec::new());
-    for ((score, said), reason) in score.into_iter().zip(said.iter()).zip(reasons.iter()) {
-        let said = said.and_then(Outcome::from_name);
+/// failures with that reason. Adds the names of ignored columns to `ignored`.
+fn validate(items: &DataFrame, answers: &DataFrame, ignored: &mut BTreeSet<String>) -> Result<DataFrame> {
+    let score = numbers(answers, SCORE)?;
+    let (outcome_names, reasons) = (texts(answers, OUTCOME)?, texts(answers, REASON)?);
+    let (mut scores, mut outcomes, mut failure_reasons) = (Vec::new(), Vec::new(), Vec::new());
+    for ((score, outcome), reason) in score.into_iter().zip(outcome_names.iter()).zip(reasons.iter()) {
+        let given = outcome.and_then(Outcome::from_name);
         let failure = match score {
-            _ if said == Some(Outcome::Rejected) => Some("rejected by the scorer"),
+            _ if given == Some(Outcome::Rejected) => Some("rejected by the scorer"),
             None => Some("no score"),
             Some(score) if score.is_nan() => Some("NaN"),
             Some(score) if score.is_infinite() => Some("infinite"),
-            Some(_) => (said == Some(Outcome::Failed)).then_some("no score"),
+            Some(_) => (given == Some(Outcome::Failed)).then_some("no score"),
         };
-        let outcome = match (failure, said) {
+        let outcome = match (failure, given) {
             (None, _) => Outcome::Scored,
             (_, Some(Outcome::Rejected)) => Outcome::Rejected,
             _ => Outcome::Failed,
         };
         scores.push(score.filter(|_| failure.is_none()));
         outcomes.push(outcome.name());
-        whys.push(failure.map(|failure| shortened(reason.unwrap_or(failure))));
+        failure_reasons.push(failure.map(|failure| truncate_reason(reason.unwrap_or(failure))));
     }
     let mut columns = vec![
         items.column(DB_IDX).wrap_err("score")?.clone(),
         Column::new(SCORE.into(), scores),
         Column::new(OUTCOME.into(), outcomes),
-        Column::new(REASON.into(), whys),
+        Column::new(REASON.into(), failure_reasons),
     ];
     for part in answers.columns() {
         let name = part.name().as_str();
@@ -149,28 +149,28 @@ fn checked(items: &DataFrame, answers: &DataFrame, left_out: &mut BTreeSet<Strin
             continue;
         }
         if schema::is_reserved_column(name) || items.column(name).is_ok() || !is_number(part.dtype()) {
-            left_out.insert(name.into());
+            ignored.insert(name.into());
         } else {
-            columns.push(Column::new(name.into(), number(answers, name)?));
+            columns.push(Column::new(name.into(), numbers(answers, name)?));
         }
     }
     DataFrame::new(items.height(), columns).wrap_err("score")
 }
 
 /// Warns about ignored columns of a scorer, once per process and column.
-pub(super) fn warn_once(names: BTreeSet<String>) {
-    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut said = lock(&SAID);
+pub(super) fn warn_ignored_columns(names: BTreeSet<String>) {
+    static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut warned = lock(&WARNED);
     for name in names {
-        if !said.contains(&name) {
+        if !warned.contains(&name) {
             log::warn!("score: ignoring column `{name}` of the scorer: its name is already used, or it is not numeric");
-            said.insert(name);
+            warned.insert(name);
         }
     }
 }
 
-fn shortened(reason: &str) -> String {
-    match reason.char_indices().nth(LONGEST_REASON) {
+fn truncate_reason(reason: &str) -> String {
+    match reason.char_indices().nth(MAX_REASON_CHARS) {
         Some((end, _)) => format!("{}…", &reason[..end]),
         None => reason.into(),
     }
@@ -188,7 +188,7 @@ fn is_number(dtype: &DataType) -> bool {
 }
 
 /// A numeric column as nullable f64.
-pub(crate) fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
+pub(crate) fn numbers(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
     let column = schema::column("score", answers, name)?;
     if !is_number(column.dtype()) {
         return Err(Error::contract("score", name, "a number", column.dtype()));
@@ -199,7 +199,7 @@ pub(crate) fn number(answers: &DataFrame, name: &str) -> Result<Vec<Option<f64>>
 
 /// Removes failed items from the answers, for runs that stop on a failure: they are not recorded, so that a resumed run scores
 /// them again. Returns the error for the first one, which names the part of the sum.
-pub(crate) fn without_failures(answers: DataFrame, part: Option<&str>) -> Result<(DataFrame, Option<Error>)> {
+pub(crate) fn split_failures(answers: DataFrame, part: Option<&str>) -> Result<(DataFrame, Option<Error>)> {
     let outcomes = answers.column(OUTCOME).wrap_err("score")?.str().wrap_err("score")?;
     let failed = outcomes.iter().position(|outcome| outcome == Some(Outcome::Failed.name()));
     let Some(row) = failed else { return Ok((answers, None)) };

@@ -6,24 +6,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::trouble::{Kind, Trouble};
+use super::fault::{FaultKind, ScorerFault};
 use crate::error::{Error, Result};
 
 /// How often to check whether the run is interrupted.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A time limit that starts now.
 #[derive(Clone)]
-pub struct Wait {
-    since: Instant,
+pub struct Deadline {
+    start: Instant,
     limit: Option<Duration>,
     interrupt: Option<Arc<AtomicBool>>,
 }
 
-impl Wait {
+impl Deadline {
     /// Ends after a limit, if there is one, or when the flag is set.
     pub(super) fn new(limit: Option<Duration>, interrupt: Option<Arc<AtomicBool>>) -> Self {
-        Wait { since: Instant::now(), limit, interrupt }
+        Deadline { start: Instant::now(), limit, interrupt }
     }
 
     /// Ends after a limit, whether the run is interrupted or not.
@@ -38,8 +38,8 @@ impl Wait {
     }
 
     /// Moves the deadline to `left` from now, unless it is earlier.
-    pub(super) fn hurry(&mut self, left: Duration) {
-        let soon = self.since.elapsed() + left;
+    pub(super) fn shorten(&mut self, left: Duration) {
+        let soon = self.start.elapsed() + left;
         self.limit = Some(self.limit.map_or(soon, |limit| limit.min(soon)));
     }
 
@@ -50,25 +50,25 @@ impl Wait {
 
     /// Whether the deadline has passed or the run is interrupted.
     pub(super) fn is_over(&self) -> bool {
-        self.is_interrupted() || self.limit.is_some_and(|limit| self.since.elapsed() >= limit)
+        self.is_interrupted() || self.limit.is_some_and(|limit| self.start.elapsed() >= limit)
     }
 
-    /// How long to sleep before checking [`Wait::is_over`] again.
-    pub(super) fn nap(&self) -> Duration {
-        self.limit.map_or(LOOK, |limit| limit.saturating_sub(self.since.elapsed()).min(LOOK))
+    /// How long to sleep before checking [`Deadline::is_over`] again.
+    pub(super) fn poll_interval(&self) -> Duration {
+        self.limit.map_or(POLL_INTERVAL, |limit| limit.saturating_sub(self.start.elapsed()).min(POLL_INTERVAL))
     }
 
     /// Sleeps until the deadline.
     pub(super) fn sleep(&self) {
         while !self.is_over() {
-            thread::sleep(self.nap());
+            thread::sleep(self.poll_interval());
         }
     }
 
     /// Waits for a message. Messages that have arrived are returned even after the deadline.
     pub(super) fn receive<T>(&self, messages: &Receiver<T>) -> Result<T, RecvTimeoutError> {
         loop {
-            match messages.recv_timeout(self.nap()) {
+            match messages.recv_timeout(self.poll_interval()) {
                 Err(RecvTimeoutError::Timeout) if !self.is_over() => {}
                 outcome => return outcome,
             }
@@ -87,9 +87,9 @@ impl Wait {
     }
 
     /// The fault of an answer that missed the deadline.
-    pub(super) fn timed_out(&self) -> Trouble {
+    pub(super) fn timeout_fault(&self) -> ScorerFault {
         let reason = format!("timeout after {} s", self.limit.unwrap_or_default().as_secs_f64());
-        Trouble::unanswered(Kind::Slow, reason)
+        ScorerFault::new(FaultKind::Timeout, reason)
     }
 }
 

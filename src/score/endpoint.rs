@@ -11,16 +11,16 @@ use ureq::unversioned::resolver::DefaultResolver;
 
 use super::certificates;
 use super::connect::connector;
+use super::fault::ScorerFault;
 use super::proxy::Proxy;
 use super::secrets::Secrets;
-use super::trouble::Trouble;
 use crate::error::{Error, Result, WrapErr, first_line};
 
 /// The maximum number of idle connections: enough for all requests in flight.
-const IDLE: usize = 1024;
+const MAX_IDLE_CONNECTIONS: usize = 1024;
 
 /// The endpoint of a service.
-pub(super) struct Route {
+pub(super) struct Endpoint {
     pub(super) agent: ureq::Agent,
     /// The URL of the request: that of the service, or of a forward proxy.
     pub(super) url: Uri,
@@ -31,12 +31,12 @@ pub(super) struct Route {
     host: String,
 }
 
-impl Route {
+impl Endpoint {
     /// Resolves the endpoint of an HTTP URL, with proxies and certificates from the environment.
     ///
     /// # Errors
     /// Invalid proxies or certificates in the environment.
-    pub(super) fn to(url: Uri) -> Result<Self> {
+    pub(super) fn resolve(url: Uri) -> Result<Self> {
         let (proxy, is_tls) = (Proxy::of(&url)?, url.scheme() == Some(&Scheme::HTTPS));
         let tls = match is_tls || proxy.as_ref().is_some_and(|proxy| proxy.is_tls) {
             true => certificates::client_config()?,
@@ -46,8 +46,8 @@ impl Route {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .max_idle_connections(IDLE)
-            .max_idle_connections_per_host(IDLE)
+            .max_idle_connections(MAX_IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .user_agent(concat!("uphill/", env!("CARGO_PKG_VERSION")));
         let host = url.authority().map_or(String::new(), Authority::to_string);
         let agent = |tunnel: Option<ureq::Proxy>, origin: Option<String>| {
@@ -57,53 +57,53 @@ impl Route {
         Ok(match &proxy {
             // An encrypted tunnel: the proxy cannot read the request.
             Some(through) if is_tls => {
-                Route { agent: agent(Some(tunnel(through)?), None), url, headers: Vec::new(), proxy, host }
+                Endpoint { agent: agent(Some(tunnel(through)?), None), url, headers: Vec::new(), proxy, host }
             }
             Some(through) => {
-                let headers = headers(through, &host)?;
+                let headers = proxy_headers(through, &host)?;
                 let agent = agent(None, Some(format!("http://{host}")));
-                Route { agent, url: at(through, url)?, headers, proxy, host }
+                Endpoint { agent, url: url_at_proxy(through, url)?, headers, proxy, host }
             }
-            None => Route { agent: agent(None, None), url, headers: Vec::new(), proxy, host },
+            None => Endpoint { agent: agent(None, None), url, headers: Vec::new(), proxy, host },
         })
     }
 
     /// Classifies the error of a request.
-    pub(super) fn trouble(&self, error: ureq::Error, timed_out: Trouble, secrets: &Secrets) -> Trouble {
+    pub(super) fn fault(&self, error: ureq::Error, timeout: ScorerFault, secrets: &Secrets) -> ScorerFault {
         let through = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
         if let Some((cause, advice)) = tls_error(&error).and_then(|error| Some((error, certificates::advice(error)?))) {
             let (host, cause) = (secrets.redacted(&self.host), first_line(&cause.to_string()));
             let reason = format!("TLS with {host}{through}: {cause}: {advice}; then resume with --resume");
-            return Trouble::Stop(Error::Score { iteration: None, reason });
+            return ScorerFault::Fatal(Error::Score { iteration: None, reason });
         }
-        let words = secrets.redacted(&first_line(&error.to_string()));
-        let reason = format!("connection{through}: {words}");
+        let message = secrets.redacted(&first_line(&error.to_string()));
+        let reason = format!("connection{through}: {message}");
         match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Trouble::away(reason, None),
-            ureq::Error::Timeout(_) => timed_out,
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => ScorerFault::outage(reason, None),
+            ureq::Error::Timeout(_) => timeout,
             ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
             | ureq::Error::Rustls(_)
-            | ureq::Error::Tls(_) => Trouble::away(reason, None),
-            ureq::Error::ConnectProxyFailed(words) => match refusal(&words) {
-                true => Trouble::Stop(Error::Score {
+            | ureq::Error::Tls(_) => ScorerFault::outage(reason, None),
+            ureq::Error::ConnectProxyFailed(message) => match is_refusal(&message) {
+                true => ScorerFault::Fatal(Error::Score {
                     iteration: None,
                     reason: format!("{reason}; fix the cause, then resume with --resume"),
                 }),
-                false => Trouble::away(reason, None),
+                false => ScorerFault::outage(reason, None),
             },
             ureq::Error::Io(error) => match error.kind() {
-                ErrorKind::TimedOut => timed_out,
+                ErrorKind::TimedOut => timeout,
                 ErrorKind::ConnectionRefused
                 | ErrorKind::HostUnreachable
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::NetworkDown
-                | ErrorKind::AddrNotAvailable => Trouble::away(reason, None),
+                | ErrorKind::AddrNotAvailable => ScorerFault::outage(reason, None),
                 // Errors of the system's resolver have no kind.
-                _ if error.to_string().contains("failed to lookup address") => Trouble::away(reason, None),
-                _ => Trouble::broken(reason),
+                _ if error.to_string().contains("failed to lookup address") => ScorerFault::outage(reason, None),
+                _ => ScorerFault::malfunction(reason),
             },
-            _ => Trouble::broken(reason),
+            _ => ScorerFault::malfunction(reason),
         }
     }
 }
@@ -120,7 +120,7 @@ fn tunnel(proxy: &Proxy) -> Result<ureq::Proxy> {
 }
 
 /// The URL of the same path and query at a forward proxy.
-fn at(proxy: &Proxy, url: Uri) -> Result<Uri> {
+fn url_at_proxy(proxy: &Proxy, url: Uri) -> Result<Uri> {
     let mut parts = url.into_parts();
     parts.scheme = Some(if proxy.is_tls { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(proxy.authority().parse().wrap_err(format!("score.url: {proxy}"))?);
@@ -128,7 +128,7 @@ fn at(proxy: &Proxy, url: Uri) -> Result<Uri> {
 }
 
 /// The headers that name the service, and the proxy's login.
-fn headers(proxy: &Proxy, host: &str) -> Result<Vec<(HeaderName, HeaderValue)>> {
+fn proxy_headers(proxy: &Proxy, host: &str) -> Result<Vec<(HeaderName, HeaderValue)>> {
     let mut headers = vec![(HOST, HeaderValue::try_from(host).wrap_err("score.url")?)];
     if let Some((user, password)) = &proxy.login {
         let login = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
@@ -146,7 +146,7 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
 }
 
 /// Whether a proxy refuses a request, rather than being busy: `proxy server responded 407/407`.
-fn refusal(words: &str) -> bool {
-    let status = words.split(|c: char| !c.is_ascii_digit()).find_map(|word| word.parse::<u16>().ok());
+fn is_refusal(message: &str) -> bool {
+    let status = message.split(|c: char| !c.is_ascii_digit()).find_map(|word| word.parse::<u16>().ok());
     status.is_some_and(|status| (300..500).contains(&status) && ![408, 425, 429].contains(&status))
 }

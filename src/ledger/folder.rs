@@ -23,88 +23,94 @@ use crate::log::write_parquet;
 
 /// The number of rows of a full file. Each batch rewrites its file, so larger files would cost more than they
 /// save: a file is read only once when the run is resumed.
-const FULL: usize = 512;
+const MAX_FILE_ROWS: usize = 512;
 
 /// The number of files to read at once. Earlier versions wrote one file for each batch.
-const READ_AT_ONCE: usize = 64;
+const FILES_PER_READ: usize = 64;
 
 /// The ledger folder of a run.
-pub(super) struct Batches {
+pub(super) struct LedgerFolder {
     tmp: PathBuf,
     path: PathBuf,
     /// The number of the last file, and its rows.
     last: Option<(usize, DataFrame)>,
     /// Items whose answers may still change, and the numbers of their files.
     unsettled: PlHashMap<u64, usize>,
-    tickets: usize,
+    in_flight_files: usize,
 }
 
 /// What an earlier process left in the folder.
-pub(super) struct Found {
+pub(super) struct FolderContents {
     /// Whether there are answers.
-    pub(super) answers: bool,
+    pub(super) has_answers: bool,
     /// The number of items that were requested but have no answer.
-    pub(super) asked: u64,
+    pub(super) unanswered: u64,
 }
 
-impl Batches {
+impl LedgerFolder {
     /// Opens the folder `path`, and writes to it through `tmp`. Calls `visit` with the answers in the order in which they were
     /// written; it returns how many of them are for items that it has seen before.
     pub(super) fn open(
         path: &Path,
         tmp: &Path,
         mut visit: impl FnMut(&DataFrame) -> Result<usize>,
-    ) -> Result<(Self, Found)> {
-        let (mut files, mut tickets, mut asked) = (Vec::new(), 0, 0);
+    ) -> Result<(Self, FolderContents)> {
+        let (mut files, mut in_flight_files, mut unanswered) = (Vec::new(), 0, 0);
         for entry in fs::read_dir(path).at_path(path)? {
             let file = entry.at_path(path)?.path();
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             if let Some(number) = name.strip_prefix("asked-") {
-                tickets = number.parse::<usize>().map_or(tickets, |number| tickets.max(number + 1));
+                in_flight_files =
+                    number.parse::<usize>().map_or(in_flight_files, |number| in_flight_files.max(number + 1));
                 let items = fs::read_to_string(&file).at_path(&file)?;
-                asked += items.parse::<u64>().unwrap_or(0);
+                unanswered += items.parse::<u64>().unwrap_or(0);
             } else if let Some(number) = name.strip_prefix("batch-").and_then(|name| name.strip_suffix(".parquet")) {
                 files.push((number.parse::<usize>().unwrap_or(0), file));
             }
         }
         files.sort();
-        let mut batches =
-            Batches { tmp: tmp.into(), path: path.into(), last: None, unsettled: PlHashMap::new(), tickets };
-        let (mut answers, mut twice) = (false, 0);
-        for some in files.chunks(READ_AT_ONCE) {
+        let mut folder = LedgerFolder {
+            tmp: tmp.into(),
+            path: path.into(),
+            last: None,
+            unsettled: PlHashMap::new(),
+            in_flight_files,
+        };
+        let (mut has_answers, mut superseded) = (false, 0);
+        for some in files.chunks(FILES_PER_READ) {
             let read = some.par_iter().map(|(_, file)| read_parquet(file)).collect::<Result<Vec<_>>>()?;
             for ((number, file), rows) in some.iter().zip(read) {
                 let named = |error: Error| Error::input(file, error.to_string());
-                twice += visit(&rows).map_err(named)?;
-                batches.note(&rows, *number).map_err(named)?;
-                answers |= rows.height() > 0;
-                batches.last = Some((*number, rows));
+                superseded += visit(&rows).map_err(named)?;
+                folder.record_unsettled(&rows, *number).map_err(named)?;
+                has_answers |= rows.height() > 0;
+                folder.last = Some((*number, rows));
             }
         }
-        if twice > 0 {
-            batches.drop_superseded(&files)?;
+        if superseded > 0 {
+            folder.remove_superseded(&files)?;
         }
-        Ok((batches, Found { answers, asked }))
+        Ok((folder, FolderContents { has_answers, unanswered }))
     }
 
     /// Removes rows that later rows superseded, as earlier versions wrote them.
-    fn drop_superseded(&mut self, files: &[(usize, PathBuf)]) -> Result<()> {
+    fn remove_superseded(&mut self, files: &[(usize, PathBuf)]) -> Result<()> {
         let mut seen = HashSet::new();
         for (number, file) in files.iter().rev() {
             let rows = read_parquet(file)?;
             let items = schema::u64s(&rows, DB_IDX)?;
-            let mut stands: Vec<u32> =
+            let mut kept: Vec<u32> =
                 (0..items.len() as u32).rev().filter(|row| seen.insert(items[*row as usize])).collect();
-            stands.reverse();
-            if stands.len() < items.len() {
-                self.publish(*number, convert::gather(&rows, &stands)?)?;
+            kept.reverse();
+            if kept.len() < items.len() {
+                self.write_file(*number, convert::gather(&rows, &kept)?)?;
             }
         }
         Ok(())
     }
 
     /// Writes a first file without rows if there is none, so that readers of the ledger find a file.
-    pub(super) fn begin(&mut self) -> Result<()> {
+    pub(super) fn create_first_file(&mut self) -> Result<()> {
         if self.last.is_some() {
             return Ok(());
         }
@@ -115,66 +121,66 @@ impl Batches {
             Column::new_empty(OUTCOME.into(), &DataType::String),
             Column::new_empty(REASON.into(), &DataType::String),
         ];
-        self.publish(0, DataFrame::new(0, columns).wrap_err("writing the ledger")?)
+        self.write_file(0, DataFrame::new(0, columns).wrap_err("writing the ledger")?)
     }
 
     /// Makes a batch of answers durable.
     pub(super) fn write(&mut self, batch: &DataFrame) -> Result<()> {
         let items = schema::u64s(batch, DB_IDX)?;
-        let (mut there, mut new): (BTreeMap<usize, Vec<u32>>, Vec<u32>) = (BTreeMap::new(), Vec::new());
+        let (mut existing, mut new): (BTreeMap<usize, Vec<u32>>, Vec<u32>) = (BTreeMap::new(), Vec::new());
         for (row, item) in (0..).zip(&items) {
             match self.unsettled.get(item) {
-                Some(number) => there.entry(*number).or_default().push(row),
+                Some(number) => existing.entry(*number).or_default().push(row),
                 None => new.push(row),
             }
         }
         // Write the last file once.
         let last = self.last.as_ref().map(|(number, _)| *number);
-        let mut of_last = last.and_then(|last| there.remove(&last)).unwrap_or_default();
-        for (number, rows) in there {
-            let before = read_parquet(self.file(number))?;
-            self.replace(number, before, &convert::gather(batch, &rows)?)?;
+        let mut last_rows = last.and_then(|last| existing.remove(&last)).unwrap_or_default();
+        for (number, rows) in existing {
+            let before = read_parquet(self.file_path(number))?;
+            self.rewrite(number, before, &convert::gather(batch, &rows)?)?;
         }
         // Rows that will be rewritten belong in small files.
-        let is_open = outcomes(batch)?.contains(&None);
-        for some in new.chunks(if is_open { FULL } else { new.len().max(1) }) {
-            of_last.extend(some);
-            self.add(&convert::gather(batch, &std::mem::take(&mut of_last))?)?;
+        let is_pending = outcomes(batch)?.contains(&None);
+        for some in new.chunks(if is_pending { MAX_FILE_ROWS } else { new.len().max(1) }) {
+            last_rows.extend(some);
+            self.add(&convert::gather(batch, &std::mem::take(&mut last_rows))?)?;
         }
-        if of_last.is_empty() { Ok(()) } else { self.add(&convert::gather(batch, &of_last)?) }
+        if last_rows.is_empty() { Ok(()) } else { self.add(&convert::gather(batch, &last_rows)?) }
     }
 
     /// Appends rows to the last file, or to a new one if it is full. Rows of items that are in the last file replace theirs.
     fn add(&mut self, batch: &DataFrame) -> Result<()> {
-        let Some((number, rows)) = self.last.clone() else { return self.publish(0, batch.clone()) };
-        if rows.height() < FULL && is_alike(&rows, batch) {
-            return self.replace(number, rows, batch);
+        let Some((number, rows)) = self.last.clone() else { return self.write_file(0, batch.clone()) };
+        if rows.height() < MAX_FILE_ROWS && has_same_types(&rows, batch) {
+            return self.rewrite(number, rows, batch);
         }
         let items = schema::u64s(batch, DB_IDX)?;
-        let is_there = |row: &u32| self.unsettled.get(&items[*row as usize]) == Some(&number);
-        let (there, new): (Vec<u32>, Vec<u32>) = (0..items.len() as u32).partition(is_there);
-        if !there.is_empty() {
-            self.replace(number, rows, &convert::gather(batch, &there)?)?;
+        let is_existing = |row: &u32| self.unsettled.get(&items[*row as usize]) == Some(&number);
+        let (existing, new): (Vec<u32>, Vec<u32>) = (0..items.len() as u32).partition(is_existing);
+        if !existing.is_empty() {
+            self.rewrite(number, rows, &convert::gather(batch, &existing)?)?;
         }
         // Not the number of files: a file may be missing, and none must be overwritten.
-        if new.is_empty() { Ok(()) } else { self.publish(number + 1, convert::gather(batch, &new)?) }
+        if new.is_empty() { Ok(()) } else { self.write_file(number + 1, convert::gather(batch, &new)?) }
     }
 
     /// Rewrites a file: rows of the same items are replaced, the others appended.
-    fn replace(&mut self, number: usize, before: DataFrame, batch: &DataFrame) -> Result<()> {
+    fn rewrite(&mut self, number: usize, before: DataFrame, batch: &DataFrame) -> Result<()> {
         let (old, new) = (schema::u64s(&before, DB_IDX)?, schema::u64s(batch, DB_IDX)?);
         let place_of: HashMap<u64, u32> = new.iter().copied().zip(old.len() as u32..).collect();
-        let there: HashSet<u64> = old.iter().copied().collect();
-        let stands = |(row, item): (u32, &u64)| place_of.get(item).copied().unwrap_or(row);
-        let mut rows: Vec<u32> = (0..).zip(&old).map(stands).collect();
-        rows.extend((old.len() as u32..).zip(&new).filter(|(_, item)| !there.contains(item)).map(|(row, _)| row));
-        self.publish(number, convert::gather(&below(before, batch)?, &rows)?)
+        let existing: HashSet<u64> = old.iter().copied().collect();
+        let kept = |(row, item): (u32, &u64)| place_of.get(item).copied().unwrap_or(row);
+        let mut rows: Vec<u32> = (0..).zip(&old).map(kept).collect();
+        rows.extend((old.len() as u32..).zip(&new).filter(|(_, item)| !existing.contains(item)).map(|(row, _)| row));
+        self.write_file(number, convert::gather(&append_rows(before, batch)?, &rows)?)
     }
 
     /// Makes a file durable.
-    fn publish(&mut self, number: usize, rows: DataFrame) -> Result<()> {
-        write_parquet(&self.tmp, &self.file(number), &rows)?;
-        self.note(&rows, number)?;
+    fn write_file(&mut self, number: usize, rows: DataFrame) -> Result<()> {
+        write_parquet(&self.tmp, &self.file_path(number), &rows)?;
+        self.record_unsettled(&rows, number)?;
         if self.last.as_ref().is_none_or(|(last, _)| *last <= number) {
             self.last = Some((number, rows));
         }
@@ -182,7 +188,7 @@ impl Batches {
     }
 
     /// Records which items of a file may still change.
-    fn note(&mut self, rows: &DataFrame, number: usize) -> Result<()> {
+    fn record_unsettled(&mut self, rows: &DataFrame, number: usize) -> Result<()> {
         for (item, outcome) in schema::u64s(rows, DB_IDX)?.into_iter().zip(outcomes(rows)?) {
             match outcome {
                 None | Some(Outcome::Failed) => drop(self.unsettled.insert(item, number)),
@@ -192,28 +198,28 @@ impl Batches {
         Ok(())
     }
 
-    fn file(&self, number: usize) -> PathBuf {
+    fn file_path(&self, number: usize) -> PathBuf {
         self.path.join(format!("batch-{number:06}.parquet"))
     }
 
     /// Records the number of items in flight, so that a later process knows how many may be paid twice.
-    pub(super) fn ticket(&mut self, items: usize) -> Result<Ticket> {
-        let path = self.path.join(format!("asked-{:06}", self.tickets));
-        self.tickets += 1;
+    pub(super) fn start_in_flight(&mut self, items: usize) -> Result<InFlight> {
+        let path = self.path.join(format!("asked-{:06}", self.in_flight_files));
+        self.in_flight_files += 1;
         atomic::write_unsynced(&path, &items.to_string())?;
-        Ok(Ticket { path, items })
+        Ok(InFlight { path, items })
     }
 }
 
 /// The recorded number of items in flight. It is informative, so it is not fsynced, but it outlives the process.
-pub(super) struct Ticket {
+pub(super) struct InFlight {
     path: PathBuf,
     items: usize,
 }
 
-impl Ticket {
+impl InFlight {
     /// Subtracts items whose answers are durable.
-    pub(super) fn answered(&mut self, items: usize) -> Result<()> {
+    pub(super) fn subtract(&mut self, items: usize) -> Result<()> {
         self.items = self.items.saturating_sub(items);
         // The last answer removes the file: see `close`.
         if self.items == 0 { Ok(()) } else { atomic::write_unsynced(&self.path, &self.items.to_string()) }
@@ -226,16 +232,16 @@ impl Ticket {
 }
 
 /// Whether columns of the same name have the same type, so that both frames fit into one file.
-fn is_alike(rows: &DataFrame, batch: &DataFrame) -> bool {
+fn has_same_types(rows: &DataFrame, batch: &DataFrame) -> bool {
     let differs = |column: &Column| rows.column(column.name()).is_ok_and(|other| other.dtype() != column.dtype());
     !batch.columns().iter().any(differs)
 }
 
 /// Appends a batch to rows. Parts of the score that one of them lacks are null there.
-fn below(mut rows: DataFrame, batch: &DataFrame) -> Result<DataFrame> {
-    complete(&mut rows, batch)?;
+fn append_rows(mut rows: DataFrame, batch: &DataFrame) -> Result<DataFrame> {
+    add_missing_columns(&mut rows, batch)?;
     let mut batch = batch.clone();
-    complete(&mut batch, &rows)?;
+    add_missing_columns(&mut batch, &rows)?;
     let columns = rows.columns().iter().map(|column| {
         let same = batch.column(column.name()).and_then(|other| other.strict_cast(column.dtype()));
         same.wrap_err("writing the ledger")
@@ -247,7 +253,7 @@ fn below(mut rows: DataFrame, batch: &DataFrame) -> Result<DataFrame> {
 }
 
 /// Adds the missing columns of another frame as nulls.
-fn complete(frame: &mut DataFrame, other: &DataFrame) -> Result<()> {
+fn add_missing_columns(frame: &mut DataFrame, other: &DataFrame) -> Result<()> {
     for column in other.columns() {
         if frame.column(column.name()).is_err() {
             let nulls = Column::full_null(column.name().clone(), frame.height(), column.dtype());
