@@ -15,7 +15,9 @@ use polars::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, LogNormal};
-use uphill::{Features, IndexOptions, LanceDatabase, Result, Runner, Score, Stop, SurrogateUpdate, VectorDatabase};
+use uphill::{
+    Features, IndexOptions, LanceDatabase, Result, Runner, Score, StopConditions, SurrogateUpdate, VectorDatabase,
+};
 
 const WORKERS: usize = 64;
 const ITEMS: u64 = 1280;
@@ -61,7 +63,7 @@ fn main() -> anyhow::Result<()> {
                 uphill::queries_at(&database, &database.sample(16, &mut uphill::random_stream(1, "queries", 0, 0))?)?;
             let rule =
                 SurrogateUpdate::new().features(Features::columns(NONE)).batch(per_worker * WORKERS).behind(behind);
-            let stop = Stop::new().evaluations(ITEMS);
+            let stop = StopConditions::new().evaluations(ITEMS);
             let started = Instant::now();
             let log = Runner::new(database, Uneven, rule).stop(stop).search(&queries, u32::MAX)?;
             let wall = started.elapsed().as_secs_f64();

@@ -28,8 +28,8 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use uphill::{
     Features, GradientColumn, GradientQuery, GradientUpdate, IndexOptions, LanceDatabase, PruneUpdate, QueryGroup,
-    QueryUpdate, RestartUpdate, RlUpdate, Runner, SqlScore, Step, Stop, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune,
-    TopKUpdate, VectorDatabase,
+    QueryUpdate, RestartUpdate, RlUpdate, Runner, SqlScore, Step, StopConditions, SurrogateUpdate, TopKDiscreteUpdate,
+    TopKPrune, TopKUpdate, VectorDatabase,
 };
 
 const TOP: usize = 100;
@@ -268,7 +268,7 @@ fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, 
         queries = uphill::with_gradients(&queries, Array2::zeros((queries.height(), database.dim())).view())?;
         searched = Box::new(GradientQuery::new(database.clone(), GradientColumn, SWEEP));
     }
-    let stop = Stop::new().evaluations(budgets[SHARES.len() - 1]).nothing_new(100);
+    let stop = StopConditions::new().evaluations(budgets[SHARES.len() - 1]).nothing_new(100);
     let mut runner = Runner::from_parts(searched, Box::new(SqlScore::new(score)), rule()).seed(seed).stop(stop);
     let log = runner.search(&queries, u32::MAX)?;
     let found = uphill::collect(log.compile_results()?)?;

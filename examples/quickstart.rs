@@ -8,8 +8,8 @@ use std::path::Path;
 
 use polars::prelude::col;
 use uphill::{
-    IndexKind, IndexOptions, LanceDatabase, ReportOptions, Runner, SqlFilter, SqlScore, Stop, SurrogateUpdate,
-    VectorDatabase,
+    IndexKind, IndexOptions, LanceDatabase, ReportOptions, Runner, SqlFilter, SqlScore, StopConditions,
+    SurrogateUpdate, VectorDatabase,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -30,9 +30,9 @@ fn main() -> anyhow::Result<()> {
     // batch of scores where to look next, from the embedding and from the SMILES.
     let mut runner = Runner::new(database, SqlScore::new("qed"), SurrogateUpdate::new())
         .filter(SqlFilter::new("mw < 500"))
-        .stop(Stop::new().evaluations(400))
+        .stop(StopConditions::new().evaluations(400))
         .seed(7)
-        .observe(|step| {
+        .on_iteration(|step| {
             let (mean, best) = (step.mean.unwrap_or(f64::NAN), step.best_so_far.unwrap_or(f64::NAN));
             eprintln!(
                 "iteration {:>2}  mean {mean:.3}  best so far {best:.3}  scored {:>3}",

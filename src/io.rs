@@ -5,4 +5,5 @@ pub(crate) mod atomic;
 mod fault;
 pub(crate) mod format;
 pub(crate) mod parquet;
+pub(crate) mod parquet_writer;
 pub(crate) mod table;

@@ -108,15 +108,15 @@ mod update;
 #[cfg(feature = "cli")]
 pub use command::command;
 pub use config::{
-    Calls, Config, DatabaseConfig, Direction, FilterConfig, GradientConfig, LearningRates, PruneConfig, QueriesConfig,
-    RestartConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
+    Config, DatabaseConfig, Direction, FilterConfig, FunctionRegistry, GradientConfig, LearningRates, PruneConfig,
+    QueriesConfig, RestartConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
 };
 pub use database::{
     BlockVisitor, DatasetIdentity, Gradient, GradientColumn, GradientQuery, IndexInfo, LanceDatabase, Metric,
     OpenOptions, QueryOptions, RecallLevel, RecallTable, VectorDatabase, with_gradients,
 };
 pub use error::{Error, Result};
-pub use evaluate::{Evaluation, Truth, evaluate};
+pub use evaluate::{Evaluation, GroundTruth, evaluate};
 pub use features::{Feature, FeatureGroup, Features, ItemFeatures, Role};
 pub use filter::{Filter, PassThroughFilter, SqlFilter, filter_by_mask};
 pub use frame::convert::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
@@ -125,10 +125,10 @@ pub use frame::schema::{check_queries, check_results, is_reserved_column, querie
 pub use frame::text::{format_number, to_json_types};
 pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index, index_table};
 pub use io::parquet::read_parquet;
-pub use log::{Ended, FORMAT_VERSION, Manifest, SearchLog, StopReason, Times, collect, remove, remove_from};
+pub use log::{FORMAT_VERSION, Manifest, RunSummary, SearchLog, StageTimes, StopReason, collect, remove, remove_from};
 pub use random::{RandomStream, random_stream};
 pub use report::{ReportOptions, plot, report};
-pub use runner::{Asked, Runner, Stop, Summary};
+pub use runner::{IterationSummary, Runner, SearchState, StopConditions};
 #[cfg(feature = "http")]
 pub use score::HttpScore;
 pub use score::{

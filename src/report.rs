@@ -22,14 +22,14 @@ use std::path::Path;
 use self::chart::Chart;
 use self::told::{Read, Told};
 use crate::error::{Error, Result};
-use crate::evaluate::{TOP, Truth};
+use crate::evaluate::{DEFAULT_TOP, GroundTruth};
 
 /// What a report shows beside the runs themselves.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ReportOptions {
     /// Where the true scores of all items are: the share of the best that was found is shown then.
-    pub truth: Option<Truth>,
+    pub truth: Option<GroundTruth>,
     /// How many items are the best. Where `None`, the true best are 100, or as many as have a true score, if those are fewer;
     /// and those in the sum of the best are 100, or half of what has a score, where that is fewer than 200.
     pub top: Option<usize>,
@@ -48,7 +48,7 @@ impl ReportOptions {
     }
 
     /// Where the true scores of all items are.
-    pub fn truth(mut self, truth: Truth) -> Self {
+    pub fn truth(mut self, truth: GroundTruth) -> Self {
         self.truth = Some(truth);
         self
     }
@@ -147,7 +147,7 @@ fn read<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<Vec<Told>
 /// How many are in the sum of the best, where nothing is said: so many that each run has as many before it is half over.
 fn summed(runs: &[Read]) -> usize {
     let scored = runs.iter().map(Read::scored).filter(|scored| *scored > 0).min().unwrap_or_default();
-    (scored.div_ceil(2) as usize).clamp(1, TOP)
+    (scored.div_ceil(2) as usize).clamp(1, DEFAULT_TOP)
 }
 
 fn is_any_scored(runs: &[Told]) -> bool {

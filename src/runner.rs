@@ -1,35 +1,45 @@
-//! The loop: query → filter → select → score → log → update, and again.
+//! The search loop: query, filter, select, score, log, update.
+//!
+//! Every iteration is a [`Batch`] with three phases. [`Runner::submit_batch`] finds candidates and requests their scores,
+//! [`Runner::complete_batch`] logs the scores and shows them to the update rule, and [`Runner::next_queries`] moves the
+//! queries. A synchronous search runs the phases one after the other. With asynchronous batches, later batches are
+//! submitted while earlier ones are in flight (`iterations.rs`).
 
+mod ask_tell;
 mod batch;
-mod by_hand;
+mod checks;
+mod finish;
+mod iterations;
 mod options;
+mod progress;
+mod replay;
 mod resume;
 mod search;
+mod stages;
 mod stop;
-mod watch;
+mod summary;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use polars::prelude::DataFrame;
 
-use self::batch::{Batch, Scores};
-pub use self::by_hand::Asked;
-pub use self::stop::{Stop, Summary};
-use self::watch::Watch;
-use crate::candidates;
-use crate::database::{QueryOptions, VectorDatabase};
+pub use self::ask_tell::SearchState;
+use self::batch::{Batch, BatchState};
+use self::stages::timed;
+pub use self::stop::StopConditions;
+pub use self::summary::IterationSummary;
+use crate::database::VectorDatabase;
 use crate::error::Result;
-use crate::filter::{Filter, PassThroughFilter, check_subset};
+use crate::filter::{Filter, PassThroughFilter};
 use crate::frame::schema;
 use crate::ledger::Ledger;
 use crate::log::SearchLog;
 use crate::score::Score;
 use crate::select::Select;
-use crate::step::Step;
 use crate::update::QueryUpdate;
 
-/// Runs a search: owns the stages, knows when to stop.
+/// Runs a search: owns the stages and decides when to stop.
 ///
 /// ```text
 /// queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Select ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
@@ -45,44 +55,45 @@ use crate::update::QueryUpdate;
 /// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
 /// let library = LanceDatabase::open(path.to_string_lossy())?;
 /// let queries = uphill::queries_at(&library, &[17])?;
-/// let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-/// let counter = asked.clone();
+/// let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+/// let counter = calls.clone();
 /// let score = move |items: &DataFrame| {
 ///     counter.fetch_add(items.height(), std::sync::atomic::Ordering::Relaxed);
 ///     Ok(items.column("qed")?.clone())
 /// };
 ///
-/// // The rule reads what the score is not made of. Two iterations, then, perhaps in another process, two more: no item is
-/// // asked for twice.
+/// // The model reads a column that the score does not depend on. The run does two iterations and is then resumed for two
+/// // more, perhaps in another process. No item is scored twice.
 /// let rule = SurrogateUpdate::new().features(Features::columns(["smiles"]));
 /// let mut runner = Runner::new(library, score, rule).seed(7);
 /// let run = folder.path().join("run");
 /// runner.search_into(&run, &queries, 2)?;
 /// let log = runner.resume(&run, &queries, 4)?;
 /// assert_eq!(log.iterations().len(), 4);
-/// assert_eq!(uphill::collect(log.compile_results()?)?.height(), asked.load(std::sync::atomic::Ordering::Relaxed));
+/// assert_eq!(uphill::collect(log.compile_results()?)?.height(), calls.load(std::sync::atomic::Ordering::Relaxed));
 /// # Ok(())
 /// # }
 /// ```
 pub struct Runner {
     database: Box<dyn VectorDatabase>,
     filter: Box<dyn Filter>,
+    /// `None`: the rule's own selector, if it has one.
     select: Option<Box<dyn Select>>,
     score: Arc<dyn Score>,
     update: Box<dyn QueryUpdate>,
     ledger: Ledger,
     seed: u64,
-    stop: Stop,
+    stop: StopConditions,
     config: serde_json::Value,
     retry_failed: bool,
-    observer: Option<Observer>,
+    callback: Option<IterationCallback>,
     interrupt: Option<Arc<AtomicBool>>,
 }
 
-type Observer = Box<dyn FnMut(&Summary) + Send>;
+type IterationCallback = Box<dyn FnMut(&IterationSummary) + Send>;
 
 impl Runner {
-    /// A search of a library by a score and a rule, without a filter.
+    /// A search of a library with a score and an update rule, without a filter.
     pub fn new(
         database: impl VectorDatabase + 'static,
         score: impl Score + 'static,
@@ -91,7 +102,7 @@ impl Runner {
         Self::from_parts(Box::new(database), Box::new(score), Box::new(update))
     }
 
-    /// As [`Runner::new`], of parts chosen at run time.
+    /// As [`Runner::new`], with parts chosen at run time.
     pub fn from_parts(database: Box<dyn VectorDatabase>, score: Box<dyn Score>, update: Box<dyn QueryUpdate>) -> Self {
         Runner {
             database,
@@ -101,112 +112,79 @@ impl Runner {
             update,
             ledger: Ledger::default(),
             seed: 0,
-            stop: Stop::default(),
+            stop: StopConditions::default(),
             config: serde_json::Value::Null,
             retry_failed: false,
-            observer: None,
+            callback: None,
             interrupt: None,
         }
     }
 
-    /// One iteration, with or without a log: gives the next queries.
+    /// Runs one iteration, with or without a log, and returns the next queries.
     ///
     /// # Errors
-    /// A stage that fails or breaks the contract; the message names the iteration.
+    /// A stage that fails or breaks its contract. The message names the iteration.
     pub fn step(&mut self, iteration: u32, queries: &DataFrame, mut log: Option<&mut SearchLog>) -> Result<DataFrame> {
-        let mut step = || {
-            let mut batch = self.choose(iteration, queries, log.as_deref_mut(), false)?;
-            self.conclude(&mut batch, log.as_deref_mut())?;
-            self.follow(&mut batch, &[], log.as_deref_mut())
+        let mut phases = || {
+            let mut batch = self.submit_batch(iteration, queries, log.as_deref_mut(), false)?;
+            self.complete_batch(&mut batch, log.as_deref_mut())?;
+            self.next_queries(&mut batch, &[], log.as_deref_mut())
         };
-        step().map_err(|error| error.in_iteration(iteration))
+        phases().map_err(|error| error.in_iteration(iteration))
     }
 
-    /// Finds candidates, chooses what is scored and has it asked for: waits for the scores, unless the search `goes_on`.
-    fn choose(
+    /// Query, filter, select and submit: finds candidates and requests the scores of the selected ones. Waits for the
+    /// scores, unless the batch `is_async`.
+    fn submit_batch(
         &mut self,
         iteration: u32,
         queries: &DataFrame,
         log: Option<&mut SearchLog>,
-        goes_on: bool,
+        is_async: bool,
     ) -> Result<Batch> {
-        let (database, seed) = (&*self.database, self.seed);
-        let mut summary = Summary { iteration, ..Summary::default() };
-        let (times, mut watch) = (&mut summary.times, Watch::start());
-        schema::check_queries(queries, database.dim())?;
-        if let Some(log) = log {
-            log.append_queries(iteration, queries)?;
-        }
-        watch.lap(&mut times.log);
-        let exclude = (!self.update.revisits()).then(|| self.ledger.decided());
-        let selector = self.select.as_deref().or_else(|| self.update.selector());
-        // Where only some of the candidates will be scored, the others need no more attributes than decide that.
-        let columns = selector.and_then(|selector| Some([self.filter.reads()?, selector.reads()?].concat()));
-        let request = QueryOptions { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
-        let met = database.query(queries, request)?;
-        let results = candidates::merge_candidates(met, self.update.candidates(), queries, request, database)?;
-        schema::check_results("database", &results, database.dim())?;
-        watch.lap(&mut times.query);
+        let mut summary = IterationSummary { iteration, ..IterationSummary::default() };
+        let times = &mut summary.times;
+        schema::check_queries(queries, self.database.dim())?;
+        timed(&mut times.log, || log.map_or(Ok(()), |log| log.append_queries(iteration, queries)))?;
 
-        let kept = self.filter.filter(results.clone())?;
-        check_subset("filter", &results, &kept)?;
-        (summary.met, summary.passed) = (results.height(), kept.height());
-        watch.lap(&mut times.filter);
+        let candidates = timed(&mut times.query, || self.query(queries))?;
+        let passed = timed(&mut times.filter, || self.apply_filter(&candidates))?;
+        (summary.candidates, summary.passed) = (candidates.height(), passed.height());
+        let selected = timed(&mut times.select, || self.apply_select(iteration, queries, passed))?;
+        let request = timed(&mut times.score, || self.request_scores(iteration, selected, is_async))?;
 
-        let worth = match selector {
-            Some(selector) => {
-                let (results, is_replay) = (&kept, false);
-                let step = Step { iteration, queries, results, pending: &[], database, seed, is_replay };
-                let chosen = selector.select(&step)?;
-                check_subset("select", &kept, &chosen)?;
-                if columns.is_some() { candidates::fetch_attributes(&chosen, queries, database)? } else { chosen }
-            }
-            None => kept,
-        };
-        watch.lap(&mut times.select);
-
-        let order = self.ledger.plan(&*self.score, worth, self.stop.evaluations)?;
-        if let Err(error) = self.ledger.submit(&self.score, iteration, &order, goes_on) {
-            self.ledger.cancel(&order);
-            return Err(error);
-        }
         summary.evaluations = self.ledger.evaluations();
-        watch.lap(&mut times.score);
-        Ok(Batch { iteration, queries: queries.clone(), scores: Scores::Out(order), summary, is_of_earlier: false })
+        let state = BatchState::InFlight(request);
+        Ok(Batch { iteration, queries: queries.clone(), state, summary, is_replay: false })
     }
 
-    /// Takes the scores of a batch, logs them, and shows them to the rule.
-    fn conclude(&mut self, batch: &mut Batch, log: Option<&mut SearchLog>) -> Result<()> {
-        let (iteration, mut watch) = (batch.iteration, Watch::start());
-        let scored = match &batch.scores {
-            Scores::Out(order) => {
-                let (scored, new) = self.ledger.finish(iteration, order)?;
-                batch.summary = batch.summary.of(&scored, new)?;
-                watch.lap(&mut batch.summary.times.score);
-                if let Some(log) = log {
-                    log.append(iteration, &scored)?;
-                }
-                watch.lap(&mut batch.summary.times.log);
+    /// Score, log and observe: collects the scores of a batch, logs them, and shows them to the update rule.
+    fn complete_batch(&mut self, batch: &mut Batch, log: Option<&mut SearchLog>) -> Result<()> {
+        let (iteration, summary) = (batch.iteration, &mut batch.summary);
+        let scored = match &batch.state {
+            BatchState::InFlight(request) => {
+                let (scored, new) = timed(&mut summary.times.score, || self.ledger.finish(iteration, request))?;
+                *summary = summary.with_scores(&scored, new)?;
+                timed(&mut summary.times.log, || log.map_or(Ok(()), |log| log.append(iteration, &scored)))?;
                 scored
             }
-            Scores::Logged(scored) | Scores::Seen(scored) => scored.clone(),
+            BatchState::Logged(scored) | BatchState::Observed(scored) => scored.clone(),
         };
-        batch.scores = Scores::Seen(scored);
-        self.update.observe(&batch.step(&batch.frame()?, &[], &*self.database, self.seed))?;
-        watch.lap(&mut batch.summary.times.update);
-        Ok(())
+        batch.state = BatchState::Observed(scored);
+        self.observe(batch)
     }
 
-    /// The queries after a batch, while those of some batches, of which it may be one, are out.
-    fn follow(&mut self, batch: &mut Batch, out: &[DataFrame], log: Option<&mut SearchLog>) -> Result<DataFrame> {
-        let mut watch = Watch::start();
-        let next = self.update.update(&batch.step(&batch.frame()?, out, &*self.database, self.seed))?;
-        schema::check_queries(&next, self.database.dim())?;
-        watch.lap(&mut batch.summary.times.update);
-        if let Some(log) = log {
-            log.append_queries(batch.iteration + 1, &next)?;
-        }
-        watch.lap(&mut batch.summary.times.log);
-        Ok(next)
+    /// Update: the queries of the iteration after a batch. `pending` are the frames of all batches in flight, which may
+    /// include this one.
+    fn next_queries(
+        &mut self,
+        batch: &mut Batch,
+        pending: &[DataFrame],
+        log: Option<&mut SearchLog>,
+    ) -> Result<DataFrame> {
+        let queries = self.update(batch, pending)?;
+        let next = batch.iteration + 1;
+        timed(&mut batch.summary.times.log, || log.map_or(Ok(()), |log| log.append_queries(next, &queries)))?;
+        Ok(queries)
     }
 }

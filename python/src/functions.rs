@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use uphill::polars::prelude::{DataFrame, LazyFrame};
 use uphill::{
-    Asked, Config, IndexOptions, LanceDatabase, ReportOptions, Result, Runner, SearchLog, StopReason, Truth,
-    VectorDatabase,
+    Config, GroundTruth, IndexOptions, LanceDatabase, ReportOptions, Result, Runner, SearchLog, SearchState,
+    StopReason, VectorDatabase,
 };
 
 use crate::errors::exception;
@@ -71,7 +71,7 @@ impl Library {
         logging::install();
         // A run file needs a score, which is not read here.
         let config = format!(r#"{{"database": {section}, "score": {{}}}}"#);
-        let opened = py.detach(|| Config::of_json(&config)?.database(None));
+        let opened = py.detach(|| Config::from_json(&config)?.database(None));
         opened.map(Library).map_err(|error| exception(py, error))
     }
 
@@ -115,7 +115,7 @@ impl SearchRequest {
         queries: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         logging::install();
-        let mut config = Config::of_json(config).map_err(|error| exception(py, error))?;
+        let mut config = Config::from_json(config).map_err(|error| exception(py, error))?;
         if let Some(queries) = queries {
             let stream = table::stream(queries)?;
             config.queries.table = Some(py.detach(|| table::frame(stream)).map_err(|error| exception(py, error))?);
@@ -134,8 +134,8 @@ impl SearchRequest {
         work: impl FnOnce(Runner, &DataFrame, u32) -> Result<T> + Send,
     ) -> PyResult<T> {
         let result = run_interruptible(py, &self.interrupt, || {
-            let (runner, queries) = self.config.start_calling(resume.map(PathBuf::as_path), &self.functions)?;
-            work(runner.interrupt(self.interrupt.flag()), &queries, self.config.stop.most_iterations())
+            let (runner, queries) = self.config.build_with(resume.map(PathBuf::as_path), &self.functions)?;
+            work(runner.interrupt(self.interrupt.flag()), &queries, self.config.stop.max_iterations())
         })?;
         result.map_err(|error| exception(py, error))
     }
@@ -180,8 +180,8 @@ pub fn ask(
     let request = SearchRequest::new(py, config, functions, queries)?;
     let started = out.join("run.json").exists().then_some(&out);
     request.run(py, started, |mut runner, queries, iterations| match runner.ask(&out, queries, iterations)? {
-        Asked::Items(items) => Table::of(&items).map(Some),
-        Asked::Ended(_) => Ok(None),
+        SearchState::Pending(items) => Table::of(&items).map(Some),
+        SearchState::Ended(_) => Ok(None),
     })
 }
 
@@ -248,7 +248,7 @@ pub fn evaluate(
     curve: bool,
 ) -> PyResult<Table> {
     detached(py, || {
-        let mut truth = Truth::new(truth, score_column);
+        let mut truth = GroundTruth::new(truth, score_column);
         truth.key = key;
         let evaluation = uphill::evaluate(&SearchLog::open(&run)?, &truth, top)?;
         if curve { evaluation.curve() } else { evaluation.at(&[0.01, 0.02, 0.05]) }
@@ -298,7 +298,7 @@ fn report_options(
 ) -> ReportOptions {
     let mut options = ReportOptions::new();
     options.top = top;
-    options.truth = truth.zip(score_column).map(|(items, score_column)| Truth::new(items, score_column));
+    options.truth = truth.zip(score_column).map(|(items, score_column)| GroundTruth::new(items, score_column));
     if let Some(truth) = &mut options.truth {
         truth.key = key;
     }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use uphill::polars::prelude::{Column, DataFrame, DataType};
-use uphill::{Calls, Error, Filter, FilterConfig, OnError, Result, Score, ScoreConfig, columns, filter_by_mask};
+use uphill::{
+    Error, Filter, FilterConfig, FunctionRegistry, OnError, Result, Score, ScoreConfig, columns, filter_by_mask,
+};
 
 use crate::signals::Interrupt;
 use crate::table::{self, Table};
@@ -29,7 +31,7 @@ impl Functions {
     }
 }
 
-impl Calls for Functions {
+impl FunctionRegistry for Functions {
     fn score(&self, section: &ScoreConfig) -> Result<Box<dyn Score>> {
         Ok(Box::new(FunctionScore {
             function: self.find(section.call.as_deref())?,

@@ -183,7 +183,7 @@ def test_a_function_may_be_minimised_and_is_reused_by_its_version_only(dataset):
     again = uphill.search(dataset, score={**light, "reuse": ["first"]}, update="rl", stop=BUDGET)
     assert again.ended["reused"] > 0
     del light["version"]
-    with pytest.raises(uphill.ConfigError, match="say by `version`"):
+    with pytest.raises(uphill.ConfigError, match="set score.version"):
         uphill.search(dataset, score={**light, "reuse": ["first"]})
 
 

@@ -224,7 +224,7 @@ def test_a_small_library_is_evaluated_by_as_many_items_as_have_a_score(molecules
     assert judged["recall"][-1] == 10 / 40
     assert "10 of 40" in run.report(truth=few, score_column="qed")
     for judge in (lambda: run.evaluate(few, "qed", top=100), lambda: run.report(truth=few, score_column="qed", top=100)):
-        with pytest.raises(uphill.Error, match="expected 1 to 40, the scores there, found 100"):
+        with pytest.raises(uphill.Error, match="expected 1 to 40, the number of scores in this file, found 100"):
             judge()
 
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::evaluate::Truth;
+use crate::evaluate::GroundTruth;
 use crate::report::ReportOptions;
 
 use super::output::{extension, say, to_file, warn};
@@ -64,7 +64,7 @@ struct Known {
 impl Known {
     fn options(self) -> ReportOptions {
         let Known { truth, score_column, top, key } = self;
-        let truth = truth.zip(score_column).map(|(items, score_column)| Truth { items, score_column, key });
+        let truth = truth.zip(score_column).map(|(items, score_column)| GroundTruth { items, score_column, key });
         ReportOptions { truth, top, ..Default::default() }
     }
 }

@@ -28,8 +28,8 @@ pub fn plan(
     out: &Path,
     log: Option<&SearchLog>,
 ) -> Result<Value> {
-    let [met, items] = runner.preview(queries)?;
-    let rule = rule(config, database, &runner.reads())?;
+    let [met, items] = runner.check_stages(queries)?;
+    let rule = rule(config, database, &runner.columns_read())?;
     let mut plan = Map::new();
     let mut say = |name: &str, value: Value| plan.insert(name.into(), value);
     let index = database.identity().and_then(|identity| identity.index.as_ref());
@@ -62,12 +62,12 @@ pub fn plan(
     say("rule", rule.into());
     say("starting queries", queries.height().into());
     say("first search", first_search(config, database, queries)?.into());
-    say("scored at most", config.most_items(library, queries.height() as u64).into());
+    say("scored at most", config.max_evaluations(library, queries.height() as u64).into());
     if let Some(log) = log {
         say("goes on after", format!("{} iterations", log.iterations().len()).into());
     }
     say("memory", memory(config, database).into());
-    let unused = config.unused();
+    let unused = config.unused_keys();
     if !unused.is_empty() {
         say("not used", unused.into());
     }

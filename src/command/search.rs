@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
 use crate::io::table::TableReader;
 use crate::log::{SearchLog, StopReason};
-use crate::runner::Asked;
+use crate::runner::SearchState;
 
 #[derive(clap::Args)]
 pub struct Search {
@@ -75,20 +75,20 @@ pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<u8> {
     if arguments.dry_run {
         return signals.at_once(move || dry_run(&config, &arguments)).map(|()| 0);
     }
-    let goes_on = arguments.resume && !SearchLog::is_to_start(&arguments.out)?;
+    let goes_on = arguments.resume && !SearchLog::is_unused(&arguments.out)?;
     if arguments.resume && !goes_on {
         say(format_args!("{}: holds no run yet; it is started", arguments.out.display()));
     }
-    let (runner, queries) = config.start(goes_on.then_some(&*arguments.out))?;
+    let (runner, queries) = config.build(goes_on.then_some(&*arguments.out))?;
     let progress = Progress::new(&config.stop, config.score.direction == Direction::Minimize);
     let mut runner = runner
         .interrupt(signals.flag())
         .retry_failed(arguments.retry_failed)
-        .waiting(progress.waiting())
-        .observe(progress.observer());
+        .pending_counter(progress.waiting())
+        .on_iteration(progress.observer());
     let log = match goes_on {
-        true => runner.resume(&arguments.out, &queries, config.stop.most_iterations()),
-        false => runner.search_into(&arguments.out, &queries, config.stop.most_iterations()),
+        true => runner.resume(&arguments.out, &queries, config.stop.max_iterations()),
+        false => runner.search_into(&arguments.out, &queries, config.stop.max_iterations()),
     };
     drop(progress);
     let log = log?;
@@ -115,12 +115,12 @@ fn was_interrupted(log: &SearchLog) -> bool {
 
 fn dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
     let out = &arguments.out;
-    let goes_on = arguments.resume && !SearchLog::is_to_start(out)?;
+    let goes_on = arguments.resume && !SearchLog::is_unused(out)?;
     let log = goes_on.then(|| SearchLog::open(out)).transpose()?;
     if log.is_none() && out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         warn(format_args!("uphill: {} is not empty; a search would refuse it", out.display()));
     }
-    let database = config.library(log.as_ref())?;
+    let database = config.open_library(log.as_ref())?;
     let queries = config.starting_queries(&database, log.as_ref())?;
     let runner = config.runner(database.clone())?;
     let plan = plan(config, &database, &runner, &queries, out, log.as_ref())?;
@@ -134,16 +134,16 @@ pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<u8> {
         return Err(Error::Config("ask: this run's scores do not come by hand (score.by_hand = true)".into()).into());
     }
     let started = arguments.out.join("run.json").exists().then_some(&*arguments.out);
-    let (runner, queries) = config.start(started)?;
-    let asked = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.most_iterations())?;
+    let (runner, queries) = config.build(started)?;
+    let asked = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.max_iterations())?;
     match asked {
-        Asked::Items(items) => {
+        SearchState::Pending(items) => {
             let run = arguments.out.display();
             say(format_args!("{} items wait for their scores: uphill tell {run} SCORES.parquet", items.height()));
             arguments.output.write(items.lazy())?;
             Ok(0)
         }
-        Asked::Ended(log) => Ok(ended_by(&log, signals)),
+        SearchState::Ended(log) => Ok(ended_by(&log, signals)),
     }
 }
 
@@ -155,15 +155,15 @@ fn ended_by(log: &SearchLog, signals: &Signals) -> u8 {
 /// As [`ask`].
 pub fn tell(arguments: Tell, signals: &Signals) -> anyhow::Result<u8> {
     let Tell { run, scores, set } = arguments;
-    let config = Config::of_run(&SearchLog::open(&run)?, &set)?;
-    let (runner, queries) = config.start(Some(&run))?;
+    let config = Config::from_run(&SearchLog::open(&run)?, &set)?;
+    let (runner, queries) = config.build(Some(&run))?;
     let table = TableReader::new(&scores).ids(&[DB_IDX]).numbers(&[SCORE]).texts(&[OUTCOME, REASON]);
     let told = table.read()?;
-    match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.most_iterations(), &told)? {
-        Asked::Items(items) => {
+    match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.max_iterations(), &told)? {
+        SearchState::Pending(items) => {
             say(format_args!("{} items wait for their scores: uphill ask", items.height()));
             Ok(0)
         }
-        Asked::Ended(log) => Ok(ended_by(&log, signals)),
+        SearchState::Ended(log) => Ok(ended_by(&log, signals)),
     }
 }

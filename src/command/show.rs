@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use polars::prelude::*;
 
 use super::output::{Output, Rows, ended, say};
-use crate::evaluate::{Evaluation, TOP, Truth};
+use crate::evaluate::{DEFAULT_TOP, Evaluation, GroundTruth};
 use crate::frame::schema::{RAW_SCORE, SCORE, is_reserved_column};
 use crate::log::SearchLog;
 use crate::sql::columns_of;
@@ -110,9 +110,9 @@ const SHARES: [f64; 3] = [0.01, 0.02, 0.05];
 pub fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
     arguments.output.check()?;
     let log = SearchLog::open(&arguments.run)?;
-    let truth = Truth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
+    let truth = GroundTruth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
     let evaluation = crate::evaluate::evaluate(&log, &truth, arguments.top)?;
-    if arguments.top.is_none() && evaluation.top() < TOP {
+    if arguments.top.is_none() && evaluation.top() < DEFAULT_TOP {
         say(format_args!("judged by the true best {}: no more items have a true score", evaluation.top()));
     }
     let frame = if arguments.curve {

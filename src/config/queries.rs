@@ -1,4 +1,4 @@
-//! `[queries]`: where the search starts.
+//! `[queries]`: the starting queries.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,18 @@ use crate::frame::schema::{self, EMBEDDING};
 use crate::io::table::TableReader;
 use crate::panics::catch_at_path;
 use crate::random::random_stream;
+use crate::suggest::unknown_column;
 
-/// `[queries]`: where the search starts.
+/// `[queries]`: the starting queries.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct QueriesConfig {
-    /// So many random items (16, if nothing is said).
+    /// The number of random items to start at (default 16).
     pub sample: Option<usize>,
-    /// A file (Parquet, CSV, JSON) with a column `embedding`; as text such as `[0.5, 0.25]` in CSV.
+    /// A file (Parquet, CSV, JSON) with a column `embedding`. In CSV it is text such as `[0.5, 0.25]`.
     pub path: Option<PathBuf>,
-    /// As the file, in memory.
+    /// A frame with a column `embedding`, in place of a file.
     #[serde(skip)]
     pub table: Option<DataFrame>,
 }
@@ -33,21 +34,21 @@ impl Config {
     /// The starting queries.
     ///
     /// # Errors
-    /// A file without an `embedding` column of the library's dimension.
+    /// A file without an `embedding` column of the library's dimension; an empty library.
     pub fn queries(&self, database: &dyn VectorDatabase) -> Result<DataFrame> {
         if database.is_empty() {
             return Err(Error::input(&self.database.path, "has no row with an embedding; there is nothing to search"));
         }
         let QueriesConfig { sample, path, table } = &self.queries;
         let queries = match (path, sample, table) {
-            (Some(_), Some(_), _) => return Err(Error::Config("queries: give `sample` or `path`, not both".into())),
+            (Some(_), Some(_), _) => return Err(Error::Config("queries: set `sample` or `path`, not both".into())),
             (Some(path), None, None) => {
                 let table = TableReader::new(path).keys(&[EMBEDDING]).read()?;
                 catch_at_path(path, || queries_from(&table, database.dim(), path))?
             }
             (None, None, Some(table)) => queries_from(table, database.dim(), Path::new("queries"))?,
             (_, _, Some(_)) => {
-                return Err(Error::Config("queries: give a table, or where to find them, not both".into()));
+                return Err(Error::Config("queries: give a table, or set `sample` or `path`, not both".into()));
             }
             (None, Some(0), None) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
             (None, sample, None) => {
@@ -63,7 +64,7 @@ impl Config {
     }
 }
 
-/// Queries that start at items of the library.
+/// Starting queries at items of the library.
 ///
 /// # Errors
 /// An id that the library does not have.
@@ -73,21 +74,20 @@ pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataF
     schema::queries(vectors.view().mapv(f64::from).view())
 }
 
-/// Query vectors from a frame: lists or arrays of floats in a column `embedding`. Messages name where it is from.
+/// Query vectors from a frame: lists or arrays of floats in a column `embedding`. Messages name the path of the frame.
 fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame> {
     if frame.height() == 0 {
-        return Err(Error::input(path, "no rows; a search starts at one query at least"));
+        return Err(Error::input(path, "has no rows; a search needs at least one starting query"));
     }
     let Ok(column) = frame.column(EMBEDDING) else {
-        let names = schema::column_names(frame).join(", ");
-        return Err(Error::input(path, format!("no column `embedding` (there are: {names})")));
+        return Err(Error::input(path, unknown_column(EMBEDDING, "", schema::column_names(frame))));
     };
-    let wanted = DataType::Array(Box::new(DataType::Float64), dim);
+    let dtype = DataType::Array(Box::new(DataType::Float64), dim);
     let column = match column.dtype() {
-        DataType::String => &of_texts(column).map_err(|reason| Error::input(path, reason))?,
+        DataType::String => &parse_vectors(column).map_err(|reason| Error::input(path, reason))?,
         _ => column,
     };
-    let cast = column.cast(&wanted).map_err(|error| {
+    let cast = column.cast(&dtype).map_err(|error| {
         let reason = format!(
             "column `embedding`: expected vectors of {dim} components, found {}: {}",
             column.dtype(),
@@ -96,7 +96,10 @@ fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame>
         Error::input(path, reason)
     })?;
     if cast.null_count() > 0 {
-        return Err(Error::input(path, format!("column `embedding`: {} nulls", cast.null_count())));
+        return Err(Error::input(
+            path,
+            format!("column `embedding`: expected vectors, found {} nulls", cast.null_count()),
+        ));
     }
     let frame = DataFrame::new(cast.len(), vec![Column::new("row".into(), vec![0u8; cast.len()]), cast]);
     let frame = frame.map_err(|error| Error::input(path, error.to_string()))?;
@@ -104,8 +107,8 @@ fn queries_from(frame: &DataFrame, dim: usize, path: &Path) -> Result<DataFrame>
     queries.map_err(|error| Error::input(path, error.to_string()))
 }
 
-/// Vectors of texts as CSV has them: `[0.5, 0.25]`.
-fn of_texts(column: &Column) -> Result<Column, String> {
+/// Parses vectors from text, as in CSV: `[0.5, 0.25]`.
+fn parse_vectors(column: &Column) -> Result<Column, String> {
     let texts = column.str().map_err(|error| error.to_string())?;
     let vector = |(row, text): (usize, Option<&str>)| {
         let Some(text) = text else { return Ok(None) };

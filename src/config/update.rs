@@ -1,9 +1,7 @@
-//! `[update]`, `[prune]`, `[restart]` and `[gradient]`: how the queries move, which go on, where they begin again,
-//! and what they ask beside.
+//! `[update]`, `[prune]`, `[restart]` and `[gradient]`: the update rule and what is added to it.
 
 use serde::{Deserialize, Serialize};
 
-use super::{half, thousand, three, yes};
 use crate::features::Features;
 use crate::surrogate::SurrogateUpdate;
 use crate::update::{
@@ -11,55 +9,55 @@ use crate::update::{
     TopKDiscreteUpdate, TopKPrune, TopKUpdate,
 };
 
-/// `[update]`: how the queries move. Without a `rule`, the section is of the default one.
+/// `[update]`: the rule that moves the queries. Without `rule`, the section is of the default rule.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum UpdateConfig {
     /// [`RlUpdate`].
     Rl {
-        /// Step length; several make a query branch.
+        /// Step length. Each query branches into one per step length.
         #[serde(default)]
         lr: LearningRates,
-        /// Pull to the mean of what a query met.
+        /// Weight of the pull towards the mean of a query's neighbours.
         #[serde(default)]
         distance_penalty: f64,
-        /// Whether the pull is the same for every `lr`.
-        #[serde(default = "yes")]
+        /// Whether the pull is independent of `lr`.
+        #[serde(default = "default_true")]
         scale_distance_penalty: bool,
-        /// The longest gradient that is followed.
+        /// The largest norm of the gradient. Longer gradients are clipped.
         #[serde(default)]
         max_norm: Option<f64>,
-        /// How its length is measured: `l2`, `l1` or `max`.
+        /// The norm: `l2`, `l1` or `max`.
         #[serde(default)]
         norm: Option<Norm>,
     },
     /// [`TopKUpdate`].
     TopK {
-        /// Items whose mean a query moves to.
-        #[serde(default = "three")]
+        /// A query moves to the mean of this number of its best items.
+        #[serde(default = "default_update_k")]
         k: usize,
-        /// Whether better items weigh more.
-        #[serde(default = "yes")]
+        /// Whether the mean is weighted by score.
+        #[serde(default = "default_true")]
         score_weighting: bool,
     },
     /// [`TopKDiscreteUpdate`].
     TopKDiscrete {
-        /// Items that a query goes on to.
-        #[serde(default = "three")]
+        /// A query branches to this number of its best items.
+        #[serde(default = "default_update_k")]
         k: usize,
     },
     /// [`SurrogateUpdate`], the default.
     Surrogate {
-        /// Items scored per iteration; grows from 5 to 32 where nothing is said.
+        /// Items scored per iteration (default: grows from 5 to 32).
         batch: Option<usize>,
-        /// Items asked that the models are fitted to, at most.
-        #[serde(default = "thousand")]
+        /// The largest number of observations that the models are fitted to.
+        #[serde(default = "default_points")]
         points: usize,
-        /// Batches that may be out when the next is chosen; 0 where nothing is said.
-        #[serde(default, skip_serializing_if = "is_none_behind")]
+        /// Asynchronous batches: how many may be in flight when the next one is chosen (default 0).
+        #[serde(default, skip_serializing_if = "is_zero")]
         behind: usize,
-        /// What the model reads of the items beside their embeddings: `"auto"`, or a list of columns.
+        /// The features that the model reads besides the embeddings: `"auto"`, or a list of columns.
         #[serde(default, skip_serializing_if = "Features::is_auto")]
         features: Features,
     },
@@ -67,100 +65,112 @@ pub enum UpdateConfig {
 
 impl Default for UpdateConfig {
     fn default() -> Self {
-        UpdateConfig::Surrogate { batch: None, points: thousand(), behind: 0, features: Features::Auto }
+        UpdateConfig::Surrogate { batch: None, points: default_points(), behind: 0, features: Features::Auto }
     }
 }
 
-/// One step length, or several.
+/// One or several step lengths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a number or a list of numbers")]
 pub enum LearningRates {
-    /// Queries move.
+    /// Each query moves.
     One(f64),
-    /// Queries branch.
+    /// Each query branches.
     Several(Vec<f64>),
 }
 
 impl Default for LearningRates {
     fn default() -> Self {
-        LearningRates::One(half())
+        LearningRates::One(0.5)
     }
 }
 
-/// `[prune]`: which queries go on ([`TopKPrune`]); all, without this section.
+/// `[prune]`: keeps the best queries of each group ([`TopKPrune`]). Without this section, all queries stay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PruneConfig {
-    /// Queries of each group.
+    /// The number of queries to keep per group.
     pub k: usize,
-    /// What a query is worth: `mean` or `max` of the scores it met.
+    /// The value of a query: the `mean` or the `max` of its scores.
     #[serde(default)]
     pub worth: Aggregation,
-    /// Which queries compete: those of one `collection` or `parent`, or all (`global`).
+    /// The group in which queries compete: those of a `collection` or `parent`, or all (`global`).
     #[serde(default)]
     pub group: QueryGroup,
 }
 
-/// `[restart]`: when a query begins again at a random item ([`RestartUpdate`]); never, without this section.
+/// `[restart]`: restarts a query at a random item when it finds nothing new ([`RestartUpdate`]). Without this section, queries
+/// never restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RestartConfig {
-    /// Iterations in a row without a new item.
-    #[serde(default = "three_times")]
+    /// The number of iterations in a row without a new item.
+    #[serde(default = "default_restart_after")]
     pub after: u32,
 }
 
-/// So that configurations of runs that were started before it could be said stay the same.
-fn is_none_behind(behind: &usize) -> bool {
+/// Leaves `behind = 0` out of run.json, so that it equals that of runs from before the key existed.
+fn is_zero(behind: &usize) -> bool {
     *behind == 0
 }
 
-fn three_times() -> u32 {
+fn default_true() -> bool {
+    true
+}
+
+fn default_update_k() -> usize {
     3
 }
 
-/// `[gradient]`: where queries ask along the gradient of the score ([`GradientUpdate`]); only at
-/// themselves, without this section.
+fn default_points() -> usize {
+    1000
+}
+
+fn default_restart_after() -> u32 {
+    3
+}
+
+/// `[gradient]`: queries also search along the gradient of the score ([`GradientUpdate`]). Without this section, they search
+/// only at their own position.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct GradientConfig {
-    /// How far along it; 0 is the query itself.
+    /// The step lengths along the gradient. 0 is the query itself.
     pub scales: Vec<f64>,
-    /// Pull to the mean of what the parent met.
+    /// Weight of the pull towards the mean of the parent's neighbours.
     #[serde(default)]
     pub distance_penalty: f64,
-    /// The longest gradient.
+    /// The largest norm of the gradient. Longer gradients are clipped.
     pub max_norm: Option<f64>,
-    /// How its length is measured: `l2`, `l1` or `max`.
+    /// The norm: `l2`, `l1` or `max`.
     pub norm: Option<Norm>,
 }
 
 impl UpdateConfig {
-    /// The rule of a section that names none.
+    /// The rule of a section without `rule`.
     pub(super) const DEFAULT_RULE: &str = "surrogate";
 
-    /// How many batches may be out when the next is chosen.
-    pub(super) fn behind(&self) -> usize {
+    /// How many batches may be in flight when the next one is chosen.
+    pub(super) fn batches_in_flight(&self) -> usize {
         if let UpdateConfig::Surrogate { behind, .. } = self { *behind } else { 0 }
     }
 
-    /// Names workers that will have nothing to do.
-    pub(super) fn note_idle(&self, workers: usize) {
+    /// Warns if batches are too small to keep all workers busy.
+    pub(super) fn warn_about_idle_workers(&self, workers: usize) {
         let UpdateConfig::Surrogate { batch, behind, .. } = self else { return };
         let most = batch.unwrap_or(SurrogateUpdate::LARGEST_BATCH).saturating_mul(behind + 1);
         if (1..workers).contains(&most) {
             log::warn!(
-                "update.batch: at most {most} items are scored at a time, but there are {workers} workers: {} have nothing to \
-                 do; set it to {workers}",
+                "update.batch: at most {most} items are scored at a time, so {} of {workers} workers are idle; set it to {workers}",
                 workers - most
             );
         }
     }
 
-    /// The rule of these sections.
+    /// Builds the rule of these sections.
     pub(super) fn rule(
         &self,
         prune: Option<&PruneConfig>,
@@ -196,11 +206,11 @@ impl UpdateConfig {
             rule = Box::new(RestartUpdate::new(restart.after, rule));
         }
         if let Some(gradient) = gradient {
-            let mut carried = GradientUpdate::new(rule).distance_penalty(gradient.distance_penalty);
+            let mut with_gradient = GradientUpdate::new(rule).distance_penalty(gradient.distance_penalty);
             if let Some(max_norm) = gradient.max_norm {
-                carried = carried.max_norm(max_norm);
+                with_gradient = with_gradient.max_norm(max_norm);
             }
-            rule = Box::new(carried.norm(gradient.norm.unwrap_or_default()));
+            rule = Box::new(with_gradient.norm(gradient.norm.unwrap_or_default()));
         }
         rule
     }

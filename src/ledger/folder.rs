@@ -19,7 +19,7 @@ use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 use crate::io::atomic;
 use crate::io::parquet::read_parquet;
-use crate::log::write_parquet;
+use crate::io::parquet_writer::write_parquet;
 
 /// The number of rows of a full file. Each batch rewrites its file, so larger files would cost more than they
 /// save: a file is read only once when the run is resumed.

@@ -1,4 +1,4 @@
-//! What a run found: lazy queries over its Parquet files.
+//! Reading the log as a whole: results, queries, and one row per item, as lazy frames.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use polars::prelude::*;
 use rayon::prelude::*;
 
 use super::SearchLog;
-use super::trajectories::{below_each_other, empty};
+use super::trajectories::{concat_with_schema, empty};
 use crate::error::{AtPath, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{DB_IDX, DISTANCE, ITERATION, QUERY_IDX, SCORE};
@@ -18,8 +18,7 @@ use crate::io::parquet::{check_counts, open_parquet, read_rows};
 use crate::panics::catch_at_path;
 
 impl SearchLog {
-    /// Everything that was met, as logged: the scored frames of all iterations, with `iteration`.
-    /// `None` while no iteration is committed.
+    /// The scored frames of all iterations as logged, with a column `iteration`. `None` while no iteration is committed.
     ///
     /// # Errors
     /// Files that cannot be read.
@@ -27,7 +26,7 @@ impl SearchLog {
         Ok(self.scan("results")?.map(|scan| scan.frame))
     }
 
-    /// All query vectors of the committed iterations, with `iteration`.
+    /// The query vectors of all committed iterations, with a column `iteration`.
     ///
     /// # Errors
     /// Files that cannot be read.
@@ -39,19 +38,21 @@ impl SearchLog {
         if self.iterations.is_empty() {
             return Ok(None);
         }
-        let ahead =
+        let next =
             self.iterations.last().map(|last| last + 1).filter(|next| kind == "queries" && self.has_queries(*next));
-        let files: Vec<u32> = self.iterations.iter().copied().chain(ahead).collect();
-        let looks = files.par_iter().map(|iteration| look(&self.file(kind, *iteration)));
-        let add = |one: Look, other: Look| Ok((one.0 + other.0, one.1 || other.1));
-        let (bytes, unscored) = looks.try_reduce(Look::default, add)?;
-        if bytes < SMALL * files.len() as u64 {
+        let files: Vec<u32> = self.iterations.iter().copied().chain(next).collect();
+        let stats = files.par_iter().map(|iteration| file_stats(&self.file(kind, *iteration)));
+        let add = |a: FileStats, b: FileStats| {
+            Ok(FileStats { bytes: a.bytes + b.bytes, has_null_scores: a.has_null_scores || b.has_null_scores })
+        };
+        let FileStats { bytes, has_null_scores } = stats.try_reduce(FileStats::default, add)?;
+        if bytes < SMALL_FILE_BYTES * files.len() as u64 {
             let frame = self.read_all(kind).map_err(|error| error.with_path(&self.path))?.lazy();
-            return Ok(Some(Scan { frame, unscored }));
+            return Ok(Some(Scan { frame, has_null_scores }));
         }
         let partition = Schema::from_iter([Field::new(ITERATION.into(), DataType::UInt32)]);
         let hive_options = HiveOptions { enabled: Some(true), schema: Some(partition.into()), ..Default::default() };
-        // The last iteration knows every part of the score; those that first showed late are null before.
+        // The last iteration has every part of the score. Parts that appeared later are null in earlier iterations.
         let last = self.iterations.last().copied().unwrap_or_default();
         let schema = parquet_schema(&self.file(kind, last))?;
         let args = ScanArgsParquet {
@@ -61,12 +62,12 @@ impl SearchLog {
             allow_missing_columns: true,
             ..Default::default()
         };
-        // The folder, not its files: a `key=value` in the path to the run is then not taken for a column.
+        // The folder instead of its files, so that Polars does not take a `key=value` in the run's path for a column.
         let folder = PlRefPath::new(format!("{}/", self.path.join(kind).display()));
         let frame = LazyFrame::scan_parquet(folder, args).wrap_err(self.path.display())?;
         // Queries are published before their results are.
         let frame = frame.filter(col(ITERATION).lt_eq(lit(last)));
-        Ok(Some(Scan { frame, unscored }))
+        Ok(Some(Scan { frame, has_null_scores }))
     }
 
     /// All rows of one kind, with `iteration`.
@@ -75,29 +76,29 @@ impl SearchLog {
         let last = self.iterations.last().map(read).transpose()?;
         let columns = last.map_or_else(|| Arc::new(ArrowSchema::empty()), |last| last.schema());
         let (mut parts, mut numbers) = (Vec::new(), Vec::new());
-        // What there is of a file beside its rows is let go before many more are read.
-        for some in self.iterations.chunks(1024) {
-            let batches = some.par_iter().map(read).collect::<Result<Vec<_>>>()?;
-            let rows = some.iter().zip(&batches);
+        // In chunks, so that the metadata of few files is in memory at once.
+        for chunk in self.iterations.chunks(1024) {
+            let batches = chunk.par_iter().map(read).collect::<Result<Vec<_>>>()?;
+            let rows = chunk.iter().zip(&batches);
             numbers.extend(rows.flat_map(|(iteration, batch)| std::iter::repeat_n(*iteration, batch.num_rows())));
-            parts.push(below_each_other(columns.clone(), batches).wrap_err(kind)?);
+            parts.push(concat_with_schema(columns.clone(), batches).wrap_err(kind)?);
         }
-        let mut all = convert::to_polars(&below_each_other(columns, parts).wrap_err(kind)?)?;
+        let mut all = convert::to_polars(&concat_with_schema(columns, parts).wrap_err(kind)?)?;
         all.with_column(Column::new(ITERATION.into(), numbers)).wrap_err(kind)?;
         Ok(all)
     }
 
-    /// One row per item, as it was first met, best score first (nulls last, ties by `db_idx`):
+    /// One row per item, from its first iteration, best score first (nulls last, ties by `db_idx`):
     /// `db_idx`, attributes, `score`, `reason`, `evaluation`, `iteration`. Without `query_idx` and `distance`.
     ///
     /// # Errors
     /// Files that cannot be read.
     pub fn compile_results(&self) -> Result<LazyFrame> {
         let Some(scan) = self.scan("results")? else { return Ok(empty(&[DB_IDX, SCORE, ITERATION]).lazy()) };
-        let results = match scan.unscored {
-            // Then they need to be read only once.
+        let results = match scan.has_null_scores {
+            // One pass over the files is enough.
             false => scan.frame,
-            // The scored before the failed: an item that failed first may have been tried again.
+            // Scored rows first: an item that failed at first may have been retried.
             true => {
                 let failed = scan.frame.clone().filter(col(SCORE).is_null());
                 concat([scan.frame.filter(col(SCORE).is_not_null()), failed], UnionArgs::default())
@@ -105,7 +106,7 @@ impl SearchLog {
             }
         };
         Ok(results
-            // Polars' `unique` holds all rows in memory; this streams.
+            // Streams, whereas Polars' `unique` holds all rows in memory.
             .filter(col(DB_IDX).is_first_distinct())
             .drop(by_name([QUERY_IDX, DISTANCE], true, false))
             .sort(
@@ -118,30 +119,35 @@ impl SearchLog {
 /// A lazy frame over the files of one kind.
 struct Scan {
     frame: LazyFrame,
-    /// Whether some row may have no score, by what the files say of themselves.
-    unscored: bool,
+    /// Whether some row may have a null score, according to the statistics in the files.
+    has_null_scores: bool,
 }
 
-/// Bytes a file, on average, below which all are read here: Polars takes more memory for a file than its rows do then, and
+/// The mean file size below which all files are read here. For smaller files Polars needs more memory than their rows, and
 /// three times as long.
-const SMALL: u64 = 4 << 10;
+const SMALL_FILE_BYTES: u64 = 4 << 10;
 
-/// Of a file, or of several: its bytes, and whether some row may have no score, by what it says of itself.
-type Look = (u64, bool);
+/// Statistics of one file or of several.
+#[derive(Default)]
+struct FileStats {
+    bytes: u64,
+    /// Whether some row may have a null score.
+    has_null_scores: bool,
+}
 
-/// Looks at a file, and whether what it says can be believed.
-fn look(file: &Path) -> Result<Look> {
+/// Reads the statistics of a file, and checks its row counts.
+fn file_stats(file: &Path) -> Result<FileStats> {
     let footer = check_counts(file)?;
     let columns = footer.row_groups().iter().flat_map(|group| group.columns());
     let mut scores = columns.filter(|column| column.column_path().string() == SCORE);
-    let all = scores.all(|column| column.statistics().and_then(Statistics::null_count_opt) == Some(0));
-    Ok((file.metadata().at_path(file)?.len(), !all))
+    let all_scored = scores.all(|column| column.statistics().and_then(Statistics::null_count_opt) == Some(0));
+    Ok(FileStats { bytes: file.metadata().at_path(file)?.len(), has_null_scores: !all_scored })
 }
 
-/// Runs a query on Polars' streaming engine, which keeps memory low.
+/// Collects a lazy frame with Polars' streaming engine, which keeps memory low.
 ///
 /// # Errors
-/// Whatever the query runs into.
+/// An error of the query.
 pub fn collect(query: LazyFrame) -> Result<DataFrame> {
     catch_at_path("running the query", || {
         query.collect_with_engine(Engine::Streaming).map(|result| result.unwrap_single()).wrap_err("running the query")

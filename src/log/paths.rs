@@ -1,4 +1,4 @@
-//! The tree that branching queries make, as its paths.
+//! The tree of branching queries, as the path to each leaf.
 
 use std::collections::HashSet;
 
@@ -9,24 +9,24 @@ use crate::error::{Result, WrapErr};
 use crate::frame::schema::{self, ITERATION, PARENT_IDX, QUERY_IDX};
 
 impl SearchLog {
-    /// The way to each leaf of the tree of queries, from its starting query on: the columns of
-    /// [`SearchLog::compile_trajectories`] behind `leaf_idx` and `pruned`, ordered by (`leaf_idx`, `iteration`).
+    /// The path from a starting query to each leaf of the tree of queries: `leaf_idx`, `pruned` and the columns of
+    /// [`SearchLog::compile_trajectories`], ordered by (`leaf_idx`, `iteration`).
     ///
-    /// A leaf is a query that no other came of: those of the last iteration, and those that were pruned before or
-    /// there (`pruned` is true). `leaf_idx` is its `query_idx`. A query that is on the way to several leaves is
-    /// there once for each; where no query branches, the paths are the trajectories.
+    /// A leaf is a query without children: those of the last iteration, and those that were pruned (`pruned` is true).
+    /// `leaf_idx` is its `query_idx`. A query on the paths to several leaves appears once for each. If no query branches,
+    /// the paths are the trajectories.
     ///
     /// # Errors
     /// Files that cannot be read.
     pub fn compile_paths(&self) -> Result<LazyFrame> {
         let mut steps = Steps::default();
-        // Back from the last iteration: the paths that pass here, as the names of leaf and query.
+        // Backwards from the last iteration: (leaf, whether it was pruned, query) of each path that passes the iteration.
         let mut paths: Vec<(u32, bool, u32)> = Vec::new();
         let (iterations, mut parents) = (self.iterations(), HashSet::new());
-        let mut went_on = false;
+        let mut has_next = false;
         if let Some(next) = iterations.last().map(|last| last + 1).filter(|next| self.has_queries(*next)) {
             parents = self.links(next)?.into_iter().filter_map(|(_, parent)| parent).collect();
-            went_on = true;
+            has_next = true;
         }
         for iteration in iterations.iter().rev() {
             let links = self.links(*iteration)?;
@@ -34,7 +34,7 @@ impl SearchLog {
             for (query, _) in &links {
                 let has_child = parents.contains(query);
                 if is_last || !has_child {
-                    paths.push((*query, went_on && !has_child, *query));
+                    paths.push((*query, has_next && !has_child, *query));
                 }
             }
             for (leaf, pruned, query) in &paths {
@@ -47,7 +47,7 @@ impl SearchLog {
             paths =
                 paths.into_iter().filter_map(|(leaf, pruned, query)| Some((leaf, pruned, parent_of(query)?))).collect();
             parents = links.into_iter().filter_map(|(_, parent)| parent).collect();
-            went_on = true;
+            has_next = true;
         }
         let keys = [col(ITERATION), col(QUERY_IDX)];
         let trajectories = self.compile_trajectories()?;
@@ -58,7 +58,7 @@ impl SearchLog {
             .sort(["leaf_idx", ITERATION], SortMultipleOptions::default()))
     }
 
-    /// The names of an iteration's queries and of their parents, ascending.
+    /// The (`query_idx`, `parent_idx`) of an iteration's queries, ascending.
     fn links(&self, iteration: u32) -> Result<Vec<(u32, Option<u32>)>> {
         let queries = self.queries(iteration)?;
         let parents = schema::nullable_u32s(&queries, PARENT_IDX)?;
@@ -66,6 +66,7 @@ impl SearchLog {
     }
 }
 
+/// The steps of all paths, as columns.
 #[derive(Default)]
 struct Steps {
     leaf: Vec<u32>,

@@ -1,4 +1,4 @@
-//! The path of each query: the log, kept by iteration, turned to go by query.
+//! Trajectories: the log, which is stored by iteration, grouped by query.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -17,14 +17,17 @@ use crate::frame::convert;
 use crate::frame::schema::{DB_IDX, ITERATION, QUERY_IDX, SCORE};
 use crate::io::parquet::{check_counts, read_rows};
 
-/// Of the results, in bytes a row.
-const MET: ([&str; 3], u64) = ([QUERY_IDX, DB_IDX, SCORE], 20);
+/// The columns that are read of the results.
+const RESULT_COLUMNS: [&str; 3] = [QUERY_IDX, DB_IDX, SCORE];
+
+/// The bytes of these columns per row.
+const RESULT_BYTES: u64 = 20;
 
 impl SearchLog {
-    /// The path of each query, ordered by (`query_idx`, `iteration`): the columns of the queries frame, `iteration`,
-    /// and the lists `db_idx` and `score` of what the query met there, in the order of the results (empty if nothing).
+    /// The trajectory of each query, ordered by (`query_idx`, `iteration`): the columns of the queries frame, `iteration`,
+    /// and the lists `db_idx` and `score` of the query's results, in the order of the results (empty if there are none).
     ///
-    /// The log is read here, and its paths are held in memory; [`SearchLog::trajectories`] gives them part by part.
+    /// Reads the log at once and holds all trajectories in memory. [`SearchLog::trajectories`] returns them in parts.
     ///
     /// # Errors
     /// Files that cannot be read.
@@ -36,9 +39,9 @@ impl SearchLog {
         Ok(all.lazy())
     }
 
-    /// What [`SearchLog::compile_trajectories`] gives, as frames one below the other: for each the log is read for as
-    /// many queries as have about so many `bytes` in it, and for one at least. It takes some three times that in memory.
-    /// Each part reads the files of the queries up to its last one: parts should not be many.
+    /// The frame of [`SearchLog::compile_trajectories`] in parts, from top to bottom. Each part has as many queries as take
+    /// about `bytes` in the log, at least one, and needs about three times as much memory. Each part reads the log again,
+    /// so use few parts.
     ///
     /// # Errors
     /// Files that cannot be read.
@@ -47,11 +50,11 @@ impl SearchLog {
         for iteration in &self.iterations {
             let file = self.file("queries", *iteration);
             let batch = read_rows(&file, &[QUERY_IDX], None)?;
-            queries.extend_from_slice(numbers(&batch).map_err(|error| error.with_path(&file))?.values());
+            queries.extend_from_slice(query_indices(&batch).map_err(|error| error.with_path(&file))?.values());
             check_counts(&file)?;
-            let met = check_counts(&self.file("results", *iteration))?.file_metadata().num_rows();
-            // Vectors are not compressed: what there is of them is what the file takes.
-            total += file.metadata().at_path(&file)?.len() + MET.1 * met.max(0) as u64;
+            let rows = check_counts(&self.file("results", *iteration))?.file_metadata().num_rows();
+            // Vectors are not compressed, so the file size is about their size in memory.
+            total += file.metadata().at_path(&file)?.len() + RESULT_BYTES * rows.max(0) as u64;
         }
         queries.sort_unstable();
         let rows = (bytes as u128 * queries.len() as u128 / total.max(1) as u128).clamp(1, u32::MAX.into()) as usize;
@@ -62,61 +65,65 @@ impl SearchLog {
             parts.push(queries[from]..=last);
             from = queries.partition_point(|query| *query <= last);
         }
-        let nothing = parts.is_empty().then(|| Ok(empty(&[QUERY_IDX, ITERATION])));
-        let paths = |queries| self.paths_of(&queries).map_err(|error| error.with_path(&self.path));
-        Ok(parts.into_iter().map(paths).chain(nothing))
+        let no_rows = parts.is_empty().then(|| Ok(empty(&[QUERY_IDX, ITERATION])));
+        let trajectories = |queries| self.trajectories_of(&queries).map_err(|error| error.with_path(&self.path));
+        Ok(parts.into_iter().map(trajectories).chain(no_rows))
     }
 
-    /// The paths of some queries.
-    fn paths_of(&self, queries: &RangeInclusive<u32>) -> Result<DataFrame> {
+    /// The trajectories of a range of queries.
+    fn trajectories_of(&self, queries: &RangeInclusive<u32>) -> Result<DataFrame> {
         let of_queries = |kind, columns: &[&str], iteration| {
             read_rows(&self.file(kind, iteration), columns, Some((QUERY_IDX, queries)))
         };
         let read = self.iterations.par_iter().map(|iteration| {
-            Ok((*iteration, of_queries("queries", &[], *iteration)?, of_queries("results", &MET.0, *iteration)?))
+            Ok((
+                *iteration,
+                of_queries("queries", &[], *iteration)?,
+                of_queries("results", &RESULT_COLUMNS, *iteration)?,
+            ))
         });
-        let (mut steps, mut met) = (Vec::new(), Vec::new());
-        // A step is a query in an iteration; a visit is a step and rows of what it met.
-        let (mut names, mut visits, mut rows) = (Vec::new(), Vec::new(), 0);
-        for (iteration, queries, results) in read.collect::<Result<Vec<_>>>()? {
-            names.extend(numbers(&queries)?.values().iter().map(|query| (*query, iteration)));
-            for of_one in numbers(&results)?.values().chunk_by(|a, b| a == b) {
-                visits.push(((of_one[0], iteration), rows..rows + of_one.len() as u64));
-                rows += of_one.len() as u64;
+        let (mut steps, mut results) = (Vec::new(), Vec::new());
+        // A step is a (query, iteration). A visit is a step and the rows of its results.
+        let (mut keys, mut visits, mut rows) = (Vec::new(), Vec::new(), 0);
+        for (iteration, queries, found) in read.collect::<Result<Vec<_>>>()? {
+            keys.extend(query_indices(&queries)?.values().iter().map(|query| (*query, iteration)));
+            for visit in query_indices(&found)?.values().chunk_by(|a, b| a == b) {
+                visits.push(((visit[0], iteration), rows..rows + visit.len() as u64));
+                rows += visit.len() as u64;
             }
             steps.push(queries);
-            met.push(results);
+            results.push(found);
         }
-        let mut order: Vec<u32> = (0..names.len() as u32).collect();
-        order.sort_by_key(|step| names[*step as usize]);
+        let mut order: Vec<u32> = (0..keys.len() as u32).collect();
+        order.sort_by_key(|step| keys[*step as usize]);
         visits.sort_by_key(|(step, _)| *step);
 
         let mut visits = visits.into_iter().peekable();
-        let (mut taken, mut ends) = (Vec::with_capacity(rows as usize), vec![0]);
+        let (mut order_of_results, mut ends) = (Vec::with_capacity(rows as usize), vec![0]);
         for step in &order {
-            let step = names[*step as usize];
-            while let Some((of, rows)) = visits.next_if(|(of, _)| *of <= step) {
-                taken.extend(rows.filter(|_| of == step));
+            let step = keys[*step as usize];
+            while let Some((visited, rows)) = visits.next_if(|(visited, _)| *visited <= step) {
+                order_of_results.extend(rows.filter(|_| visited == step));
             }
-            ends.push(taken.len() as i64);
+            ends.push(order_of_results.len() as i64);
         }
-        let iterations = UInt32Array::from_iter_values(order.iter().map(|step| names[*step as usize].1));
-        let turned = turned(steps, &order.into(), iterations, met, &taken.into(), ends).wrap_err("trajectories");
-        turned.and_then(|turned| convert::to_polars(&turned))
+        let iterations = UInt32Array::from_iter_values(order.iter().map(|step| keys[*step as usize].1));
+        let grouped = group_by_step(steps, &order.into(), iterations, results, &order_of_results.into(), ends);
+        convert::to_polars(&grouped.wrap_err("trajectories")?)
     }
 }
 
-/// The steps in order, with their iterations and lists of what they met.
-fn turned(
+/// The steps in `order`, with their iterations and with lists of their results.
+fn group_by_step(
     steps: Vec<RecordBatch>,
     order: &UInt32Array,
     iterations: UInt32Array,
-    met: Vec<RecordBatch>,
+    results: Vec<RecordBatch>,
     rows: &UInt64Array,
     ends: Vec<i64>,
 ) -> Result<RecordBatch, ArrowError> {
     let steps = take_record_batch(&concat(steps)?, order)?;
-    let met = concat(met)?;
+    let results = concat(results)?;
     let mut fields: Vec<_> = steps.schema().fields().iter().cloned().collect();
     let mut columns = steps.columns().to_vec();
     let mut add = |name: &str, column: ArrayRef| {
@@ -125,8 +132,11 @@ fn turned(
     };
     add(ITERATION, Arc::new(iterations));
     for name in [DB_IDX, SCORE] {
-        let values =
-            take(met.column_by_name(name).ok_or(ArrowError::SchemaError(format!("no column `{name}`")))?, rows, None)?;
+        let values = take(
+            results.column_by_name(name).ok_or(ArrowError::SchemaError(format!("no column `{name}`")))?,
+            rows,
+            None,
+        )?;
         let field = Arc::new(Field::new("item", values.data_type().clone(), true));
         let lists = LargeListArray::try_new(field, OffsetBuffer::new(ends.clone().into()), values, None)?;
         add(name, Arc::new(lists));
@@ -134,15 +144,16 @@ fn turned(
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
-/// Batches one below the other, with the columns of the last.
+/// Concatenates batches, with the columns of the last one.
 fn concat(batches: Vec<RecordBatch>) -> Result<RecordBatch, ArrowError> {
     let schema = batches.last().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
-    below_each_other(schema, batches)
+    concat_with_schema(schema, batches)
 }
 
-/// Batches one below the other, with the columns of the last iteration: those that others lack are null there.
-pub(super) fn below_each_other(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<RecordBatch, ArrowError> {
-    let alike = batches.into_iter().map(|batch| {
+/// Concatenates batches with the columns of `schema`, which is that of the last iteration. Columns that a batch lacks are
+/// null.
+pub(super) fn concat_with_schema(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<RecordBatch, ArrowError> {
+    let aligned = batches.into_iter().map(|batch| {
         if let Some(field) = batch.schema().fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
             return Err(ArrowError::SchemaError(format!("the last iteration has no column `{}`", field.name())));
         }
@@ -154,16 +165,16 @@ pub(super) fn below_each_other(schema: SchemaRef, batches: Vec<RecordBatch>) -> 
         });
         RecordBatch::try_new(schema.clone(), columns.collect())
     });
-    concat_batches(&schema, &alike.collect::<Result<Vec<_>, _>>()?)
+    concat_batches(&schema, &aligned.collect::<Result<Vec<_>, _>>()?)
 }
 
-/// The numbers of the queries of a batch.
-fn numbers(batch: &RecordBatch) -> Result<&UInt32Array> {
+/// The column `query_idx` of a batch.
+fn query_indices(batch: &RecordBatch) -> Result<&UInt32Array> {
     let column = batch.column_by_name(QUERY_IDX).and_then(|column| column.as_primitive_opt::<UInt32Type>());
     column.filter(|column| column.null_count() == 0).ok_or("is not u32 without nulls").wrap_err(QUERY_IDX)
 }
 
-/// No rows of columns of those names.
+/// A frame without rows that has these columns.
 pub(super) fn empty(names: &[&str]) -> DataFrame {
     let columns = names.iter().map(|name| {
         let dtype = match *name {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::chart::{Band, Chart, Line};
 use super::told::Told;
-use crate::config::forget_where_and_how;
+use crate::config::remove_execution_keys;
 use crate::error::{Result, WrapErr};
 use crate::frame::schema::{ITERATION, SCORE};
 use crate::log::collect;
@@ -41,7 +41,7 @@ pub(super) fn groups(runs: &[Told]) -> Vec<Group<'_>> {
             Some(sections) => drop(sections.remove("seed")),
             None => recipe = Value::from(run.log.path().to_string_lossy()),
         }
-        forget_where_and_how(&mut recipe);
+        remove_execution_keys(&mut recipe);
         let recipe = (run.library_key(), recipe);
         match groups.iter_mut().find(|(other, _)| *other == recipe) {
             Some((_, same)) => same.push(run),
@@ -114,11 +114,11 @@ pub(super) fn charts(groups: &[Group<'_>], score: &str) -> Vec<Chart> {
         true => " The line is the median of the seeds, the band goes from the least to the most of them.",
         false => "",
     };
-    let best = |run: &Told, cost| run.progress.reached(cost).best;
+    let best = |run: &Told, cost| run.progress.point_at(cost).best;
     let mut charts = vec![chart("Best score", score.into(), format!("The best {score} so far.{seeds}"), &best)];
     // Of fewer items a sum says how many there are.
     let sum = |run: &Told, cost| {
-        let reached = run.progress.reached(cost);
+        let reached = run.progress.point_at(cost);
         reached.top_sum.filter(|_| reached.summed == run.progress.top())
     };
     let summed = runs().next().map_or(0, |run| run.progress.top());
@@ -136,7 +136,7 @@ pub(super) fn charts(groups: &[Group<'_>], score: &str) -> Vec<Chart> {
     let Some((rows, top)) = runs().find_map(|run| run.found.as_ref()).map(|found| (found.rows(), found.top())) else {
         return charts;
     };
-    let share = |run: &Told, cost| Some(run.found.as_ref()?.reached(cost).found as f64 / top as f64);
+    let share = |run: &Told, cost| Some(run.found.as_ref()?.point_at(cost).found as f64 / top as f64);
     let caption =
         format!("The share of the library's true best {top} that was found.{seeds} Dashed: scoring at random.");
     let mut found = chart("Share of the true best", format!("share of the true best {top}"), caption, &share);

@@ -221,7 +221,7 @@ fn subtitle(told: &Told<'_>) -> String {
     let better = if told.runs.iter().any(|run| run.minimize) { "smaller is better" } else { "larger is better" };
     let ended = |run: &super::Told| {
         let manifest = run.log.manifest();
-        manifest.ended.as_ref().map_or_else(|| manifest.state(), |ended| format!("ended: {ended}"))
+        manifest.ended.as_ref().map_or_else(|| manifest.status(), |ended| format!("ended: {ended}"))
     };
     match told.runs {
         [run] => format!(
@@ -251,7 +251,7 @@ fn figures(runs: &[super::Told]) -> Result<Vec<Figure>> {
     let share = rows.map_or(String::new(), |rows| format!("{} % of {rows}", percent(paid as f64 / rows as f64)));
     figure("Best score", run.best()?.map_or("none".into(), format_number), String::new());
     if let Some(found) = &run.found {
-        let reached = found.reached(u64::MAX).found;
+        let reached = found.point_at(u64::MAX).found;
         figure("Of the true best", format!("{reached} of {}", found.top()), String::new());
     }
     if paid == scored {

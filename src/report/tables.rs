@@ -9,7 +9,7 @@ use super::told::Told;
 use crate::database::DatasetIdentity;
 use crate::evaluate::Evaluation;
 use crate::frame::text::{format_number, format_timestamp};
-use crate::log::Times;
+use crate::log::StageTimes;
 
 /// Names, and a value of each for each run.
 #[derive(Serialize)]
@@ -51,7 +51,7 @@ fn by_run(id: &'static str, title: &'static str, caption: &str, runs: &[Told], r
 /// What was found in each run.
 fn comparison(runs: &[Told]) -> Table {
     let or_none = |value: Option<f64>| value.map_or_else(none, format_number);
-    let last = |run: &Told| run.progress.reached(u64::MAX);
+    let last = |run: &Told| run.progress.point_at(u64::MAX);
     let mut rows = vec![
         row("rule", Told::rule),
         row("evaluations", |run| run.counts.paid.to_string()),
@@ -63,7 +63,7 @@ fn comparison(runs: &[Told]) -> Table {
         rows.push(row(format!("sum of the best {summed}"), move |run| or_none(sum(run))));
     }
     if let Some(top) = runs.iter().find_map(|run| Some(run.found.as_ref()?.top())) {
-        let share = |found: &Evaluation| found.reached(u64::MAX).found as f64 / found.top() as f64;
+        let share = |found: &Evaluation| found.point_at(u64::MAX).found as f64 / found.top() as f64;
         rows.push(row(format!("share of the true best {top}"), move |run| or_none(run.found.as_ref().map(share))));
     }
     rows.extend([
@@ -132,7 +132,7 @@ fn reasons(runs: &[Told]) -> Option<Table> {
 fn times(runs: &[Told]) -> Option<Table> {
     runs.iter().find_map(|run| run.log.times())?;
     let rounded = |value: f64, parts: f64| format_number((value * parts).round() / parts);
-    let rows = Times::default().stages().into_iter().enumerate().map(|(at, (name, _))| {
+    let rows = StageTimes::default().stages().into_iter().enumerate().map(|(at, (name, _))| {
         row(name, move |run| {
             let Some(times) = run.log.times() else { return "not noted".into() };
             let stages = times.stages();
@@ -161,7 +161,7 @@ fn versions(runs: &[Told]) -> Table {
         row("started", |run| format_timestamp(run.log.manifest().started)),
         row("ended", |run| match &run.log.manifest().ended {
             Some(ended) => format!("{}: {ended}", format_timestamp(ended.at)),
-            None => run.log.manifest().state(),
+            None => run.log.manifest().status(),
         }),
     ];
     by_run("versions", "Versions", "What made it.", runs, rows)

@@ -9,7 +9,7 @@ use super::ReportOptions;
 use super::reasons::{Reason, grouped};
 use crate::config::Config;
 use crate::error::{Result, WrapErr};
-use crate::evaluate::{Evaluation, evaluate, minimizes, progress};
+use crate::evaluate::{Evaluation, evaluate, minimizes, own_curve};
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
 use crate::log::{SearchLog, collect};
@@ -74,7 +74,7 @@ impl Told {
     pub fn of(read: Read, path: &Path, options: &ReportOptions, summed: usize) -> Result<Self> {
         let Read(log, met, counts) = read;
         let minimize = minimizes(&log, &met);
-        let progress = progress(&met, summed, minimize)?;
+        let progress = own_curve(&met, summed, minimize)?;
         let found = options.truth.as_ref().map(|truth| evaluate(&log, truth, options.top)).transpose()?;
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
         let name = absolute.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
@@ -99,7 +99,7 @@ impl Told {
 
     /// The run file, of a run that has one.
     pub fn config(&self) -> Option<Config> {
-        Config::of_run(&self.log, &[]).ok()
+        Config::from_run(&self.log, &[]).ok()
     }
 
     /// What is searched, by its name.

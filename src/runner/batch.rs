@@ -1,52 +1,61 @@
-//! An iteration from when its items are chosen to when the rule has seen their scores.
+//! A batch: the items of one iteration, from their selection until the update rule has observed their scores.
 
 use polars::prelude::DataFrame;
 
-use super::stop::Summary;
+use super::summary::IterationSummary;
 use crate::database::VectorDatabase;
 use crate::error::Result;
 use crate::ledger::{ScoreRequest, without_scores};
 use crate::step::Step;
 
-/// An iteration whose items are chosen.
+/// An iteration whose items are selected.
 pub(super) struct Batch {
     pub(super) iteration: u32,
     pub(super) queries: DataFrame,
-    pub(super) scores: Scores,
-    /// As far as it is known.
-    pub(super) summary: Summary,
+    pub(super) state: BatchState,
+    /// Complete once the scores are there.
+    pub(super) summary: IterationSummary,
     /// Whether an earlier process committed it.
-    pub(super) is_of_earlier: bool,
+    pub(super) is_replay: bool,
 }
 
 /// Where the scores of a batch are.
-pub(super) enum Scores {
-    /// Asked for.
-    Out(ScoreRequest),
-    /// In the log, but the rule does not know of them yet: to it they are out.
+pub(super) enum BatchState {
+    /// The scores are requested.
+    InFlight(ScoreRequest),
+    /// The log has the scores. The rule has not observed them yet: it treats the batch as in flight.
     Logged(DataFrame),
-    /// Known to the rule.
-    Seen(DataFrame),
+    /// The rule has observed the scores.
+    Observed(DataFrame),
 }
 
 impl Batch {
-    /// What the rule may see of it: the scored frame, or what was chosen while its scores are out.
-    pub(super) fn frame(&self) -> Result<DataFrame> {
-        match &self.scores {
-            Scores::Out(order) => Ok(order.results.clone()),
-            Scores::Logged(scored) => without_scores(scored),
-            Scores::Seen(scored) => Ok(scored.clone()),
+    /// The results that the rule may see: the scored frame once it is observed, and the same frame without scores before.
+    pub(super) fn visible_results(&self) -> Result<DataFrame> {
+        match &self.state {
+            BatchState::InFlight(request) => Ok(request.results.clone()),
+            BatchState::Logged(scored) => without_scores(scored),
+            BatchState::Observed(scored) => Ok(scored.clone()),
         }
     }
 
+    /// The number of selected rows.
+    pub(super) fn height(&self) -> usize {
+        match &self.state {
+            BatchState::InFlight(request) => request.results.height(),
+            BatchState::Logged(scored) | BatchState::Observed(scored) => scored.height(),
+        }
+    }
+
+    /// The iteration as the rule sees it.
     pub(super) fn step<'a>(
         &'a self,
         results: &'a DataFrame,
-        out: &'a [DataFrame],
+        pending: &'a [DataFrame],
         database: &'a dyn VectorDatabase,
         seed: u64,
     ) -> Step<'a> {
-        let (iteration, queries, is_replay) = (self.iteration, &self.queries, self.is_of_earlier);
-        Step { iteration, queries, results, pending: out, database, seed, is_replay }
+        let (iteration, queries, is_replay) = (self.iteration, &self.queries, self.is_replay);
+        Step { iteration, queries, results, pending, database, seed, is_replay }
     }
 }

@@ -1,9 +1,9 @@
-//! What a search may be told beside its stages.
+//! Options of a search, besides its stages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use super::{Runner, Stop, Summary};
+use super::{IterationSummary, Runner, StopConditions};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::score::{OnError, ReuseOptions, ReusedScores};
@@ -11,31 +11,31 @@ use crate::select::Select;
 
 /// Options.
 impl Runner {
-    /// Takes rows away before they are scored.
+    /// Drops candidates that may not be scored.
     pub fn filter(mut self, filter: impl Filter + 'static) -> Self {
         self.filter = Box::new(filter);
         self
     }
 
-    /// Chooses which candidates are scored, instead of the rule.
+    /// Selects which candidates are scored, in place of the rule's own selector.
     pub fn select(mut self, select: impl Select + 'static) -> Self {
         self.select = Some(Box::new(select));
         self
     }
 
-    /// Of everything random (default 0).
+    /// The seed of all random numbers (default 0).
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// When to stop before the iterations are over.
-    pub fn stop(mut self, stop: Stop) -> Self {
+    /// When to stop before the last iteration.
+    pub fn stop(mut self, stop: StopConditions) -> Self {
         self.stop = stop;
         self
     }
 
-    /// Takes smaller scores as better: `score` is the negative of the scorer's, which is kept as `raw_score`.
+    /// Treats smaller scores as better: `score` is the negative of the scorer's score, which is kept as `raw_score`.
     pub fn minimize(mut self, minimize: bool) -> Self {
         self.ledger.minimize = minimize;
         self
@@ -47,18 +47,19 @@ impl Runner {
         self
     }
 
-    /// Asks once more for all items that failed, when a run is resumed; each was counted once. Their answers take the
-    /// place of the failures in the iterations they were met in.
+    /// Scores all failed items once more when a run is resumed. They count as one evaluation, as before. The new scores
+    /// replace the failures in the iterations where they happened.
     pub fn retry_failed(mut self, retry: bool) -> Self {
         self.retry_failed = retry;
         self
     }
 
-    /// Takes scores that were paid for before, at no cost: such items have no `evaluation` and do not
-    /// count against the budget. `version_of` tells the score's version from the configuration in a run.json.
+    /// Reuses scores that were paid for before, at no cost: such items have no `evaluation` and do not count towards the
+    /// budget. `version_of` returns the version of the score from the configuration in a run.json.
     ///
     /// # Errors
-    /// A source that cannot be read, or is of another library or score. (One whose scores are of no item is a warning.)
+    /// A source that cannot be read, or is of another library or score. (A source without any item of this library is a
+    /// warning.)
     pub fn reuse(
         mut self,
         reuse: &ReuseOptions,
@@ -70,25 +71,25 @@ impl Runner {
         Ok(self)
     }
 
-    /// Stores the configuration in run.json, and, when a run goes on, what it goes on with.
-    pub fn describe(mut self, config: serde_json::Value) -> Self {
+    /// The configuration to record in run.json. A resumed run replaces the one that is there.
+    pub fn config(mut self, config: serde_json::Value) -> Self {
         self.config = config;
         self
     }
 
-    /// Is told of each committed iteration.
-    pub fn observe(mut self, observer: impl FnMut(&Summary) + Send + 'static) -> Self {
-        self.observer = Some(Box::new(observer));
+    /// Calls a function after each committed iteration.
+    pub fn on_iteration(mut self, callback: impl FnMut(&IterationSummary) + Send + 'static) -> Self {
+        self.callback = Some(Box::new(callback));
         self
     }
 
-    /// Keeps there how many items were asked and have no answer yet, for whoever looks while the search goes on.
-    pub fn waiting(mut self, items: Arc<AtomicUsize>) -> Self {
+    /// A counter of the pending evaluations, kept up to date while the search runs.
+    pub fn pending_counter(mut self, items: Arc<AtomicUsize>) -> Self {
         self.ledger.pending = items;
         self
     }
 
-    /// Stops the search, resumably, when set.
+    /// Stops the search when the flag is set. The run can be resumed.
     pub fn interrupt(mut self, flag: Arc<AtomicBool>) -> Self {
         self.interrupt = Some(flag);
         self

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use polars::prelude::*;
 use uphill::{
     BlockVisitor, DatasetIdentity, Features, Filter, IndexKind, IndexOptions, LanceDatabase, Metric, OpenOptions,
-    QueryOptions, Result, Runner, SearchLog, SqlFilter, SqlScore, Stop, SurrogateUpdate, TopKUpdate, VectorDatabase,
+    QueryOptions, Result, Runner, SearchLog, SqlFilter, SqlScore, StopConditions, SurrogateUpdate, TopKUpdate,
+    VectorDatabase,
 };
 
 use crate::common::*;
@@ -69,7 +70,7 @@ fn search(library: &LanceDatabase, filter: impl Filter + 'static) -> (SearchLog,
     let start = library.sample(16, &mut uphill::random_stream(5, "queries", 0, 0)).expect("a sample");
     let queries = uphill::queries_at(library, &start).expect("queries");
     let rule = SurrogateUpdate::new().features(Features::columns([] as [&str; 0]));
-    let stop = Stop::new().evaluations(120).nothing_new(20);
+    let stop = StopConditions::new().evaluations(120).nothing_new(20);
     let log = Runner::new(watched, SqlScore::new("weight"), rule)
         .filter(filter)
         .seed(5)

@@ -8,8 +8,8 @@ use std::time::Duration;
 use polars::prelude::*;
 use rand::RngExt;
 use uphill::{
-    Error, LanceDatabase, QueryUpdate, Result, Runner, Score, SearchContext, SearchLog, Step, Stop, StopReason,
-    SurrogateUpdate,
+    Error, LanceDatabase, QueryUpdate, Result, Runner, Score, SearchContext, SearchLog, Step, StopConditions,
+    StopReason, SurrogateUpdate,
 };
 
 use crate::common::*;
@@ -193,7 +193,7 @@ fn the_rule_knows_what_is_counted_in_batches_and_resumes_with_it() {
             let mut runner = Runner::new(database.clone(), score, walk);
             let path = folder.path().join(name);
             let log = runner.ask(&path, &queries, *iterations).expect("a search");
-            assert!(matches!(log, uphill::Asked::Ended(_)));
+            assert!(matches!(log, uphill::SearchState::Ended(_)));
             notes.push(diary.take().into_iter().filter(|note| !note.starts_with("asked")).collect::<Vec<_>>());
         }
         notes
@@ -277,7 +277,7 @@ fn times_and_workers_change_nothing_and_items_are_asked_for_once() {
             let asked = Arc::default();
             let score = Uneven { workers, asked: Arc::clone(&asked) };
             let rule = SurrogateUpdate::new().batch(6).behind(behind);
-            let stop = Stop::new().evaluations(100);
+            let stop = StopConditions::new().evaluations(100);
             let log =
                 Runner::new(database.clone(), score, rule).stop(stop).search(&queries, u32::MAX).expect("a search");
             let asked = asked.lock().expect("no panic").clone();
@@ -472,7 +472,7 @@ fn an_interrupt_ends_a_search_that_is_behind_resumably_with_its_numbers_right() 
 fn scores_by_hand_are_refused_where_batches_are_to_be_chosen_ahead() {
     let scene = scene(BY_HAND, 1, 30);
     let output = scene.command("run", "", &["ask", "run.toml", "--out", "run"]).output().expect("runs");
-    let words = "uphill: update.behind: nothing is chosen ahead where scores come by hand; leave it out\n";
+    let words = "uphill: update.behind: asynchronous batches do not work with scores by hand; remove update.behind\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (words, Some(2)));
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use polars::prelude::*;
-use uphill::{Result, RlUpdate, Runner, Score, SqlScore, Stop, SumScore};
+use uphill::{Result, RlUpdate, Runner, Score, SqlScore, StopConditions, SumScore};
 
 use crate::common::*;
 
@@ -109,7 +109,7 @@ fn parts_of_a_sum_are_asked_side_by_side_unless_a_gate_is_between_them() {
         .part("one", 1.0, one)
         .gate("other", 2.0, 40.0, other)
         .part("last", 4.0, last);
-    let stop = Stop::new().evaluations(40);
+    let stop = StopConditions::new().evaluations(40);
     let log = Runner::new(database, score, RlUpdate::new(1.0)).stop(stop).search(&queries, 3).expect("a search");
     let all = uphill::collect(log.compile_results().expect("a query")).expect("compiled");
     let column = |name: &str| all.column(name).expect(name).f64().expect("f64").iter().collect::<Vec<_>>();
@@ -163,9 +163,9 @@ fn workers_that_batches_are_too_small_for_are_named() {
     };
     let command = |workers: usize| format!("command = ['cat']\nworkers = {workers}");
     let surrogate = |more: &str| format!("rule = 'surrogate'\n{more}");
-    let words = "update.batch: at most 6 items are scored at a time, but there are 8 workers: 2 have nothing to do; set it to 8";
+    let words = "update.batch: at most 6 items are scored at a time, so 2 of 8 workers are idle; set it to 8";
     assert!(said(&surrogate("batch = 6"), &command(8)).contains(words));
-    let words = "update.batch: at most 32 items are scored at a time, but there are 64 workers: 32 have nothing to do; set it to 64";
+    let words = "update.batch: at most 32 items are scored at a time, so 32 of 64 workers are idle; set it to 64";
     assert!(said(&surrogate(""), "url = 'http://127.0.0.1:9/'\nconcurrency = 64").contains(words));
     for (update, workers) in [(surrogate("batch = 8"), 8), (surrogate(""), 32), ("rule = 'rl'".into(), 64)] {
         let said = said(&update, &command(workers));

@@ -1,7 +1,7 @@
 //! Ask and tell: scores that come from outside, in their own time.
 
 use polars::prelude::*;
-use uphill::{Asked, ManualScore, RlUpdate, Runner, SqlScore, VectorDatabase};
+use uphill::{ManualScore, RlUpdate, Runner, SearchState, SqlScore, VectorDatabase};
 
 use crate::common::*;
 
@@ -111,11 +111,11 @@ fn the_rust_api_asks_and_tells_too() {
         Runner::new(database.clone(), ManualScore::new(), RlUpdate::new(1.0)).ask(&path, &queries, 3).expect("asked");
     let log = loop {
         match asked {
-            Asked::Items(items) => {
+            SearchState::Pending(items) => {
                 let mut runner = Runner::new(database.clone(), ManualScore::new(), RlUpdate::new(1.0));
                 asked = runner.tell(&path, &queries, 3, &scores_of(&items)).expect("told");
             }
-            Asked::Ended(log) => break log,
+            SearchState::Ended(log) => break log,
         }
     };
     let itself =
@@ -169,7 +169,7 @@ fn a_run_stops_at_a_good_enough_score_in_the_scorers_own_terms() {
     let database = exact_library(&folder, &clustered(300, 4, 5, &mut rng(4))).k(5);
     let queries = uphill::queries_at(&database, &[0, 50]).expect("queries");
     for (minimize, target) in [(false, 0.9), (true, 0.1)] {
-        let stop = uphill::Stop::new().score(target);
+        let stop = uphill::StopConditions::new().score(target);
         let mut runner =
             Runner::new(database.clone(), SqlScore::new("weight"), RlUpdate::new(1.0)).stop(stop).minimize(minimize);
         let log = runner.search(&queries, 200).expect("a search");
@@ -192,11 +192,11 @@ fn a_run_in_which_too_many_items_fail_stops_by_itself_and_keeps_what_it_has() {
     let score = |items: &DataFrame| -> uphill::Result<Vec<Option<f64>>> {
         Ok(u64s(items, "db_idx").iter().map(|item| (item % 10 == 0).then_some(1.0)).collect())
     };
-    let stop = uphill::Stop::new().failed_share(0.5);
+    let stop = uphill::StopConditions::new().failed_share(0.5);
     let path = folder.path().join("run");
     let mut runner = Runner::new(database, score, RlUpdate::new(1.0)).stop(stop);
     let message = runner.search_into(&path, &queries, 5).err().expect("refused").to_string();
-    let end = "more than the 50 % allowed (for example: no score); mend the scorer, then --resume --retry-failed, or allow more: stop.failed_share";
+    let end = "more than the 50 % allowed (for example: no score); fix the scorer and continue with --resume --retry-failed, or raise stop.failed_share";
     assert!(message.starts_with("score in iteration 0: ") && message.ends_with(end), "{message}");
     assert_eq!(uphill::SearchLog::open(&path).expect("a run").iterations(), [0]);
 }

@@ -30,12 +30,12 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
             2,
             "run.toml: line 3: unknown key `scores`; did you mean `score`?",
         ),
-        ("[database]\npath = \"items.lance\"\n", 2, "run.toml: line 1: missing field `score`"),
-        ("[score]\nsql = \"weight\"\n", 2, "run.toml: line 1: missing field `database`"),
+        ("[database]\npath = \"items.lance\"\n", 2, "run.toml: line 1: missing key `score`"),
+        ("[score]\nsql = \"weight\"\n", 2, "run.toml: line 1: missing key `database`"),
         (
             "[database]\npath = 3\n[score]\nsql = \"weight\"\n",
             2,
-            "run.toml: line 2: `path`: invalid type: integer `3`, expected a string",
+            "run.toml: line 2: `path`: expected a string, found integer `3`",
         ),
         (
             &format!("{RUN}[update]\nrule = \"topk\"\n"),
@@ -50,7 +50,7 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
         (
             &format!("{RUN}[queries]\nsample = 3\npath = \"q.parquet\"\n"),
             2,
-            "queries: give `sample` or `path`, not both",
+            "queries: set `sample` or `path`, not both",
         ),
         (
             &format!("{RUN}[queries]\npath = \"absent.parquet\"\n"),
@@ -93,7 +93,7 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
         (
             &format!("{RUN}[stop]\nevaluations = \"20\"\n"),
             2,
-            "run.toml: line 6: `evaluations`: invalid type: string \"20\", expected a whole number",
+            "run.toml: line 6: `evaluations`: expected a whole number, found string \"20\"",
         ),
         (&format!("{RUN}[stop]\nscore = nan\n"), 2, "run.toml: stop.score: expected a number, found nan"),
         (
@@ -123,7 +123,7 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
     assert!(stderr(&output).starts_with(start), "{}", stderr(&output));
     std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
     let output = uphill(&["search", "run.toml", "--out", "run", "--set", "stop.evaluations=many"], folder.path());
-    let message = "run.toml: stop.evaluations: invalid type: string \"many\", expected a whole number";
+    let message = "run.toml: stop.evaluations: expected a whole number, found string \"many\"";
     assert_eq!((stderr(&output), output.status.code()), (format!("uphill: {message}\n"), Some(2)));
     let output = uphill(&["search", "absent.toml", "--out", "run"], folder.path());
     assert_eq!(stderr(&output), "uphill: absent.toml: No such file or directory (os error 2)\n");
@@ -180,11 +180,11 @@ fn folders_that_are_no_run_are_refused() {
     std::fs::create_dir(folder.path().join("mine")).expect("a folder");
     std::fs::write(folder.path().join("mine/thesis.txt"), "precious").expect("written");
     let output = uphill(&["search", "run.toml", "--out", "mine"], folder.path());
-    assert_eq!(stderr(&output), "uphill: mine: is not empty and not a run folder; choose another\n");
+    assert_eq!(stderr(&output), "uphill: mine: is neither empty nor a run folder; choose another folder\n");
     std::os::unix::fs::symlink("nowhere", folder.path().join("link")).expect("a link");
     for file in ["run.toml", "link"] {
         let output = uphill(&["search", "run.toml", "--out", file], folder.path());
-        assert_eq!(stderr(&output), format!("uphill: {file}: is no folder; choose another name\n"));
+        assert_eq!(stderr(&output), format!("uphill: {file}: is not a folder; choose another name\n"));
     }
     assert_eq!(output.status.code(), Some(1));
     for command in ["results", "queries", "trajectories"] {

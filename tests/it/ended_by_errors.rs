@@ -21,7 +21,7 @@ fn run_file(folder: &TempDir, sections: &str) {
     std::fs::write(folder.path().join("run.toml"), format!("{HEAD}{sections}")).expect("written");
 }
 
-fn ended(folder: &TempDir) -> uphill::Ended {
+fn ended(folder: &TempDir) -> uphill::RunSummary {
     SearchLog::open(folder.path().join("run")).expect("a run").manifest().ended.clone().expect("an end")
 }
 
@@ -55,7 +55,7 @@ fn a_run_whose_scorer_was_away_from_its_first_batch_on_is_inspected() {
     run_file(&folder, &score("patience = 0.1\n"));
     let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
     assert!(!output.status.success());
-    let reason = if output.status.code() == Some(75) { StopReason::Away } else { StopReason::Error };
+    let reason = if output.status.code() == Some(75) { StopReason::Outage } else { StopReason::Error };
     assert_tells(&folder, &output, reason);
     let inspected: serde_json::Value =
         serde_json::from_str(&uphill_ok(&["inspect", "run", "--json"], folder.path())).expect("JSON");
@@ -83,7 +83,7 @@ fn what_ended_a_run_is_told_until_it_goes_on_and_never_with_a_secret() {
     std::fs::write(&status, "503").expect("written");
     let output = search(&[]);
     assert_eq!(output.status.code(), Some(75));
-    assert_tells(&folder, &output, StopReason::Away);
+    assert_tells(&folder, &output, StopReason::Outage);
     std::fs::remove_file(&status).expect("removed");
     let output = search(&["--resume"]);
     assert_eq!(output.status.code(), Some(1));

@@ -202,7 +202,7 @@ fn another_file_is_matched_by_a_key_or_refused() {
     changed(&folder, |frame| frame.reverse());
     let arguments = ["--truth", "changed.parquet", "--score-column", "qed"];
     let (message, code) = refused(folder.path(), &arguments);
-    assert!(message.starts_with("uphill: changed.parquet: is not what was indexed: `"), "{message}");
+    assert!(message.starts_with("uphill: changed.parquet: is not the file that was indexed: `"), "{message}");
     assert!(message.ends_with("; match another file by a --key\n"), "{message}");
     assert_eq!(code, Some(1));
     let smiles = [&arguments[..], &["--key", "smiles"]].concat();
@@ -211,21 +211,24 @@ fn another_file_is_matched_by_a_key_or_refused() {
     changed(&folder, |frame| frame.slice(0, 100));
     let (message, _) = refused(folder.path(), &arguments);
     let expected =
-        format!("is not what was indexed: it has 100 rows, the dataset {rows}; match another file by a --key");
+        format!("is not the file that was indexed: it has 100 rows, the dataset {rows}; match another file by a --key");
     assert_eq!(message, format!("uphill: changed.parquet: {expected}\n"));
     let (message, _) = refused(folder.path(), &smiles);
-    assert!(message.starts_with("uphill: changed.parquet: no row whose `smiles` is "), "{message}");
+    assert!(message.starts_with("uphill: changed.parquet: no row has the `smiles` "), "{message}");
 
     changed(&folder, |frame| frame.with_column(lit("C").alias("smiles")));
     let (message, _) = refused(folder.path(), &smiles);
-    assert_eq!(message, "uphill: changed.parquet: column `smiles` is no key: C is in row 0 and in row 1\n");
+    assert_eq!(message, "uphill: changed.parquet: column `smiles` is not a key: C is in row 0 and in row 1\n");
 
     let (message, _) = refused(folder.path(), &["--truth", &data, "--score-column", "qde"]);
     assert!(message.contains("no column `qde`; did you mean `qed`?"), "{message}");
     let (message, _) = refused(folder.path(), &["--truth", &data, "--score-column", "name"]);
     assert!(message.ends_with("column `name`: expected numbers, found str\n"), "{message}");
     let (message, _) = refused(folder.path(), &["--truth", &data, "--score-column", "qed", "--top", "0"]);
-    assert!(message.ends_with(&format!("top: expected 1 to {rows}, the scores there, found 0\n")), "{message}");
+    assert!(
+        message.ends_with(&format!("top: expected 1 to {rows}, the number of scores in this file, found 0\n")),
+        "{message}"
+    );
     let (message, code) = refused(folder.path(), &["--truth", &data, "--score-column", "qed", "--key", "id"]);
     assert!(message.starts_with("uphill: --key: no column `id` in the run (there are: "), "{message}");
     assert_eq!(code, Some(2));
@@ -317,18 +320,18 @@ fn the_true_best_are_as_many_as_have_a_score_where_nobody_asked_for_more() {
     assert!(report.contains("share of the true best 40") && report.contains("<dd>10 of 40</dd>"));
 
     // More than there are is a mistake, if it is asked for.
-    let says = "items.parquet: top: expected 1 to 40, the scores there, found 100";
+    let says = "items.parquet: top: expected 1 to 40, the number of scores in this file, found 100";
     let (message, code) = refused(folder.path(), &[&WEIGHT[..], &["--top", "100"]].concat());
     assert_eq!((message.trim_end(), code), (format!("uphill: {says}").as_str(), Some(1)));
     assert_eq!(page(&["--top", "100"]), (Some(1), format!("uphill: {says}\n")));
 
     // From Rust.
     let log = uphill::SearchLog::open(folder.path().join("run")).expect("a run");
-    let truth = uphill::Truth::new(folder.path().join("items.parquet"), "weight");
+    let truth = uphill::GroundTruth::new(folder.path().join("items.parquet"), "weight");
     assert_eq!(uphill::evaluate(&log, &truth, None).expect("an evaluation").top(), 40);
     assert_eq!(uphill::evaluate(&log, &truth, 7).expect("an evaluation").top(), 7);
     let message = uphill::evaluate(&log, &truth, 41).expect_err("too many").to_string();
-    assert!(message.ends_with("top: expected 1 to 40, the scores there, found 41"), "{message}");
+    assert!(message.ends_with("top: expected 1 to 40, the number of scores in this file, found 41"), "{message}");
 
     // Of those only that have a score.
     let some = when(col("weight").gt(lit(0.5))).then(col("weight"));
@@ -337,9 +340,12 @@ fn the_true_best_are_as_many_as_have_a_score_where_nobody_asked_for_more() {
     let changed = changed.with_column(lit(f64::NAN).alias("nothing")).collect().expect("changed");
     let known = changed.height() - changed.column("known").expect("scores").null_count();
     write(&folder.path().join("items.parquet"), &changed);
-    assert_eq!(uphill::evaluate(&log, &uphill::Truth::new(&truth.items, "known"), None).expect("scores").top(), known);
+    assert_eq!(
+        uphill::evaluate(&log, &uphill::GroundTruth::new(&truth.items, "known"), None).expect("scores").top(),
+        known
+    );
     let (message, _) = refused(folder.path(), &["--truth", "items.parquet", "--score-column", "nothing"]);
-    assert_eq!(message, "uphill: items.parquet: column `nothing`: no row has a score that is a finite number\n");
+    assert_eq!(message, "uphill: items.parquet: column `nothing`: no row has a finite score\n");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use polars::prelude::*;
 use rand::RngExt;
 use uphill::{
     BlockVisitor, Feature, FeatureGroup, Features, IndexKind, IndexOptions, ItemFeatures, LanceDatabase, QueryOptions,
-    Role, Runner, SearchLog, Stop, SurrogateUpdate, VectorDatabase,
+    Role, Runner, SearchLog, StopConditions, SurrogateUpdate, VectorDatabase,
 };
 
 use crate::common::*;
@@ -50,7 +50,7 @@ fn start(database: &dyn VectorDatabase) -> DataFrame {
 
 fn searched(database: LanceDatabase, rule: SurrogateUpdate, evaluations: u64) -> SearchLog {
     let queries = start(&database);
-    let stop = Stop::new().evaluations(evaluations);
+    let stop = StopConditions::new().evaluations(evaluations);
     let mut runner = Runner::new(database, uphill::SqlScore::new("worth"), rule).seed(3).stop(stop);
     runner.search(&queries, 1000).expect("a search")
 }
@@ -109,7 +109,7 @@ fn a_prefilter_and_a_filter_hold_for_what_the_model_names_by_itself() {
         let database = library(&folder, &items).prefilter("noise < 0");
         let queries = start(&database);
         let rule = SurrogateUpdate::new().points(points);
-        let stop = Stop::new().evaluations(120);
+        let stop = StopConditions::new().evaluations(120);
         let mut runner = Runner::new(database, uphill::SqlScore::new("worth"), rule).seed(3).stop(stop);
         runner = runner.filter(uphill::SqlFilter::new("kind <> 'kind 2'"));
         let log = runner.search(&queries, 1000).expect("a search");
@@ -416,7 +416,7 @@ fn a_database_of_ones_own_may_say_what_there_is_to_read() {
     let inner = library(&folder, &items);
     let queries = start(&inner);
     let database = Described { inner, worth: f64s(&items, "worth") };
-    let stop = Stop::new().evaluations(80);
+    let stop = StopConditions::new().evaluations(80);
     let mut runner = Runner::new(database, uphill::SqlScore::new("worth"), SurrogateUpdate::new()).seed(3).stop(stop);
     let log = runner.search(&queries, 1000).expect("a search");
     assert!(share(&log, "own") > 0.5, "{:?}", learned(&log));

@@ -140,8 +140,9 @@ fn scores_that_a_run_which_has_ended_has_no_use_for_are_an_error_and_can_be_told
     let first = u64s(&items, "db_idx")[0];
     let rows = items.height();
     let expected = format!(
-        "uphill: lab: has ended (the budget is spent); nothing was taken: of the {rows} items told, {rows} do not wait, such as \
-         {first}; if the run is to go further, raise what it stops at (stop.evaluations, …) and tell them again\n"
+        "uphill: lab: the run has ended (the budget is spent) and took no scores: {rows} of the {rows} given items are not \
+         pending, for example {first}; to continue the run, raise the stop condition that ended it (stop.evaluations, …) and \
+         tell the scores again\n"
     );
     assert_eq!((code, said), (Some(1), expected));
     place.ok(&["tell", "lab", "scores.parquet", "--set", "stop.evaluations=12"]);
@@ -197,7 +198,7 @@ fn tell_report_and_remove_can_be_told_where_a_library_was_moved_to() {
     copy_tree(&place.path("lab"), &place.path("other"));
     std::fs::rename(place.path("items.lance"), place.path("there.lance")).expect("moved");
     let (code, said) = place.fails(&["tell", "lab", "scores.parquet"]);
-    assert!(code == Some(1) && said.contains("if it was moved, say where it is: --set database.path=…"), "{said}");
+    assert!(code == Some(1) && said.contains("if it was moved, set its new path: --set database.path=…"), "{said}");
     // Relative to where one is.
     std::fs::create_dir(place.path("elsewhere")).expect("a folder");
     let path = "database.path=../there.lance";
@@ -408,7 +409,7 @@ fn starting_queries_may_be_elsewhere_or_gone_but_no_others_than_they_were() {
     let before = std::fs::read(place.path("lab/run.json")).expect("run.json");
     let other = ["ask", "hand.toml", "--out", "lab", "--set", "queries.path=other.parquet"];
     let (code, said) = place.fails(&other);
-    assert!(code == Some(2) && said.contains("other.parquet is not what the run began at"), "{said}");
+    assert!(code == Some(2) && said.contains("other.parquet has changed since the run was started"), "{said}");
     assert_eq!(std::fs::read(place.path("lab/run.json")).expect("run.json"), before);
 
     std::fs::rename(place.path("first.parquet"), place.path("moved.parquet")).expect("moved");
@@ -419,7 +420,7 @@ fn starting_queries_may_be_elsewhere_or_gone_but_no_others_than_they_were() {
     // Changed in place.
     queries("moved.parquet", 2);
     let (code, said) = place.fails(&["tell", "lab", "scores.parquet"]);
-    assert!(code == Some(2) && said.contains("moved.parquet is not what the run began at"), "{said}");
+    assert!(code == Some(2) && said.contains("moved.parquet has changed since the run was started"), "{said}");
 }
 
 #[test]

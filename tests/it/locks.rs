@@ -87,7 +87,7 @@ fn a_folder_of_something_else_is_refused_and_left_as_it_is() {
             let arguments: Vec<&str> = ["search", "run.toml", "--out", "other"].into_iter().chain(more).collect();
             let output = scene.command("other", "", &arguments).output().expect("the binary runs");
             let reason = match more {
-                None => "is not empty and not a run folder; choose another",
+                None => "is neither empty nor a run folder; choose another folder",
                 Some(_) => "is not a run folder (it has no run.json)",
             };
             assert_eq!(stderr(&output), format!("uphill: other: {reason}\n"), "{file}");
@@ -99,11 +99,11 @@ fn a_folder_of_something_else_is_refused_and_left_as_it_is() {
     // A file, and a finished run.
     std::fs::write(&path, "mine").expect("a file");
     let output = scene.run("other").go("");
-    assert_eq!(stderr(&output), "uphill: other: is no folder; choose another name\n");
+    assert_eq!(stderr(&output), "uphill: other: is not a folder; choose another name\n");
     assert_eq!(std::fs::read(&path).expect("a file"), b"mine");
     let before = state(&whole.path());
     let output = uphill(&["search", "run.toml", "--out", "whole"], scene.folder.path());
-    let reason = "already holds a run; go on with it (--resume), or choose another folder";
+    let reason = "already holds a run; resume it with --resume, or choose another folder";
     assert_eq!(stderr(&output), format!("uphill: whole: {reason}\n"));
     assert!(state(&whole.path()) == before, "something changed");
 }

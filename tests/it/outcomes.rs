@@ -624,14 +624,14 @@ fn a_filter_that_nothing_passes_ends_the_run_with_these_words() {
         place.run_file("run", &format!("{sections}[stop]\nevaluations = 40\n"));
         let output = place.search("run", rule, &[]);
         succeeded(&output);
-        assert!(stderr(&output).contains("(nothing that was met passes the filter)"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("(no candidate passes the filter)"), "{}", stderr(&output));
         assert_eq!(place.ended(rule)["evaluations"], 0);
     }
     // Nothing new is something else.
     let folder = folder();
     let database = exact_library(&folder, &normal(20, 4, &mut rng(1))).k(20);
     let queries = uphill::queries_at(&database, &[0]).expect("queries");
-    let stop = uphill::Stop::new().nothing_new(2);
+    let stop = uphill::StopConditions::new().nothing_new(2);
     let mut runner = Runner::new(database, SqlScore::new("weight"), RlUpdate::new(1.0)).stop(stop);
     runner = runner.filter(SqlFilter::new("weight < 0.5"));
     let log = runner.search(&queries, 9).expect("a search");
@@ -743,7 +743,7 @@ fn a_surrogate_learns_from_what_was_asked_again() {
         let scores = u64s(items, "db_idx").into_iter().zip(f64s(items, "weight"));
         Ok(scores.map(|(item, weight)| (item % 2 == 0).then_some(weight)).collect())
     };
-    let stop = |evaluations| uphill::Stop::new().evaluations(evaluations);
+    let stop = |evaluations| uphill::StopConditions::new().evaluations(evaluations);
     let out = folder.path().join("run");
     let rule = || SurrogateUpdate::new().batch(8);
     let mut first = Runner::new(database(), failing, rule()).stop(stop(40));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use polars::prelude::*;
 use uphill::{
-    AnswerSink, Error, LanceDatabase, OnError, Result, RlUpdate, Runner, Score, SqlScore, Stop, SumScore,
+    AnswerSink, Error, LanceDatabase, OnError, Result, RlUpdate, Runner, Score, SqlScore, StopConditions, SumScore,
     SurrogateUpdate,
 };
 
@@ -107,7 +107,7 @@ fn each_part_is_asked_by_its_own_workers_in_batches_of_its_own_size() {
         let many = Noted { meet: 4, ..many };
         let calls = [&many, &one, &gated].map(|part| part.calls.clone());
         let score = SumScore::new().part("many", 1.0, many).gate("one", 1.0, 100.0, one).part("gated", 1.0, gated);
-        let stop = Stop::new().evaluations(90);
+        let stop = StopConditions::new().evaluations(90);
         let mut runner = Runner::from_parts(Box::new(database.clone()), Box::new(score), rule).stop(stop);
         let log = runner.search(&queries, 50).expect("a search");
         let [many, one, gated] = calls.map(|calls| std::mem::take(&mut *calls.lock().expect("no panic")));
@@ -141,7 +141,7 @@ fn a_sum_within_a_sum_asks_its_parts_as_they_say_too() {
     let calls = [&one, &other, &beside].map(|part| part.calls.clone());
     let inner = SumScore::new().part("one", 1.0, one).part("other", 1.0, other);
     let score = SumScore::new().part("inner", 1.0, inner).part("beside", 1.0, beside);
-    let stop = Stop::new().evaluations(60);
+    let stop = StopConditions::new().evaluations(60);
     let log = Runner::new(database, score, RlUpdate::new(1.0)).stop(stop).search(&queries, 50).expect("a search");
     let all = uphill::collect(log.compile_results().expect("a query")).expect("compiled");
     for (item, score) in u64s(&all, "db_idx").into_iter().zip(f64s(&all, "score")) {
@@ -234,7 +234,7 @@ fn what_a_part_answers_is_kept_however_the_part_beside_it_ends_the_run() {
         let dear = Dear { waits: how != How::Never, events: events.clone(), asked: asked.clone() };
         let score = SumScore::new().part("dear", 1.0, dear).part("quick", 10.0, Quick { how, events });
         let rule = SurrogateUpdate::new().batch(8).behind(behind);
-        Runner::new(database.clone(), score, rule).on_error(OnError::Stop).stop(Stop::new().evaluations(40))
+        Runner::new(database.clone(), score, rule).on_error(OnError::Stop).stop(StopConditions::new().evaluations(40))
     };
     for behind in [0, 2] {
         let whole = folder.path().join(format!("whole-{behind}"));
@@ -305,7 +305,7 @@ fn other_numbers_that_parts_give_are_columns_beside_them_and_none_takes_the_plac
             Noted::new(1, 9, 2.0),
         )
     };
-    let stop = |evaluations| Stop::new().evaluations(evaluations);
+    let stop = |evaluations| StopConditions::new().evaluations(evaluations);
     let search = |run: &str, stop| {
         let runner = Runner::new(database.clone(), score(), RlUpdate::new(1.0));
         drop(runner.stop(stop).search_into(folder.path().join(run), &queries, 50).expect("a search"));

@@ -296,7 +296,7 @@ fn another_dataset_under_the_same_path_is_told_by_what_differs() {
     let ivf = ["--index", "ivf-flat", "--partitions", "6"];
     let folder = started();
     index(&folder, &clustered(600, 8, 9, &mut rng(4)), &ivf);
-    assert_refused(&folder, &["run: cannot go on", "library id was ", "; index was IVF_FLAT embedding_idx ("]);
+    assert_refused(&folder, &["run: cannot resume", "library id was ", "; index was IVF_FLAT embedding_idx ("]);
     index(&folder, &clustered(500, 8, 9, &mut rng(4)), &ivf);
     assert_refused(&folder, &["rows was 600, is 500", "library id was "]);
     index(&folder, &clustered(600, 5, 9, &mut rng(4)), &ivf);
@@ -333,7 +333,7 @@ fn a_dataset_that_others_made_and_replaced_is_told_by_its_time() {
     let output =
         uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "stop.iterations=7"], folder.path());
     assert!(
-        stderr(&output).contains("run: cannot go on, the dataset is not the one it was: commit time was "),
+        stderr(&output).contains("run: cannot resume, the dataset has changed: commit time was "),
         "{}",
         stderr(&output)
     );

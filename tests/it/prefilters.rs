@@ -139,8 +139,8 @@ fn a_condition_that_nothing_matches_says_so_with_what_there_was() {
     run_file(folder.path(), "\"Group\" = 'X'", "");
     let warning = "database.prefilter: none of 60 items matches `\"Group\" = 'X'`";
     let said = stderr(&uphill(&["search", "run.toml", "--out", "none"], folder.path()));
-    assert!(said.matches(warning).count() == 1 && said.contains("0 items scored (no item was met)"), "{said}");
-    assert_eq!(ended("none"), StopReason::NothingMet);
+    assert!(said.matches(warning).count() == 1 && said.contains("0 items scored (no candidates)"), "{said}");
+    assert_eq!(ended("none"), StopReason::NoCandidates);
     let said = stderr(&uphill(&["search", "run.toml", "--out", "dry", "--dry-run"], folder.path()));
     assert_eq!(said.matches(warning).count(), 1, "{said}");
     // With queries of one's own, which are there whatever matches.
@@ -148,14 +148,11 @@ fn a_condition_that_nothing_matches_says_so_with_what_there_was() {
     write(&folder.path().join("queries.parquet"), &queries);
     let own = ["search", "run.toml", "--out", "own", "--set", "queries.path=queries.parquet"];
     let said = stderr(&uphill(&own, folder.path()));
-    assert!(said.matches(warning).count() == 1 && said.contains("(no item was met)"), "{said}");
+    assert!(said.matches(warning).count() == 1 && said.contains("(no candidates)"), "{said}");
 
     run_file(folder.path(), "", "weight < 0");
     let said = stderr(&uphill(&["search", "run.toml", "--out", "unpassed"], folder.path()));
-    assert!(
-        said.contains("filter: none of the ") && said.contains("(nothing that was met passes the filter)"),
-        "{said}"
-    );
+    assert!(said.contains("filter: none of the ") && said.contains("(no candidate passes the filter)"), "{said}");
     assert_eq!(ended("unpassed"), StopReason::NothingPasses);
     let said = stderr(&uphill(&["search", "run.toml", "--out", "dry", "--dry-run"], folder.path()));
     assert!(said.contains("filter.sql: none of the 60 items that the starting queries meet passes it"), "{said}");

@@ -396,7 +396,7 @@ fn a_report_comes_from_runs_that_were_killed_are_empty_by_hand_of_format_1_or_wi
     let times = std::fs::read_to_string(folder.path().join("run/times.jsonl")).expect("times");
     std::fs::write(folder.path().join("run/times.jsonl"), &times[..times.len() - 20]).expect("written");
     let page = report(&folder, &["run"]);
-    assert!(page.contains("Not ended: it goes on, or was killed") && page.contains("<h2 id=\"times\">"));
+    assert!(page.contains("Not ended: it is running, or was killed") && page.contains("<h2 id=\"times\">"));
     assert!(page.contains("<svg class=\"map\""));
 
     // By hand, and nothing told yet.

@@ -13,7 +13,7 @@ fn both(sections: &[(&str, &str)]) -> [Result<Config, uphill::Error>; 2] {
     let toml: Vec<String> =
         sections.iter().map(|(name, value)| format!("{name} = {}", value.replace("\":", "\" ="))).collect();
     // What is set says nothing: with it, messages name keys in place of lines.
-    [Config::of_json(&format!("{{{}}}", json.join(", "))), Config::parse(&toml.join("\n"), &["seed=0".into()])]
+    [Config::from_json(&format!("{{{}}}", json.join(", "))), Config::parse(&toml.join("\n"), &["seed=0".into()])]
 }
 
 #[test]
@@ -36,33 +36,33 @@ fn what_toml_takes_json_takes_too_and_means_the_same_by_it() {
 
 #[test]
 fn null_in_json_means_that_nothing_is_said() {
-    let nothing = Config::of_json(r#"{"database": {"path": "a"}, "score": {"sql": "x"}}"#).expect("a run file");
+    let nothing = Config::from_json(r#"{"database": {"path": "a"}, "score": {"sql": "x"}}"#).expect("a run file");
     let nulls = r#"{"seed": null, "database": {"path": "a", "k": null, "exact": null, "recall": null},
         "score": {"sql": "x", "url": null, "reuse": null, "direction": null, "on_error": null, "sum": null},
         "queries": {"sample": null}, "filter": null, "update": {"rule": null, "points": null, "features": null},
         "prune": null, "restart": null, "gradient": null, "stop": {"iterations": null, "failed_share": null}}"#;
     let text = |config: &Config| serde_json::to_string(config).expect("JSON");
-    assert_eq!(text(&Config::of_json(nulls).expect("a run file")), text(&nothing));
+    assert_eq!(text(&Config::from_json(nulls).expect("a run file")), text(&nothing));
 }
 
 #[test]
 fn mistakes_in_json_are_told_as_those_in_toml_are_with_the_section() {
     for (section, value, message) in [
         ("update", r#"{"bacth": 8}"#, "unknown key `bacth`; did you mean `batch`?"),
-        ("update", r#"{"batch": "many"}"#, "invalid type: string \"many\", expected a whole number"),
+        ("update", r#"{"batch": "many"}"#, "expected a whole number, found string \"many\""),
         ("update", r#"{"rule": "r"}"#, "unknown value `r`; did you mean `rl`?"),
         ("update", "3", "expected a section"),
-        ("prune", "{}", "missing field `k`"),
+        ("prune", "{}", "missing key `k`"),
         ("prune", r#"{"k": 2, "worth": "most"}"#, "unknown value `most`"),
         ("prune", "3", "expected a section"),
         ("restart", r#"{"after": -1}"#, "expected a whole number"),
-        ("gradient", r#"{"max_norm": 1.0}"#, "missing field `scales`"),
+        ("gradient", r#"{"max_norm": 1.0}"#, "missing key `scales`"),
         ("gradient", r#"{"scales": 3}"#, "expected a list"),
         ("queries", r#"{"smaple": 3}"#, "did you mean `sample`?"),
-        ("filter", r#"{"sql": 3}"#, "invalid type: integer `3`"),
+        ("filter", r#"{"sql": 3}"#, "expected a string, found integer `3`"),
         ("stop", r#"{"evaluations": 1.5}"#, "expected a whole number"),
         ("stop", "[1]", "expected a section"),
-        ("database", r#"{"k": 3}"#, "missing field `path`"),
+        ("database", r#"{"k": 3}"#, "missing key `path`"),
         ("score", r#"{"sum": [{"sqk": "x"}]}"#, "did you mean `sql`?"),
         ("score", r#"{"sum": [{"sql": "x", "weight": "2"}]}"#, "expected a number"),
         ("score", r#"{"direction": "down"}"#, "unknown value `down`"),
@@ -76,6 +76,6 @@ fn mistakes_in_json_are_told_as_those_in_toml_are_with_the_section() {
 #[test]
 fn a_seed_may_be_larger_than_toml_can_say() {
     let config =
-        |seed: u64| Config::of_json(&format!(r#"{{"seed": {seed}, "database": {{"path": "a"}}, "score": {{}}}}"#));
+        |seed: u64| Config::from_json(&format!(r#"{{"seed": {seed}, "database": {{"path": "a"}}, "score": {{}}}}"#));
     assert_eq!(config(u64::MAX).expect("a run file").seed, u64::MAX);
 }

@@ -144,13 +144,13 @@ fn a_resumed_run_refuses_other_settings_and_another_dataset() {
     let output = uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "update.lr=2.0"], folder.path());
     assert_eq!(
         stderr(&output),
-        "uphill: --resume: only stop conditions and how scorers are asked may change, but update.lr was 1.0, is 2.0\n"
+        "uphill: --resume: a resumed run can change only stop conditions and how the scorer is called, but update.lr was 1.0, is 2.0; restore the setting, or start a new run\n"
     );
     assert_eq!(output.status.code(), Some(2));
     let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
     assert_eq!(
         stderr(&output),
-        "uphill: run: already holds a run; go on with it (--resume), or choose another folder\n"
+        "uphill: run: already holds a run; resume it with --resume, or choose another folder\n"
     );
 
     let data = root().join("data/molecules.parquet");
@@ -161,7 +161,7 @@ fn a_resumed_run_refuses_other_settings_and_another_dataset() {
     let output =
         uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "stop.iterations=3"], folder.path());
     assert!(
-        stderr(&output).starts_with("uphill: run: cannot go on, the dataset is not the one it was: index was IVF_FLAT"),
+        stderr(&output).starts_with("uphill: run: cannot resume, the dataset has changed: index was IVF_FLAT"),
         "{}",
         stderr(&output)
     );

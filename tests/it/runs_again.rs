@@ -2,8 +2,8 @@
 
 use polars::prelude::*;
 use uphill::{
-    Asked, Features, GradientColumn, GradientQuery, GradientUpdate, LanceDatabase, ManualScore, PruneUpdate,
-    QueryGroup, QueryUpdate, RestartUpdate, RlUpdate, Runner, Score, SearchLog, SqlScore, SurrogateUpdate,
+    Features, GradientColumn, GradientQuery, GradientUpdate, LanceDatabase, ManualScore, PruneUpdate, QueryGroup,
+    QueryUpdate, RestartUpdate, RlUpdate, Runner, Score, SearchLog, SearchState, SqlScore, SurrogateUpdate,
     TopKDiscreteUpdate, TopKPrune, TopKUpdate, VectorDatabase,
 };
 
@@ -101,8 +101,8 @@ fn a_runner_that_asks_and_is_told_in_a_loop_finds_what_one_that_scores_does() {
         let mut asked = runner.ask(&path, queries, ITERATIONS).expect("asked");
         let log = loop {
             let items = match asked {
-                Asked::Items(items) => items,
-                Asked::Ended(log) => break log,
+                SearchState::Pending(items) => items,
+                SearchState::Ended(log) => break log,
             };
             let scores = df!("db_idx" => u64s(&items, "db_idx"), "score" => f64s(&items, "weight")).expect("scores");
             asked = runner.tell(&path, queries, ITERATIONS, &scores).expect("told");

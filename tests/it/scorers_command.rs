@@ -360,11 +360,20 @@ fn keys_of_another_kind_of_scorer_are_refused() {
         let runner = uphill::Config::read(&file, &[]).and_then(|config| config.runner(config.database(None)?));
         runner.map(|_| ()).expect_err("refused").to_string()
     };
-    assert_eq!(refused(""), "score: give `sql`, `command`, `url`, `call`, `by_hand` or `sum`");
-    assert_eq!(refused("sql = \"qed\"\nurl = \"http://a\""), "score: give one of `sql` and `url`, not both");
-    assert_eq!(refused("sql = \"qed\"\nworkers = 4"), "score.workers: means nothing beside `sql`");
-    assert_eq!(refused("command = [\"a\"]\nconcurrency = 4"), "score.concurrency: means nothing beside `command`");
-    assert_eq!(refused("url = \"http://a\"\nworkers = 4"), "score.workers: means nothing beside `url`");
+    assert_eq!(refused(""), "score: set one of `sql`, `command`, `url`, `call`, `by_hand` or `sum`");
+    assert_eq!(refused("sql = \"qed\"\nurl = \"http://a\""), "score: set `sql` or `url`, not both");
+    assert_eq!(
+        refused("sql = \"qed\"\nworkers = 4"),
+        "score.workers: works with `command` or `call`, not with `sql`; remove it"
+    );
+    assert_eq!(
+        refused("command = [\"a\"]\nconcurrency = 4"),
+        "score.concurrency: works with `url`, not with `command`; remove it"
+    );
+    assert_eq!(
+        refused("url = \"http://a\"\nworkers = 4"),
+        "score.workers: works with `command` or `call`, not with `url`; remove it"
+    );
     assert_eq!(refused("command = [\"a\"]\nworkers = 0"), "score.workers: expected at least 1, found 0");
     assert_eq!(refused("url = \"http://a\"\ntimeout = -1"), "score.timeout: expected more than 0 seconds, found -1");
     assert!(refused("command = [\"a\"]\nworker = 4").contains("unknown key `worker`; did you mean `workers`?"));

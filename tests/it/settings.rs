@@ -50,9 +50,9 @@ fn a_setting_that_another_one_makes_useless_is_named() {
             "b",
             "nprobes = 3\nrecall = 0.9",
             "rule = \"rl\"",
-            "database.recall = 0.9 is not used beside database.nprobes = 3",
+            "database.recall = 0.9 is not used, because database.nprobes = 3 is set",
         ),
-        ("c", "nprobes = 3\nexact = true", "rule = \"rl\"", "database.nprobes is not used beside database.exact"),
+        ("c", "nprobes = 3\nexact = true", "rule = \"rl\"", "database.nprobes is not used, because database.exact"),
     ] {
         let said = search(folder.path(), run, database, update);
         assert_eq!(said.matches(named).count(), 1, "{said}");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, arr2};
 use polars::prelude::*;
-use uphill::{Filter, RlUpdate, Runner, SqlFilter, SqlScore, Step, Stop, SurrogateUpdate, TopKUpdate};
+use uphill::{Filter, RlUpdate, Runner, SqlFilter, SqlScore, Step, StopConditions, SurrogateUpdate, TopKUpdate};
 
 use crate::common::*;
 
@@ -274,7 +274,7 @@ fn an_evaluations_budget_is_never_exceeded_and_the_cut_iteration_is_committed() 
             counter.fetch_add(items.height(), Ordering::Relaxed);
             Ok(f64s(items, "weight"))
         };
-        let stop = Stop::new().evaluations(budget);
+        let stop = StopConditions::new().evaluations(budget);
         let mut runner = Runner::new(database.clone(), score, RlUpdate::new(2.0)).stop(stop);
         let log = runner.search(&queries, 50).expect("a search");
         let ended = log.manifest().ended.clone().expect("ended");
@@ -292,7 +292,7 @@ fn an_evaluations_budget_is_never_exceeded_and_the_cut_iteration_is_committed() 
 fn nothing_new_for_a_while_ends_a_search_that_asks_for_it_and_an_empty_iteration_does_not() {
     let folder = folder();
     let (database, queries) = square(&folder);
-    let stop = Stop::new().nothing_new(3);
+    let stop = StopConditions::new().nothing_new(3);
     let mut runner = Runner::new(database.clone(), SqlScore::new("weight"), RlUpdate::new(0.1)).stop(stop);
     let log = runner.search(&queries, 50).expect("a search");
     let ended = log.manifest().ended.clone().expect("ended");

@@ -79,18 +79,18 @@ fn a_run_file_sums_sql_and_a_command_and_refuses_parts_that_cannot_be() {
             "[[score.sum]]\nname = \"weight\"\nsql = \"weight\"\n",
             "score.sum: the name `weight` of a part is already used or reserved; choose another name",
         ),
-        ("[score]\nsql = \"weight\"\nweight = 2.0\n", "score.weight: belongs to a part, under [[score.sum]]"),
+        ("[score]\nsql = \"weight\"\nweight = 2.0\n", "score.weight: belongs to a part of a sum, under [[score.sum]]"),
         (
             "[score]\nsql = \"weight\"\n[[score.sum]]\nname = \"w\"\nsql = \"weight\"\n",
-            "score: give one of `sql` and `sum`, not both",
+            "score: set `sql` or `sum`, not both",
         ),
         (
             "[score]\nworkers = 2\n[[score.sum]]\nname = \"w\"\nsql = \"weight\"\n",
-            "score.workers: means nothing beside `sum`",
+            "score.workers: works with `command` or `call`, not with `sum`; remove it",
         ),
         (
             "[[score.sum]]\nname = \"w\"\nsql = \"weight\"\nworkers = 2\n",
-            "score.sum[w].workers: means nothing beside `sql`",
+            "score.sum[w].workers: works with `command` or `call`, not with `sql`; remove it",
         ),
         (
             "[[score.sum]]\nname = \"w\"\ncommand = [\"true\"]\nbatch_size = 0\n",

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{Array2, Axis};
 use polars::prelude::*;
 use uphill::{
-    BlockVisitor, DatasetIdentity, LanceDatabase, Metric, QueryOptions, Runner, SearchLog, SqlFilter, Stop,
+    BlockVisitor, DatasetIdentity, LanceDatabase, Metric, QueryOptions, Runner, SearchLog, SqlFilter, StopConditions,
     SurrogateUpdate, VectorDatabase,
 };
 
@@ -27,8 +27,8 @@ fn start(database: &LanceDatabase, items: usize, seed: u64) -> DataFrame {
     uphill::queries_at(database, &items).expect("queries")
 }
 
-fn budget(evaluations: u64) -> Stop {
-    Stop::new().evaluations(evaluations).nothing_new(20)
+fn budget(evaluations: u64) -> StopConditions {
+    StopConditions::new().evaluations(evaluations).nothing_new(20)
 }
 
 /// Ids in the order they were asked.
@@ -135,7 +135,9 @@ fn a_resumed_run_equals_one_that_was_not_stopped() {
     let database = exact_library(&folder, &library);
     let queries = start(&database, 16, 9);
     let runner = || {
-        Runner::new(database.clone(), hill(&library), SurrogateUpdate::new().points(60)).seed(9).stop(Stop::default())
+        Runner::new(database.clone(), hill(&library), SurrogateUpdate::new().points(60))
+            .seed(9)
+            .stop(StopConditions::default())
     };
     let whole = runner().search_into(folder.path().join("whole"), &queries, 24).expect("a search");
     let parts = folder.path().join("parts");
@@ -262,7 +264,7 @@ fn what_one_search_asks_for_is_bounded_however_few_pass_the_filter_and_all_that_
     {
         let most = Arc::new(AtomicUsize::new(0));
         let watched = Watched { library: database.clone(), most: most.clone(), broken: None };
-        let stop = Stop::new().evaluations(3000).nothing_new(20);
+        let stop = StopConditions::new().evaluations(3000).nothing_new(20);
         let mut runner =
             Runner::new(watched, hill(&library), SurrogateUpdate::new()).filter(SqlFilter::new(filter)).stop(stop);
         let found = asked(&runner.search(&start(&database, queries, 4), 1000).expect("a search"));
@@ -359,7 +361,9 @@ fn it_places_its_queries_itself_and_takes_neither_prune_nor_gradient() {
         let output = uphill(&["search", "run.toml", "--out", "run", "--set", set], folder.path());
         assert_eq!(output.status.code(), Some(2), "{set}: {}", stderr(&output));
         let section = set.split('.').next().expect("a section");
-        let message = format!("{section}: the rule `surrogate` places its queries itself; set update.rule to ");
+        let message = format!(
+            "{section}: does not work with the rule `surrogate`, which chooses its own queries; remove [{section}], or set "
+        );
         assert!(stderr(&output).contains(&message), "{}", stderr(&output));
         assert!(!folder.path().join("run").exists(), "refused before anything is written");
     }

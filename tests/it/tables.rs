@@ -311,7 +311,8 @@ fn the_truth_may_be_csv_or_json_true_and_false_and_matched_by_ids_of_any_type() 
     let said =
         evaluated(folder.path(), &["weight", "--truth", "strangers.parquet", "--key", "id"]).expect_err("refused");
     assert!(
-        said.contains("no row whose `id` is ") && said.contains("here it is such as 6299 (i64), there i64"),
+        said.contains("no row has the `id` ")
+            && said.contains("this file has values such as 6299 (i64), the run has i64 values"),
         "{said}"
     );
 }

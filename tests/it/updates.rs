@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use ndarray::{Array2, ArrayView2, arr2};
 use polars::prelude::*;
 use uphill::{
-    Aggregation, GradientColumn, GradientQuery, GradientUpdate, IndexKind, IndexOptions, LanceDatabase, Norm,
-    PruneUpdate, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate, Runner, SearchLog, SqlFilter, Step,
-    TopKDiscreteUpdate, TopKPrune, TopKUpdate, Truth,
+    Aggregation, GradientColumn, GradientQuery, GradientUpdate, GroundTruth, IndexKind, IndexOptions, LanceDatabase,
+    Norm, PruneUpdate, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate, Runner, SearchLog, SqlFilter, Step,
+    TopKDiscreteUpdate, TopKPrune, TopKUpdate,
 };
 
 use crate::common::*;
@@ -172,7 +172,7 @@ fn same_paths(log: &SearchLog, golden: &DataFrame, iterations: u32) {
 
 /// The share of the true top 1, 5, 10 and 50 that a run found.
 fn shares(reproduced: &Reproduced) -> [f64; 4] {
-    let truth = Truth::new(&reproduced.items, "true_score");
+    let truth = GroundTruth::new(&reproduced.items, "true_score");
     [1, 5, 10, 50].map(|top| {
         let evaluation = uphill::evaluate(&reproduced.log, &truth, top).expect("an evaluation");
         f64s(&evaluation.at(&[]).expect("a frame"), "recall")[0]
@@ -560,7 +560,7 @@ fn run_files_with_wrong_rules_name_what_is_wrong() {
     );
     assert!(
         refused("rule = \"rl\"\n[gradient]\nscales = []")
-            .contains("gradient.scales: expected at least one, found none")
+            .contains("gradient.scales: expected at least one number, found an empty list")
     );
     assert!(refused("rule = \"rl\"\n[prune]\nk = 0").contains("prune.k: expected at least 1, found 0"));
 }

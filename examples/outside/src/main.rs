@@ -7,7 +7,7 @@ use std::fmt;
 use uphill::ndarray::{Array2, ArrayView1};
 use uphill::polars::prelude::{Column, DataFrame};
 use uphill::{
-    Error, Filter, Metric, QueryUpdate, QueryOptions, Result, Runner, Score, Step, Stop, RandomStream, VectorDatabase, BlockVisitor,
+    Error, Filter, Metric, QueryUpdate, QueryOptions, Result, Runner, Score, Step, StopConditions, RandomStream, VectorDatabase, BlockVisitor,
     columns, embedding_column, matrix, next_queries, queries_at,
 };
 
@@ -152,7 +152,7 @@ fn runner(steps: u32) -> Result<(Runner, DataFrame)> {
     let start = queries_at(&cube, &cube.sample(3, &mut uphill::random_stream(1, "start", 0, 0))?)?;
     let (score, rule): (Box<dyn Score>, Box<dyn QueryUpdate>) = (Box::new(Corner), Box::new(Believer { steps }));
     let filter: Box<dyn Filter> = Box::new(Above(0.2));
-    Ok((Runner::new(cube, score, rule).filter(filter).stop(Stop::new().evaluations(120)), start))
+    Ok((Runner::new(cube, score, rule).filter(filter).stop(StopConditions::new().evaluations(120)), start))
 }
 
 fn main() -> Result<()> {

@@ -13,7 +13,7 @@ use crate::log::{SearchLog, StopReason};
 pub fn ended(log: &SearchLog) {
     let run = log.path().display();
     let Some(ended) = &log.manifest().ended else {
-        return say(format_args!("{run}: {}", log.manifest().state()));
+        return say(format_args!("{run}: {}", log.manifest().status()));
     };
     if Voice::now().is_json() {
         let mut event = json!({ "event": "ended", "run": log.path() });

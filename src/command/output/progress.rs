@@ -13,7 +13,7 @@ use super::standing::{Standing, cut};
 use super::voice::{Voice, draw_below, report, say};
 use crate::config::StopConfig;
 use crate::panics::lock;
-use crate::runner::Summary;
+use crate::runner::IterationSummary;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// How often a line is written where nothing can be drawn.
@@ -57,7 +57,7 @@ impl Progress {
     }
 
     /// Is told of each iteration.
-    pub fn observer(&self) -> impl FnMut(&Summary) + 'static {
+    pub fn observer(&self) -> impl FnMut(&IterationSummary) + 'static {
         let (state, voice) = (self.state.clone(), Voice::now());
         move |summary| {
             let (event, line) = {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::screen::{count, seconds, spark};
 use crate::config::StopConfig;
 use crate::frame::text::format_number;
-use crate::runner::Summary;
+use crate::runner::IterationSummary;
 
 /// What is known of how far the search is.
 pub struct Standing {
@@ -22,7 +22,7 @@ pub struct Standing {
     before: u64,
     /// Iterations that this process made.
     made: u32,
-    last: Option<Summary>,
+    last: Option<IterationSummary>,
     /// The best score so far after each of them.
     bests: Vec<f64>,
     /// The items that were asked and have no answer yet.
@@ -34,7 +34,7 @@ impl Standing {
         Standing {
             started: Instant::now(),
             evaluations: stop.evaluations,
-            iterations: Some(stop.most_iterations()).filter(|most| *most < u32::MAX),
+            iterations: Some(stop.max_iterations()).filter(|most| *most < u32::MAX),
             seconds: stop.seconds,
             sign: if minimize { -1.0 } else { 1.0 },
             before: 0,
@@ -45,7 +45,7 @@ impl Standing {
         }
     }
 
-    pub fn take(&mut self, summary: &Summary) {
+    pub fn take(&mut self, summary: &IterationSummary) {
         if self.last.is_none() {
             self.before = summary.evaluations.saturating_sub(summary.new);
         }
@@ -159,12 +159,12 @@ impl Standing {
         parts.join("  ")
     }
 
-    pub fn verbose_line(&self, summary: &Summary) -> String {
+    pub fn verbose_line(&self, summary: &IterationSummary) -> String {
         let times = summary.times.stages().map(|(stage, seconds)| format!("{stage} {seconds:.3}")).join(" ");
         format!("{}  new {}  {times}", self.line(), summary.new)
     }
 
-    pub fn event(&self, summary: &Summary) -> serde_json::Value {
+    pub fn event(&self, summary: &IterationSummary) -> serde_json::Value {
         let score = |score: Option<f64>| score.map(|score| score * self.sign);
         json!({
             "event": "iteration",
@@ -172,7 +172,7 @@ impl Standing {
             "best": score(summary.best_so_far),
             "best_of_iteration": score(summary.best),
             "mean": score(summary.mean),
-            "met": summary.met,
+            "met": summary.candidates,
             "passed": summary.passed,
             "new": summary.new,
             "rejected": summary.rejected,

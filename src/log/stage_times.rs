@@ -1,4 +1,4 @@
-//! How long the stages of each iteration took: beside the frames, which are the same run by run.
+//! `times.jsonl`: the seconds that each stage of each iteration took. They stay out of the frames, which are reproducible.
 
 use std::path::Path;
 
@@ -10,30 +10,30 @@ use crate::io::atomic;
 
 const FILE: &str = "times.jsonl";
 
-/// Seconds that each stage of an iteration took.
+/// The seconds that each stage of an iteration, or of a run, took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
-pub struct Times {
+pub struct StageTimes {
     /// The vector search.
     #[serde(rename = "vector search", alias = "query")]
     pub query: f64,
     /// The filter.
     pub filter: f64,
-    /// The choice of what is worth a score.
+    /// The selection of the items to score.
     #[serde(rename = "choice", alias = "select")]
     pub select: f64,
-    /// The scorer, and keeping what it says.
+    /// The scorer, and writing its scores to the ledger.
     pub score: f64,
     /// Writing the log.
     pub log: f64,
-    /// The rule.
+    /// The update rule.
     #[serde(rename = "rule", alias = "update")]
     pub update: f64,
 }
 
-impl Times {
-    /// The stages by their names, which are the same on screen, in reports and in `times.jsonl`.
+impl StageTimes {
+    /// The stages with their names, which are the same on screen, in reports and in `times.jsonl`.
     pub(crate) fn stages(&self) -> [(&'static str, f64); 6] {
         [
             ("vector search", self.query),
@@ -46,29 +46,29 @@ impl Times {
     }
 }
 
-/// A line of the file. Those of earlier versions name no iteration.
+/// A line of the file. Earlier versions of this program wrote no iteration.
 #[derive(Serialize)]
 struct Line<'a> {
     iteration: u32,
     #[serde(flatten)]
-    times: &'a Times,
+    times: &'a StageTimes,
 }
 
 impl SearchLog {
-    /// Notes how long an iteration took. Nothing depends on it: it is not synced, and may be missing.
-    pub(crate) fn note_times(&self, iteration: u32, times: &Times) {
+    /// Appends the times of an iteration. The line is not synced and may get lost: nothing depends on it.
+    pub(crate) fn append_times(&self, iteration: u32, times: &StageTimes) {
         if let Ok(line) = serde_json::to_string(&Line { iteration, times }) {
             atomic::append_best_effort(&self.path.join(FILE), &line);
         }
     }
 
-    /// How long the stages took in all iterations, those that were made again included, as far as that was noted;
-    /// `None` if nothing was. Runs of earlier versions have not noted it.
-    pub fn times(&self) -> Option<Times> {
+    /// The recorded times of all iterations, including repeated ones. `None` if the file is missing, as in runs of earlier
+    /// versions of this program.
+    pub fn times(&self) -> Option<StageTimes> {
         let text = std::fs::read_to_string(self.path.join(FILE)).ok()?;
-        // A line may be cut where a process was killed.
+        // A process that was killed may have written half a line.
         let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-        lines.reduce(|a: Times, b: Times| Times {
+        lines.reduce(|a: StageTimes, b: StageTimes| StageTimes {
             query: a.query + b.query,
             filter: a.filter + b.filter,
             select: a.select + b.select,
@@ -79,7 +79,7 @@ impl SearchLog {
     }
 }
 
-/// Removes what was noted, if it was.
+/// Removes the file, if it exists.
 pub(super) fn remove(run: &Path) -> Result<()> {
     let file = run.join(FILE);
     if file.exists() { atomic::remove_file(&file) } else { Ok(()) }

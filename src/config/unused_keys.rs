@@ -1,31 +1,32 @@
-//! Keys of a run file that change nothing beside others.
+//! Keys of a run file that have no effect next to other keys.
 
+use super::database::DEFAULT_K;
 use super::{Config, UpdateConfig};
 
 impl Config {
-    /// What is set and not used, one sentence each, with what is used instead.
-    pub(crate) fn unused(&self) -> Vec<String> {
+    /// The keys that are set but not used: a sentence for each, with the key that is used instead.
+    pub(crate) fn unused_keys(&self) -> Vec<String> {
         let database = &self.database;
         let mut unused = Vec::new();
-        let is_set = ![0, super::ten()].contains(&database.k);
+        let is_set = ![0, DEFAULT_K].contains(&database.k);
         if let (true, UpdateConfig::Surrogate { .. }) = (is_set, &self.update) {
             unused.push(format!(
-                "database.k = {} is not used: the rule `surrogate` decides how many neighbours it asks for; update.batch is \
+                "database.k = {} is not used: the rule `surrogate` chooses the number of neighbours itself; update.batch sets \
                  how many items it scores at a time",
                 database.k
             ));
         }
         if let (Some(nprobes), Some(recall)) = (database.nprobes, database.recall) {
-            unused.push(format!("database.recall = {recall} is not used beside database.nprobes = {nprobes}"));
+            unused.push(format!("database.recall = {recall} is not used, because database.nprobes = {nprobes} is set"));
         }
         let index = [("nprobes", database.nprobes.is_some()), ("recall", database.recall.is_some())];
         for (key, _) in index.into_iter().filter(|(_, is_set)| database.exact && *is_set) {
-            unused.push(format!("database.{key} is not used beside database.exact = true, which looks at every item"));
+            unused.push(format!("database.{key} is not used, because database.exact = true searches all items"));
         }
         let score = &self.score;
         let reuse = [("reuse_key", score.reuse_key.is_some()), ("trust_scores", score.trust_scores)];
         for (key, _) in reuse.into_iter().filter(|(_, is_set)| score.reuse.is_empty() && *is_set) {
-            unused.push(format!("score.{key} is not used: there is no score.reuse"));
+            unused.push(format!("score.{key} is not used, because score.reuse is not set"));
         }
         unused
     }

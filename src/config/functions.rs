@@ -1,0 +1,40 @@
+//! Functions of the program that runs a search, which a run file names with `call`.
+
+use super::{FilterConfig, ScoreConfig};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::score::Score;
+
+/// The functions of a program that a run file can name with `call`.
+pub trait FunctionRegistry {
+    /// The score that a section, or a part of a sum, names. The other keys of the section say how to call it.
+    ///
+    /// # Errors
+    /// No score of that name.
+    fn score(&self, section: &ScoreConfig) -> Result<Box<dyn Score>>;
+
+    /// The filter that a section names.
+    ///
+    /// # Errors
+    /// No filter of that name.
+    fn filter(&self, section: &FilterConfig) -> Result<Box<dyn Filter>>;
+}
+
+/// The registry of a program without functions, such as the command line.
+pub(super) struct NoFunctions;
+
+impl FunctionRegistry for NoFunctions {
+    fn score(&self, section: &ScoreConfig) -> Result<Box<dyn Score>> {
+        Err(no_function("score", section.call.as_deref()))
+    }
+    fn filter(&self, section: &FilterConfig) -> Result<Box<dyn Filter>> {
+        Err(no_function("filter", section.call.as_deref()))
+    }
+}
+
+fn no_function(section: &str, name: Option<&str>) -> Error {
+    let name = name.unwrap_or_default();
+    Error::Config(format!(
+        "{section}.call: this program has no function `{name}`; run or resume the search in the program that defines it"
+    ))
+}

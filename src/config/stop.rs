@@ -1,0 +1,74 @@
+//! `[stop]`: when the search ends.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::runner::StopConditions;
+
+/// Iterations, or iterations without a new item, of a run file that does not limit them.
+const DEFAULT_ITERATIONS: u32 = 20;
+
+/// `[stop]`: when the search ends. The first condition that holds ends it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct StopConfig {
+    /// The number of iterations (default: 20, or no limit if another condition is set).
+    pub iterations: Option<u32>,
+    /// The evaluation budget: items paid for, each counted once. Never exceeded.
+    pub evaluations: Option<u64>,
+    /// The number of iterations in a row without a new item (default: 20 if `iterations` is not set).
+    pub nothing_new: Option<u32>,
+    /// Wall time in seconds, checked between iterations.
+    pub seconds: Option<f64>,
+    /// The target score, in the scorer's own direction.
+    pub score: Option<f64>,
+    /// The largest share of evaluated items that may fail, from 0 to 1. A larger share ends the run with an error. Checked
+    /// after 100 evaluations, and when the run ends.
+    #[serde(default = "default_failed_share")]
+    pub failed_share: f64,
+}
+
+impl StopConfig {
+    /// The number of iterations: as set, or else 20, or no limit if another condition is set.
+    pub fn max_iterations(&self) -> u32 {
+        let has_other =
+            self.evaluations.is_some() || self.nothing_new.is_some() || self.seconds.is_some() || self.score.is_some();
+        self.iterations.unwrap_or(if has_other { u32::MAX } else { DEFAULT_ITERATIONS })
+    }
+
+    /// The stop conditions of this section.
+    pub(super) fn conditions(&self) -> Result<StopConditions> {
+        let share = self.failed_share;
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::Config(format!("stop.failed_share: expected a share from 0 to 1, found {share}")));
+        }
+        if let Some(seconds) = self.seconds.filter(|seconds| *seconds < 0.0) {
+            return Err(Error::Config(format!("stop.seconds: expected 0 or more, found {seconds}")));
+        }
+        Ok(StopConditions {
+            evaluations: self.evaluations,
+            nothing_new: self.nothing_new.or(self.iterations.is_none().then_some(DEFAULT_ITERATIONS)),
+            seconds: self.seconds,
+            score: self.score,
+            failed_share: Some(share),
+        })
+    }
+}
+
+impl Default for StopConfig {
+    fn default() -> Self {
+        StopConfig {
+            iterations: None,
+            evaluations: None,
+            nothing_new: None,
+            seconds: None,
+            score: None,
+            failed_share: default_failed_share(),
+        }
+    }
+}
+
+fn default_failed_share() -> f64 {
+    0.5
+}

@@ -1,0 +1,55 @@
+//! Updates of run.json while a run goes on.
+
+use super::{FORMAT_VERSION, RunSummary, SearchLog};
+use crate::error::{AtPath, Result, WrapErr};
+use crate::io::atomic;
+
+impl SearchLog {
+    /// Records where the library is, if it was moved: readers need its path even if the run is not resumed.
+    pub(crate) fn record_library(&mut self, library: &str) -> Result<()> {
+        if self.manifest.set_library(library) { self.write_manifest() } else { Ok(()) }
+    }
+
+    /// Records the configuration that the run is resumed with, before any score is requested.
+    pub(crate) fn record_config(&mut self, config: &serde_json::Value) -> Result<()> {
+        if self.manifest.set_config(config) { self.write_manifest() } else { Ok(()) }
+    }
+
+    /// Records that the run is running, and with which configuration. A run whose last iteration is rewritten counts as cut
+    /// until the rewrite is done.
+    pub(crate) fn record_running(&mut self, config: &serde_json::Value) -> Result<()> {
+        let cut = self.manifest.cut.filter(|_| self.rewrite.is_some());
+        let had_ended = self.manifest.ended.take().is_some() || self.manifest.cut != cut;
+        self.manifest.cut = cut;
+        if !self.manifest.set_config(config) && !had_ended {
+            return Ok(());
+        }
+        self.manifest.format_version = FORMAT_VERSION;
+        self.write_manifest()
+    }
+
+    /// Records how the run ended, with which configuration, and whether the budget is spent. Changes nothing if the same end
+    /// is recorded already.
+    pub(crate) fn record_end(&mut self, ended: RunSummary, config: &serde_json::Value, is_spent: bool) -> Result<()> {
+        if self.manifest.ended.as_ref().is_some_and(|before| *before == RunSummary { at: before.at, ..ended.clone() }) {
+            return Ok(());
+        }
+        self.manifest.set_config(config);
+        // A run stays cut if its rewrite did not happen, or if an error kept it from running.
+        if self.rewrite.is_none() && (is_spent || ended.error.is_none()) {
+            self.manifest.cut = is_spent.then_some(ended.evaluations);
+        }
+        self.manifest.ended = Some(ended);
+        self.manifest.format_version = FORMAT_VERSION;
+        self.write_manifest()
+    }
+
+    pub(super) fn write_manifest(&self) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.manifest).wrap_err("run.json")?;
+        let path = self.path.join("run.json");
+        atomic::publish_file(&self.tmp(), &path, |file| {
+            use std::io::Write;
+            writeln!(file, "{text}").at_path(&path)
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! Checks before a search, so that mistakes cost no evaluations.
+
+use polars::prelude::DataFrame;
+
+use super::Runner;
+use crate::database::QueryOptions;
+use crate::error::Result;
+use crate::frame::schema;
+use crate::update::SearchContext;
+
+impl Runner {
+    /// Runs the filter and the score on frames without rows, so that mistakes show before anything is paid for. Returns
+    /// these frames as the filter and as the score get them. Writes nothing and calls no scorer.
+    ///
+    /// # Errors
+    /// Whatever would stop the search before its first iteration.
+    pub fn check_stages(&self, queries: &DataFrame) -> Result<[DataFrame; 2]> {
+        schema::check_queries(queries, self.database.dim())?;
+        self.update.check()?;
+        let results = self.database.query(&queries.head(Some(0)), QueryOptions::default())?;
+        self.filter.check(&results)?;
+        let items = results.drop_many([schema::QUERY_IDX, schema::DISTANCE]);
+        self.score.check(&items)?;
+        Ok([results, items])
+    }
+
+    /// The attributes that the filter and the score read, as far as they can tell.
+    pub(crate) fn columns_read(&self) -> Vec<String> {
+        self.filter.reads().unwrap_or_default().into_iter().chain(self.score.reads()).collect()
+    }
+
+    /// Checks the stages and prepares the rule for a search with a planned budget.
+    pub(super) fn prepare(&mut self, queries: &DataFrame, planned_budget: Option<u64>) -> Result<()> {
+        self.check_stages(queries)?;
+        let (database, columns_read) = (&*self.database, self.columns_read());
+        let reused = self.ledger.reused_items(database)?;
+        let context = SearchContext { database, columns_read: &columns_read, reused: &reused, planned_budget };
+        self.update.begin(&context)
+    }
+}

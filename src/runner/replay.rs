@@ -1,0 +1,148 @@
+//! The replay of committed iterations: brings the ledger and the update rule to the state where the run stopped.
+
+use std::collections::VecDeque;
+
+use polars::prelude::DataFrame;
+use rayon::prelude::*;
+
+use super::progress::Progress;
+use super::summary::IterationSummary;
+use super::{Batch, BatchState, Runner};
+use crate::error::{Error, Result, WrapErr};
+use crate::frame::schema::{self, DB_IDX, EMBEDDING};
+use crate::log::SearchLog;
+
+/// Iterations whose files are read at once.
+const READ_AT_ONCE: usize = 16;
+
+/// Rows that are collected before their embeddings are fetched: each fetch takes some milliseconds, however small it is.
+const ROWS_PER_FETCH: usize = 8192;
+
+/// The result of a replay.
+#[derive(Default)]
+pub(super) struct Replay {
+    /// The queries of the next iteration. `None` if no iteration is committed and no queries are logged.
+    pub(super) next: Option<DataFrame>,
+    /// Iterations whose logged frame lacks columns of newer answers.
+    pub(super) incomplete: Vec<u32>,
+}
+
+impl Runner {
+    /// Adds every committed iteration to the ledger, and shows the rule those that it would have observed if the run had
+    /// never stopped. The other iterations go to `in_flight`.
+    pub(super) fn replay(
+        &mut self,
+        log: &mut SearchLog,
+        progress: &mut Progress,
+        in_flight: &mut VecDeque<Batch>,
+    ) -> Result<Replay> {
+        let mut replay = Replay::default();
+        // With retried scores the rule would select other items than those that were paid for.
+        if self.stop.exceeds(log.manifest().cut) && !log.manifest().amended {
+            log.reopen_last();
+        }
+        let iterations = log.iterations().to_vec();
+        let Some((last, earlier)) = iterations.split_last() else {
+            replay.next = log.has_queries(0).then(|| log.queries(0)).transpose()?;
+            return Ok(replay);
+        };
+        let needs_embeddings = self.update.observes_embeddings();
+        for chunk in earlier.chunks(READ_AT_ONCE) {
+            in_flight.extend(self.load_batches(log, chunk, &mut replay.incomplete)?);
+            // An iteration without rows takes memory, too.
+            if in_flight.iter().map(|batch| batch.height() + 16).sum::<usize>() >= ROWS_PER_FETCH {
+                self.observe_batches(in_flight, needs_embeddings, progress)?;
+            }
+        }
+        self.observe_batches(in_flight, needs_embeddings, progress)?;
+        in_flight.extend(self.load_batches(log, &[*last], &mut replay.incomplete)?);
+        progress.iteration = last + 1;
+        let logged = log.has_queries(last + 1).then(|| log.queries(last + 1)).transpose()?;
+        if logged.is_some() && !needs_embeddings {
+            self.observe_batches(in_flight, false, progress)?;
+            // The rule sees batches in flight when it moves the queries.
+            self.load_embeddings(in_flight)?;
+            replay.next = logged;
+            return Ok(replay);
+        }
+        // A rule that learns prepares its next selection in `update`, also if the next queries are logged.
+        let mut observed = self.observe_batches(in_flight, true, progress)?;
+        let pending = in_flight.iter().map(Batch::visible_results).collect::<Result<Vec<_>>>()?;
+        let next = match in_flight.back_mut().or(observed.as_mut()) {
+            Some(newest) => Some(self.next_queries(newest, &pending, None)?),
+            None => None,
+        };
+        replay.next = logged.or(next);
+        Ok(replay)
+    }
+
+    /// Reads committed iterations, and adds their items to the ledger.
+    fn load_batches(
+        &mut self,
+        log: &mut SearchLog,
+        iterations: &[u32],
+        incomplete: &mut Vec<u32>,
+    ) -> Result<Vec<Batch>> {
+        let shared = &*log;
+        let read =
+            iterations.par_iter().map(|iteration| Ok((shared.queries(*iteration)?, shared.results(*iteration)?)));
+        let read = read.collect::<Result<Vec<_>>>()?;
+        let mut batches = Vec::with_capacity(read.len());
+        for (iteration, (queries, results)) in iterations.iter().copied().zip(read) {
+            let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
+            let replayed = self.ledger.replay(iteration, results).map_err(damaged)?;
+            let (scored, new) = (replayed.scored, replayed.new_items);
+            if replayed.has_new_columns {
+                incomplete.push(iteration);
+            } else if replayed.is_amended {
+                log.amend(iteration, &scored)?;
+            }
+            let (rows, evaluations) = (scored.height(), self.ledger.evaluations());
+            let summary =
+                IterationSummary { iteration, candidates: rows, passed: rows, evaluations, ..Default::default() };
+            let summary = summary.with_scores(&scored, new)?;
+            batches.push(Batch { iteration, queries, state: BatchState::Logged(scored), summary, is_replay: true });
+        }
+        Ok(batches)
+    }
+
+    /// Shows the rule all batches but those that would still be in flight. Returns the last one that it observes.
+    fn observe_batches(
+        &mut self,
+        in_flight: &mut VecDeque<Batch>,
+        with_embeddings: bool,
+        progress: &mut Progress,
+    ) -> Result<Option<Batch>> {
+        if with_embeddings {
+            self.load_embeddings(in_flight)?;
+        }
+        let mut last = None;
+        while in_flight.len() > self.batches_in_flight() {
+            last = self.complete_oldest(in_flight, None)?;
+            last.iter().for_each(|batch: &Batch| progress.add(&batch.summary));
+        }
+        Ok(last)
+    }
+
+    /// Fetches the embeddings of all batches in one request: the log does not store them.
+    fn load_embeddings(&self, batches: &mut VecDeque<Batch>) -> Result<()> {
+        let without = batches.iter_mut().filter_map(|batch| match &mut batch.state {
+            BatchState::Logged(scored) if scored.column(EMBEDDING).is_err() => Some(scored),
+            _ => None,
+        });
+        let mut without: Vec<&mut DataFrame> = without.collect();
+        if without.is_empty() {
+            return Ok(());
+        }
+        let items = without.iter().map(|scored| schema::u64s(scored, DB_IDX)).collect::<Result<Vec<_>>>()?.concat();
+        let items = self.database.take_columns(&items, &[])?;
+        let mut start = 0;
+        for scored in &mut without {
+            let rows = scored.height();
+            let embeddings = items.column(EMBEDDING).wrap_err("replaying")?.slice(start as i64, rows);
+            scored.insert_column(3, embeddings).wrap_err("replaying")?;
+            start += rows;
+        }
+        Ok(())
+    }
+}

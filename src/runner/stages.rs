@@ -1,0 +1,102 @@
+//! The stages of an iteration, each with the check of the frame that it returns.
+
+use std::time::Instant;
+
+use polars::prelude::DataFrame;
+
+use super::{Batch, Runner};
+use crate::candidates;
+use crate::database::QueryOptions;
+use crate::error::Result;
+use crate::filter::check_subset;
+use crate::frame::schema;
+use crate::ledger::ScoreRequest;
+use crate::select::Select;
+use crate::step::Step;
+
+impl Runner {
+    /// The neighbours of the queries, and the candidates that the rule adds to them.
+    pub(super) fn query(&self, queries: &DataFrame) -> Result<DataFrame> {
+        let database = &*self.database;
+        let exclude = (!self.update.revisits()).then(|| self.ledger.decided());
+        let columns = self.decisive_columns();
+        let request = QueryOptions { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
+        let neighbours = database.query(queries, request)?;
+        let results = candidates::merge_candidates(neighbours, self.update.candidates(), queries, request, database)?;
+        schema::check_results("database", &results, database.dim())?;
+        Ok(results)
+    }
+
+    /// The candidates that may be scored.
+    pub(super) fn apply_filter(&self, candidates: &DataFrame) -> Result<DataFrame> {
+        let passed = self.filter.filter(candidates.clone())?;
+        check_subset("filter", candidates, &passed)?;
+        Ok(passed)
+    }
+
+    /// The candidates to score, with all their attributes.
+    pub(super) fn apply_select(&self, iteration: u32, queries: &DataFrame, passed: DataFrame) -> Result<DataFrame> {
+        let Some(selector) = self.selector() else { return Ok(passed) };
+        let (database, seed) = (&*self.database, self.seed);
+        let step = Step { iteration, queries, results: &passed, pending: &[], database, seed, is_replay: false };
+        let selected = selector.select(&step)?;
+        check_subset("select", &passed, &selected)?;
+        match self.decisive_columns() {
+            Some(_) => candidates::fetch_attributes(&selected, queries, database),
+            None => Ok(selected),
+        }
+    }
+
+    /// Reserves the items in the ledger and requests their scores. Waits for them, unless the batch `is_async`.
+    pub(super) fn request_scores(
+        &mut self,
+        iteration: u32,
+        selected: DataFrame,
+        is_async: bool,
+    ) -> Result<ScoreRequest> {
+        let request = self.ledger.plan(&*self.score, selected, self.stop.evaluations)?;
+        if let Err(error) = self.ledger.submit(&self.score, iteration, &request, is_async) {
+            self.ledger.cancel(&request);
+            return Err(error);
+        }
+        Ok(request)
+    }
+
+    /// Shows the rule the scores of a batch.
+    pub(super) fn observe(&mut self, batch: &mut Batch) -> Result<()> {
+        let mut seconds = 0.0;
+        let (frame, database) = (batch.visible_results()?, &*self.database);
+        timed(&mut seconds, || self.update.observe(&batch.step(&frame, &[], database, self.seed)))?;
+        batch.summary.times.update += seconds;
+        Ok(())
+    }
+
+    /// The queries that the rule moves to after a batch, while the `pending` frames have no scores yet.
+    pub(super) fn update(&mut self, batch: &mut Batch, pending: &[DataFrame]) -> Result<DataFrame> {
+        let mut seconds = 0.0;
+        let (frame, database) = (batch.visible_results()?, &*self.database);
+        let queries = timed(&mut seconds, || self.update.update(&batch.step(&frame, pending, database, self.seed)))?;
+        schema::check_queries(&queries, database.dim())?;
+        batch.summary.times.update += seconds;
+        Ok(queries)
+    }
+
+    /// The selector that is configured, or else that of the rule.
+    fn selector(&self) -> Option<&dyn Select> {
+        self.select.as_deref().or_else(|| self.update.selector())
+    }
+
+    /// The attributes that decide which candidates are scored. The other attributes are then fetched for the selected items
+    /// alone. `None`: fetch all attributes of all candidates.
+    fn decisive_columns(&self) -> Option<Vec<String>> {
+        self.selector().and_then(|selector| Some([self.filter.reads()?, selector.reads()?].concat()))
+    }
+}
+
+/// Runs a stage and adds the time it takes to `seconds`.
+pub(super) fn timed<T>(seconds: &mut f64, stage: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = stage();
+    *seconds += start.elapsed().as_secs_f64();
+    result
+}
