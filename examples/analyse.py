@@ -1,6 +1,6 @@
-"""What a run found, how fast, and where its queries went, straight from its Parquet files.
+"""Analyses the Parquet files of a run: the best items, the best score by cost, and the movement of the queries.
 
-Works while the run goes on, from its first iteration on. Needs Polars:
+Also works while the run is in progress, after its first iteration. Needs Polars:
 
     python analyse.py RUN
 """
@@ -12,11 +12,11 @@ import polars as pl
 run = sys.argv[1]
 pl.Config.set_tbl_rows(30)
 
-# Everything met, a row for each query and item; the folder names give `iteration`.
+# All results, one row for each query and item. The folder names give the column `iteration`.
 results = pl.scan_parquet(f"{run}/results/*/*.parquet", hive_partitioning=True)
 queries = pl.scan_parquet(f"{run}/queries/*/*.parquet", hive_partitioning=True)
 
-# Each item once, as it was first met.
+# Each item once, in the first iteration that found it.
 items = (
     results.sort("iteration", maintain_order=True)
     .unique("db_idx", keep="first", maintain_order=True)
@@ -25,7 +25,7 @@ items = (
 
 best = items.sort("score", "db_idx", descending=[True, False], nulls_last=True).head(10)
 
-# The best so far against its cost: the items that were better than all before them.
+# The best score so far by cost: the items that scored better than all earlier ones.
 best_so_far = (
     items.drop_nulls("score")
     .sort("evaluation")
@@ -33,13 +33,13 @@ best_so_far = (
     .select("evaluation", best_so_far="score", db_idx="db_idx", iteration="iteration")
 )
 
-first_met = items.select("db_idx", first_met="iteration")
+first_found = items.select("db_idx", first_found="iteration")
 by_iteration = (
-    results.join(first_met, on="db_idx")
+    results.join(first_found, on="db_idx")
     .group_by("iteration")
     .agg(
         rows=pl.len(),
-        new_items=pl.col("db_idx").filter(pl.col("first_met") == pl.col("iteration")).n_unique(),
+        new_items=pl.col("db_idx").filter(pl.col("first_found") == pl.col("iteration")).n_unique(),
         evaluations=pl.col("evaluation").max(),
         mean_score=pl.col("score").mean(),
         best_score=pl.col("score").max(),
@@ -48,7 +48,7 @@ by_iteration = (
     .with_columns(pl.col("evaluations").cum_max())
 )
 
-# An example of the reasons that differ in numbers only.
+# Reasons that differ only in numbers are counted together, with one of them as an example.
 failed = (
     items.filter(pl.col("score").is_null())
     .group_by("outcome", kind=pl.col("reason").str.replace_all(r"[0-9][0-9.]*", "#"))
@@ -59,13 +59,13 @@ failed = (
 
 
 def distance(a: str, b: str) -> pl.Expr:
-    """The Euclidean distance of two columns of vectors."""
+    """The Euclidean distance between two columns of vectors."""
     difference = pl.col(a) - pl.col(b)
     return (difference * difference).arr.sum().sqrt()
 
 
-# How far the queries moved: in the last step, and from where they started. (The last update is
-# there too, so this is one iteration longer than the results.)
+# How far the queries moved: in each step, and from their start. (This includes the last update,
+# so it is one iteration longer than the results.)
 before = queries.select(pl.col("iteration") + 1, parent_idx="query_idx", before="embedding")
 start = queries.filter(pl.col("iteration") == 0).select(collection_idx="query_idx", start="embedding")
 movement = (
@@ -82,8 +82,8 @@ movement = (
 
 for title, frame in [
     ("the ten best items", best),
-    ("the best so far, against the items asked", best_so_far),
-    ("iteration by iteration", by_iteration),
+    ("the best score so far, by evaluations", best_so_far),
+    ("iterations", by_iteration),
     ("items without a score", failed),
     ("how far the queries moved", movement),
 ]:

@@ -1,17 +1,17 @@
--- What a run found, how fast, and where its queries went, straight from its Parquet files.
--- Works while the run goes on, from its first iteration on. In the run folder:
+-- Analyses the Parquet files of a run: the best items, the best score by cost, and the movement of the queries.
+-- Also works while the run is in progress, after its first iteration:
 --
 --     cd RUN && duckdb < analyse.sql
 
--- Everything met, a row for each query and item. The folder names give `iteration`: padded with
--- zeros, it would be text to DuckDB, so its type is said.
+-- All results, one row for each query and item. The folder names give the column `iteration`. Its type is given, as
+-- DuckDB would infer text from the leading zeros.
 create or replace temp view results as
 from read_parquet('results/*/*.parquet', hive_types = {'iteration': uinteger});
 
 create or replace temp view queries as
 from read_parquet('queries/*/*.parquet', hive_types = {'iteration': uinteger});
 
--- Each item once, as it was first met.
+-- Each item once, in the first iteration that found it.
 create or replace temp view items as
 select distinct on (db_idx) * exclude (query_idx, distance)
 from results
@@ -23,13 +23,13 @@ from items
 order by score desc nulls last, db_idx
 limit 10;
 
--- The best so far against its cost: the items that were better than all before them.
+-- The best score so far by cost: the items that scored better than all earlier ones.
 select evaluation, score as best_so_far, db_idx, iteration
 from items
 qualify score > coalesce(max(score) over (order by evaluation rows between unbounded preceding and 1 preceding), '-infinity')
 order by evaluation;
 
--- Iteration by iteration: rows, items met for the first time, items asked so far, scores.
+-- The iterations: rows, items found for the first time, evaluations so far, scores.
 select
     results.iteration,
     count(*) as rows,
@@ -42,15 +42,15 @@ join items using (db_idx)
 group by results.iteration
 order by results.iteration;
 
--- Items that have no score, by what became of them and why: an example of the reasons that differ in numbers only.
+-- Items without a score, by outcome and reason. Reasons that differ only in numbers are counted together.
 select outcome, min(reason) as reason, count(*) as items
 from items
 where score is null
 group by outcome, regexp_replace(reason, '[0-9][0-9.]*', '#', 'g')
 order by items desc, reason;
 
--- How far the queries moved: in the last step, and from where they started. (The last update is
--- there too, so this is one iteration longer than the results.)
+-- How far the queries moved: in each step, and from their start. (This includes the last update,
+-- so it is one iteration longer than the results.)
 select
     now.iteration,
     avg(list_distance(now.embedding, before.embedding)) as mean_step,

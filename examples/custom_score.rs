@@ -1,5 +1,5 @@
-//! Scores of one's own: closures over the items' columns. One is plain numbers; the other
-//! cannot score every item, says why, and keeps the parts that its score is made of.
+//! Custom scores: closures over the items' columns. The first returns plain numbers. The second
+//! cannot score every item, gives a reason for each failure, and returns a part of its score.
 //!
 //! ```text
 //! cargo run --example custom_score
@@ -11,41 +11,41 @@ use ndarray::Array1;
 use polars::prelude::*;
 use uphill::{Error, IndexOptions, LanceDatabase, Result, RlUpdate, Runner, Score, SearchLog, VectorDatabase};
 
-/// How well each molecule suits as a lead, 0 to 1: the geometric mean of its drug-likeness and
-/// of how near it is to an ideal lipophilicity and an ideal weight.
+/// Lead-likeness, 0 to 1: the geometric mean of drug-likeness and of the desirability of
+/// lipophilicity and weight.
 fn lead_like(molecules: &DataFrame) -> Result<Vec<f64>> {
-    let near_logp = desirability(numbers(molecules, "logp")?, 2.5, 2.0);
-    let near_mw = desirability(numbers(molecules, "mw")?, 350.0, 100.0);
-    Ok((numbers(molecules, "qed")? * near_logp * near_mw).mapv(f64::cbrt).to_vec())
+    let logp_desirability = desirability(numbers(molecules, "logp")?, 2.5, 2.0);
+    let mw_desirability = desirability(numbers(molecules, "mw")?, 350.0, 100.0);
+    Ok((numbers(molecules, "qed")? * logp_desirability * mw_desirability).mapv(f64::cbrt).to_vec())
 }
 
-/// As `lead_like`, but of single molecules only. A null score is a failure, which is data: it
-/// goes to the log with its reason, counts as asked, and no query moves by it.
-fn lead_like_alone(molecules: &DataFrame) -> Result<DataFrame> {
-    let smiles = molecules.column("smiles").and_then(Column::str).map_err(failed)?;
+/// Like `lead_like`, but fails for mixtures. A null score is a failure, which is data: the log
+/// stores it with its reason, it counts as an evaluation, and update rules ignore it.
+fn lead_like_pure(molecules: &DataFrame) -> Result<DataFrame> {
+    let smiles = molecules.column("smiles").and_then(Column::str).map_err(fatal)?;
     let (mut scores, mut reasons) = (Vec::new(), Vec::new());
     for (score, smiles) in lead_like(molecules)?.into_iter().zip(smiles.iter()) {
-        // A dot in SMILES parts the molecules of a salt or a mixture.
-        let parts = smiles.unwrap_or_default().split('.').count();
-        scores.push((parts == 1).then_some(score));
-        reasons.push((parts > 1).then(|| format!("a mixture of {parts}")));
+        // In SMILES, dots separate the molecules of a salt or a mixture.
+        let molecule_count = smiles.unwrap_or_default().split('.').count();
+        scores.push((molecule_count == 1).then_some(score));
+        reasons.push((molecule_count > 1).then(|| format!("a mixture of {molecule_count}")));
     }
-    let near_logp = desirability(numbers(molecules, "logp")?, 2.5, 2.0).to_vec();
-    df!("score" => scores, "reason" => reasons, "near_logp" => near_logp).map_err(failed)
+    let logp_desirability = desirability(numbers(molecules, "logp")?, 2.5, 2.0).to_vec();
+    df!("score" => scores, "reason" => reasons, "logp_desirability" => logp_desirability).map_err(fatal)
 }
 
-/// 1 at the ideal, falling off on both sides.
+/// Gaussian desirability: 1 at the ideal value, decreasing on both sides.
 fn desirability(values: Array1<f64>, ideal: f64, width: f64) -> Array1<f64> {
-    ((values - ideal) / width).mapv(|off| (-off * off).exp())
+    ((values - ideal) / width).mapv(|deviation| (-deviation * deviation).exp())
 }
 
 fn numbers(molecules: &DataFrame, name: &str) -> Result<Array1<f64>> {
-    let column = molecules.column(name).and_then(Column::f64).map_err(failed)?;
+    let column = molecules.column(name).and_then(Column::f64).map_err(fatal)?;
     Ok(column.iter().map(|value| value.unwrap_or(f64::NAN)).collect())
 }
 
-/// Stops the run: for what should not happen, such as a column that is not there.
-fn failed(error: PolarsError) -> Error {
+/// Stops the run, for unexpected errors such as a missing column.
+fn fatal(error: PolarsError) -> Error {
     Error::Score { iteration: None, reason: error.to_string() }
 }
 
@@ -59,25 +59,25 @@ fn main() -> anyhow::Result<()> {
     let log = search(&database, lead_like)?;
     let first = mean(&log.results(0)?)?;
     let last = mean(&log.results(19)?)?;
-    println!("lead-likeness of what the queries meet: {first:.3} at first, {last:.3} after 20 iterations");
+    println!("mean lead-likeness: {first:.3} in the first iteration, {last:.3} after 20 iterations");
     assert!(last > first + 0.05, "the search climbs");
 
-    let log = search(&database, lead_like_alone)?;
+    let log = search(&database, lead_like_pure)?;
     let items = uphill::collect(log.compile_results()?)?;
-    let asked = log.manifest().ended.as_ref().map_or(0, |ended| ended.evaluations);
-    assert_eq!(items.height() as u64, asked, "each item is asked once, and counts whether it has a score or not");
+    let evaluations = log.manifest().ended.as_ref().map_or(0, |ended| ended.evaluations);
+    assert_eq!(items.height() as u64, evaluations, "each item is scored once, and failures count too");
     let (smiles, scores, reasons) =
         (items.column("smiles")?.str()?, items.column("score")?.f64()?, items.column("reason")?.str()?);
     for ((smiles, score), reason) in smiles.iter().zip(scores.iter()).zip(reasons.iter()) {
         let is_mixture = smiles.is_some_and(|smiles| smiles.contains('.'));
         assert_eq!((score.is_none(), reason.is_some()), (is_mixture, is_mixture), "{smiles:?}");
     }
-    println!("{} of {asked} molecules have no score; the best have:", scores.null_count());
-    println!("{}", items.head(Some(5)).select(["name", "score", "near_logp", "qed", "evaluation"])?);
+    println!("{} of {evaluations} molecules have no score; the best molecules:", scores.null_count());
+    println!("{}", items.head(Some(5)).select(["name", "score", "logp_desirability", "qed", "evaluation"])?);
     Ok(())
 }
 
-/// Twenty iterations from the same 16 random molecules.
+/// Searches for twenty iterations, starting at the same 16 random molecules.
 fn search(database: &LanceDatabase, score: impl Score + 'static) -> Result<SearchLog> {
     let start = database.sample(16, &mut uphill::random_stream(7, "queries", 0, 0))?;
     let queries = uphill::queries_at(database, &start)?;

@@ -1,5 +1,5 @@
-//! A rule of one's own that has a memory: momentum on top of `RlUpdate`. It goes on after a stop as
-//! if it had never stopped.
+//! A custom update rule with state: momentum on top of `RlUpdate`. A resumed run gives the same
+//! result as an uninterrupted one.
 //!
 //! ```text
 //! cargo run --example custom_update
@@ -13,11 +13,11 @@ use uphill::{
     IndexOptions, LanceDatabase, QueryUpdate, Result, RlUpdate, Runner, SearchContext, SqlScore, Step, VectorDatabase,
 };
 
-/// Heavy-ball momentum: `v' = momentum * v + (rl(q) - q)` and `q' = q + v'`, with `v = 0` at first.
+/// Heavy-ball momentum: `v' = momentum * v + (rl(q) - q)` and `q' = q + v'`, starting with `v = 0`.
 struct Momentum {
     rule: RlUpdate,
     momentum: f64,
-    /// The velocity of each query, `(n_queries, dim)`; none before the first iteration.
+    /// The velocity of each query, `(n_queries, dim)`; `None` before the first iteration.
     velocity: Option<Array2<f64>>,
 }
 
@@ -34,8 +34,8 @@ impl QueryUpdate for Momentum {
         self.rule.begin(context)
     }
 
-    /// Learns. A resumed run replays this over the iterations that are committed, so whatever a rule
-    /// remembers belongs here and not in `update`.
+    /// Updates the state of the rule. A resumed run calls this again for all committed iterations, so
+    /// state must be updated here and not in `update`.
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         let moved = vectors(&self.rule.update(step)?)? - vectors(step.queries)?;
         self.velocity = Some(match self.velocity.take() {
@@ -45,7 +45,7 @@ impl QueryUpdate for Momentum {
         Ok(())
     }
 
-    /// Moves. Called after `observe`, of the same step.
+    /// Moves the queries. Called after `observe`, with the same step.
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         let queries = vectors(step.queries)?;
         match &self.velocity {
@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<()> {
     let queries = uphill::queries_at(&database, &start)?;
     let runner = |momentum| Runner::new(database.clone(), SqlScore::new("qed"), Momentum::new(0.5, momentum));
 
-    // Without momentum the rule is the one it is built on.
+    // With momentum 0, the rule equals `RlUpdate`.
     let plain = Runner::new(database.clone(), SqlScore::new("qed"), RlUpdate::new(0.5)).search(&queries, 20)?;
     let without = runner(0.0).search(&queries, 20)?;
     let difference = vectors(&plain.queries(20)?)? - vectors(&without.queries(20)?)?;
@@ -80,15 +80,15 @@ fn main() -> anyhow::Result<()> {
         let mean = |iteration| -> anyhow::Result<f64> {
             Ok(log.results(iteration)?.column("score")?.f64()?.mean().unwrap_or(f64::NAN))
         };
-        println!("{name:<18} mean qed {:.3} at first, {:.3} after 20 iterations", mean(0)?, mean(19)?);
-        assert!(mean(19)? > mean(0)?, "{name} climbs");
+        println!("{name:<18} mean qed {:.3} in the first iteration, {:.3} after 20 iterations", mean(0)?, mean(19)?);
+        assert!(mean(19)? > mean(0)?, "{name} improves");
     }
 
-    // Stopped after 8 iterations, continued by a new rule that remembers nothing but what is replayed to it.
+    // Stop after 8 iterations and resume with a new rule, whose state comes from the replay alone.
     let run = folder.path().join("run");
     drop(runner(0.5).search_into(&run, &queries, 8)?);
     let resumed = runner(0.5).resume(&run, &queries, 20)?;
-    assert_eq!(vectors(&resumed.queries(20)?)?, vectors(&whole.queries(20)?)?, "to the last bit");
+    assert_eq!(vectors(&resumed.queries(20)?)?, vectors(&whole.queries(20)?)?, "bit for bit");
     println!("stopped after 8 iterations and resumed, it ends at the same query vectors");
     Ok(())
 }

@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
     let molecules = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/molecules.parquet");
     let folder = tempfile::Builder::new().prefix("uphill-quickstart-").tempdir()?.keep();
 
-    // Parquet in: a column of embeddings, and whatever else is known about each molecule.
+    // Build a library from Parquet: a column of embeddings, and attributes of each molecule.
     let dataset = folder.join("molecules.lance");
     uphill::index(&molecules, &dataset, &IndexOptions::new().index(IndexKind::IvfFlat))?;
     let database = LanceDatabase::open(dataset.to_string_lossy())?;
@@ -26,33 +26,33 @@ fn main() -> anyhow::Result<()> {
     let start = database.sample(16, &mut uphill::random_stream(7, "queries", 0, 0))?;
     let queries = uphill::queries_at(&database, &start)?;
 
-    // Climb towards drug-likeness (`qed`), and never score a molecule that is too heavy. The default rule learns from each
-    // batch of scores where to look next, from the embedding and from the SMILES.
+    // Maximise drug-likeness (`qed`), and never score a molecule that is too heavy. The default rule fits a surrogate model
+    // to each batch of scores, on the embedding and the SMILES.
     let mut runner = Runner::new(database, SqlScore::new("qed"), SurrogateUpdate::new())
         .filter(SqlFilter::new("mw < 500"))
         .stop(StopConditions::new().evaluations(400))
         .seed(7)
-        .on_iteration(|step| {
-            let (mean, best) = (step.mean.unwrap_or(f64::NAN), step.best_so_far.unwrap_or(f64::NAN));
+        .on_iteration(|summary| {
+            let (mean, best) = (summary.mean.unwrap_or(f64::NAN), summary.best_so_far.unwrap_or(f64::NAN));
             eprintln!(
                 "iteration {:>2}  mean {mean:.3}  best so far {best:.3}  scored {:>3}",
-                step.iteration, step.evaluations
+                summary.iteration, summary.evaluations
             );
         });
     let log = runner.search_into(folder.join("run"), &queries, 100)?;
 
-    // Each molecule once, the best first; `evaluation` says how many had been scored when it was found.
+    // Each molecule once, best first; `evaluation` is the number of molecules that had been scored when it was found.
     let best = log.compile_results()?.select([col("name"), col("qed"), col("mw"), col("evaluation"), col("iteration")]);
     println!("{}", uphill::collect(best.limit(10))?);
 
     let scored = log.manifest().ended.as_ref().map_or(0, |ended| ended.evaluations);
-    println!("scored {scored} of {library_size} molecules; everything met is in");
+    println!("scored {scored} of {library_size} molecules; all results are in");
     println!("{}", log.path().display());
 
-    // What was found, where, and at what cost, as a page to look at.
+    // Write a report: what was found, where, and at what cost.
     let report = folder.join("report.html");
     std::fs::write(&report, uphill::report(&[log.path()], &ReportOptions::default())?)?;
-    println!("and shown by");
+    println!("and the report is");
     println!("{}", report.display());
     Ok(())
 }

@@ -1,4 +1,4 @@
-"""The runs of many targets, written with `--out arr/target=NAME`, as one Polars frame.
+"""Reads the runs of many targets, written with `--out arr/target=NAME`, as one Polars frame.
 
     python targets.py arr
 """
@@ -7,7 +7,7 @@ import sys
 
 import polars as pl
 
-# The folder names give `target` and `iteration`.
+# The folder names give the columns `target` and `iteration`.
 results = pl.scan_parquet(f"{sys.argv[1]}/*/results/*/*.parquet", hive_partitioning=True, missing_columns="insert")
 
 # The three best items of each target, each item once.

@@ -1,8 +1,8 @@
--- The runs of many targets, written with --out arr/target=NAME, as one table:
+-- Reads the runs of many targets, written with --out arr/target=NAME, as one table:
 --
---     duckdb < targets.sql        (in the folder that arr/ is in)
+--     duckdb < targets.sql        (in the folder that contains arr/)
 --
--- The folder names give `target` and `iteration`.
+-- The folder names give the columns `target` and `iteration`.
 create or replace temp view results as
 from read_parquet('arr/*/results/*/*.parquet', union_by_name = true, hive_types = {'target': varchar, 'iteration': uinteger});
 

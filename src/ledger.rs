@@ -192,19 +192,19 @@ impl Ledger {
         self.parts = score.as_sum().map(SumScore::names).unwrap_or_default();
         let items = schema::u64s(&results, DB_IDX)?;
         let free = self.take_free(score, &items, &results)?;
-        let mut left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
-        let (mut items_to_score, mut rows, mut new) = (Vec::new(), Vec::with_capacity(items.len()), Vec::new());
+        let mut remaining = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
+        let (mut items_to_score, mut rows, mut new_items) = (Vec::new(), Vec::with_capacity(items.len()), Vec::new());
         for (row, item) in (0u32..).zip(&items) {
             if !self.decided.contains(item) {
                 if !free.contains(item) {
-                    if left == 0 {
+                    if remaining == 0 {
                         continue;
                     }
-                    left -= 1;
+                    remaining -= 1;
                     self.evaluated.insert(*item, self.evaluations() + 1);
                 }
                 self.decided.insert(*item);
-                new.push(*item);
+                new_items.push(*item);
                 // A killed process may have paid for it.
                 if self.store().answers.outcome(*item).is_none() {
                     items_to_score.push(row);
@@ -214,7 +214,7 @@ impl Ledger {
         }
         let items_to_score = columns_to_score(&results, &items_to_score)?;
         let results = if rows.len() == items.len() { results } else { convert::gather(&results, &rows)? };
-        Ok(ScoreRequest { results, items_to_score, new })
+        Ok(ScoreRequest { results, items_to_score, new_items })
     }
 
     /// Scores the items of a request: waits for the answers or, if `in_background`, lets background workers do it.
@@ -245,18 +245,18 @@ impl Ledger {
             dispatcher.wait(Some(iteration))?;
             self.dispatcher = Some(dispatcher);
         }
-        request.new.iter().for_each(|item| self.count(*item));
+        request.new_items.iter().for_each(|item| self.count(*item));
         let items = schema::u64s(&request.results, DB_IDX)?;
         let mut store = self.store();
         store.folder.as_mut().map_or(Ok(()), LedgerFolder::create_first_file)?;
         store.answers.show_parts(iteration, &items, &self.parts);
         drop(store);
-        Ok((self.add_scores(iteration, request.results.clone())?, request.new.len() as u64))
+        Ok((self.add_scores(iteration, request.results.clone())?, request.new_items.len() as u64))
     }
 
     /// Cancels a request, as its iteration did not happen. Answers that have arrived are kept.
     pub(crate) fn cancel(&mut self, request: &ScoreRequest) {
-        for item in &request.new {
+        for item in &request.new_items {
             self.decided.remove(item);
             self.evaluated.remove(item);
         }
@@ -267,7 +267,7 @@ impl Ledger {
         self.dispatcher = None;
     }
 
-    /// The new items of a results frame that cost nothing, and records their answers: those with a reused score, and those that
+    /// Records the answers of new items that cost nothing, and returns those items: items with a reused score, and items that
     /// the score rejects for free.
     fn take_free(&mut self, score: &dyn Score, items: &[u64], results: &DataFrame) -> Result<HashSet<u64>> {
         let (mut free, mut others, mut seen) = (HashSet::new(), Vec::new(), HashSet::new());
@@ -376,7 +376,7 @@ pub(crate) struct ScoreRequest {
     /// The items to score.
     items_to_score: DataFrame,
     /// The items that no earlier iteration found.
-    new: Vec<u64>,
+    new_items: Vec<u64>,
 }
 
 /// Rows of a results frame with the columns that a score receives.

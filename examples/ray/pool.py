@@ -1,11 +1,11 @@
-"""A pool of scorers on Ray, behind one URL that `uphill` asks.
+"""A pool of Ray actors behind one URL, as a scorer for `uphill`.
 
     pip install ray
     python examples/ray/pool.py score:Scorer --actors 8 --address auto
 
-`score:Scorer` names a class, or a function that makes a scorer: it is called once for each actor, so that models are
-loaded once, and what it gives is called with each batch, a list of dicts, for a list of `{"db_idx": …, "score": …}`.
-Every node must be able to import it. An actor works on one batch at a time.
+`score:Scorer` names a class, or a function that returns a scorer. It is called once for each actor, so that models are
+loaded once. The scorer is called with each batch, a list of dicts, and returns a list of `{"db_idx": …, "score": …}`.
+Every node must be able to import it. An actor processes one batch at a time.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 
-# A lost batch is for the client to ask again: it counts what it pays.
+# Ray must not retry a lost batch: the client does, and counts the retries.
 @ray.remote(max_restarts=-1, max_task_retries=0)
 class Actor:
     def __init__(self, name):
@@ -38,10 +38,10 @@ class Pool:
     def __init__(self, actors):
         self.idle, self.alive, self.lock = queue.Queue(), 0, threading.Lock()
         for actor in actors:
-            self.enlist(actor)
+            self.add(actor)
 
-    def enlist(self, actor):
-        """Takes an actor in, as soon as it answers."""
+    def add(self, actor):
+        """Adds an actor to the pool as soon as it answers."""
 
         def wait():
             while True:
@@ -57,7 +57,7 @@ class Pool:
         threading.Thread(target=wait, daemon=True).start()
 
     def score(self, items):
-        """The status and the answer. 503: nobody looked, ask again later. 500: somebody did, and did not end well."""
+        """Returns the HTTP status and the body. 503: the batch was not processed, retry later. 500: the batch failed."""
         while True:
             if self.alive == 0:
                 return 503, {"error": "no actor is alive"}
@@ -73,7 +73,7 @@ class Pool:
         except RayActorError as error:
             with self.lock:
                 self.alive -= 1
-            self.enlist(actor)
+            self.add(actor)
             return 500, {"error": f"an actor died: {error}"}
         except RayError as error:
             self.idle.put(actor)
@@ -82,7 +82,7 @@ class Pool:
 
 class Gateway(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Headers and body in one packet, at once: else each answer waits 40 ms for the client's acknowledgement.
+    # Send headers and body in one packet without delay. Otherwise each answer waits 40 ms for an acknowledgement.
     wbufsize = -1
     disable_nagle_algorithm = True
 
@@ -108,9 +108,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("scorer", help="MODULE:CLASS")
     parser.add_argument("--actors", type=int, default=2)
-    parser.add_argument("--cpus", type=float, default=1, help="of each actor")
-    parser.add_argument("--gpus", type=float, default=0, help="of each actor")
-    parser.add_argument("--address", help="of a Ray cluster, such as `auto`; one of this machine's own where none is given")
+    parser.add_argument("--cpus", type=float, default=1, help="CPUs for each actor")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs for each actor")
+    parser.add_argument("--address", help="address of a Ray cluster, such as `auto` (default: start a local one)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()

@@ -77,12 +77,12 @@ impl LedgerFolder {
             in_flight_files,
         };
         let (mut has_answers, mut superseded) = (false, 0);
-        for some in files.chunks(FILES_PER_READ) {
-            let read = some.par_iter().map(|(_, file)| read_parquet(file)).collect::<Result<Vec<_>>>()?;
-            for ((number, file), rows) in some.iter().zip(read) {
-                let named = |error: Error| Error::input(file, error.to_string());
-                superseded += visit(&rows).map_err(named)?;
-                folder.record_unsettled(&rows, *number).map_err(named)?;
+        for chunk in files.chunks(FILES_PER_READ) {
+            let read = chunk.par_iter().map(|(_, file)| read_parquet(file)).collect::<Result<Vec<_>>>()?;
+            for ((number, file), rows) in chunk.iter().zip(read) {
+                let with_file = |error: Error| Error::input(file, error.to_string());
+                superseded += visit(&rows).map_err(with_file)?;
+                folder.record_unsettled(&rows, *number).map_err(with_file)?;
                 has_answers |= rows.height() > 0;
                 folder.last = Some((*number, rows));
             }
@@ -99,11 +99,11 @@ impl LedgerFolder {
         for (number, file) in files.iter().rev() {
             let rows = read_parquet(file)?;
             let items = schema::u64s(&rows, DB_IDX)?;
-            let mut kept: Vec<u32> =
+            let mut current: Vec<u32> =
                 (0..items.len() as u32).rev().filter(|row| seen.insert(items[*row as usize])).collect();
-            kept.reverse();
-            if kept.len() < items.len() {
-                self.write_file(*number, convert::gather(&rows, &kept)?)?;
+            current.reverse();
+            if current.len() < items.len() {
+                self.write_file(*number, convert::gather(&rows, &current)?)?;
             }
         }
         Ok(())
@@ -143,8 +143,8 @@ impl LedgerFolder {
         }
         // Rows that will be rewritten belong in small files.
         let is_pending = outcomes(batch)?.contains(&None);
-        for some in new.chunks(if is_pending { MAX_FILE_ROWS } else { new.len().max(1) }) {
-            last_rows.extend(some);
+        for chunk in new.chunks(if is_pending { MAX_FILE_ROWS } else { new.len().max(1) }) {
+            last_rows.extend(chunk);
             self.add(&convert::gather(batch, &std::mem::take(&mut last_rows))?)?;
         }
         if last_rows.is_empty() { Ok(()) } else { self.add(&convert::gather(batch, &last_rows)?) }
@@ -169,10 +169,10 @@ impl LedgerFolder {
     /// Rewrites a file: rows of the same items are replaced, the others appended.
     fn rewrite(&mut self, number: usize, before: DataFrame, batch: &DataFrame) -> Result<()> {
         let (old, new) = (schema::u64s(&before, DB_IDX)?, schema::u64s(batch, DB_IDX)?);
-        let place_of: HashMap<u64, u32> = new.iter().copied().zip(old.len() as u32..).collect();
+        let row_of: HashMap<u64, u32> = new.iter().copied().zip(old.len() as u32..).collect();
         let existing: HashSet<u64> = old.iter().copied().collect();
-        let kept = |(row, item): (u32, &u64)| place_of.get(item).copied().unwrap_or(row);
-        let mut rows: Vec<u32> = (0..).zip(&old).map(kept).collect();
+        let current_row = |(row, item): (u32, &u64)| row_of.get(item).copied().unwrap_or(row);
+        let mut rows: Vec<u32> = (0..).zip(&old).map(current_row).collect();
         rows.extend((old.len() as u32..).zip(&new).filter(|(_, item)| !existing.contains(item)).map(|(row, _)| row));
         self.write_file(number, convert::gather(&append_rows(before, batch)?, &rows)?)
     }

@@ -92,11 +92,11 @@ struct AnswerTable {
 impl AnswerTable {
     fn part(&mut self, name: &str) -> &mut Vec<Option<f64>> {
         let rows = self.answers.len();
-        let at = self.parts.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+        let index = self.parts.iter().position(|(part, _)| part == name).unwrap_or_else(|| {
             self.parts.push((name.into(), vec![None; rows]));
             self.parts.len() - 1
         });
-        &mut self.parts[at].1
+        &mut self.parts[index].1
     }
 }
 
@@ -134,13 +134,13 @@ impl Answers {
     /// Adds the answers of an attempt.
     pub(super) fn merge(&mut self, attempt: Attempt) {
         for (name, values) in attempt.table.parts {
-            for (kept, value) in self.table.part(&name).iter_mut().zip(values) {
-                *kept = kept.or(value);
+            for (merged, value) in self.table.part(&name).iter_mut().zip(values) {
+                *merged = merged.or(value);
             }
         }
-        for (kept, answer) in self.table.answers.iter_mut().zip(attempt.table.answers) {
+        for (merged, answer) in self.table.answers.iter_mut().zip(attempt.table.answers) {
             if answer.is_some() {
-                *kept = answer;
+                *merged = answer;
             }
         }
     }

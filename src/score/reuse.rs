@@ -149,12 +149,12 @@ impl ReusedScores {
         read_keys(LIBRARY, &database.take(&[])?, key)?;
         let mut unmatched: Vec<&SourceScores> =
             self.sources.iter().filter(|source| !source.scores.is_empty()).collect();
-        let mut here = String::from("no items");
+        let mut example = String::from("no items");
         let columns = [key.clone()];
         let mut scan = || {
             database.visit_columns(&columns, &mut |items| {
                 let ours = read_keys(LIBRARY, &items, key)?;
-                here = ours.describe();
+                example = ours.describe();
                 let mut all = std::mem::take(&mut unmatched).into_iter();
                 let left = all.try_fold(Vec::new(), |mut left, source| {
                     if source.scores_of(&items, Some(&ours))?.iter().all(Option::is_none) {
@@ -174,8 +174,8 @@ impl ReusedScores {
         for SourceScores { source, scores } in unmatched {
             if let ScoreIndex::ByKey(scores) = scores {
                 log::warn!(
-                    "score.reuse: {}: none of its {} scores matches an item of this library by `{key}`: there it is {}, here {here}; \
-                     no score is reused",
+                    "score.reuse: {}: none of its {} scores matches an item of this library by `{key}`: the source has {}, the library has \
+                     {example}; no score is reused",
                     source.display(),
                     scores.len(),
                     scores.describe()

@@ -13,8 +13,8 @@ const ITEMS: usize = 2000;
 const DIM: usize = 16;
 const FIVE_TITLES: [&str; 5] = [
     "the ten best items",
-    "the best so far, against the items asked",
-    "iteration by iteration",
+    "the best score so far, by evaluations",
+    "iterations",
     "items without a score",
     "how far the queries moved",
 ];

@@ -311,7 +311,7 @@ fn a_source_that_matches_nothing_is_named_with_what_is_there_and_here() {
     };
     let none = |file: &str, there: &str| {
         format!(
-            "uphill: score.reuse: ./{file}: none of its 2 scores matches an item of this library by `name`: there it is {there}, here \"item 0\" (str); no score is reused\n"
+            "uphill: score.reuse: ./{file}: none of its 2 scores matches an item of this library by `name`: the source has {there}, the library has \"item 0\" (str); no score is reused\n"
         )
     };
     write(&at("cased.parquet"), &df!("name" => ["Item 0", "Item 1"], "score" => [7.0, 8.0]).expect("a frame"));

@@ -1,4 +1,4 @@
-//! A search of a library in memory, with a score, a filter and a rule of one's own, on a thread of its own.
+//! Searches an in-memory database with a custom score, filter and update rule, on its own thread.
 
 use std::collections::HashSet;
 use std::error::Error as _;
@@ -26,10 +26,10 @@ impl Cube {
         let query = query.mapv(|component| component as f32);
         let distance = |item: u64| Metric::L2.distance(&query.to_vec(), &self.points.row(item as usize).to_vec());
         let items = (0..self.len()).filter(|item| !without.contains(item));
-        let mut met: Vec<(f32, u64)> = items.map(|item| (distance(item), item)).collect();
-        met.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        met.truncate(k);
-        met
+        let mut neighbours: Vec<(f32, u64)> = items.map(|item| (distance(item), item)).collect();
+        neighbours.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        neighbours.truncate(k);
+        neighbours
     }
 }
 
@@ -94,10 +94,10 @@ impl VectorDatabase for Cube {
     }
 }
 
-/// How near a point is to a corner.
-struct Corner;
+/// Scores a point by the sum of its coordinates, so that one corner is the best.
+struct CornerScore;
 
-impl Score for Corner {
+impl Score for CornerScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
         let points = matrix::<f32>(batch, columns::EMBEDDING)?;
         let scores: Vec<f64> = points.view().rows().into_iter().map(|point| f64::from(point.sum())).collect();
@@ -105,10 +105,10 @@ impl Score for Corner {
     }
 }
 
-/// Only points above the ground.
-struct Above(f32);
+/// Keeps only points above a height.
+struct MinHeight(f32);
 
-impl Filter for Above {
+impl Filter for MinHeight {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
         let above = results
             .column("height")?
@@ -120,44 +120,44 @@ impl Filter for Above {
     }
 }
 
-/// Each query goes a little towards the corner that it believes in, and gives up where the world ends.
-struct Believer {
-    steps: u32,
+/// Moves each query towards the best corner, and fails after some steps.
+struct CornerUpdate {
+    max_steps: u32,
 }
 
 #[derive(Debug)]
-struct WorldEnds(u32);
+struct StepLimit(u32);
 
-impl fmt::Display for WorldEnds {
+impl fmt::Display for StepLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the world ends after {} steps", self.0)
+        write!(f, "the limit of {} steps is reached", self.0)
     }
 }
 
-impl std::error::Error for WorldEnds {}
+impl std::error::Error for StepLimit {}
 
-impl QueryUpdate for Believer {
+impl QueryUpdate for CornerUpdate {
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
-        if step.iteration >= self.steps {
-            return Err(Error::custom(WorldEnds(self.steps)));
+        if step.iteration >= self.max_steps {
+            return Err(Error::custom(StepLimit(self.max_steps)));
         }
-        let towards = matrix::<f64>(step.queries, columns::EMBEDDING)?.view().mapv(|at| at + 0.3 * (1.0 - at));
-        next_queries(step.queries, towards.view())
+        let moved = matrix::<f64>(step.queries, columns::EMBEDDING)?.view().mapv(|coordinate| coordinate + 0.3 * (1.0 - coordinate));
+        next_queries(step.queries, moved.view())
     }
 }
 
-/// Parts chosen at run time are parts, too.
-fn runner(steps: u32) -> Result<(Runner, DataFrame)> {
+/// Builds a runner from boxed parts, as chosen at run time.
+fn runner(max_steps: u32) -> Result<(Runner, DataFrame)> {
     let cube = Cube::new(2000);
     let start = queries_at(&cube, &cube.sample(3, &mut uphill::random_stream(1, "start", 0, 0))?)?;
-    let (score, rule): (Box<dyn Score>, Box<dyn QueryUpdate>) = (Box::new(Corner), Box::new(Believer { steps }));
-    let filter: Box<dyn Filter> = Box::new(Above(0.2));
+    let (score, rule): (Box<dyn Score>, Box<dyn QueryUpdate>) = (Box::new(CornerScore), Box::new(CornerUpdate { max_steps }));
+    let filter: Box<dyn Filter> = Box::new(MinHeight(0.2));
     Ok((Runner::new(cube, score, rule).filter(filter).stop(StopConditions::new().evaluations(120)), start))
 }
 
 fn main() -> Result<()> {
-    let (mut moved, start) = runner(u32::MAX)?;
-    let thread = std::thread::spawn(move || moved.search(&start, 12));
+    let (mut search, start) = runner(u32::MAX)?;
+    let thread = std::thread::spawn(move || search.search(&start, 12));
     let log = thread.join().map_err(|_| Error::custom("the search panicked"))??;
     let best = uphill::collect(log.compile_results()?.limit(1))?;
     let (score, height) = (best.column("score")?.f64()?.get(0), best.column("height")?.f32()?.get(0));
@@ -167,10 +167,10 @@ fn main() -> Result<()> {
     );
     assert!(score > Some(2.5) && height > Some(0.2));
 
-    let (mut ends, start) = runner(2)?;
-    let error = ends.search(&start, 12).err().ok_or_else(|| Error::custom("the world did not end"))?;
+    let (mut failing, start) = runner(2)?;
+    let error = failing.search(&start, 12).err().ok_or_else(|| Error::custom("the search did not fail"))?;
     println!("{error}");
-    assert_eq!(error.to_string(), "iteration 2: the world ends after 2 steps");
-    assert!(error.source().is_some_and(|cause| cause.is::<WorldEnds>()));
+    assert_eq!(error.to_string(), "iteration 2: the limit of 2 steps is reached");
+    assert!(error.source().is_some_and(|cause| cause.is::<StepLimit>()));
     Ok(())
 }
