@@ -14,7 +14,7 @@ create_exception!(
 );
 create_exception!(uphill, ConfigError, Error, "An option is invalid.");
 create_exception!(uphill, LockedError, Error, "Another process is writing to this folder.");
-create_exception!(uphill, OutageError, Error, "The scorer is unavailable; resume the run when it is back.");
+create_exception!(uphill, UnavailableError, Error, "The scorer is unavailable; resume the run when it is back.");
 
 /// The exception to raise for an error. If a Python function caused it, that is its own exception with its traceback.
 pub fn exception(py: Python<'_>, error: uphill::Error) -> PyErr {
@@ -29,7 +29,7 @@ pub fn exception(py: Python<'_>, error: uphill::Error) -> PyErr {
     match error {
         uphill::Error::Config(_) => ConfigError::new_err(message),
         uphill::Error::Locked { .. } => LockedError::new_err(message),
-        uphill::Error::Unavailable { .. } => OutageError::new_err(message),
+        uphill::Error::Unavailable { .. } => UnavailableError::new_err(message),
         uphill::Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         _ => Error::new_err(message),
     }

@@ -54,7 +54,7 @@ pub fn index(
     };
     let built = built.map_err(to_exception)?;
     if built.invalid.total() > 0 {
-        log::warn!(target: "uphill", "{}: left out {}", dataset.display(), built.invalid);
+        log::warn!(target: "uphill", "{}: skipped {}", dataset.display(), built.invalid);
     }
     Ok(())
 }

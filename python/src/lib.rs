@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _uphill {
     #[pymodule_export]
-    use super::errors::{ConfigError, Error, LockedError, OutageError};
+    use super::errors::{ConfigError, Error, LockedError, UnavailableError};
     #[pymodule_export]
     use super::functions::{
         Library, ask, command, evaluate, index, plot, queries, remove, report, results, search, tell, trajectories,

@@ -65,7 +65,7 @@ def test_a_table_is_read_in_batches_and_its_invalid_rows_are_counted(caplog):
     library = uphill.index(table, "x.lance", skip_invalid=True)
     assert len(library) == 19_998
     assert library.take([17_000])["source_row"].to_list() == [17_001]
-    assert "left out 2 invalid embeddings" in caplog.text
+    assert "skipped 2 invalid embeddings" in caplog.text
 
 
 @pytest.mark.parametrize("nothing", [{"embedding": []}, pl.DataFrame({"embedding": [[1.0]]}).clear()])

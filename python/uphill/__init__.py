@@ -31,7 +31,7 @@ from ._options import (
 )
 from ._run import Run, RunSummary, plot, report
 from ._search import ask, search, tell
-from ._uphill import ConfigError, Error, LockedError, OutageError
+from ._uphill import ConfigError, Error, LockedError, UnavailableError
 
 __all__ = [
     "ConfigError",
@@ -42,7 +42,6 @@ __all__ = [
     "Library",
     "LockedError",
     "OpenOptions",
-    "OutageError",
     "PruneOptions",
     "QueriesOptions",
     "RestartOptions",
@@ -51,6 +50,7 @@ __all__ = [
     "ScoreOptions",
     "Sections",
     "StopOptions",
+    "UnavailableError",
     "UpdateOptions",
     "ask",
     "index",

@@ -9,8 +9,8 @@ __all__ = [
     "Error",
     "Library",
     "LockedError",
-    "OutageError",
     "Table",
+    "UnavailableError",
     "ask",
     "command",
     "evaluate",
@@ -28,7 +28,7 @@ __all__ = [
 class Error(Exception): ...
 class ConfigError(Error): ...
 class LockedError(Error): ...
-class OutageError(Error): ...
+class UnavailableError(Error): ...
 
 @final
 class Table:

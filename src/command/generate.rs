@@ -1,4 +1,4 @@
-//! `uphill generate`: the manual, and what shells complete.
+//! `uphill generate`: manual pages and shell completions.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,16 +10,16 @@ use super::output::{to_file, to_stdout};
 
 #[derive(clap::Args)]
 pub struct Generate {
-    /// man: a manual page for each command; bash, zsh or fish: what that shell completes.
+    /// man (a manual page for each command), or bash, zsh or fish (completions for that shell).
     #[arg(hide_possible_values = true)]
-    what: What,
-    /// Write to a file, the pages of the manual into a folder, instead of stdout.
+    target: Target,
+    /// Write completions to this file, or manual pages into this folder, instead of standard output.
     #[arg(long, short)]
     output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum What {
+enum Target {
     Man,
     Bash,
     Zsh,
@@ -27,11 +27,11 @@ enum What {
 }
 
 pub fn generate(arguments: Generate, mut command: clap::Command) -> anyhow::Result<()> {
-    let shell = match arguments.what {
-        What::Man => None,
-        What::Bash => Some(Shell::Bash),
-        What::Zsh => Some(Shell::Zsh),
-        What::Fish => Some(Shell::Fish),
+    let shell = match arguments.target {
+        Target::Man => None,
+        Target::Bash => Some(Shell::Bash),
+        Target::Zsh => Some(Shell::Zsh),
+        Target::Fish => Some(Shell::Fish),
     };
     let mut pages: Vec<(String, Vec<u8>)> = Vec::new();
     match shell {
@@ -55,9 +55,9 @@ pub fn generate(arguments: Generate, mut command: clap::Command) -> anyhow::Resu
     Ok(())
 }
 
-/// A page for the program, and one for each of its commands.
+/// Adds the manual page of the program and those of its commands.
 fn manual(command: clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> std::io::Result<()> {
-    // So that each command is called by its whole name, `uphill search`.
+    // Building gives commands their full names, such as `uphill search`.
     let mut command = command.disable_help_subcommand(true);
     command.build();
     for page in [&command].into_iter().chain(command.get_subcommands()) {

@@ -1,4 +1,4 @@
-//! What `--help` ends with: examples, each of which a test runs as it stands.
+//! Examples at the end of `--help`. A test runs each of them.
 
 pub const UPHILL: &str = "\
 Examples:
@@ -8,7 +8,7 @@ Examples:
   uphill results run -n 10
   uphill report run -o report.html
 
-`uphill COMMAND --help` has more of each.";
+See `uphill COMMAND --help` for options and examples of a command.";
 
 pub const DEMO: &str = "\
 Examples:

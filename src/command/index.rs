@@ -1,39 +1,39 @@
-//! `uphill index`.
+//! `uphill index`: builds a dataset with an index from Parquet files.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::output::{progress_bar, say};
+use super::output::{info, row_progress_bar};
 use super::signals::Signals;
 use crate::database::Metric;
 use crate::index::{IndexKind, IndexOptions, Progress};
 
 #[derive(clap::Args)]
 pub struct Index {
-    /// A Parquet file, a glob, or a folder of .parquet files.
+    /// A Parquet file, a quoted glob, or a folder of .parquet files.
     items: PathBuf,
     /// The dataset to build.
     dataset: PathBuf,
-    /// The column of embeddings [default: the only one with lists of floats; else of integers].
+    /// The column of embeddings [default: the only column of float lists, else of integer lists].
     #[arg(long)]
     embedding_column: Option<String>,
-    /// l2 (squared), cosine or dot.
+    /// Distance metric: l2 (squared), cosine or dot.
     #[arg(long, default_value = "l2")]
     metric: Metric,
-    /// auto, none, ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq; auto is none below 20,000 rows, ivf-flat
-    /// below 100,000, then ivf-rq where the dimension is a multiple of 8.
+    /// Index type: auto, none (exact search), ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq. auto is none below 20,000
+    /// rows, ivf-flat below 100,000 rows or if the dimension is not a multiple of 8, else ivf-rq.
     #[arg(long, default_value = "auto")]
     index: IndexKind,
-    /// Index partitions: a number, or auto: about the square root of the rows, fewer for ivf-pq and ivf-hnsw-sq.
+    /// Number of index partitions, or auto: about the square root of the rows, fewer for ivf-pq and ivf-hnsw-sq.
     #[arg(long, default_value = "auto", value_parser = partitions)]
     partitions: Partitions,
-    /// Rename a column: --rename score=docking.
+    /// Rename a column, for example --rename score=docking. Can be repeated.
     #[arg(long, value_name = "FROM=TO", value_parser = rename)]
     rename: Vec<(String, String)>,
-    /// Drop rows without a usable embedding instead of refusing the input; keeps `source_row`.
+    /// Skip rows with an invalid embedding instead of failing. The column `source_row` keeps the original row numbers.
     #[arg(long)]
     skip_invalid: bool,
-    /// Replace a dataset that is there.
+    /// Replace an existing dataset.
     #[arg(long)]
     overwrite: bool,
 }
@@ -60,11 +60,11 @@ fn rename(text: &str) -> Result<(String, String), String> {
 
 pub fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
     if arguments.index == IndexKind::IvfHnswSq {
-        // What its graphs are depends on which thread comes first.
+        // Its graphs depend on the order in which threads insert.
         rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
     }
-    let bar = progress_bar();
-    let shown = bar.clone();
+    let bar = row_progress_bar();
+    let handle = bar.clone();
     let options = IndexOptions {
         embedding_column: arguments.embedding_column,
         metric: Some(arguments.metric),
@@ -75,11 +75,11 @@ pub fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
         overwrite: arguments.overwrite,
         progress: Some(Arc::new(move |progress| match progress {
             Progress::Rows(done, total) => {
-                shown.set_length(total);
-                shown.set_position(done);
+                handle.set_length(total);
+                handle.set_position(done);
             }
             Progress::Building(partitions) => {
-                shown.set_message(format!("building the index of {partitions} partitions"))
+                handle.set_message(format!("building the index ({partitions} partitions)"))
             }
         })),
         stop: Some(signals.flag()),
@@ -88,15 +88,15 @@ pub fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let built = built?;
     if built.invalid.total() > 0 {
-        say(format_args!("left out {}", built.invalid));
+        info(format_args!("skipped {}", built.invalid));
     }
     let kind = match built.partitions {
-        None => "no index: searches are exact".to_string(),
+        None => "no index (exact search)".to_string(),
         Some(partitions) => format!("{} with {partitions} partitions", built.index),
     };
-    say(format_args!("{}: {} items of {} dimensions, {kind}", arguments.dataset.display(), built.rows, built.dim));
+    info(format_args!("{}: {} items of {} dimensions, {kind}", arguments.dataset.display(), built.rows, built.dim));
     if let Some(table) = built.recall {
-        table.to_string().lines().for_each(say);
+        table.to_string().lines().for_each(info);
     }
     Ok(())
 }

@@ -1,16 +1,18 @@
-//! `uphill inspect`.
+//! `uphill inspect`: the properties of a dataset or of a run.
 
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::output;
+use super::output::print_properties;
 use crate::database::{LanceDatabase, VectorDatabase};
 use crate::frame::schema::{RAW_SCORE, SCORE};
 use crate::log::SearchLog;
 
 pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
-    let facts = if path.join("run.json").exists() {
+    // The names in JSON are stable.
+    let label = |key: &'static str, label: &'static str| if json { key } else { label };
+    let properties = if path.join("run.json").exists() {
         let log = SearchLog::open(&path)?;
         let best = log.compile_results()?.limit(1).collect()?;
         let best = Some(best).filter(|best| best.height() > 0);
@@ -24,16 +26,16 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "dataset tag": manifest.version_tag,
             "seed": manifest.seed,
             "iterations": log.iterations().len(),
-            "ended": manifest.status(),
+            label("ended", "state"): manifest.status(),
             "evaluations": manifest.ended.as_ref().map(|ended| ended.evaluations),
             "items scored": manifest.ended.as_ref().map(|ended| ended.scored.unwrap_or(ended.evaluations)),
             "items reused": manifest.ended.as_ref().map(|ended| ended.reused),
             "items rejected": manifest.ended.as_ref().map(|ended| ended.rejected),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
             "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
-            "items asked again after a stop": manifest.ended.as_ref().map(|ended| ended.asked_again),
-            "columns that say about the score": manifest.ended.as_ref().map(|ended| shares(&ended.learned)),
-            // In the scorer's own terms.
+            label("items asked again after a stop", "requested again"): manifest.ended.as_ref().map(|ended| ended.asked_again),
+            label("columns that say about the score", "relevance"): manifest.ended.as_ref().map(|ended| relevance(&ended.learned)),
+            // As given by the scorer.
             "best score": best.as_ref().and_then(|best| {
                 best.column(RAW_SCORE).or_else(|_| best.column(SCORE)).ok()?.f64().ok()?.get(0)
             }),
@@ -55,7 +57,7 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "rows without an embedding": identity.without_embedding,
             "dim": identity.dim,
             "metric": identity.metric,
-            "index": index.map_or("none: searches are exact".into(), |index| index.kind.clone()),
+            "index": index.map_or("none (exact search)".into(), |index| index.kind.clone()),
             "partitions": index.map(|index| index.partitions),
             "unindexed rows": index.map(|index| index.unindexed_rows),
             "recall": recall,
@@ -65,10 +67,10 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "columns": database.column_names(),
         })
     };
-    Ok(output::facts(&facts, json)?)
+    Ok(print_properties(&properties, json)?)
 }
 
-/// Names and shares as JSON, in their order.
-fn shares(learned: &[(String, f32)]) -> serde_json::Value {
-    learned.iter().map(|(column, share)| (column.clone(), json!(share))).collect::<serde_json::Map<_, _>>().into()
+/// The relevance weight of each feature column, as JSON.
+fn relevance(learned: &[(String, f32)]) -> serde_json::Value {
+    learned.iter().map(|(column, weight)| (column.clone(), json!(weight))).collect::<serde_json::Map<_, _>>().into()
 }

@@ -1,12 +1,15 @@
-//! `uphill search`, and the same by hand: `ask` and `tell`.
+//! `uphill search`, and its counterparts for scores given by hand: `uphill ask` and `uphill tell`.
 
 use std::path::PathBuf;
 
 use polars::prelude::*;
 
-use super::output::{Output, Progress, Unwritten, ended, facts, go_on, say, told, took, warn};
-use super::plan::plan;
-use super::show::best;
+use super::dry_run::dry_run;
+use super::output::{
+    OutputOptions, SearchProgress, WriteError, error_chain, info, print_next_steps, print_properties, print_summary,
+    print_times, warn,
+};
+use super::results::best_items;
 use super::signals::Signals;
 use crate::config::{Config, Direction};
 use crate::error::Error;
@@ -17,95 +20,99 @@ use crate::runner::SearchState;
 
 #[derive(clap::Args)]
 pub struct Search {
-    /// The run file.
+    /// The run file (TOML). `uphill init` writes one.
+    #[arg(value_name = "RUN_FILE")]
     run: PathBuf,
     /// The run folder to write.
-    #[arg(long)]
+    #[arg(long, value_name = "RUN")]
     out: PathBuf,
-    /// Go on with the run in that folder; start it, if there is none yet.
+    /// Resume the run in that folder, or start it if there is none yet.
     #[arg(long)]
     resume: bool,
-    /// When going on, ask again for items that failed.
+    /// When resuming, retry items that failed.
     #[arg(long, requires = "resume")]
     retry_failed: bool,
-    /// Reuse earlier scores (score.reuse) whatever their version.
+    /// Reuse earlier scores (score.reuse) of any version.
     #[arg(long)]
     trust_scores: bool,
-    /// Say what the search would do: what it reads, what filter and score see, the most items that it can have scored,
-    /// what it would write. Write nothing, and ask no scorer.
+    /// Show what the search would do, without scoring or writing anything: its columns, the inputs of filter and scorer,
+    /// the maximum number of evaluations, the files it would write.
     #[arg(long)]
     dry_run: bool,
-    /// Override a key of the run file: --set update.lr=0.1.
+    /// Override a key of the run file, for example --set update.lr=0.1. Can be repeated.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
-    output: Output,
+    output: OutputOptions,
 }
 
 #[derive(clap::Args)]
 pub struct Ask {
-    /// The run file, with `by_hand = true` under [score].
+    /// The run file (TOML), with `by_hand = true` in the section [score].
+    #[arg(value_name = "RUN_FILE")]
     run: PathBuf,
     /// The run folder to write.
-    #[arg(long)]
+    #[arg(long, value_name = "RUN")]
     out: PathBuf,
-    /// Override a key of the run file: --set update.lr=0.1.
+    /// Override a key of the run file, for example --set update.lr=0.1. Can be repeated.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
-    output: Output,
+    output: OutputOptions,
 }
 
 #[derive(clap::Args)]
 pub struct Tell {
     /// The run folder.
     run: PathBuf,
-    /// Parquet, CSV or JSON with `db_idx` and `score`, optionally `reason` and parts of the score.
+    /// A Parquet, CSV or JSON file with `db_idx` and `score`, optionally `reason` and parts of the score.
     scores: PathBuf,
-    /// Override what the run goes on with: --set stop.evaluations=400, or --set database.path=moved.lance.
+    /// Override a key of the run, for example --set stop.evaluations=400 or --set database.path=moved.lance. Can be repeated.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 }
 
-/// The exit code: of a signal, if that ended the search.
+/// Runs a search and returns the exit code.
 pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<u8> {
     arguments.output.check()?;
     let mut config = Config::read(&arguments.run, &arguments.set)?;
     config.score.trust_scores |= arguments.trust_scores;
     if arguments.dry_run {
-        return signals.at_once(move || dry_run(&config, &arguments)).map(|()| 0);
+        return signals.run_interruptible(move || print_dry_run(&config, &arguments)).map(|()| 0);
     }
-    let goes_on = arguments.resume && !SearchLog::is_unused(&arguments.out)?;
-    if arguments.resume && !goes_on {
-        say(format_args!("{}: holds no run yet; it is started", arguments.out.display()));
+    let resumes = arguments.resume && !SearchLog::is_unused(&arguments.out)?;
+    if arguments.resume && !resumes {
+        info(format_args!("{}: no run to resume; starting a new one", arguments.out.display()));
     }
-    let (runner, queries) = config.build(goes_on.then_some(&*arguments.out))?;
-    let progress = Progress::new(&config.stop, config.score.direction == Direction::Minimize);
+    let (runner, queries) = config.build(resumes.then_some(&*arguments.out))?;
+    let progress = SearchProgress::new(&config.stop, config.score.direction == Direction::Minimize);
     let mut runner = runner
         .interrupt(signals.flag())
         .retry_failed(arguments.retry_failed)
-        .pending_counter(progress.waiting())
+        .pending_counter(progress.pending())
         .on_iteration(progress.observer());
-    let log = match goes_on {
+    let log = match resumes {
         true => runner.resume(&arguments.out, &queries, config.stop.max_iterations()),
         false => runner.search_into(&arguments.out, &queries, config.stop.max_iterations()),
     };
     drop(progress);
     let log = log?;
     if was_interrupted(&log) {
-        say(format_args!("interrupted after {} iterations; continue with --resume", log.iterations().len()));
-        go_on(&log, &arguments.run, &arguments.set);
+        info(format_args!("interrupted after {} iterations; resume with --resume", log.iterations().len()));
+        print_next_steps(&log, &arguments.run, &arguments.set);
         return Ok(signals.exit_code());
     }
-    let best = best(&log, &arguments.output).map_err(|error| Unwritten::Rows(error.into()));
+    let best = best_items(&log, &arguments.output).map_err(|error| WriteError::Rows(error.into()));
     match best.and_then(|best| arguments.output.write(best.limit(10))) {
-        // The search is done, and paid for, all the same.
-        Err(Unwritten::Rows(error)) => warn(format_args!("uphill: the best items cannot be shown: {}", told(&error))),
+        // The search itself succeeded, and its scores are paid for.
+        Err(WriteError::Rows(error)) => {
+            warn(format_args!("uphill: cannot print the best items: {}", error_chain(&error)));
+        }
         done => done?,
     }
-    ended(&log);
-    took(&log);
-    go_on(&log, &arguments.run, &arguments.set);
+    print_summary(&log);
+    print_times(&log);
+    print_next_steps(&log, &arguments.run, &arguments.set);
     Ok(0)
 }
 
@@ -113,57 +120,62 @@ fn was_interrupted(log: &SearchLog) -> bool {
     log.manifest().ended.as_ref().is_some_and(|ended| ended.reason == StopReason::Interrupted)
 }
 
-fn dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
+fn print_dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
     let out = &arguments.out;
-    let goes_on = arguments.resume && !SearchLog::is_unused(out)?;
-    let log = goes_on.then(|| SearchLog::open(out)).transpose()?;
+    let resumes = arguments.resume && !SearchLog::is_unused(out)?;
+    let log = resumes.then(|| SearchLog::open(out)).transpose()?;
     if log.is_none() && out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        warn(format_args!("uphill: {} is not empty; a search would refuse it", out.display()));
+        warn(format_args!("uphill: {} is not empty; a search into it would fail", out.display()));
     }
     let database = config.open_library(log.as_ref())?;
     let queries = config.starting_queries(&database, log.as_ref())?;
     let runner = config.runner(database.clone())?;
-    let plan = plan(config, &database, &runner, &queries, out, log.as_ref())?;
-    Ok(facts(&plan, arguments.output.is_json())?)
+    let plan = dry_run(config, &database, &runner, &queries, out, log.as_ref())?;
+    Ok(print_properties(&plan, arguments.output.is_json())?)
 }
 
+/// Prints the next items to score by hand, and returns the exit code.
 pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<u8> {
     arguments.output.check()?;
     let config = Config::read(&arguments.run, &arguments.set)?;
     if !config.score.by_hand {
-        return Err(Error::Config("ask: this run's scores do not come by hand (score.by_hand = true)".into()).into());
+        return Err(Error::Config("ask: the run file does not set score.by_hand = true".into()).into());
     }
-    let started = arguments.out.join("run.json").exists().then_some(&*arguments.out);
-    let (runner, queries) = config.build(started)?;
+    let existing = arguments.out.join("run.json").exists().then_some(&*arguments.out);
+    let (runner, queries) = config.build(existing)?;
     let asked = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.max_iterations())?;
     match asked {
         SearchState::Pending(items) => {
             let run = arguments.out.display();
-            say(format_args!("{} items wait for their scores: uphill tell {run} SCORES.parquet", items.height()));
+            info(format_args!(
+                "{} items are waiting for scores; give them with: uphill tell {run} SCORES.parquet",
+                items.height()
+            ));
             arguments.output.write(items.lazy())?;
             Ok(0)
         }
-        SearchState::Ended(log) => Ok(ended_by(&log, signals)),
+        SearchState::Ended(log) => Ok(finish(&log, signals)),
     }
 }
 
-fn ended_by(log: &SearchLog, signals: &Signals) -> u8 {
-    ended(log);
+/// Prints the summary of a run that ended, and returns the exit code.
+fn finish(log: &SearchLog, signals: &Signals) -> u8 {
+    print_summary(log);
     if was_interrupted(log) { signals.exit_code() } else { 0 }
 }
 
-/// As [`ask`].
+/// Gives scores of pending items, and returns the exit code.
 pub fn tell(arguments: Tell, signals: &Signals) -> anyhow::Result<u8> {
     let Tell { run, scores, set } = arguments;
     let config = Config::from_run(&SearchLog::open(&run)?, &set)?;
     let (runner, queries) = config.build(Some(&run))?;
     let table = TableReader::new(&scores).ids(&[DB_IDX]).numbers(&[SCORE]).texts(&[OUTCOME, REASON]);
-    let told = table.read()?;
-    match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.max_iterations(), &told)? {
+    let scores = table.read()?;
+    match runner.interrupt(signals.flag()).tell(&run, &queries, config.stop.max_iterations(), &scores)? {
         SearchState::Pending(items) => {
-            say(format_args!("{} items wait for their scores: uphill ask", items.height()));
+            info(format_args!("{} items are waiting for scores; get them with: uphill ask", items.height()));
             Ok(0)
         }
-        SearchState::Ended(log) => Ok(ended_by(&log, signals)),
+        SearchState::Ended(log) => Ok(finish(&log, signals)),
     }
 }

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks the run to stop, the second stops at once. A file that grows
-//! beyond a limit is an error like a full disk, not the end of the process.
+//! Signals. The first SIGINT or SIGTERM requests the run to stop, the second ends the process. SIGXFSZ (a file-size
+//! limit) is caught, so that the write fails as on a full disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,65 +13,67 @@ use signal_hook::flag;
 use super::output;
 use crate::error::Error;
 
-/// How often a command that is left at once looks for signals.
-const EVERY: Duration = Duration::from_millis(20);
+/// How often signals are checked during interruptible work.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long it may take to take away the file that it was writing.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long interrupted work may take to discard the file that it was writing.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes of stack, as the main thread has.
-const STACK: usize = 8 << 20;
+/// Stack size of the thread, in bytes, as large as that of the main thread.
+const STACK_SIZE: usize = 8 << 20;
 
 pub struct Signals {
-    asked: Arc<AtomicBool>,
-    code: Arc<AtomicUsize>,
+    is_interrupted: Arc<AtomicBool>,
+    exit_code: Arc<AtomicUsize>,
 }
 
 impl Signals {
     pub fn install() -> io::Result<Self> {
-        let (asked, code) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        for (signal, exit_code) in [(SIGINT, 130), (SIGTERM, 143)] {
-            // In this order: the flag is still unset when the first signal comes, and who sees it set finds the code.
-            flag::register_conditional_shutdown(signal, exit_code, asked.clone())?;
-            flag::register_usize(signal, code.clone(), exit_code as usize)?;
-            flag::register(signal, asked.clone())?;
+        let (is_interrupted, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
+            // In this order: the shutdown finds the flag unset at the first signal, and the code is set before the flag.
+            flag::register_conditional_shutdown(signal, code, is_interrupted.clone())?;
+            flag::register_usize(signal, received.clone(), code as usize)?;
+            flag::register(signal, is_interrupted.clone())?;
         }
-        // Caught, not ignored, as scorers would inherit that.
+        // Caught instead of ignored, as scorers would inherit an ignored signal.
         flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-        Ok(Signals { asked, code })
+        Ok(Signals { is_interrupted, exit_code: received })
     }
 
-    /// Set by the first signal.
+    /// A flag that the first signal sets.
     pub fn flag(&self) -> Arc<AtomicBool> {
-        self.asked.clone()
+        self.is_interrupted.clone()
     }
 
-    /// Does what has nothing to finish: at the first signal it is left where it is, and no file has its name yet.
+    /// Runs work that can be abandoned: the first signal ends it, and discards the file that it was writing.
     ///
     /// # Errors
     /// As `work`; [`Error::Interrupted`] if a signal came first.
-    pub fn at_once(&self, work: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
+    pub fn run_interruptible(&self, work: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
         let (sender, receiver) = sync_channel(1);
-        let work = move || sender.send(output::caught(work));
-        thread::Builder::new().stack_size(STACK).spawn(work)?;
-        let mut since: Option<Instant> = None;
+        let work = move || sender.send(output::catch_panic(work));
+        thread::Builder::new().stack_size(STACK_SIZE).spawn(work)?;
+        let mut interrupted: Option<Instant> = None;
         loop {
-            match receiver.recv_timeout(EVERY) {
-                Ok(Err(_)) if since.is_some() => return Err(Error::Interrupted.into()),
+            match receiver.recv_timeout(CHECK_INTERVAL) {
+                Ok(Err(_)) if interrupted.is_some() => return Err(Error::Interrupted.into()),
                 Ok(done) => return done,
-                Err(RecvTimeoutError::Timeout) if since.is_some_and(|since| since.elapsed() < PATIENCE) => {}
-                Err(RecvTimeoutError::Timeout) if since.is_none() && !self.asked.load(Ordering::Relaxed) => {}
-                Err(RecvTimeoutError::Timeout) if since.is_none() => {
-                    output::write_no_more();
-                    since = Some(Instant::now());
+                Err(RecvTimeoutError::Timeout)
+                    if interrupted.is_some_and(|since| since.elapsed() < CLEANUP_TIMEOUT) => {}
+                Err(RecvTimeoutError::Timeout)
+                    if interrupted.is_none() && !self.is_interrupted.load(Ordering::Relaxed) => {}
+                Err(RecvTimeoutError::Timeout) if interrupted.is_none() => {
+                    output::cancel_writes();
+                    interrupted = Some(Instant::now());
                 }
                 Err(_) => return Err(Error::Interrupted.into()),
             }
         }
     }
 
-    /// 0, or 128 + the signal.
+    /// 128 + the number of the first signal, or 0 if there was none.
     pub fn exit_code(&self) -> u8 {
-        self.code.load(Ordering::Relaxed) as u8
+        self.exit_code.load(Ordering::Relaxed) as u8
     }
 }

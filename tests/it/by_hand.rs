@@ -82,7 +82,7 @@ fn scores_of_items_that_do_not_wait_are_refused_and_lose_nothing() {
     assert!(asked.equals(&read(&folder.path().join("again.parquet"))));
 
     let output = uphill(&["ask", "sql.toml", "--out", "sql"], folder.path());
-    assert_eq!(stderr(&output), "uphill: ask: this run's scores do not come by hand (score.by_hand = true)\n");
+    assert_eq!(stderr(&output), "uphill: ask: the run file does not set score.by_hand = true\n");
     assert_eq!(output.status.code(), Some(2));
 }
 

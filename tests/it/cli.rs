@@ -214,7 +214,7 @@ fn inspect_shows_what_a_dataset_is() {
         "rows              60",
         "dim               4",
         "metric            l2",
-        "index             none: searches are exact",
+        "index             none (exact search)",
         "columns           name, weight",
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");

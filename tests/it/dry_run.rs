@@ -69,31 +69,31 @@ fn a_dry_run_says_what_is_read_and_what_filter_and_score_see() {
         ("rows", serde_json::json!(400)),
         ("dim", 4.into()),
         ("metric", "l2".into()),
-        ("columns read", serde_json::json!(["name", "weight"])),
-        ("filter reads", serde_json::json!(["weight"])),
+        ("columns", serde_json::json!(["name", "weight"])),
+        ("filter columns", serde_json::json!(["weight"])),
         ("score", "sql weight * 2".into()),
-        ("score reads", serde_json::json!(["weight"])),
+        ("score columns", serde_json::json!(["weight"])),
         ("rule", "surrogate; may read embedding, name".into()),
         ("starting queries", 16.into()),
-        ("scored at most", 60.into()),
+        ("max evaluations", 60.into()),
     ] {
         assert_eq!(said[key], value, "{key}: {said}");
     }
     let filter = ["query_idx u32", "db_idx u64", "distance f32", "embedding array[f32, 4]", "name str", "weight f64"];
-    assert_eq!(said["filter sees"], serde_json::json!(filter));
+    assert_eq!(said["filter input"], serde_json::json!(filter));
     let score = ["db_idx u64", "embedding array[f32, 4]", "name str", "weight f64"];
-    assert_eq!(said["score sees"], serde_json::json!(score));
+    assert_eq!(said["scorer input"], serde_json::json!(score));
     assert!(said["index"].as_str().is_some_and(|index| index.starts_with("IVF_FLAT, ")), "{said}");
     assert!(
-        said["recall expected"].as_str().is_some_and(|recall| recall.starts_with("0.99 (recall@10 was ")),
+        said["expected recall"].as_str().is_some_and(|recall| recall.starts_with("0.99 (measured recall@10: ")),
         "{said}"
     );
     let first = said["first search"].as_str().expect("text");
-    assert!(first.starts_with("16 queries meet ") && first.ends_with(" pass the filter"), "{first}");
+    assert!(first.starts_with("16 queries find ") && first.ends_with(" pass the filter"), "{first}");
     // A scorer outside is not sent the embedding.
     let said = plan("[score]\nurl = \"http://127.0.0.1:9/\"\n", folder.path());
-    assert_eq!(said["score sees"], serde_json::json!(["db_idx u64", "name str", "weight f64"]));
-    assert!(said["score reads"].is_null());
+    assert_eq!(said["scorer input"], serde_json::json!(["db_idx u64", "name str", "weight f64"]));
+    assert!(said["score columns"].is_null());
 }
 
 #[test]
@@ -135,10 +135,10 @@ fn a_dry_run_of_a_run_that_goes_on_says_so() {
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let before = files(folder.path());
     let arguments = ["search", "run.toml", "--out", "run", "--resume", "--dry-run"];
-    assert!(uphill_ok(&arguments, folder.path()).contains("goes on after     2 iterations\n"));
+    assert!(uphill_ok(&arguments, folder.path()).contains("resumes after     2 iterations\n"));
     // A new one would be refused.
     let output = uphill(&["search", "run.toml", "--out", "run", "--dry-run"], folder.path());
-    assert_eq!(stderr(&output), "uphill: run is not empty; a search would refuse it\n");
+    assert_eq!(stderr(&output), "uphill: run is not empty; a search into it would fail\n");
     let output = uphill(&[&arguments[..], &["--set", "seed=4"]].concat(), folder.path());
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(before == files(folder.path()), "something was written");
@@ -167,7 +167,7 @@ fn no_search_scores_more_than_its_dry_run_says() {
         for (stop, place) in stops.iter().flat_map(|stop| places.iter().map(move |place| (stop, place))) {
             let score = scores[(at + run) % 2];
             let sections = format!("{place}[score]\n{score}\n{rule}[stop]\n{stop}\nfailed_share = 1.0\n");
-            let most = plan(&sections, folder.path())["scored at most"].as_u64().expect("a number");
+            let most = plan(&sections, folder.path())["max evaluations"].as_u64().expect("a number");
             run += 1;
             let out = format!("run-{run}");
             uphill_ok(&["search", "run.toml", "--out", &out, "-q"], folder.path());
@@ -182,5 +182,5 @@ fn no_search_scores_more_than_its_dry_run_says() {
     // What a prefilter leaves is all there is.
     let sections = "prefilter = \"weight < 0.1\"\n[score]\nsql = \"weight\"\n";
     let said = plan(sections, folder.path());
-    assert_eq!((said["rows that match"].as_u64(), said["scored at most"].as_u64()), (Some(40), Some(40)), "{said}");
+    assert_eq!((said["matching rows"].as_u64(), said["max evaluations"].as_u64()), (Some(40), Some(40)), "{said}");
 }

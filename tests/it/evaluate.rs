@@ -277,9 +277,9 @@ fn budgets_that_a_run_did_not_reach_have_no_row_and_are_named() {
         (
             12,
             vec![10, 12],
-            "not reached: 2 % of the library (20 items), 5 % of the library (50 items); the run paid for 12",
+            "not reached: 2 % of the library (20 items), 5 % of the library (50 items); the run has 12 evaluations",
         ),
-        (20, vec![10, 20, 20], "not reached: 5 % of the library (50 items); the run paid for 20"),
+        (20, vec![10, 20, 20], "not reached: 5 % of the library (50 items); the run has 20 evaluations"),
         (60, vec![10, 20, 50, 60], ""),
     ] {
         let folder = searched(1000, evaluations);
@@ -303,7 +303,7 @@ fn the_true_best_are_as_many_as_have_a_score_where_nobody_asked_for_more() {
     let output = uphill(&[&["evaluate", "run", "-o", "evaluated.parquet"], &WEIGHT[..]].concat(), folder.path());
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(
-        stderr(&output).contains("judged by the true best 40: no more items have a true score"),
+        stderr(&output).contains("evaluated by the best 40 items: only 40 have a true score"),
         "{}",
         stderr(&output)
     );

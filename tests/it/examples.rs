@@ -45,7 +45,7 @@ fn the_demo_shows_each_command_and_leaves_a_run_a_report_and_the_commands_that_c
     }
     assert!(folder.path().join("run.toml").exists(), "{next:?}");
     let again = uphill(&["demo"], folder.path());
-    assert!(!again.status.success() && stderr(&again).contains("is there already"), "{}", stderr(&again));
+    assert!(!again.status.success() && stderr(&again).contains("already exists"), "{}", stderr(&again));
 }
 
 #[test]

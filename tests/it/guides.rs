@@ -62,5 +62,5 @@ fn the_guide_for_a_nightly_job_runs_and_pays_for_nothing_twice() {
 fn the_guide_for_a_service_runs() {
     let (folder, said) = run("service.md");
     assert_eq!(ended(&folder, "run")["evaluations"], 320);
-    assert!(said.contains("columns that say about the score"), "{said}");
+    assert!(said.contains("relevance"), "{said}");
 }

@@ -154,7 +154,7 @@ fn parquet_that_every_way_in_takes_is_taken_in_little_room() {
     std::fs::write(folder.path().join("bad.parquet"), welcome(folder.path())).expect("written");
     let output =
         confined(&["index", "bad.parquet", "bad.lance", "--rename", "score=s", "--rename", "db_idx=d"], folder.path());
-    assert_eq!(stderr(&output), "bad.lance: 15 items of 4 dimensions, no index: searches are exact\n");
+    assert_eq!(stderr(&output), "bad.lance: 15 items of 4 dimensions, no index (exact search)\n");
     for (way, output) in &ways_in(folder.path())[1..] {
         assert_sane(output, way);
         assert!(output.status.success(), "{way}: {}", stderr(output));

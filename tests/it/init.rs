@@ -24,7 +24,7 @@ fn the_file_names_what_the_dataset_has_and_runs_as_it_is() {
     uphill_ok(&["init", "items.lance"], folder.path());
     let written = text(&folder, "run.toml");
     for line in [
-        "# A search of 300 items of 4 components, l2, no index.",
+        "# A search of 300 items with 4 dimensions, l2, no index.",
         "path = \"items.lance\"",
         "    \"name\",                     # str, such as \"item 0\"",
         "    \"weight\",                   # f64, 0 to 0.99",
@@ -41,7 +41,7 @@ fn the_file_names_what_the_dataset_has_and_runs_as_it_is() {
     let taken = written.replace(example, &example[2..]);
     std::fs::write(folder.path().join("run.toml"), taken).expect("written");
     let plan = uphill_ok(&["search", "run.toml", "--out", "other", "--dry-run"], folder.path());
-    assert!(plan.contains("rows that match   150"), "half of them: {plan}");
+    assert!(plan.contains("matching rows     150"), "half of them: {plan}");
     let sql = written.lines().find(|line| line.starts_with("# sql")).expect("a filter");
     std::fs::write(folder.path().join("run.toml"), written.replace(sql, &sql[2..])).expect("written");
     uphill_ok(&["search", "run.toml", "--out", "filtered"], folder.path());
@@ -52,7 +52,7 @@ fn a_file_that_is_there_stays_unless_told() {
     let folder = indexed(&items(&normal(30, 4, &mut rng(1))));
     std::fs::write(folder.path().join("run.toml"), "mine").expect("written");
     let output = uphill(&["init", "items.lance"], folder.path());
-    let message = "uphill: run.toml: is there already; replace it with --overwrite, or choose another (-o)\n";
+    let message = "uphill: run.toml: already exists; replace it with --overwrite or choose another file with -o\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (message, Some(1)));
     assert_eq!(text(&folder, "run.toml"), "mine");
     uphill_ok(&["init", "items.lance", "--overwrite"], folder.path());
@@ -103,7 +103,7 @@ fn without_a_number_the_scores_come_by_hand() {
     let frame = items(&normal(30, 4, &mut rng(1))).drop("weight").expect("dropped");
     let folder = indexed(&frame);
     let output = uphill(&["init", "items.lance"], folder.path());
-    assert_eq!(stderr(&output), "run.toml: uphill ask run.toml --out run -o next.parquet\n");
+    assert_eq!(stderr(&output), "wrote run.toml; next: uphill ask run.toml --out run -o next.parquet\n");
     uphill_ok(&["ask", "run.toml", "--out", "run", "-o", "next.parquet"], folder.path());
     assert!(read(&folder.path().join("next.parquet")).height() > 0);
 }

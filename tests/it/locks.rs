@@ -118,7 +118,7 @@ fn a_folder_whose_run_was_killed_before_it_began_is_begun_anew_with_resume_and_w
         let arguments: Vec<&str> = ["search", "run.toml", "--out", name].into_iter().chain(more).collect();
         let output = scene.command(name, "", &arguments).output().expect("the binary runs");
         assert!(output.status.success(), "{}", stderr(&output));
-        assert_eq!(stderr(&output).contains("holds no run yet; it is started"), more.is_some());
+        assert_eq!(stderr(&output).contains("no run to resume; starting a new one"), more.is_some());
         run.assert_equals(&whole);
     }
 }

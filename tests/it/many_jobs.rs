@@ -79,7 +79,7 @@ fn jobs_of_an_array_that_are_killed_or_stopped_are_run_again_by_the_same_command
     for task in 0..3 {
         let output = calm.run(task, "");
         assert!(output.status.success(), "{}", stderr(&output));
-        assert!(stderr(&output).contains("holds no run yet; it is started"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("no run to resume; starting a new one"), "{}", stderr(&output));
     }
 
     assert!(place.run(0, "").status.success());

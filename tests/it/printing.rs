@@ -129,10 +129,10 @@ fn a_fifo_whose_reader_leaves_is_a_failure() {
 fn a_search_is_done_whether_or_not_its_best_can_be_shown() {
     let folder = library(60, vec![]);
     let (shown, code) = on_a_terminal(&["search", "run.toml", "--out", "run", "--format", "parquet"], folder.path());
-    assert!(shown.contains("uphill: the best items cannot be shown: Parquet is not for a terminal"), "{shown}");
+    assert!(shown.contains("uphill: cannot print the best items: cannot write Parquet to a terminal"), "{shown}");
     assert!(shown.contains("as many iterations as asked") && code == 0, "{code}: {shown}");
     let (shown, code) = on_a_terminal(&["results", "run", "--format", "parquet"], folder.path());
-    assert!(code == 1 && shown.starts_with("uphill: Parquet is not for a terminal"), "{code}: {shown}");
+    assert!(code == 1 && shown.starts_with("uphill: cannot write Parquet to a terminal"), "{code}: {shown}");
     // Its standard error may be full, or closed.
     for out in ["more", "again"] {
         let full = File::options().write(true).open("/dev/full").expect("a device");
@@ -268,8 +268,8 @@ fn a_file_whose_name_says_a_format_that_is_not_written_is_refused_before_anythin
     };
     // Nothing is scored for a table that is not written then.
     let said = refused(&["search", "run.toml", "--out", "run", "-o", "best.xlsx"], "run");
-    let known = "name it .csv, .json, .parquet, or say --format";
-    assert_eq!(said, format!("uphill: best.xlsx: .xlsx is not written here; {known}\n"));
+    let known = "use .csv, .json, .parquet or set --format";
+    assert_eq!(said, format!("uphill: best.xlsx: unsupported extension .xlsx; {known}\n"));
     let by_hand = RUN.replace("sql = \"weight\"", "by_hand = true");
     std::fs::write(folder.path().join("hand.toml"), by_hand).expect("written");
     refused(&["ask", "hand.toml", "--out", "hand", "-o", "next.tsv"], "hand");
@@ -279,17 +279,18 @@ fn a_file_whose_name_says_a_format_that_is_not_written_is_refused_before_anythin
     for name in ["best.xlsx", "best.csv.gz", "best.feather", "best.txt", "best.jsonl"] {
         for command in ["results", "queries", "trajectories"] {
             let said = refused(&[command, "run", "-o", name], name);
-            assert!(said.starts_with(&format!("uphill: {name}: .")) && said.ends_with(&format!("{known}\n")), "{said}");
+            assert!(
+                said.starts_with(&format!("uphill: {name}: unsupported extension ."))
+                    && said.ends_with(&format!("{known}\n")),
+                "{said}"
+            );
         }
         refused(&[&["evaluate", "run", "-o", name], &truth[..]].concat(), name);
     }
     assert!(
-        refused(&["report", "run", "-o", "report.pdf"], "report.pdf")
-            .contains(".pdf is not written here; name it .html")
+        refused(&["report", "run", "-o", "report.pdf"], "report.pdf").contains("unsupported extension .pdf; use .html")
     );
-    assert!(
-        refused(&["plot", "run", "-o", "curve.png"], "curve.png").contains(".png is not written here; name it .svg")
-    );
+    assert!(refused(&["plot", "run", "-o", "curve.png"], "curve.png").contains("unsupported extension .png; use .svg"));
 
     // What is said by --format, or by nothing, and letters of any size.
     let magic = |name: &str| std::fs::read(folder.path().join(name)).expect("a file")[..4].to_vec();

@@ -139,7 +139,7 @@ fn a_search_draws_one_block_that_says_how_far_it_is_and_what_waits() {
         let folder = library(&molecules(), &command(24));
         std::fs::write(folder.path().join("score.py"), SCORER).expect("written");
         let mut search = Screen::start(&["search", "run.toml", "--out", "run"], folder.path(), columns);
-        let screen = search.wait_for(|screen| screen.contains("iteration 1 of 9") && screen.contains("  6 wait"));
+        let screen = search.wait_for(|screen| screen.contains("iteration 1 of 9") && screen.contains("  6 pending"));
         assert_eq!(screen.lines().count(), 2, "one block: {screen}");
         assert_golden(&format!("progress-{columns}.txt"), &timeless(&screen));
         std::fs::write(folder.path().join("go"), "").expect("written");
@@ -161,7 +161,7 @@ fn off_a_terminal_a_search_says_how_far_it_is_now_and_then() {
     let line = said.next().expect("a line");
     let parts: Vec<&str> = line.split("  ").collect();
     assert_eq!((parts[0], parts[2]), ("best 0.658537", "20 of 30 evaluations"), "{line}");
-    assert!(parts[1].starts_with("iteration 1 of 9: mean ") && line.contains(" wait"), "{line}");
+    assert!(parts[1].starts_with("iteration 1 of 9: mean ") && line.contains(" pending"), "{line}");
     std::fs::write(folder.path().join("go"), "").expect("written");
     let rest: Vec<String> = said.collect();
     assert!(search.wait().expect("it ends").success(), "{rest:?}");

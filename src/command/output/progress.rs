@@ -1,5 +1,5 @@
-//! How far a search is, on standard error, while it goes on: a block that is drawn anew on a terminal, a line every ten
-//! seconds elsewhere, or an object for each iteration.
+//! Progress on standard error: a block that is redrawn on a terminal, else a line every ten seconds or an event for each
+//! iteration.
 
 use std::fmt::Write;
 use std::sync::atomic::AtomicUsize;
@@ -8,81 +8,82 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::screen::columns_of_stderr;
-use super::standing::{Standing, cut};
-use super::voice::{Voice, draw_below, report, say};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::logger::{info, json_event, set_progress_bar, verbosity};
+use super::progress_state::ProgressState;
+use super::terminal::{stderr_width, truncate};
 use crate::config::StopConfig;
 use crate::panics::lock;
 use crate::runner::IterationSummary;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// How often a line is written where nothing can be drawn.
-const EVERY: Duration = Duration::from_secs(10);
-/// How often the block is drawn.
-const TICK: Duration = Duration::from_millis(100);
+/// How often a line is written where standard error is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the block is redrawn.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Shows how far a search is until it is dropped.
-pub struct Progress {
-    state: Arc<Mutex<Standing>>,
-    shown: Shown,
+/// Shows the progress of a search until it is dropped.
+pub struct SearchProgress {
+    state: Arc<Mutex<ProgressState>>,
+    display: Display,
 }
 
-enum Shown {
-    Nothing,
+/// How progress is shown between iterations.
+enum Display {
+    None,
     Block(ProgressBar),
-    /// Written by a thread until its sender is dropped.
+    /// Lines of a thread that ends when its sender is dropped.
     Lines(Option<(Sender<()>, JoinHandle<()>)>),
 }
 
-impl Progress {
-    /// Of a search that stops so; a smaller score is better, or a larger one.
+impl SearchProgress {
+    /// The progress of a search with these limits. `minimize` says whether smaller scores are better.
     pub fn new(stop: &StopConfig, minimize: bool) -> Self {
-        let voice = Voice::now();
-        let state = Arc::new(Mutex::new(Standing::new(stop, minimize)));
-        let shown = match voice {
-            voice if voice.draws() => Shown::Block(block(&state)),
-            voice if voice.is_quiet() || voice.is_json() || voice.is_verbose() => Shown::Nothing,
-            _ => Shown::Lines(lines(&state)),
+        let state = Arc::new(Mutex::new(ProgressState::new(stop, minimize)));
+        let display = match verbosity() {
+            verbosity if verbosity.shows_progress() => Display::Block(block(&state)),
+            verbosity if verbosity.is_quiet() || verbosity.is_json() || verbosity.is_verbose() => Display::None,
+            _ => Display::Lines(start_lines(&state)),
         };
-        if let Shown::Block(bar) = &shown {
-            draw_below(Some(bar.clone()));
-            bar.enable_steady_tick(TICK);
+        if let Display::Block(bar) = &display {
+            set_progress_bar(Some(bar.clone()));
+            bar.enable_steady_tick(REDRAW_INTERVAL);
         }
-        Progress { state, shown }
+        SearchProgress { state, display }
     }
 
-    /// Where the number of items is to be kept that were asked and have no answer yet.
-    pub fn waiting(&self) -> Arc<AtomicUsize> {
-        lock(&self.state).waiting.clone()
+    /// The counter of pending evaluations, for the runner to update.
+    pub fn pending(&self) -> Arc<AtomicUsize> {
+        lock(&self.state).pending.clone()
     }
 
-    /// Is told of each iteration.
+    /// A callback for the summary of each iteration.
     pub fn observer(&self) -> impl FnMut(&IterationSummary) + 'static {
-        let (state, voice) = (self.state.clone(), Voice::now());
+        let (state, verbosity) = (self.state.clone(), verbosity());
         move |summary| {
             let (event, line) = {
                 let mut state = lock(&state);
-                state.take(summary);
+                state.add(summary);
                 (state.event(summary), state.verbose_line(summary))
             };
-            match voice {
-                voice if voice.is_json() => report(&event),
-                voice if voice.is_verbose() => say(line),
-                _ => {}
+            if verbosity.is_json() {
+                json_event(&event);
+            } else if verbosity.is_verbose() {
+                info(line);
             }
         }
     }
 }
 
-impl Drop for Progress {
+impl Drop for SearchProgress {
     fn drop(&mut self) {
-        match &mut self.shown {
-            Shown::Nothing => {}
-            Shown::Block(bar) => {
-                draw_below(None);
+        match &mut self.display {
+            Display::None => {}
+            Display::Block(bar) => {
+                set_progress_bar(None);
                 bar.finish_and_clear();
             }
-            Shown::Lines(lines) => {
+            Display::Lines(lines) => {
                 let thread = lines.take().map(|(sender, thread)| {
                     drop(sender);
                     thread
@@ -93,39 +94,47 @@ impl Drop for Progress {
     }
 }
 
-/// The block: what was found above, what it takes below.
-fn block(state: &Arc<Mutex<Standing>>) -> ProgressBar {
-    type Draw = fn(&Standing, usize) -> String;
+/// The block of two lines: scores above, the bar and the cost below.
+fn block(state: &Arc<Mutex<ProgressState>>) -> ProgressBar {
+    type Draw = fn(&ProgressState, usize) -> String;
     let keys: [(&'static str, Draw); 5] = [
         ("best", |state, _| state.best()),
-        ("found", |state, width| cut(&state.found(), width.saturating_sub(2 + state.best().chars().count()))),
+        ("scores", |state, width| truncate(&state.scores(), width.saturating_sub(2 + state.best().chars().count()))),
         ("done", |state, width| "━".repeat(state.bar(width).0)),
         ("rest", |state, width| "─".repeat(state.bar(width).1)),
-        ("costs", |state, width| state.costs(width)),
+        ("cost", |state, width| state.cost(width)),
     ];
-    let template = "  {best:.bold}{found}\n  {done:.green}{rest:.dim}{costs}";
+    let template = "  {best:.bold}{scores}\n  {done:.green}{rest:.dim}{cost}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
     let style = keys.into_iter().fold(style, |style, (key, draw)| {
         let state = state.clone();
-        style.with_key(key, move |_: &ProgressState, out: &mut dyn Write| {
-            let width = columns_of_stderr().unwrap_or(80).saturating_sub(3);
+        style.with_key(key, move |_: &indicatif::ProgressState, out: &mut dyn Write| {
+            let width = stderr_width().unwrap_or(80).saturating_sub(3);
             let _ = out.write_str(&draw(&lock(&state), width));
         })
     });
     ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
 }
 
-/// A thread that writes a line now and then.
-fn lines(state: &Arc<Mutex<Standing>>) -> Option<(Sender<()>, JoinHandle<()>)> {
-    let (sender, ended) = channel::<()>();
+/// Starts a thread that writes a line at intervals. If it cannot be started, the search continues without.
+fn start_lines(state: &Arc<Mutex<ProgressState>>) -> Option<(Sender<()>, JoinHandle<()>)> {
+    let (sender, stopped) = channel::<()>();
     let state = state.clone();
     let write = move || {
-        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(EVERY) {
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LINE_INTERVAL) {
             let line = lock(&state).line();
-            say(line);
+            info(line);
         }
     };
-    // Without a thread the search goes on all the same.
     let thread = std::thread::Builder::new().name("progress".into()).spawn(write).ok()?;
     Some((sender, thread))
+}
+
+/// A bar that counts rows. It is hidden where progress is not shown.
+pub fn row_progress_bar() -> ProgressBar {
+    if !verbosity().shows_progress() {
+        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} rows  {per_sec}  {msg}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

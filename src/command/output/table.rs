@@ -1,111 +1,111 @@
-//! A frame as a table that a terminal has room for: a line for each row, no line wider than the terminal.
+//! Frames as tables that fit a terminal: one line per row, no line wider than the terminal.
 
 use polars::prelude::*;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::screen::inert;
-use super::text::flat;
+use super::flatten::flatten;
+use super::terminal::escape_controls;
 use crate::frame::schema::SCORE;
 use crate::frame::text::format_number;
 
-/// Rows that are shown, at most.
+/// Maximum number of rows shown.
 const ROWS: usize = 50;
-/// Characters of a text that are shown where there is room for more.
-const LONGEST: usize = 48;
-/// Characters that a text is cut down to before a column is left out.
-const SHORTEST: usize = 20;
-/// Between columns, and before the first.
+/// Maximum width of a text.
+const MAX_TEXT: usize = 48;
+/// Width to which texts are shortened before columns are hidden.
+const MIN_TEXT: usize = 20;
+/// Space before each column.
 const GAP: usize = 2;
 
-/// A frame as text, its first rows; where the screen is so many columns wide, texts are cut and columns left out until it
-/// fits: first those without a value, then those that say the same of all rows, then from the last on, but never the first
-/// and the score.
+/// The first rows of a frame as text. With a `width`, texts are shortened and columns hidden until the table fits. Empty
+/// columns are hidden first, then columns with one value in all rows, then the others from the last. The first column and
+/// the score are never hidden.
 pub fn table(frame: &DataFrame, width: Option<usize>) -> PolarsResult<String> {
-    let shown = flat(&frame.head(Some(ROWS)), Some(format_number))?;
-    let mut columns = shown.columns().iter().enumerate().map(Shown::of).collect::<PolarsResult<Vec<_>>>()?;
-    let mut left_out = Vec::new();
+    let shown = flatten(&frame.head(Some(ROWS)), Some(format_number))?;
+    let mut columns = shown.columns().iter().enumerate().map(TableColumn::new).collect::<PolarsResult<Vec<_>>>()?;
+    let mut hidden = Vec::new();
     if let Some(width) = width {
-        while let Some(column) = too_many(&columns, width) {
-            left_out.push(columns.remove(column));
+        while let Some(column) = column_to_hide(&columns, width) {
+            hidden.push(columns.remove(column));
         }
-        squeeze(&mut columns, width);
+        shrink(&mut columns, width);
     }
     let mut lines = vec![line(&columns, |column| &column.name)];
     lines.push(columns.iter().map(|column| " ".repeat(GAP) + &"─".repeat(column.width)).collect());
     lines.extend((0..shown.height()).map(|row| line(&columns, |column| &column.cells[row])));
-    if !left_out.is_empty() {
-        left_out.sort_by_key(|column| column.position);
-        let names = left_out.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-        let (number, what) = (left_out.len(), if left_out.len() == 1 { "column" } else { "columns" });
-        lines.push(format!("  … and {number} {what} more (--format csv shows all): {names}"));
+    if !hidden.is_empty() {
+        hidden.sort_by_key(|column| column.position);
+        let names = hidden.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let (number, what) = (hidden.len(), if hidden.len() == 1 { "column" } else { "columns" });
+        lines.push(format!("  … {number} more {what} (--format csv shows all): {names}"));
     }
     if frame.height() > ROWS {
-        lines.push(format!("  … and {} rows more (--format csv shows all)", frame.height() - ROWS));
+        lines.push(format!("  … {} more rows (--format csv shows all)", frame.height() - ROWS));
     }
-    let lines = lines.iter().map(|line| cut(line.trim_end(), width.unwrap_or(usize::MAX)));
+    let lines = lines.iter().map(|line| shorten(line.trim_end(), width.unwrap_or(usize::MAX)));
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// A column as it is shown.
-struct Shown {
+/// A column of the table.
+struct TableColumn {
     name: String,
-    /// Among all columns.
+    /// Position among all columns of the frame.
     position: usize,
     cells: Vec<String>,
-    /// Numbers stand under their last digits, and are not cut.
+    /// Numbers are aligned to the right and never shortened.
     is_number: bool,
-    /// Whether it says the same of all rows.
-    is_the_same: bool,
+    /// Whether all rows have the same value.
+    is_constant: bool,
     width: usize,
 }
 
-impl Shown {
-    fn of((position, column): (usize, &Column)) -> PolarsResult<Self> {
-        let name = inert(column.name());
+impl TableColumn {
+    fn new((position, column): (usize, &Column)) -> PolarsResult<Self> {
+        let name = escape_controls(column.name());
         let cells = (0..column.len()).map(|row| Ok(cell(&column.get(row)?))).collect::<PolarsResult<Vec<_>>>()?;
         let width = cells.iter().map(|cell| cell.width()).chain([name.width()]).max().unwrap_or(0);
         let is_number = column.dtype().is_primitive_numeric();
-        let is_the_same = column.len() > 1 && column.n_unique().is_ok_and(|values| values == 1);
-        Ok(Shown { name, position, cells, is_number, is_the_same, width })
+        let is_constant = column.len() > 1 && column.n_unique().is_ok_and(|values| values == 1);
+        Ok(TableColumn { name, position, cells, is_number, is_constant, width })
     }
 
-    fn least(&self) -> usize {
-        if self.is_number { self.width } else { self.width.min(SHORTEST) }
+    fn min_width(&self) -> usize {
+        if self.is_number { self.width } else { self.width.min(MIN_TEXT) }
     }
 
     fn is_empty(&self) -> bool {
         self.cells.iter().all(String::is_empty)
     }
 
-    /// Whether it is shown however narrow the screen is.
-    fn stays(&self) -> bool {
+    /// Whether the column is never hidden.
+    fn is_required(&self) -> bool {
         self.position == 0 || self.name == SCORE || self.name.starts_with("score (")
     }
 }
 
-/// The column to leave out, if they cannot all be shown.
-fn too_many(columns: &[Shown], width: usize) -> Option<usize> {
-    let least: usize = columns.iter().map(|column| column.least() + GAP).sum();
-    if least <= width {
+/// The index of the next column to hide, if the columns do not fit.
+fn column_to_hide(columns: &[TableColumn], width: usize) -> Option<usize> {
+    let min_width: usize = columns.iter().map(|column| column.min_width() + GAP).sum();
+    if min_width <= width {
         return None;
     }
-    let may_go = || (0..columns.len()).rev().filter(|at| !columns[*at].stays());
-    let empty = may_go().find(|at| columns[*at].is_empty());
-    empty.or_else(|| may_go().find(|at| columns[*at].is_the_same)).or_else(|| may_go().next())
+    let hideable = || (0..columns.len()).rev().filter(|at| !columns[*at].is_required());
+    let empty = hideable().find(|at| columns[*at].is_empty());
+    empty.or_else(|| hideable().find(|at| columns[*at].is_constant)).or_else(|| hideable().next())
 }
 
-/// Cuts the widest texts until all columns have room.
-fn squeeze(columns: &mut [Shown], width: usize) {
+/// Shortens the widest texts until all columns fit.
+fn shrink(columns: &mut [TableColumn], width: usize) {
     while columns.iter().map(|column| column.width + GAP).sum::<usize>() > width {
-        let texts = columns.iter_mut().filter(|column| column.width > column.least());
+        let texts = columns.iter_mut().filter(|column| column.width > column.min_width());
         let Some(widest) = texts.max_by_key(|column| column.width) else { return };
         widest.width -= 1;
     }
 }
 
-fn line<'a>(columns: &'a [Shown], text: impl Fn(&'a Shown) -> &'a str) -> String {
+fn line<'a>(columns: &'a [TableColumn], text: impl Fn(&'a TableColumn) -> &'a str) -> String {
     let cells = columns.iter().map(|column| {
-        let text = cut(text(column), column.width);
+        let text = shorten(text(column), column.width);
         let space = " ".repeat(column.width - text.width());
         let gap = " ".repeat(GAP);
         if column.is_number { format!("{gap}{space}{text}") } else { format!("{gap}{text}{space}") }
@@ -118,14 +118,14 @@ fn cell(value: &AnyValue<'_>) -> String {
         AnyValue::Null => String::new(),
         AnyValue::Float64(value) => format_number(*value),
         AnyValue::Float32(value) => format_number(f64::from(*value)),
-        AnyValue::String(text) => cut(&inert(text), LONGEST),
-        AnyValue::StringOwned(text) => cut(&inert(text), LONGEST),
-        other => inert(&other.to_string()),
+        AnyValue::String(text) => shorten(&escape_controls(text), MAX_TEXT),
+        AnyValue::StringOwned(text) => shorten(&escape_controls(text), MAX_TEXT),
+        other => escape_controls(&other.to_string()),
     }
 }
 
-/// Text of so many columns of a screen at most, with `…` where something is missing.
-fn cut(text: &str, width: usize) -> String {
+/// Shortens text to a width and marks this with `…`.
+fn shorten(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.into();
     }

@@ -1,12 +1,12 @@
-//! Frames of plain columns only: CSV and tables have no lists, structs or bytes.
+//! Flattening of frames for CSV and tables, which have no lists, structs or bytes.
 
 use polars::prelude::*;
 
-/// How a float in a list or struct is written, if not in full.
-pub type Number = Option<fn(f64) -> String>;
+/// Format of floats in lists and structs. `None` writes all digits.
+pub type NumberFormat = Option<fn(f64) -> String>;
 
-/// The frame with bytes and times as text, and with lists and structs as their JSON, such as `[0.5, 0.25]`.
-pub fn flat(frame: &DataFrame, number: Number) -> PolarsResult<DataFrame> {
+/// The frame with bytes and times as text, and with lists and structs as JSON such as `[0.5, 0.25]`.
+pub fn flatten(frame: &DataFrame, number: NumberFormat) -> PolarsResult<DataFrame> {
     let mut flat = crate::frame::text::to_json_types(frame).map_err(|error| polars_err!(ComputeError: "{error}"))?;
     for column in flat.clone().columns().iter().filter(|column| column.dtype().is_nested()) {
         let present = column.is_not_null();
@@ -20,8 +20,8 @@ pub fn flat(frame: &DataFrame, number: Number) -> PolarsResult<DataFrame> {
     Ok(flat)
 }
 
-/// Each value as JSON.
-fn json(series: &Series, number: Number) -> PolarsResult<Vec<String>> {
+/// Each value of a series as JSON.
+fn json(series: &Series, number: NumberFormat) -> PolarsResult<Vec<String>> {
     let null = || "null".to_string();
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let list = |values: Option<Series>| match values {

@@ -1,4 +1,4 @@
-//! The commands that make pictures of runs: `report` and `plot`.
+//! `uphill report` and `uphill plot`: HTML pages and SVG curves of runs.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -6,64 +6,64 @@ use std::process::Stdio;
 use crate::evaluate::GroundTruth;
 use crate::report::ReportOptions;
 
-use super::output::{extension, say, to_file, warn};
+use super::output::{extension, info, to_file, warn};
 
 #[derive(clap::Args)]
 pub struct Report {
-    /// The run folder; several are compared.
+    /// Run folders. Several are compared.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// The file to write.
-    #[arg(long, short, default_value = "report.html")]
+    #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     output: PathBuf,
-    /// Show it in the browser.
+    /// Open the report in the browser.
     #[arg(long)]
     open: bool,
     #[command(flatten)]
-    known: Known,
-    /// Draw the structures of this column of SMILES [default: one whose name has `smiles` in it].
+    truth: TruthOptions,
+    /// Draw the molecules of this column of SMILES [default: a column with `smiles` in its name].
     #[arg(long, value_name = "COLUMN")]
     smiles: Option<String>,
-    /// Show the SVG text of this column as an image.
+    /// Show the SVG texts of this column as images.
     #[arg(long, value_name = "COLUMN")]
     picture: Option<String>,
-    /// Where the dataset of the run is now, if it was moved.
+    /// The new path of the dataset, if it was moved.
     #[arg(long, value_name = "DATASET")]
     library: Option<String>,
 }
 
 #[derive(clap::Args)]
 pub struct Plot {
-    /// The run folder; several are compared.
+    /// Run folders. Several are compared.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// The file to write.
-    #[arg(long, short, default_value = "curve.svg")]
+    #[arg(long, short, value_name = "FILE", default_value = "curve.svg")]
     output: PathBuf,
     #[command(flatten)]
-    known: Known,
+    truth: TruthOptions,
 }
 
-/// What is known of the best.
+/// The true scores, from which the share of the best items is computed.
 #[derive(clap::Args)]
-struct Known {
-    /// The items that were indexed, with their true scores: shows the share of the best that was found.
+struct TruthOptions {
+    /// The indexed items with their true scores. Adds the share of the best items that was found.
     #[arg(long, value_name = "ITEMS.parquet", requires = "score_column")]
     truth: Option<PathBuf>,
     /// The column of the true score.
     #[arg(long, requires = "truth")]
     score_column: Option<String>,
-    /// How many items are the best [default: 100, or fewer where there are fewer].
-    #[arg(long)]
+    /// Number of best items [default: 100, or fewer if there are fewer].
+    #[arg(long, value_name = "N")]
     top: Option<usize>,
-    /// Match items with the truth by this column, which both have, instead of by row number.
+    /// Match items with the truth by this column of both instead of by row number.
     #[arg(long, value_name = "COLUMN", requires = "truth")]
     key: Option<String>,
 }
 
-impl Known {
+impl TruthOptions {
     fn options(self) -> ReportOptions {
-        let Known { truth, score_column, top, key } = self;
+        let TruthOptions { truth, score_column, top, key } = self;
         let truth = truth.zip(score_column).map(|(items, score_column)| GroundTruth { items, score_column, key });
         ReportOptions { truth, top, ..Default::default() }
     }
@@ -72,7 +72,7 @@ impl Known {
 pub fn report(arguments: Report) -> anyhow::Result<()> {
     extension(&arguments.output, &["html", "htm"], "")?;
     let Report { smiles, picture, library, .. } = arguments;
-    let options = ReportOptions { smiles, picture, library, ..arguments.known.options() };
+    let options = ReportOptions { smiles, picture, library, ..arguments.truth.options() };
     write(&arguments.output, crate::report::report(&arguments.runs, &options)?)?;
     if arguments.open {
         open(&arguments.output);
@@ -82,20 +82,20 @@ pub fn report(arguments: Report) -> anyhow::Result<()> {
 
 pub fn plot(arguments: Plot) -> anyhow::Result<()> {
     extension(&arguments.output, &["svg"], "")?;
-    write(&arguments.output, crate::report::plot(&arguments.runs, &arguments.known.options())?)
+    write(&arguments.output, crate::report::plot(&arguments.runs, &arguments.truth.options())?)
 }
 
 fn write(path: &Path, text: String) -> anyhow::Result<()> {
     to_file(path, |mut out| Ok(out.write_all(text.as_bytes())?))?;
-    say(format_args!("{}: {} kB", path.display(), text.len().div_ceil(1000)));
+    info(format_args!("{}: {} kB", path.display(), text.len().div_ceil(1000)));
     Ok(())
 }
 
-/// Shows a file in whatever the desktop shows such files in. It is written all the same if there is no desktop.
+/// Opens a file in the default program of the desktop. A failure is a warning, as the file is written.
 fn open(path: &Path) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = std::process::Command::new(program);
     if let Err(error) = command.arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-        warn(format_args!("uphill: --open: {program}: {error}; open {} yourself", path.display()));
+        warn(format_args!("uphill: --open: {program}: {error}; open {} manually", path.display()));
     }
 }

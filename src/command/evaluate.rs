@@ -1,0 +1,63 @@
+//! `uphill evaluate`: how many of the best items a run found, and at what cost.
+
+use std::path::PathBuf;
+
+use polars::prelude::*;
+
+use super::output::{OutputOptions, info};
+use crate::evaluate::{DEFAULT_TOP, Evaluation, GroundTruth};
+use crate::log::SearchLog;
+
+#[derive(clap::Args)]
+pub struct Evaluate {
+    /// The run folder.
+    run: PathBuf,
+    /// The indexed items with their true scores: a Parquet file, a quoted glob, a folder of .parquet files, or CSV.
+    #[arg(long, value_name = "ITEMS.parquet")]
+    truth: PathBuf,
+    /// The column of the true score.
+    #[arg(long)]
+    score_column: String,
+    /// Evaluate by the N items with the best true score [default: 100, or all that have one if fewer].
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+    /// Match items by this column of both instead of by row number.
+    #[arg(long, value_name = "COLUMN")]
+    key: Option<String>,
+    /// Print a row after each evaluation instead of after 1, 2 and 5 % of the library and at the end.
+    #[arg(long)]
+    curve: bool,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+/// Fractions of the library after which the results are evaluated.
+const BUDGETS: [f64; 3] = [0.01, 0.02, 0.05];
+
+pub fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
+    arguments.output.check()?;
+    let log = SearchLog::open(&arguments.run)?;
+    let truth = GroundTruth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
+    let evaluation = crate::evaluate::evaluate(&log, &truth, arguments.top)?;
+    if arguments.top.is_none() && evaluation.top() < DEFAULT_TOP {
+        info(format_args!("evaluated by the best {0} items: only {0} have a true score", evaluation.top()));
+    }
+    let frame = if arguments.curve {
+        evaluation.curve()?
+    } else {
+        report_missing_budgets(&evaluation);
+        evaluation.at(&BUDGETS)?
+    };
+    Ok(arguments.output.write(frame.lazy())?)
+}
+
+/// Names the budgets that have no row, as the run did not reach them.
+fn report_missing_budgets(evaluation: &Evaluation) {
+    let missing = BUDGETS.iter().filter(|budget| evaluation.budget(**budget) > evaluation.cost());
+    let missing: Vec<String> = missing
+        .map(|budget| format!("{} % of the library ({} items)", 100.0 * budget, evaluation.budget(*budget)))
+        .collect();
+    if !missing.is_empty() {
+        info(format_args!("not reached: {}; the run has {} evaluations", missing.join(", "), evaluation.cost()));
+    }
+}
