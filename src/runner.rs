@@ -3,7 +3,7 @@
 //! Every iteration is a [`Batch`] with three phases. [`Runner::submit_batch`] finds candidates and requests their scores,
 //! [`Runner::complete_batch`] logs the scores and shows them to the update rule, and [`Runner::next_queries`] moves the
 //! queries. A synchronous search runs the phases one after the other. With asynchronous batches, later batches are
-//! submitted while earlier ones are in flight (`iterations.rs`).
+//! submitted while earlier ones are in flight (`iterations.rs`). `stages.rs` has the stages, `options.rs` the constructors.
 
 mod ask_tell;
 mod batch;
@@ -31,7 +31,7 @@ pub use self::stop::StopConditions;
 pub use self::summary::IterationSummary;
 use crate::database::VectorDatabase;
 use crate::error::Result;
-use crate::filter::{Filter, PassThroughFilter};
+use crate::filter::Filter;
 use crate::frame::schema;
 use crate::ledger::Ledger;
 use crate::log::SearchLog;
@@ -93,33 +93,6 @@ pub struct Runner {
 type IterationCallback = Box<dyn FnMut(&IterationSummary) + Send>;
 
 impl Runner {
-    /// A search of a library with a score and an update rule, without a filter.
-    pub fn new(
-        database: impl VectorDatabase + 'static,
-        score: impl Score + 'static,
-        update: impl QueryUpdate + 'static,
-    ) -> Self {
-        Self::from_parts(Box::new(database), Box::new(score), Box::new(update))
-    }
-
-    /// As [`Runner::new`], with parts chosen at run time.
-    pub fn from_parts(database: Box<dyn VectorDatabase>, score: Box<dyn Score>, update: Box<dyn QueryUpdate>) -> Self {
-        Runner {
-            database,
-            filter: Box::new(PassThroughFilter),
-            select: None,
-            score: score.into(),
-            update,
-            ledger: Ledger::default(),
-            seed: 0,
-            stop: StopConditions::default(),
-            config: serde_json::Value::Null,
-            retry_failed: false,
-            callback: None,
-            interrupt: None,
-        }
-    }
-
     /// Runs one iteration, with or without a log, and returns the next queries.
     ///
     /// # Errors
@@ -147,10 +120,14 @@ impl Runner {
         schema::check_queries(queries, self.database.dim())?;
         timed(&mut times.log, || log.map_or(Ok(()), |log| log.append_queries(iteration, queries)))?;
 
+        // 1. Query: the neighbours of the queries are the candidates.
         let candidates = timed(&mut times.query, || self.query(queries))?;
+        // 2. Filter: drop the candidates that may not be scored.
         let passed = timed(&mut times.filter, || self.apply_filter(&candidates))?;
         (summary.candidates, summary.passed) = (candidates.height(), passed.height());
+        // 3. Select: choose the candidates that are worth an evaluation.
         let selected = timed(&mut times.select, || self.apply_select(iteration, queries, passed))?;
+        // 4. Score: request the scores of new items.
         let request = timed(&mut times.score, || self.request_scores(iteration, selected, is_async))?;
 
         summary.evaluations = self.ledger.evaluations();
@@ -165,6 +142,7 @@ impl Runner {
             BatchState::InFlight(request) => {
                 let (scored, new) = timed(&mut summary.times.score, || self.ledger.finish(iteration, request))?;
                 *summary = summary.with_scores(&scored, new)?;
+                // 5. Log: commit the iteration.
                 timed(&mut summary.times.log, || log.map_or(Ok(()), |log| log.append(iteration, &scored)))?;
                 scored
             }
@@ -182,6 +160,7 @@ impl Runner {
         pending: &[DataFrame],
         log: Option<&mut SearchLog>,
     ) -> Result<DataFrame> {
+        // 6. Update: move the queries.
         let queries = self.update(batch, pending)?;
         let next = batch.iteration + 1;
         timed(&mut batch.summary.times.log, || log.map_or(Ok(()), |log| log.append_queries(next, &queries)))?;

@@ -58,6 +58,9 @@ fn compare(path: &str, recorded: &Value, current: &Value, differences: &mut Vec<
                 compare(&format!("{path}[{label}]"), a, b, differences);
             }
         }
-        _ => differences.push(format!("{path} was {recorded}, is {current}")),
+        _ => {
+            let describe = |value: &Value| if value.is_null() { "not set".into() } else { value.to_string() };
+            differences.push(format!("{path} was {}, is {}", describe(recorded), describe(current)));
+        }
     }
 }

@@ -7,7 +7,8 @@ use crate::suggest::closest_name;
 pub(super) fn error_with_line(text: &str, error: &toml::de::Error) -> Error {
     let message = explain(error.message());
     match error.span() {
-        Some(span) => {
+        // The span of a missing section is the whole text.
+        Some(span) if !message.starts_with("missing section") => {
             let line = text.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
             // The key alone, because the value may be a secret.
             let key = text.lines().nth(line).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
@@ -17,7 +18,7 @@ pub(super) fn error_with_line(text: &str, error: &toml::de::Error) -> Error {
             let key = key.filter(is_key).filter(|_| is_about_value).map_or(String::new(), |key| format!("`{key}`: "));
             Error::Config(format!("line {}: {key}{message}", line + 1))
         }
-        None => Error::Config(message),
+        _ => Error::Config(message),
     }
 }
 
@@ -32,7 +33,10 @@ pub(super) fn error_with_key(error: &toml::de::Error) -> Error {
 pub(super) fn explain(message: &str) -> String {
     let message = message.lines().next().unwrap_or(message);
     if let Some(key) = message.strip_prefix("missing field ") {
-        return format!("missing key {key}");
+        return match key.trim_matches('`') {
+            section @ ("database" | "score") => format!("missing section [{section}]"),
+            _ => format!("missing key {key}"),
+        };
     }
     if message.starts_with("unknown") {
         return unknown_name(message);

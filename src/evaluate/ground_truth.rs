@@ -124,7 +124,7 @@ impl GroundTruth {
         if let Some(beyond) = rows.iter().find(|row| **row >= table_rows) {
             let reason =
                 format!("is not the file that was indexed: it has {table_rows} rows, the run has row {beyond}");
-            return Err(self.error(reason));
+            return Err(self.error(format!("{reason}; match another file by a --key")));
         }
         let rows: Vec<u32> = rows.into_iter().map(|row| row as u32).collect();
         self.check_values(results, &convert::gather(table, &rows)?, &rows)?;

@@ -1,13 +1,45 @@
-//! Options of a search, besides its stages.
+//! Building a runner: the constructors and the options.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use super::{IterationSummary, Runner, StopConditions};
+use crate::database::VectorDatabase;
 use crate::error::Result;
-use crate::filter::Filter;
-use crate::score::{OnError, ReuseOptions, ReusedScores};
+use crate::filter::{Filter, PassThroughFilter};
+use crate::ledger::Ledger;
+use crate::score::{OnError, ReuseOptions, ReusedScores, Score};
 use crate::select::Select;
+use crate::update::QueryUpdate;
+
+impl Runner {
+    /// A search of a library with a score and an update rule, without a filter.
+    pub fn new(
+        database: impl VectorDatabase + 'static,
+        score: impl Score + 'static,
+        update: impl QueryUpdate + 'static,
+    ) -> Self {
+        Self::from_parts(Box::new(database), Box::new(score), Box::new(update))
+    }
+
+    /// As [`Runner::new`], with parts chosen at run time.
+    pub fn from_parts(database: Box<dyn VectorDatabase>, score: Box<dyn Score>, update: Box<dyn QueryUpdate>) -> Self {
+        Runner {
+            database,
+            filter: Box::new(PassThroughFilter),
+            select: None,
+            score: score.into(),
+            update,
+            ledger: Ledger::default(),
+            seed: 0,
+            stop: StopConditions::default(),
+            config: serde_json::Value::Null,
+            retry_failed: false,
+            callback: None,
+            interrupt: None,
+        }
+    }
+}
 
 /// Options.
 impl Runner {

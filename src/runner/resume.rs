@@ -43,7 +43,9 @@ impl Runner {
     fn check_compatible(&self, log: &SearchLog) -> Result<()> {
         let (recorded, seed) = (log.manifest().seed, self.seed);
         if recorded != seed {
-            let reason = format!("cannot resume with seed {seed}: the run was started with seed {recorded}");
+            let reason = format!(
+                "cannot resume with seed {seed}: the run was started with seed {recorded}; set that seed, or start a new run"
+            );
             return Err(Error::input(log.path(), reason));
         }
         log.check_dataset(self.database.identity())

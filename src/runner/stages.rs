@@ -20,9 +20,9 @@ impl Runner {
         let database = &*self.database;
         let exclude = (!self.update.revisits()).then(|| self.ledger.decided());
         let columns = self.decisive_columns();
-        let request = QueryOptions { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
-        let neighbours = database.query(queries, request)?;
-        let results = candidates::merge_candidates(neighbours, self.update.candidates(), queries, request, database)?;
+        let options = QueryOptions { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
+        let neighbours = database.query(queries, options)?;
+        let results = candidates::merge_candidates(neighbours, self.update.candidates(), queries, options, database)?;
         schema::check_results("database", &results, database.dim())?;
         Ok(results)
     }

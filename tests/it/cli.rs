@@ -30,8 +30,8 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
             2,
             "run.toml: line 3: unknown key `scores`; did you mean `score`?",
         ),
-        ("[database]\npath = \"items.lance\"\n", 2, "run.toml: line 1: missing key `score`"),
-        ("[score]\nsql = \"weight\"\n", 2, "run.toml: line 1: missing key `database`"),
+        ("[database]\npath = \"items.lance\"\n", 2, "run.toml: missing section [score]"),
+        ("[score]\nsql = \"weight\"\n", 2, "run.toml: missing section [database]"),
         (
             "[database]\npath = 3\n[score]\nsql = \"weight\"\n",
             2,

@@ -149,7 +149,7 @@ fn how_the_parts_are_asked_may_change_and_what_they_are_asked_may_not() {
 
     for (cheap, dear, difference) in [
         ("weight = 2.0", "", "score.sum[cheap].weight was 0.7433739727632273, is 2.0"),
-        ("weight = 0.7433739727632273", "embeddings = true", "score.sum[dear].embeddings was null, is true"),
+        ("weight = 0.7433739727632273", "embeddings = true", "score.sum[dear].embeddings was not set, is true"),
     ] {
         run_file("other.toml", "", cheap, dear);
         let output = uphill(&["search", "other.toml", "--out", "run", "--resume"], folder.path());
