@@ -153,3 +153,12 @@ pub mod columns {
         RAW_SCORE, REASON, RESERVED, SCORE, SOURCE_ROW,
     };
 }
+
+/// The programs in the README and in `docs/rust.md`, which `cargo test` compiles.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/rust.md")]
+    struct Rust;
+}

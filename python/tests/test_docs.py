@@ -1,9 +1,10 @@
-"""Tests of the documentation: docstrings, and the Python code of the README."""
+"""Tests of the documentation: docstrings, and the Python code of the README and of docs/python.md."""
 
 import doctest
 import re
 import shutil
 
+import pytest
 from conftest import ROOT
 
 import uphill
@@ -18,12 +19,14 @@ def test_docstrings(molecules):
         assert tried > 0 and failed == 0, module.__name__
 
 
-def test_the_readmes_python():
-    blocks = re.findall(r"```python\n(import polars.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_of_a_page(page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert blocks
     shutil.copytree(ROOT / "data", "data")
+    names = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, page, "exec"), names)
 
 
 def test_every_public_name_has_a_docstring():

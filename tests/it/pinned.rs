@@ -268,7 +268,7 @@ fn a_version_that_was_cleaned_up_is_named_with_the_latest() {
     change(&folder, async |mut dataset| {
         dataset.delete("weight > 0.9").await.expect("deleted");
         rebuild_index(&mut dataset).await;
-        // By hand, as the README says.
+        // By hand, as docs/run-folder.md says.
         for tag in dataset.tags().list().await.expect("tags").keys() {
             dataset.tags().delete(tag).await.expect("deleted");
         }
