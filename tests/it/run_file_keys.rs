@@ -213,7 +213,7 @@ fn the_page_has_the_defaults_that_other_parts_of_the_program_know() {
     assert_eq!(default("rule = \"rl\"", "norm"), json(serde_json::to_value(uphill::Norm::default())));
     assert_eq!(default("[gradient]", "norm"), json(serde_json::to_value(uphill::Norm::default())));
     let least = Config::parse(LEAST, &[]).expect("a run file");
-    assert_eq!(default("[stop]", "iterations"), least.stop.most_iterations());
+    assert_eq!(default("[stop]", "iterations"), least.stop.max_iterations());
     // Of what a library has, so many items are drawn.
     let folder = crate::common::folder();
     let embeddings = crate::common::normal(40, 4, &mut crate::common::rng(1));
