@@ -123,7 +123,10 @@ pub use frame::convert::{Component, Matrix, embedding_column, matrix, to_arrow, 
 pub use frame::outcome::Outcome;
 pub use frame::schema::{check_queries, check_results, is_reserved_column, queries};
 pub use frame::text::{format_number, to_json_types};
-pub use index::{EXACT_BELOW, IndexKind, IndexOptions, IndexReport, Invalid, Progress, RQ_FROM, index, index_table};
+pub use index::{
+    AUTO_INDEX_MIN_ROWS, AUTO_RQ_MIN_ROWS, IndexKind, IndexOptions, IndexProgress, IndexReport, InvalidRows, index,
+    index_table,
+};
 pub use io::parquet::read_parquet;
 pub use log::{FORMAT_VERSION, Manifest, RunSummary, SearchLog, StageTimes, StopReason, collect, remove, remove_from};
 pub use random::{RandomStream, random_stream};

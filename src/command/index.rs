@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::output::{info, row_progress_bar};
 use super::signals::Signals;
 use crate::database::Metric;
-use crate::index::{IndexKind, IndexOptions, Progress};
+use crate::index::{IndexKind, IndexOptions, IndexProgress};
 
 #[derive(clap::Args)]
 pub struct Index {
@@ -74,11 +74,11 @@ pub fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
         skip_invalid: arguments.skip_invalid,
         overwrite: arguments.overwrite,
         progress: Some(Arc::new(move |progress| match progress {
-            Progress::Rows(done, total) => {
+            IndexProgress::Rows(done, total) => {
                 handle.set_length(total);
                 handle.set_position(done);
             }
-            Progress::Building(partitions) => {
+            IndexProgress::Building(partitions) => {
                 handle.set_message(format!("building the index ({partitions} partitions)"))
             }
         })),

@@ -1,4 +1,4 @@
-//! Building the ANN index with what was learnt.
+//! Builds the ANN index from trained centroids and quantisers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,30 +17,31 @@ use lance_index::vector::v3::shuffler::TwoFileShuffler;
 use lance_index::vector::v3::subindex::IvfSubIndex;
 use lance_linalg::distance::MetricType;
 
-use super::ann::{IndexKind, Plan};
-use super::learn::{Sample, rotated_codes, sample_rows};
+use super::kind::{IndexKind, IndexPlan};
+use super::training::{TrainingSample, rabitq_params, training_rows};
 use crate::database::{Metric, block_on, block_on_one_thread};
 use crate::error::{Result, WrapErr};
 use crate::frame::schema::EMBEDDING;
 use crate::interrupt::Interrupt;
 use crate::io::atomic;
 
-/// The index's name in the dataset.
+/// The name of the index in the dataset.
 const NAME: &str = "embedding_idx";
-/// A folder beside the index, for the rows that are being sorted into partitions.
+/// A folder beside the index for the rows that are being sorted into partitions.
 const SCRATCH: &str = "scratch";
-/// Bits of RaBitQ for a component.
+/// Bits per component of RaBitQ.
 const RQ_BITS: u8 = 3;
-/// Bits of scalar quantisation for a component.
+/// Bits per component of scalar quantisation.
 const SQ_BITS: u16 = 8;
-/// From so many components of all centroids on, Lance finds a row's partition through a graph.
-const CENTROIDS_IN_A_GRAPH: usize = 1_000_000;
+/// The total number of centroid components from which Lance assigns rows to partitions through a graph. A graph depends on the
+/// order of threads.
+const CENTROID_GRAPH_FROM: usize = 1_000_000;
 
-impl Plan {
-    /// Builds the index over a dataset of so many rows, at a path of this machine.
+impl IndexPlan {
+    /// Builds the index over a dataset of `rows` rows at a local path.
     ///
     /// # Errors
-    /// Fewer distinct embeddings than partitions; a disk that is full; an interrupt, which leaves what is half built.
+    /// Fewer distinct embeddings than partitions; a full disk; an interrupt, which leaves an incomplete index.
     pub(super) fn build(
         self,
         dataset: Dataset,
@@ -56,14 +57,16 @@ impl Plan {
             Metric::Dot => MetricType::Dot,
         };
         let has_codes = matches!(self.kind, IndexKind::IvfPq | IndexKind::IvfSq | IndexKind::IvfHnswSq);
-        let (read, until, wanted) = (dataset.clone(), interrupt.clone(), sample_rows(self.partitions, has_codes));
-        let drawn =
-            block_on(async move { until.run_async(Sample::draw(&read, rows as usize, dim, wanted, metric)).await })??;
-        let sample = Arc::new(drawn.wrap_err("reading a sample")?);
-        let (drawn, partitions) = (sample.clone(), self.partitions);
-        let centroids = interrupt.run(move || match partitions * dim >= CENTROIDS_IN_A_GRAPH {
-            true => block_on_one_thread(async { drawn.centroids(partitions) })?,
-            false => drawn.centroids(partitions),
+        let (source, cancel, sample_rows) =
+            (dataset.clone(), interrupt.clone(), training_rows(self.partitions, has_codes));
+        let sample = block_on(async move {
+            cancel.run_async(TrainingSample::read(&source, rows as usize, dim, sample_rows, metric)).await
+        })??;
+        let sample = Arc::new(sample.wrap_err("reading a sample")?);
+        let (training, partitions) = (sample.clone(), self.partitions);
+        let centroids = interrupt.run(move || match partitions * dim >= CENTROID_GRAPH_FROM {
+            true => block_on_one_thread(async { training.centroids(partitions) })?,
+            false => training.centroids(partitions),
         })?;
         let ivf = IvfBuildParams::try_with_centroids(self.partitions, Arc::new(centroids.clone()))
             .wrap_err("building the index")?;
@@ -71,55 +74,59 @@ impl Plan {
         let params = match self.kind {
             IndexKind::IvfSq => VectorIndexParams::with_ivf_sq_params(metric, ivf.clone(), sq),
             IndexKind::IvfPq => {
-                // Two components a code: with four, four candidates for each neighbour are not enough.
+                // Two components per code. With four components, four candidates per neighbour are not enough.
                 let codes = if dim.is_multiple_of(2) { dim / 2 } else { dim };
-                let drawn = sample.clone();
-                let codes = interrupt.run(move || drawn.product_codes(codes, &centroids))?;
+                let training = sample.clone();
+                let codes = interrupt.run(move || training.product_quantiser(codes, &centroids))?;
                 VectorIndexParams::with_ivf_pq_params(metric, ivf.clone(), codes)
             }
-            IndexKind::IvfRq => VectorIndexParams::with_ivf_rq_params(metric, ivf.clone(), rotated_codes(RQ_BITS, dim)),
+            IndexKind::IvfRq => VectorIndexParams::with_ivf_rq_params(metric, ivf.clone(), rabitq_params(RQ_BITS, dim)),
             IndexKind::IvfHnswSq => {
                 VectorIndexParams::with_ivf_hnsw_sq_params(metric, ivf.clone(), HnswBuildParams::default(), sq)
             }
             _ => VectorIndexParams::with_ivf_flat_params(metric, ivf.clone()),
         };
-        let bytes = ScalarQuantizer::with_bounds(SQ_BITS, dim, sample.bounds());
+        let quantiser = ScalarQuantizer::with_bounds(SQ_BITS, dim, sample.value_range());
         drop(sample);
-        let mut build = Build { dataset, params, ivf, metric };
+        let mut builder = IndexBuilder { dataset, params, ivf, metric };
         let built = match self.kind {
-            IndexKind::IvfSq => block_on_one_thread(interrupt.run_async(build.of_bytes::<FlatIndex>((), bytes)))??,
-            IndexKind::IvfHnswSq => {
-                block_on_one_thread(interrupt.run_async(build.of_bytes::<HNSW>(HnswBuildParams::default(), bytes)))??
+            IndexKind::IvfSq => {
+                block_on_one_thread(interrupt.run_async(builder.build_scalar_quantised::<FlatIndex>((), quantiser)))??
             }
-            _ => block_on_one_thread(interrupt.run_async(build.by_lance()))??,
+            IndexKind::IvfHnswSq => block_on_one_thread(
+                interrupt.run_async(builder.build_scalar_quantised::<HNSW>(HnswBuildParams::default(), quantiser)),
+            )??,
+            _ => block_on_one_thread(interrupt.run_async(builder.build()))??,
         };
         atomic::remove_dir_all(&path.join("_indices").join(SCRATCH))?;
         built.wrap_err(path.display())
     }
 }
 
-struct Build {
+/// Builds an index of a dataset with given parameters.
+struct IndexBuilder {
     dataset: Dataset,
     params: VectorIndexParams,
     ivf: IvfBuildParams,
     metric: MetricType,
 }
 
-impl Build {
-    async fn by_lance(&mut self) -> lance::Result<()> {
+impl IndexBuilder {
+    /// Builds the index with Lance's own builder.
+    async fn build(&mut self) -> lance::Result<()> {
         let name = Some(NAME.to_string());
         self.dataset.create_index(&[EMBEDDING], IndexType::Vector, name, &self.params, true).await?;
         Ok(())
     }
 
-    /// As Lance builds it, but that the range of a byte is given: Lance would take it from rows that it draws itself.
-    async fn of_bytes<S: IvfSubIndex + 'static>(
+    /// Builds a scalar-quantised index with a given value range. Lance's own builder takes the range from a random sample.
+    async fn build_scalar_quantised<S: IvfSubIndex + 'static>(
         &mut self,
-        within: S::BuildParams,
-        bytes: ScalarQuantizer,
+        sub_index: S::BuildParams,
+        quantiser: ScalarQuantizer,
     ) -> lance::Result<()> {
         let dataset = &mut self.dataset;
-        // What the manifest says of an index, but for the files.
+        // The manifest entry of the index, without files.
         let untrained = dataset.create_index_builder(&[EMBEDDING], IndexType::Vector, &self.params);
         let mut index = untrained.name(NAME.into()).train(false).execute_uncommitted().await?;
         index.fragment_bitmap = Some(dataset.fragments().iter().map(|fragment| fragment.id as u32).collect());
@@ -135,10 +142,10 @@ impl Build {
             shuffler,
             ivf,
             None,
-            within,
+            sub_index,
             None,
         )?;
-        builder.with_quantizer(bytes).build().await?;
+        builder.with_quantizer(quantiser).build().await?;
         dataset.commit_existing_index_segments(NAME, EMBEDDING, vec![index]).await
     }
 }

@@ -1,46 +1,43 @@
-//! Which column holds the embeddings, and what the dataset's columns are.
+//! Finds the embedding column of the input, and derives the columns of the dataset.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use super::hints::{column_hint, is_list_of_numbers, list_item_type, schema_hint, type_hint};
 use super::options::IndexOptions;
-use super::remedy::{is_list_of_numbers, listed, remedy, remedy_of, remedy_of_it};
 use crate::error::{Error, Result};
 use crate::frame::dtypes;
 use crate::frame::schema::{self, EMBEDDING, SOURCE_ROW};
 use crate::suggest::unknown_column;
 
-/// The column of embeddings: the one that is wanted, or the only one that has lists of floats; without any, of integers,
-/// as fingerprints and counts are; without any, of other numbers.
+/// The position of the embedding column: the one that is named, or the only column with lists of floats. If there is none, the
+/// only column with lists of integers (such as fingerprints and counts), or of other numbers.
 pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&str>) -> Result<usize> {
     let names = || schema.fields().iter().map(|field| field.name().as_str());
     if let Some(name) = wanted {
         let Ok(position) = schema.index_of(name) else {
             let within = name.split_once('.').and_then(|(column, _)| schema.field_with_name(column).ok());
-            let within = within.and_then(remedy_of).map_or(String::new(), |remedy| format!("; {remedy}"));
+            let within = within.and_then(column_hint).map_or(String::new(), |hint| format!("; {hint}"));
             return Err(Error::input(path, unknown_column(name, "", names()) + &within));
         };
         let field = schema.field(position);
         if !is_list_of_numbers(field.data_type()) {
             let dtype = field.data_type();
-            let remedy = remedy_of_it(field).map_or(String::new(), |remedy| format!("; it {remedy}"));
-            return Err(Error::input(
-                path,
-                format!("column `{name}`: expected lists of numbers, found {dtype}{remedy}"),
-            ));
+            let hint = type_hint(field).map_or(String::new(), |hint| format!("; it {hint}"));
+            return Err(Error::input(path, format!("column `{name}`: expected lists of numbers, found {dtype}{hint}")));
         }
         return Ok(position);
     }
-    // What has this name is no attribute.
+    // A column with this name is not an attribute.
     let named = schema.field_with_name(EMBEDDING).ok().filter(|field| !is_list_of_numbers(field.data_type()));
-    if let Some(remedy) = named.and_then(remedy_of) {
-        return Err(Error::input(path, remedy));
+    if let Some(hint) = named.and_then(column_hint) {
+        return Err(Error::input(path, hint));
     }
-    let lists_of = |of: fn(&DataType) -> bool| {
-        let is_of = |at: &usize| listed(schema.field(*at).data_type()).is_some_and(of);
-        (0..schema.fields().len()).filter(is_of).collect::<Vec<_>>()
+    let lists_of = |is_kind: fn(&DataType) -> bool| {
+        let is_match = |at: &usize| list_item_type(schema.field(*at).data_type()).is_some_and(is_kind);
+        (0..schema.fields().len()).filter(is_match).collect::<Vec<_>>()
     };
     let others = |dtype: &DataType| dtype.is_decimal() || *dtype == DataType::Boolean;
     let kinds = [DataType::is_floating, DataType::is_integer, others];
@@ -49,8 +46,8 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
         [one] => Ok(*one),
         [] => {
             let there = || format!(" (there are: {})", names().collect::<Vec<_>>().join(", "));
-            let what = remedy(schema).map_or_else(there, |remedy| format!("; {remedy}"));
-            Err(Error::input(path, format!("no column has lists of numbers{what}")))
+            let hint = schema_hint(schema).map_or_else(there, |hint| format!("; {hint}"));
+            Err(Error::input(path, format!("no column has lists of numbers{hint}")))
         }
         many => match many.iter().find(|at| schema.field(**at).name() == EMBEDDING) {
             Some(named) => Ok(*named),
@@ -66,6 +63,7 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
     }
 }
 
+/// The columns of the dataset: renamed, checked, and with the embeddings as fixed-size lists of f32.
 pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, options: &IndexOptions) -> Result<SchemaRef> {
     if let Some((from, _)) = options.rename.iter().find(|(from, _)| input.index_of(from).is_err()) {
         let there = input.fields().iter().map(|field| field.name().as_str());
@@ -76,8 +74,8 @@ pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, option
             return Err(Error::Config(format!("--rename: `{from}` is renamed twice, to `{first}` and to `{to}`")));
         }
         if input.index_of(from).is_ok_and(|at| at == embedding) && to != EMBEDDING {
-            let reason = format!("`{from}` holds the embeddings, which are named `{EMBEDDING}` in every dataset");
-            return Err(Error::Config(format!("--rename: {reason}; leave it out")));
+            let reason = format!("`{from}` contains the embeddings, which are named `{EMBEDDING}` in every dataset");
+            return Err(Error::Config(format!("--rename: {reason}; remove the option")));
         }
     }
     let mut fields: Vec<Field> = Vec::with_capacity(input.fields().len() + 1);
@@ -90,13 +88,13 @@ pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, option
         let name = options.rename.iter().find(|(from, _)| from == field.name()).map_or(field.name(), |(_, to)| to);
         if schema::is_reserved_column(name) {
             return Err(Error::Config(format!(
-                "column `{name}` has a name this program uses itself; rename it: --rename {name}=my_{}",
+                "column `{name}` has a reserved name; rename it: --rename {name}=my_{}",
                 name.trim_start_matches('_')
             )));
         }
         if name.contains(['.', '`']) {
             return Err(Error::Config(format!(
-                "column `{name}`: Lance takes `.` and backticks in a name for paths; rename it: --rename {name}={}",
+                "column `{name}`: Lance reads `.` and backticks in a name as a path; rename it: --rename {name}={}",
                 name.replace(['.', '`'], "_")
             )));
         }

@@ -1,34 +1,34 @@
-//! What to build: the options of [`index`](super::index) and what it tells.
+//! The options and the progress events of [`index`](super::index).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::ann::IndexKind;
+use super::kind::IndexKind;
 use crate::database::Metric;
 
-/// How to read the items and what to build.
+/// Options for reading the items and building the index.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct IndexOptions {
-    /// The column of embeddings; found by itself where only one has lists of floats or, without any, of integers.
+    /// The column of embeddings. By default, the only column with lists of floats or, if there is none, of integers.
     pub embedding_column: Option<String>,
-    /// What `distance` means (default L2).
+    /// The metric of `distance` (default L2).
     pub metric: Option<Metric>,
-    /// The index (default [`IndexKind::Auto`]).
+    /// The kind of index (default [`IndexKind::Auto`]).
     pub index: IndexKind,
-    /// IVF partitions; about sqrt(rows) where `None`, for `IvfPq` at most a partition for every 256
-    /// rows, for `IvfHnswSq` one for every million. Half or twice as many change recall and time little:
-    /// see [`LanceDatabase::nprobes`](crate::LanceDatabase::nprobes).
+    /// The number of IVF partitions. The default is about sqrt(rows), for `IvfPq` at most one per 256
+    /// rows, for `IvfHnswSq` one per million. Half or twice as many change recall and time little: see [`LanceDatabase::nprobes`](crate::LanceDatabase::nprobes).
     pub partitions: Option<usize>,
-    /// Attribute columns to rename, from and to.
+    /// Attribute columns to rename, as pairs of old and new name.
     pub rename: Vec<(String, String)>,
-    /// Drop invalid rows and report them, instead of refusing the input.
+    /// Whether to drop and report invalid rows. By default they are an error.
     pub skip_invalid: bool,
-    /// Replace a dataset that is there.
+    /// Whether to replace a dataset that exists.
     pub overwrite: bool,
-    /// Told after each batch and phase.
-    pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
-    /// Set from outside to stop, as long as the dataset does not have its name; nothing is left behind then.
+    /// A callback that is called after each batch and phase.
+    pub progress: Option<Arc<dyn Fn(IndexProgress) + Send + Sync>>,
+    /// A flag that cancels the build when it is set. A cancelled build leaves no files. The flag is ignored once the dataset is
+    /// published.
     pub stop: Option<Arc<AtomicBool>>,
 }
 
@@ -44,19 +44,19 @@ impl IndexOptions {
         self
     }
 
-    /// What `distance` means.
+    /// The metric of `distance`.
     pub fn metric(mut self, metric: Metric) -> Self {
         self.metric = Some(metric);
         self
     }
 
-    /// The index.
+    /// The kind of index.
     pub fn index(mut self, index: IndexKind) -> Self {
         self.index = index;
         self
     }
 
-    /// IVF partitions.
+    /// The number of IVF partitions.
     pub fn partitions(mut self, partitions: usize) -> Self {
         self.partitions = Some(partitions);
         self
@@ -68,37 +68,37 @@ impl IndexOptions {
         self
     }
 
-    /// Whether invalid rows are dropped.
+    /// Whether to drop invalid rows.
     pub fn skip_invalid(mut self, skip_invalid: bool) -> Self {
         self.skip_invalid = skip_invalid;
         self
     }
 
-    /// Whether a dataset that is there is replaced.
+    /// Whether to replace a dataset that exists.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// What is told after each batch and phase.
-    pub fn progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+    /// A callback that is called after each batch and phase.
+    pub fn progress(mut self, progress: impl Fn(IndexProgress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(progress));
         self
     }
 
-    /// What stops it when it is set.
+    /// A flag that cancels the build when it is set.
     pub fn stop(mut self, flag: Arc<AtomicBool>) -> Self {
         self.stop = Some(flag);
         self
     }
 }
 
-/// How far an index build is.
+/// The progress of an index build.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Progress {
-    /// Rows read, of how many.
+pub enum IndexProgress {
+    /// The number of rows read, and the number of all rows.
     Rows(u64, u64),
-    /// All rows are written; the index of so many partitions is being built.
+    /// All rows are written. The index with this number of partitions is being built.
     Building(usize),
 }

@@ -233,12 +233,12 @@ fn parts_that_no_type_holds_are_refused_with_the_column_and_both_files() {
         (
             exact(9_007_199_254_740_993),
             two(cast(&whole(0), &Type::Float64)),
-            "0.parquet: column `value`: 9007199254740993 in row 1 is no Float64, which the column is in 1.parquet; write it as one type in all files",
+            "0.parquet: column `value`: 9007199254740993 in row 1 cannot be cast to Float64, the type of the column in 1.parquet; write the column with one type in all files",
         ),
         (
             short(u64::MAX),
             two(whole(-4)),
-            "0.parquet: column `value`: 18446744073709551615 in row 1 is no Int64, which the column is in 1.parquet; write it as one type in all files",
+            "0.parquet: column `value`: 18446744073709551615 in row 1 cannot be cast to Int64, the type of the column in 1.parquet; write the column with one type in all files",
         ),
     ] {
         let folder = folder();
@@ -272,7 +272,7 @@ fn a_column_that_a_part_lacks_is_named_with_the_part() {
         write_columns(&at("parts/a.parquet"), a);
         write_columns(&at("parts/b.parquet"), b);
         let said = stderr(&uphill(&["index", "parts", "items.lance"], folder.path()));
-        assert_eq!(said, format!("uphill: {expected}: add it, as nulls if need be, or leave it out of all files\n"));
+        assert_eq!(said, format!("uphill: {expected}: add it, with nulls if need be, or remove it from all files\n"));
     }
 }
 
@@ -284,7 +284,7 @@ fn the_index_of_a_pandas_frame_is_left_out_with_a_note_or_kept_under_a_name() {
     write_columns(&at("f.parquet"), filtered());
     let output = uphill(&["index", "f.parquet", "f.lance", "-q"], folder.path());
     assert!(output.status.success(), "{}", stderr(&output));
-    let note = "f.parquet: `__index_level_0__`, the index of a pandas frame, is left out; --rename __index_level_0__=row keeps it";
+    let note = "f.parquet: skipped column `__index_level_0__`, the index of a pandas frame; keep it with --rename __index_level_0__=row";
     assert_eq!(stderr(&output), format!("uphill: {note}\n"));
     assert_eq!(open(&at("f.lance")).column_names(), ["x"]);
     let output = uphill(&["index", "f.parquet", "g.lance", "-q", "--rename", "__index_level_0__=row"], folder.path());
@@ -478,32 +478,32 @@ fn embeddings_that_are_no_lists_are_refused_with_the_line_that_makes_lists() {
         (
             vec![("embedding".into(), texts.clone())],
             &[],
-            "column `embedding` is text; make lists of it, with Polars: pl.col(\"embedding\").str.json_decode(pl.List(pl.Float32)) of \"[0.5, 0.25]\", pl.col(\"embedding\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) of base64 of N components".into(),
+            "column `embedding` is text; convert it to lists with Polars: pl.col(\"embedding\").str.json_decode(pl.List(pl.Float32)) of \"[0.5, 0.25]\", pl.col(\"embedding\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) of base64 of N components".into(),
         ),
         (
             vec![("name".into(), texts.clone()), ("vec".into(), bytes(12))],
             &[],
-            format!("{none}column `vec` is bytes; make lists of it, with Polars: pl.col(\"vec\").bin.reinterpret(dtype=pl.Array(pl.Float32, 3)), if they are floats of 32 bits"),
+            format!("{none}column `vec` is bytes; convert it to lists with Polars: pl.col(\"vec\").bin.reinterpret(dtype=pl.Array(pl.Float32, 3)), if they are floats of 32 bits"),
         ),
         (
             vec![("e".into(), Arc::new(StructArray::from(vec![(member, inner.clone())])) as ArrayRef)],
             &["--embedding-column", "e.vector"],
-            "no column `e.vector`; did you mean `e`?; column `e` is a struct; make lists of it, with Polars: pl.col(\"e\").struct.field(\"vector\").alias(\"embedding\")".into(),
+            "no column `e.vector`; did you mean `e`?; column `e` is a struct; convert it to lists with Polars: pl.col(\"e\").struct.field(\"vector\").alias(\"embedding\")".into(),
         ),
         (
             vec![("deep".into(), of(inner.clone(), [1; ROWS]))],
             &[],
-            format!("{none}column `deep` is lists in lists; make lists of it, with Polars: pl.col(\"deep\").list.first(), if each holds one"),
+            format!("{none}column `deep` is lists in lists; convert it to lists with Polars: pl.col(\"deep\").list.first(), if each holds one"),
         ),
         (
             wide("dim_"),
             &[],
-            format!("{none}the columns `dim_0` to `dim_11` are one component each; make lists of them, with Polars: df.select(pl.all().exclude(\"^dim_[0-9]+$\"), embedding=pl.concat_arr(\"^dim_[0-9]+$\"))"),
+            format!("{none}the columns `dim_0` to `dim_11` are one component each; convert them to lists with Polars: df.select(pl.all().exclude(\"^dim_[0-9]+$\"), embedding=pl.concat_arr(\"^dim_[0-9]+$\"))"),
         ),
         (
             vec![("value".into(), texts)],
             &["--embedding-column", "value"],
-            "column `value`: expected lists of numbers, found Utf8; it is text; make lists of it, with Polars: pl.col(\"value\").str.json_decode(pl.List(pl.Float32)) of \"[0.5, 0.25]\", pl.col(\"value\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) of base64 of N components".into(),
+            "column `value`: expected lists of numbers, found Utf8; it is text; convert it to lists with Polars: pl.col(\"value\").str.json_decode(pl.List(pl.Float32)) of \"[0.5, 0.25]\", pl.col(\"value\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) of base64 of N components".into(),
         ),
     ];
     for (columns, more, expected) in cases {

@@ -55,7 +55,7 @@ fn names_that_begin_with_an_underscore_or_a_dot_are_left_out_and_told() {
         assert_eq!(rows(at), expected, "{what}");
     }
     let said = stderr(&index(at, "items"));
-    let expected = "items: left out, as their names begin with `_` or `.`: items/.f.parquet, items/_e.parquet, \
+    let expected = "items: skipped files and folders whose names begin with `_` or `.`: items/.f.parquet, items/_e.parquet, \
                     items/_temporary, items/day=1/.staging";
     assert!(said.contains(expected), "{said}");
 }
@@ -72,13 +72,13 @@ fn a_folder_or_a_glob_without_files_says_what_is_there() {
     }
     put(at, "tables/deep/down.parquet", 2);
     for (what, message) in [
-        ("empty", "empty: no .parquet files there"),
-        ("written", "written: no .parquet files there (there are: written/_temporary)"),
+        ("empty", "empty: contains no .parquet files"),
+        ("written", "written: contains no .parquet files (there are: written/_temporary)"),
         (
             "tables/*.parquet",
-            "no file matches it (there are: tables/a.csv, tables/b.csv, tables/c.pq, tables/d, tables/deep and 3 more)",
+            "matches no file (there are: tables/a.csv, tables/b.csv, tables/c.pq, tables/d, tables/deep and 3 more)",
         ),
-        ("nowhere/*.parquet", "nowhere/*.parquet: no file matches it"),
+        ("nowhere/*.parquet", "nowhere/*.parquet: matches no file"),
         ("nowhere", "nowhere: no such file or folder"),
         ("tables/a.csv/*.parquet", "tables/a.csv/*.parquet: Not a directory"),
     ] {
@@ -101,12 +101,16 @@ fn links_that_lead_nowhere_round_in_circles_or_to_the_same_file_are_refused_and_
     assert!(index(at, "items").status.success() && rows(at) == 7);
     assert!(index(at, "items/**/*.parquet").status.success() && rows(at) == 7);
     for (to, name, message) in [
-        ("nowhere.parquet", "items/3.parquet", "items/3.parquet: a link to what is not there; take it out"),
-        ("..", "items/a/up", "items/a/up: a link to a folder that it stands in"),
-        ("../../items", "items/a/up", "items/a/up: a link to a folder that it stands in"),
+        ("nowhere.parquet", "items/3.parquet", "items/3.parquet: a link to a missing file; remove the link"),
+        ("..", "items/a/up", "items/a/up: is a link to a folder that contains it"),
+        ("../../items", "items/a/up", "items/a/up: is a link to a folder that contains it"),
         ("self.parquet", "items/self.parquet", "items/self.parquet: "),
-        ("a/1.parquet", "items/latest.parquet", "items/latest.parquet: the same file as items/a/1.parquet, its items"),
-        ("a", "items/b", "items/b/1.parquet: the same file as items/a/1.parquet"),
+        (
+            "a/1.parquet",
+            "items/latest.parquet",
+            "items/latest.parquet: is the same file as items/a/1.parquet, so its items",
+        ),
+        ("a", "items/b", "items/b/1.parquet: is the same file as items/a/1.parquet"),
     ] {
         link(to, name);
         for what in ["items", "items/**/*.parquet"] {
@@ -119,7 +123,7 @@ fn links_that_lead_nowhere_round_in_circles_or_to_the_same_file_are_refused_and_
     }
     link("nowhere.parquet", "alone.parquet");
     let said = stderr(&index(at, "alone.parquet"));
-    assert_eq!(said, "uphill: alone.parquet: a link to what is not there\n");
+    assert_eq!(said, "uphill: alone.parquet: a link to a missing file\n");
     // An empty file is no Parquet.
     std::fs::write(at.join("items/4.parquet"), "").expect("written");
     let said = stderr(&index(at, "items"));
@@ -177,5 +181,5 @@ fn the_truth_of_a_run_is_found_by_the_same_rules() {
     }
     symlink("nowhere", at.join("items/z.parquet")).expect("a link");
     let said = stderr(&evaluate("items"));
-    assert!(said.contains("items/z.parquet: a link to what is not there"), "{said}");
+    assert!(said.contains("items/z.parquet: a link to a missing file"), "{said}");
 }

@@ -500,7 +500,7 @@ fn names_that_this_program_uses_itself_are_refused_with_the_remedy() {
     let columns = vec![vectors, Column::new("".into(), [1i64, 2, 3, 4, 5])];
     write(&folder.path().join("items.parquet"), &DataFrame::new(5, columns).expect("a frame"));
     let output = confined(&["index", "items.parquet", "items.lance"], folder.path());
-    assert_refused(&output, 1, "items.parquet: a column without a name", "no name");
+    assert_refused(&output, 1, "items.parquet: a column has no name", "no name");
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn invalid_embeddings_are_refused_with_counts_and_the_first_place() {
     let message = uphill::index(folder.path().join("*.parquet"), &dataset, &options).expect_err("refused").to_string();
     let counts = "6 invalid embeddings (2 null, 1 of another length, 1 NaN, 1 infinite, 1 zero)";
     let first = format!("the first is row 11 of {}: component 1 is NaN", b.display());
-    assert_eq!(message, format!("items: {counts}; {first}; mend them, or leave them out with --skip-invalid"));
+    assert_eq!(message, format!("items: {counts}; {first}; fix them, or drop them with --skip-invalid"));
     let left: Vec<_> =
         std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
     assert_eq!(left.len(), 2, "something was left behind: {left:?}");
@@ -349,7 +349,7 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
 
     let cases: [(&[&str], i32, &str); 17] = [
         (&["absent.parquet", "x.lance"], 1, "absent.parquet: no such file or folder"),
-        (&["empty", "x.lance"], 1, "empty: no .parquet files there"),
+        (&["empty", "x.lance"], 1, "empty: contains no .parquet files"),
         (&["no-rows.parquet", "x.lance"], 1, "no-rows.parquet: no rows; an empty library cannot be searched"),
         (&["none.parquet", "x.lance"], 1, "none.parquet: no column has lists of numbers (there are: name)"),
         (
@@ -365,15 +365,11 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
         (
             &["good.parquet", "x.lance", "--embedding-column", "name"],
             1,
-            "good.parquet: column `name`: expected lists of numbers, found Utf8; it is text; make lists of it, with Polars: \
+            "good.parquet: column `name`: expected lists of numbers, found Utf8; it is text; convert it to lists with Polars: \
              pl.col(\"name\").str.json_decode(pl.List(pl.Float32)) of \"[0.5, 0.25]\", \
              pl.col(\"name\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) of base64 of N components",
         ),
-        (
-            &["reserved.parquet", "x.lance"],
-            2,
-            "column `score` has a name this program uses itself; rename it: --rename score=my_score",
-        ),
+        (&["reserved.parquet", "x.lance"], 2, "column `score` has a reserved name; rename it: --rename score=my_score"),
         (&["good.parquet", "x.lance", "--rename", "nome=title"], 2, "--rename: no column `nome`; did you mean `name`?"),
         (
             &["good.parquet", "x.lance", "--rename", "name=title", "--rename", "name=label"],
@@ -383,7 +379,7 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
         (
             &["good.parquet", "x.lance", "--rename", "vector=fingerprint"],
             2,
-            "--rename: `vector` holds the embeddings, which are named `embedding` in every dataset; leave it out",
+            "--rename: `vector` contains the embeddings, which are named `embedding` in every dataset; remove the option",
         ),
         (&["mixed", "x.lance"], 1, "mixed/b.parquet: differs from mixed/a.parquet: column `name` is Float64, not Utf8"),
         (
@@ -394,12 +390,12 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
         (
             &["good.parquet", "taken.lance", "--overwrite"],
             1,
-            "taken.lance: is not a Lance dataset, and --overwrite replaces no other; choose another name",
+            "taken.lance: is not a Lance dataset, and --overwrite replaces only Lance datasets; choose another name",
         ),
         (
             &["good.parquet", "x.lance", "--index", "ivf-pq"],
             2,
-            "index: ivf-pq learns its codes from at least 256 rows, there are 5; use none",
+            "index: ivf-pq needs at least 256 rows to train its codes, found 5; use none",
         ),
         (
             &["good.parquet", "x.lance", "--index", "ivf-rq"],
@@ -469,8 +465,7 @@ fn names_that_sql_takes_for_columns_of_the_frames_are_refused_whatever_their_cas
         frame.rename("weight", name.into()).expect("renamed");
         write(&folder.path().join("items.parquet"), &frame);
         let output = uphill(&["index", "items.parquet", "items.lance"], folder.path());
-        let message =
-            format!("column `{name}` has a name this program uses itself; rename it: --rename {name}=my_{name}");
+        let message = format!("column `{name}` has a reserved name; rename it: --rename {name}=my_{name}");
         assert_eq!((stderr(&output), output.status.code()), (format!("uphill: {message}\n"), Some(2)));
     }
 }

@@ -144,7 +144,7 @@ fn an_interrupt_once_the_rows_are_read_ends_an_index_without_a_dataset_whatever_
         let (flag, dataset) = (Arc::new(AtomicBool::new(false)), folder.path().join("items.lance"));
         let stop = flag.clone();
         let options = IndexOptions::new().index(index).stop(flag).progress(move |progress| {
-            if let uphill::Progress::Building(_) = progress {
+            if let uphill::IndexProgress::Building(_) = progress {
                 stop.store(true, Ordering::Relaxed);
             }
         });

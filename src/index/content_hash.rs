@@ -1,4 +1,4 @@
-//! What a library is told by: its columns and every value in them, whatever files and batches they came in.
+//! The content hash of a library: its columns and all values, independent of files and batches.
 
 use std::sync::Arc;
 
@@ -11,23 +11,23 @@ use blake3::Hasher;
 
 use crate::error::{Result, WrapErr};
 
-/// Hashes the rows of a library as they come.
+/// Hashes the rows of a library as a stream.
 ///
-/// Attributes are hashed row by row, each after its length, in arrow's row format: it has one form for a value,
-/// whatever lies beneath its nulls and wherever its batch begins. Embeddings, which are plain numbers without nulls,
-/// are hashed by themselves, as they are.
-pub(super) struct Content {
+/// Attributes are hashed row by row, each after its length, in arrow's row format. That format has one form for each value,
+/// independent of the bytes under nulls and of the start of a batch. Embeddings are plain numbers without nulls, and are
+/// hashed separately, as bytes.
+pub(super) struct ContentHasher {
     schema: String,
     embedding: usize,
-    format: RowConverter,
+    row_format: RowConverter,
     embeddings: Hasher,
     attributes: Hasher,
-    /// The rows of a batch, one after another.
+    /// The concatenated rows of a batch.
     rows: Vec<u8>,
 }
 
-impl Content {
-    /// Nothing hashed yet of a library of these columns.
+impl ContentHasher {
+    /// A hasher for a library with these columns.
     ///
     /// # Errors
     /// A type that has no row format.
@@ -41,18 +41,18 @@ impl Content {
                 sorted.push(SortField::new(plain.data_type().clone()));
             }
         }
-        Ok(Content {
+        Ok(ContentHasher {
             schema: columns,
             embedding,
-            format: RowConverter::new(sorted).wrap_err("columns")?,
+            row_format: RowConverter::new(sorted).wrap_err("columns")?,
             embeddings: Hasher::new(),
             attributes: Hasher::new(),
             rows: Vec::new(),
         })
     }
 
-    /// Hashes the next rows; their embeddings are f32 without nulls.
-    pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+    /// Hashes the next rows. Their embeddings are f32 without nulls.
+    pub(super) fn update(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut attributes = Vec::with_capacity(batch.num_columns());
         for (position, (array, field)) in batch.columns().iter().zip(batch.schema_ref().fields()).enumerate() {
             if position == self.embedding {
@@ -62,7 +62,7 @@ impl Content {
                 attributes.push(without_maps(array).wrap_err(field.name())?);
             }
         }
-        let rows = self.format.convert_columns(&attributes).wrap_err("items")?;
+        let rows = self.row_format.convert_columns(&attributes).wrap_err("items")?;
         self.rows.clear();
         for row in &rows {
             let row = row.as_ref();
@@ -73,8 +73,8 @@ impl Content {
         Ok(())
     }
 
-    /// The identity of all that was hashed, in 32 hexadecimal digits.
-    pub(super) fn id(&self) -> String {
+    /// The library id: the hash of all rows so far, in 32 hexadecimal digits.
+    pub(super) fn library_id(&self) -> String {
         let mut all = Hasher::new();
         all.update(self.schema.as_bytes());
         all.update(self.embeddings.finalize().as_bytes());
@@ -83,7 +83,7 @@ impl Content {
     }
 }
 
-/// A type by what it holds: the width of offsets and the names of list items depend on who wrote the file.
+/// A canonical type name. It ignores the width of offsets and the names of list items, which depend on the writer of the file.
 fn type_name(dtype: &DataType) -> String {
     let fields = |fields: &[FieldRef]| {
         let fields: Vec<String> =
@@ -102,7 +102,7 @@ fn type_name(dtype: &DataType) -> String {
     }
 }
 
-/// A column in which each map is the list of its entries: maps have no row format.
+/// Converts each map to the list of its entries, because maps have no row format.
 fn without_maps(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     Ok(match array.data_type() {
         DataType::Map(..) => {

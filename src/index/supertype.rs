@@ -1,32 +1,32 @@
-//! The common type of a column that files have in several types: a supertype, as Polars and DuckDB widen columns.
+//! The supertype of a column that has different types in several files, as in Polars and DuckDB.
 
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use std::sync::Arc;
 
-/// The digits of the longest decimal.
-const DIGITS: u8 = 38;
+/// The largest precision of a decimal.
+const MAX_DIGITS: u8 = 38;
 
-/// A type that holds the values of both, if there is one. Texts and numbers have none, nor have times with and without a
-/// zone. A whole number that a float does not hold is found when it is read.
-pub(super) fn common(one: &DataType, other: &DataType) -> Option<DataType> {
+/// A type that holds the values of both types. `None` for strings and numbers, and for timestamps with and without a time zone.
+/// An integer that a float cannot represent is detected when it is read.
+pub(super) fn supertype(one: &DataType, other: &DataType) -> Option<DataType> {
     if one == other {
         return Some(one.clone());
     }
-    let wide = wider(one, other).or_else(|| wider(other, one))?;
+    let wide = ordered_supertype(one, other).or_else(|| ordered_supertype(other, one))?;
     (can_cast_types(one, &wide) && can_cast_types(other, &wide)).then_some(wide)
 }
 
-/// As [`common`], where the types stand in this order.
-fn wider(one: &DataType, other: &DataType) -> Option<DataType> {
+/// As [`supertype`], for the types in this order.
+fn ordered_supertype(one: &DataType, other: &DataType) -> Option<DataType> {
     use DataType as T;
     Some(match (one, other) {
         (T::Null, other) => other.clone(),
-        (T::Dictionary(_, values), other) => common(values, other)?,
+        (T::Dictionary(_, values), other) => supertype(values, other)?,
         (one, other) if one.is_string() && other.is_string() => T::LargeUtf8,
         (one, other) if is_bytes(one) && is_bytes(other) => T::LargeBinary,
         (T::Boolean, number) if number.is_integer() || number.is_floating() => number.clone(),
-        (one, other) if one.is_integer() && other.is_integer() => integer(one, other),
+        (one, other) if one.is_integer() && other.is_integer() => integer_supertype(one, other),
         (one, float) if one.is_integer() && float.is_floating() => match bits(one) {
             ..=8 => float.clone(),
             ..=16 if *float != T::Float64 => T::Float32,
@@ -40,7 +40,7 @@ fn wider(one: &DataType, other: &DataType) -> Option<DataType> {
             }
         }
         (one, float) if one.is_decimal() && float.is_floating() => T::Float64,
-        (one, other) if one.is_decimal() => decimal(one, other)?,
+        (one, other) if one.is_decimal() => decimal_supertype(one, other)?,
         (T::Date32, T::Date64) => T::Date64,
         (T::Date32, T::Timestamp(unit, None)) => T::Timestamp(*unit, None),
         (T::Date64, T::Timestamp(unit, None)) => T::Timestamp(finer(*unit, TimeUnit::Millisecond), None),
@@ -76,7 +76,7 @@ fn wider(one: &DataType, other: &DataType) -> Option<DataType> {
             let (T::Struct(fields), T::Struct(others)) = (entries.data_type(), others.data_type()) else { return None };
             let pairs = fields.iter().zip(others.iter());
             let pair = |(field, other): (&FieldRef, &FieldRef)| {
-                let dtype = common(field.data_type(), other.data_type())?;
+                let dtype = supertype(field.data_type(), other.data_type())?;
                 Some(field.as_ref().clone().with_data_type(dtype))
             };
             let fields = T::Struct(pairs.map(pair).collect::<Option<_>>()?);
@@ -91,19 +91,20 @@ fn item_of(item: &Field, other: &Field) -> Option<FieldRef> {
 }
 
 fn field_of(name: &str, field: &Field, other: &Field) -> Option<FieldRef> {
-    Some(Arc::new(Field::new(name, common(field.data_type(), other.data_type())?, true)))
+    Some(Arc::new(Field::new(name, supertype(field.data_type(), other.data_type())?, true)))
 }
 
 fn is_bytes(dtype: &DataType) -> bool {
     dtype.is_binary() || matches!(dtype, DataType::FixedSizeBinary(_))
 }
 
+/// The width of a primitive type in bits.
 fn bits(dtype: &DataType) -> usize {
     8 * dtype.primitive_width().unwrap_or_default()
 }
 
-/// The wider one; of one with and one without a sign, a wider one with a sign, as far as there is one.
-fn integer(one: &DataType, other: &DataType) -> DataType {
+/// The wider of two integer types. For a signed and an unsigned type, a signed type that holds both, or Int64.
+fn integer_supertype(one: &DataType, other: &DataType) -> DataType {
     use DataType as T;
     let (signed, other) = if one.is_signed_integer() { (one, other) } else { (other, one) };
     if signed.is_signed_integer() == other.is_signed_integer() || bits(signed) > bits(other) {
@@ -116,16 +117,17 @@ fn integer(one: &DataType, other: &DataType) -> DataType {
     }
 }
 
-/// With the digits before and behind the point that either needs.
-fn decimal(one: &DataType, other: &DataType) -> Option<DataType> {
+/// A decimal with the digits that either type needs before and after the decimal point.
+fn decimal_supertype(one: &DataType, other: &DataType) -> Option<DataType> {
     let (digits, scale) = digits(one)?;
     let (other_digits, other_scale) = self::digits(other)?;
     let all_scale = scale.max(other_scale);
     let whole = (digits as i8 - scale).max(other_digits as i8 - other_scale);
-    let all = u8::try_from(whole + all_scale).ok().filter(|digits| *digits <= DIGITS)?;
+    let all = u8::try_from(whole + all_scale).ok().filter(|digits| *digits <= MAX_DIGITS)?;
     Some(DataType::Decimal128(all, all_scale))
 }
 
+/// The precision and scale of a decimal or integer type.
 fn digits(dtype: &DataType) -> Option<(u8, i8)> {
     use DataType as T;
     Some(match dtype {
@@ -133,7 +135,7 @@ fn digits(dtype: &DataType) -> Option<(u8, i8)> {
         | T::Decimal64(digits, scale)
         | T::Decimal128(digits, scale)
         | T::Decimal256(digits, scale)
-            if *digits <= DIGITS =>
+            if *digits <= MAX_DIGITS =>
         {
             (*digits, *scale)
         }
@@ -146,7 +148,7 @@ fn digits(dtype: &DataType) -> Option<(u8, i8)> {
     })
 }
 
-/// In the finer unit nothing is lost.
+/// The finer of two units, which loses no value.
 fn finer(one: TimeUnit, other: TimeUnit) -> TimeUnit {
     let per_second = |unit| match unit {
         TimeUnit::Second => 0,

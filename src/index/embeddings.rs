@@ -1,4 +1,4 @@
-//! The embeddings of a batch, each checked before it may become an item.
+//! The embedding column of a batch, and the checks that each embedding passes before its row becomes an item.
 
 use std::path::PathBuf;
 
@@ -10,26 +10,26 @@ use arrow::datatypes::{DataType, Float32Type};
 use crate::database::Metric;
 use crate::error::{Result, WrapErr};
 
-/// Counts of rows that cannot be items, and where the first is.
+/// The number of invalid rows by kind, and the first one.
 #[derive(Clone, Debug, Default)]
-pub struct Invalid {
-    /// By kind, in the order of [`Invalid::KINDS`].
+pub struct InvalidRows {
+    /// The counts by kind, in the order of [`InvalidRows::KINDS`].
     pub counts: [u64; 5],
-    /// File, row in the file (from 0), and what is wrong.
+    /// The first invalid row: file, row in the file (from 0), and reason.
     pub first: Option<(PathBuf, u64, String)>,
 }
 
-impl Invalid {
-    /// What can be wrong with an embedding.
+impl InvalidRows {
+    /// The kinds of invalid embeddings.
     pub const KINDS: [&'static str; 5] = ["null", "of another length", "NaN", "infinite", "zero"];
 
-    /// Invalid rows in all.
+    /// The number of invalid rows of all kinds.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 }
 
-impl std::fmt::Display for Invalid {
+impl std::fmt::Display for InvalidRows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let counts: Vec<String> = Self::KINDS
             .iter()
@@ -38,38 +38,45 @@ impl std::fmt::Display for Invalid {
             .map(|(kind, count)| format!("{count} {kind}"))
             .collect();
         write!(f, "{} invalid embeddings ({})", self.total(), counts.join(", "))?;
-        if let Some((file, row, what)) = &self.first {
-            write!(f, "; the first is row {row} of {}: {what}", file.display())?;
+        if let Some((file, row, reason)) = &self.first {
+            write!(f, "; the first is row {row} of {}: {reason}", file.display())?;
         }
         Ok(())
     }
 }
 
-/// The embeddings of one batch, as f32 values and the range of each row.
-pub(super) struct Vectors {
+/// The embeddings of one batch: all values as f32, and the range of each row.
+pub(super) struct EmbeddingColumn {
     column: ArrayRef,
     pub(super) values: Float32Array,
     offsets: Option<OffsetBuffer<i64>>,
     dim: usize,
 }
 
-impl Vectors {
-    pub(super) fn of(column: &ArrayRef) -> Result<Self> {
+impl EmbeddingColumn {
+    /// Casts a column of lists to f32.
+    pub(super) fn new(column: &ArrayRef) -> Result<Self> {
         let (values, offsets, dim) = match column.data_type() {
             DataType::FixedSizeList(_, dim) => (column.as_fixed_size_list().values().clone(), None, *dim as usize),
-            DataType::List(_) => of_lists(column.as_list::<i32>()),
-            _ => of_lists(column.as_list::<i64>()),
+            DataType::List(_) => list_values(column.as_list::<i32>()),
+            _ => list_values(column.as_list::<i64>()),
         };
-        let values = compute::cast(&values, &DataType::Float32).wrap_err("embeddings to f32")?;
-        Ok(Vectors { values: values.as_primitive::<Float32Type>().clone(), column: column.clone(), offsets, dim })
+        let values = compute::cast(&values, &DataType::Float32).wrap_err("casting embeddings to f32")?;
+        Ok(EmbeddingColumn {
+            values: values.as_primitive::<Float32Type>().clone(),
+            column: column.clone(),
+            offsets,
+            dim,
+        })
     }
 
-    /// The number of components of the first embedding that is there.
+    /// The number of components of the first embedding that is not null.
     pub(super) fn first_length(&self) -> Option<usize> {
         let row = (0..self.column.len()).find(|row| self.column.is_valid(*row))?;
         Some(self.range(row).len())
     }
 
+    /// The range of a row in the values.
     fn range(&self, row: usize) -> std::ops::Range<usize> {
         match &self.offsets {
             Some(offsets) => offsets[row] as usize..offsets[row + 1] as usize,
@@ -77,14 +84,14 @@ impl Vectors {
         }
     }
 
-    /// The components of a row, or which kind of invalid it is and how.
+    /// The components of a row, or the kind of invalid embedding (an index into [`InvalidRows::KINDS`]) and the reason.
     pub(super) fn check(&self, row: usize, dim: usize, metric: Metric) -> Result<&[f32], (usize, String)> {
         if self.column.is_null(row) {
             return Err((0, "null".into()));
         }
         let range = self.range(row);
         if range.len() != dim {
-            return Err((1, format!("{} components, where others have {dim}", range.len())));
+            return Err((1, format!("{} components, expected {dim}", range.len())));
         }
         if self.values.null_count() > 0
             && let Some(at) = range.clone().find(|at| self.values.is_null(*at))
@@ -105,8 +112,8 @@ impl Vectors {
     }
 }
 
-/// The values of some lists, and where each begins in them: a piece of a table shares the values of all of it.
-fn of_lists<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> (ArrayRef, Option<OffsetBuffer<i64>>, usize) {
+/// The values of lists and the offset of each list in them. A slice of a table shares the values of the whole table.
+fn list_values<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> (ArrayRef, Option<OffsetBuffer<i64>>, usize) {
     let offsets: Vec<i64> = lists.offsets().iter().map(|offset| offset.as_usize() as i64).collect();
     let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
     let values = lists.values().slice(first as usize, (last - first) as usize);

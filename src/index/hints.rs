@@ -1,52 +1,53 @@
-//! How to make a list of an embedding that is none: one line of Polars.
+//! Hints for embeddings that are not lists of numbers: the Polars expression that converts them.
 
 use arrow::datatypes::{DataType, Field, Schema};
 
-/// Words in the names of columns that hold embeddings.
-const NAMES: [&str; 5] = ["embedding", "vector", "fingerprint", "emb", "vec"];
+/// Words in the names of embedding columns.
+const EMBEDDING_WORDS: [&str; 5] = ["embedding", "vector", "fingerprint", "emb", "vec"];
 
-/// Columns of one component each, at least, that are taken for an embedding.
-const COMPONENTS: usize = 3;
+/// The minimum number of numbered columns that are taken for the components of an embedding.
+const MIN_COMPONENTS: usize = 3;
 
-/// The type of the values of lists.
-pub(super) fn listed(dtype: &DataType) -> Option<&DataType> {
+/// The item type of a list type.
+pub(super) fn list_item_type(dtype: &DataType) -> Option<&DataType> {
     match dtype {
         DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => Some(item.data_type()),
         _ => None,
     }
 }
 
+/// Whether a type is a list of numbers or Booleans.
 pub(super) fn is_list_of_numbers(dtype: &DataType) -> bool {
-    listed(dtype).is_some_and(|dtype| dtype.is_numeric() || *dtype == DataType::Boolean)
+    list_item_type(dtype).is_some_and(|dtype| dtype.is_numeric() || *dtype == DataType::Boolean)
 }
 
-/// What to do about the columns of a file without lists of numbers, if they look like an embedding.
-pub(super) fn remedy(schema: &Schema) -> Option<String> {
+/// A hint for a file without lists of numbers, if some columns look like an embedding.
+pub(super) fn schema_hint(schema: &Schema) -> Option<String> {
     let rank = |field: &Field| {
         let name = field.name().to_lowercase();
         let is_word =
             |wanted: &str| name.split(|c: char| !c.is_alphanumeric()).any(|word| word.trim_end_matches('s') == wanted);
-        NAMES.iter().position(|word| is_word(word) || word.len() > 3 && name.contains(word))
+        EMBEDDING_WORDS.iter().position(|word| is_word(word) || word.len() > 3 && name.contains(word))
     };
-    let named = schema.fields().iter().filter_map(|field| Some((rank(field)?, remedy_of(field)?)));
-    let named = named.min_by_key(|(rank, _)| *rank).map(|(_, remedy)| remedy);
+    let named = schema.fields().iter().filter_map(|field| Some((rank(field)?, column_hint(field)?)));
+    let named = named.min_by_key(|(rank, _)| *rank).map(|(_, hint)| hint);
     let nested = || {
         let mut nested = schema.fields().iter().filter(|field| field.data_type().is_nested());
-        nested.find_map(|field| remedy_of(field))
+        nested.find_map(|field| column_hint(field))
     };
-    components(schema).or(named).or_else(nested)
+    component_columns_hint(schema).or(named).or_else(nested)
 }
 
-/// What to do about a column, if an embedding may be in it.
-pub(super) fn remedy_of(field: &Field) -> Option<String> {
-    remedy_of_it(field).map(|remedy| format!("column `{}` {remedy}", field.name()))
+/// A hint for a column, if it may contain an embedding. The hint begins with the column's name.
+pub(super) fn column_hint(field: &Field) -> Option<String> {
+    type_hint(field).map(|hint| format!("column `{}` {hint}", field.name()))
 }
 
-/// The same, after the name.
-pub(super) fn remedy_of_it(field: &Field) -> Option<String> {
+/// As [`column_hint`], without the name.
+pub(super) fn type_hint(field: &Field) -> Option<String> {
     use DataType as T;
     let name = field.name();
-    let (is, polars): (&str, String) = match field.data_type() {
+    let (description, polars): (&str, String) = match field.data_type() {
         T::Utf8 | T::LargeUtf8 | T::Utf8View => {
             let decode = format!("pl.col(\"{name}\").str.json_decode(pl.List(pl.Float32))");
             let other =
@@ -77,11 +78,11 @@ pub(super) fn remedy_of_it(field: &Field) -> Option<String> {
         T::Map(..) => ("a map", format!("pl.col(\"{name}\").list.eval(pl.element().struct.field(\"value\"))")),
         _ => return None,
     };
-    Some(format!("is {is}; make lists of it, with Polars: {polars}"))
+    Some(format!("is {description}; convert it to lists with Polars: {polars}"))
 }
 
-/// What to do about columns that hold one component each: `dim_0`, `dim_1`, …
-fn components(schema: &Schema) -> Option<String> {
+/// A hint for columns that contain one component each: `dim_0`, `dim_1`, …
+fn component_columns_hint(schema: &Schema) -> Option<String> {
     let numbered = |field: &Field| {
         let name = field.name();
         let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -94,12 +95,13 @@ fn components(schema: &Schema) -> Option<String> {
     };
     let starts = numbered.iter().filter(|(_, number)| *number < 2);
     let runs = starts.map(|(stem, first)| (length_of(stem, *first), stem, *first));
-    let (length, stem, first) = runs.max_by_key(|(length, ..)| *length).filter(|(length, ..)| *length >= COMPONENTS)?;
+    let (length, stem, first) =
+        runs.max_by_key(|(length, ..)| *length).filter(|(length, ..)| *length >= MIN_COMPONENTS)?;
     let escaped = |c: char| if c.is_alphanumeric() || c == '_' { c.to_string() } else { format!("[{c}]") };
     let pattern: String = stem.chars().map(escaped).collect();
     let last = first + length - 1;
     Some(format!(
-        "the columns `{stem}{first}` to `{stem}{last}` are one component each; make lists of them, with Polars: \
+        "the columns `{stem}{first}` to `{stem}{last}` are one component each; convert them to lists with Polars: \
          df.select(pl.all().exclude(\"^{pattern}[0-9]+$\"), embedding=pl.concat_arr(\"^{pattern}[0-9]+$\"))"
     ))
 }
