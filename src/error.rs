@@ -1,16 +1,16 @@
-//! The crate's one error type: what went wrong, where, both values, what to do.
+//! The error type of this crate: what failed, where, both values, what to do.
 
 use std::error::Error as StdError;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-/// The result of everything in this crate that can fail.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. `Display` is the whole message, on one line; what lies beneath it, where there is something, is its
-/// `source`, and said in the message too.
+/// The error type of this crate. `Display` gives the whole message on one line. `source` gives the underlying error, if any;
+/// the message includes its text.
 ///
-/// A stage of the caller's own makes an error of its own by [`Error::custom`]:
+/// Stages that you write return their own errors with [`Error::custom`]:
 ///
 /// ```
 /// use std::error::Error as _;
@@ -22,86 +22,88 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A frame that user code gave back breaks the contract between stages.
+    /// A stage returned a frame that breaks the contract between stages.
     #[error("{stage}{}: column `{column}`: expected {expected}, found {found}", iteration_suffix(.iteration))]
     Contract {
-        /// The stage that gave the frame: `queries`, `database`, `filter`, `score`, `update`.
+        /// The stage that returned the frame: `queries`, `database`, `filter`, `score`, `update`.
         stage: &'static str,
-        /// The iteration it happened in, when known.
+        /// The iteration, if known.
         iteration: Option<u32>,
-        /// The column (or `rows`).
+        /// The column, or `rows`.
         column: String,
-        /// What the contract asks for.
+        /// What the contract requires.
         expected: String,
-        /// What was there.
+        /// What the frame has.
         found: String,
     },
-    /// An option or a run file that asks for something that cannot be. Exit code 2.
+    /// An option or a key of a run file is invalid. Exit code 2.
     #[error("{0}")]
     Config(String),
-    /// Input data that cannot be used: a file, a dataset, a run folder.
+    /// A file, a dataset or a run folder cannot be used.
     #[error("{}: {reason}", path.display())]
     Input {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// The problem and what to do.
         reason: String,
     },
-    /// Another process writes to this folder. Exit code 4.
+    /// Another process is writing to this folder. Exit code 4.
     #[error("{}: in use by another process; wait for it to end, or stop it", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
     },
-    /// The operating system said no.
+    /// The operating system returned an error.
     #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         cause: std::io::Error,
     },
-    /// The score could not be had, and the run is set to stop for that.
+    /// The scorer failed, and the run is configured to stop in that case.
     #[error("score{}: {reason}", iteration_suffix(.iteration))]
     Score {
-        /// The iteration it happened in, when known.
+        /// The iteration, if known.
         iteration: Option<u32>,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Nobody answers for the items: they have not been asked, and are when the run goes on. Exit code 75.
-    #[error("score: {reason}; the scorer is away for longer than score.patience: go on with --resume when it is back")]
+    /// The scorer is unavailable. The items have no outcome; the resumed run requests them again. Exit code 75.
+    #[error(
+        "score: {reason}; the scorer was unavailable for longer than score.patience; resume with --resume when it is back"
+    )]
     Unavailable {
-        /// What was tried last.
+        /// The error of the last attempt.
         reason: String,
     },
-    /// Items wait to be scored by hand.
-    #[error("{items} items wait for their scores; tell them")]
+    /// Items have no manual score yet.
+    #[error("{items} items have no score yet; give their scores with `tell`")]
     Pending {
-        /// How many.
+        /// The number of items.
         items: usize,
     },
-    /// A signal asked the run to stop; what was finished is kept.
+    /// A signal stopped the run. Finished work is saved.
     #[error("interrupted")]
     Interrupted,
-    /// What a stage of the caller's own says: made by [`Error::custom`].
+    /// An error of a stage that you wrote, made with [`Error::custom`].
     #[error("{}{cause}", iteration_prefix(.iteration))]
     Custom {
-        /// The iteration it happened in, when known.
+        /// The iteration, if known.
         iteration: Option<u32>,
-        /// What it says.
+        /// The error itself.
         #[source]
         cause: Box<dyn StdError + Send + Sync>,
     },
-    /// A library underneath failed.
+    /// A library that this crate uses failed.
     #[error("{context}: {message}")]
     Library {
-        /// What this crate was doing.
+        /// The operation that failed.
         context: String,
-        /// What the library said, on one line.
+        /// The library's message, on one line.
         message: String,
-        /// What it gave, where it gave something.
+        /// The library's error, if it returned one.
         #[source]
         cause: Option<Box<dyn StdError + Send + Sync>>,
     },
@@ -116,12 +118,12 @@ fn iteration_prefix(iteration: &Option<u32>) -> String {
 }
 
 impl Error {
-    /// An error of a stage of the caller's own, of any other error or of a text; it keeps its cause.
+    /// Wraps an error of a stage that you wrote: any error type, or a text. The cause is kept as `source`.
     pub fn custom(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Error::Custom { iteration: None, cause: cause.into() }
     }
 
-    /// Adds the iteration to an error that has a place for it.
+    /// Adds the iteration to a `Contract`, `Score` or `Custom` error that has none.
     pub(crate) fn in_iteration(mut self, now: u32) -> Self {
         if let Error::Contract { iteration, .. } | Error::Score { iteration, .. } | Error::Custom { iteration, .. } =
             &mut self
@@ -131,7 +133,7 @@ impl Error {
         self
     }
 
-    /// Names the file or the dataset that a library's error is about.
+    /// Adds the path of the file or dataset to a library's error.
     pub(crate) fn with_path(self, path: impl AsRef<Path>) -> Self {
         match self {
             Error::Library { context, message, .. } => Error::input(path, format!("{context}: {message}")),
@@ -143,7 +145,7 @@ impl Error {
         Error::Input { path: path.as_ref().to_path_buf(), reason: reason.into() }
     }
 
-    /// Of what a library gave, or said.
+    /// An error from a library's error or message.
     pub(crate) fn library(context: impl Display, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let cause = cause.into();
         Error::Library { context: context.to_string(), message: first_line(&cause.to_string()), cause: Some(cause) }
@@ -165,28 +167,28 @@ impl Error {
     }
 }
 
-/// So that stages of the caller's own can use `?` on Polars' results.
+/// Lets stages that you write use `?` on Polars results.
 impl From<polars::prelude::PolarsError> for Error {
     fn from(error: polars::prelude::PolarsError) -> Self {
         Error::library("polars", error)
     }
 }
 
-/// Adds to another library's error what this crate was doing.
+/// Adds the failed operation to another library's error.
 pub(crate) trait WrapErr<T> {
-    /// For errors of Lance, Polars, Arrow and Parquet.
-    fn wrap_err(self, what: impl Display) -> Result<T>;
+    /// Converts errors of Lance, Polars, Arrow and Parquet.
+    fn wrap_err(self, operation: impl Display) -> Result<T>;
 }
 
 impl<T, E: Into<Box<dyn StdError + Send + Sync>>> WrapErr<T> for std::result::Result<T, E> {
-    fn wrap_err(self, what: impl Display) -> Result<T> {
-        self.map_err(|error| Error::library(what, error))
+    fn wrap_err(self, operation: impl Display) -> Result<T> {
+        self.map_err(|error| Error::library(operation, error))
     }
 }
 
-/// Adds the path to an error of the operating system.
+/// Adds the path to an I/O error.
 pub(crate) trait AtPath<T> {
-    /// For `std::io` results.
+    /// Converts `std::io` errors.
     fn at_path(self, path: impl AsRef<Path>) -> Result<T>;
 }
 
@@ -196,8 +198,7 @@ impl<T> AtPath<T> for std::io::Result<T> {
     }
 }
 
-/// Keeps the first, telling line of a library's message: Lance and Polars append
-/// their source locations and query plans.
+/// The first line of a library's message, at most 400 characters. Lance and Polars append source locations and query plans.
 pub(crate) fn first_line(message: &str) -> String {
     let message = message.split(", /").next().unwrap_or(message);
     let first = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no message");

@@ -1,15 +1,14 @@
-//! arrow-rs ⇄ Polars, and embedding columns ⇄ ndarray, without copying.
+//! Zero-copy conversion: arrow-rs ⇄ Polars, and embedding columns ⇄ `ndarray`.
 //!
-//! The only `unsafe` in the crate. Polars has an Arrow implementation of its own
-//! (`polars-arrow`); both speak the Arrow C Data Interface, whose two structs are
-//! `#[repr(C)]` with the layout that the specification fixes.
+//! This file has the only `unsafe` code of the crate. Polars has its own Arrow implementation, `polars-arrow`. Both support
+//! the Arrow C Data Interface, whose two structs are `#[repr(C)]` with a layout that the specification fixes.
 //!
-//! Invariants that every `unsafe` block here rests on:
-//! 1. `ArrowArray`/`ArrowSchema` of both crates are the C Data Interface's structs,
-//!    field by field (sizes and alignments are asserted at compile time).
+//! Every `unsafe` block here relies on these invariants:
+//! 1. `ArrowArray` and `ArrowSchema` of both crates are the structs of the C Data Interface, field by field. Sizes and
+//!    alignments are asserted at compile time.
 //! 2. A struct is moved, never copied: exactly one side runs its release callback.
-//! 3. The array and the schema that are imported together were exported together.
-//! 4. A [`Matrix`] of shape `(rows, dim)` has exactly `rows x dim` values: [`matrix`] checks it.
+//! 3. An array and a schema that are imported together were exported together.
+//! 4. A [`Matrix`] of shape `(rows, dim)` has exactly `rows x dim` values. [`matrix`] checks this.
 
 use std::mem::transmute;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use polars_arrow::ffi;
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::dtypes;
 
-/// `Array(f64, dim)` in queries, `Array(f32, dim)` in results.
+/// `Array(f64, dim)` in queries, `Array(f32, dim)` in results: the vector of a query or an item.
 pub const EMBEDDING: &str = "embedding";
 
 const _: () = assert!(
@@ -36,8 +35,8 @@ const _: () = assert!(
         && align_of::<FFI_ArrowSchema>() == align_of::<ffi::ArrowSchema>()
 );
 
-/// An arrow-rs array as a Polars series.
-fn import(field: &Field, array: &ArrayRef) -> Result<Series> {
+/// Converts an arrow-rs array to a Polars series.
+fn series_from_arrow(field: &Field, array: &ArrayRef) -> Result<Series> {
     let name = field.name();
     let array = match dtypes::is_uuid(field) {
         true => dtypes::uuids_to_text(array),
@@ -56,10 +55,10 @@ fn import(field: &Field, array: &ArrayRef) -> Result<Series> {
     Series::from_arrow(name.as_str().into(), array).wrap_err(format!("column `{name}`"))
 }
 
-/// A Polars column as an arrow-rs array.
-fn export(column: &Column) -> Result<(Field, ArrayRef)> {
+/// Converts a Polars column to an arrow-rs array.
+fn column_to_arrow(column: &Column) -> Result<(Field, ArrayRef)> {
     if *column.dtype() == polars::prelude::DataType::Null {
-        // Polars exports a buffer that the interface has none for.
+        // Polars exports a buffer that the C Data Interface does not have.
         let field = Field::new(column.name().as_str(), arrow::datatypes::DataType::Null, true);
         return Ok((field, Arc::new(NullArray::new(column.len()))));
     }
@@ -77,37 +76,37 @@ fn export(column: &Column) -> Result<(Field, ArrayRef)> {
     Ok((field, make_array(data)))
 }
 
-/// The columns of an arrow-rs batch as a Polars frame, without copying the values. (Dictionaries become their values,
-/// decimals of other widths those of 128 bits, UUIDs text.)
+/// Converts an arrow-rs batch to a Polars frame, without copying the values. Dictionaries become their values, decimals become
+/// 128 bits wide, and UUIDs become text.
 ///
 /// # Errors
-/// A type that Polars does not have.
+/// A type that Polars does not support.
 pub fn to_polars(batch: &RecordBatch) -> Result<DataFrame> {
     let columns = batch
         .schema()
         .fields()
         .iter()
         .zip(batch.columns())
-        .map(|(field, array)| Ok(import(field, array)?.into_column()))
+        .map(|(field, array)| Ok(series_from_arrow(field, array)?.into_column()))
         .collect::<Result<Vec<_>>>()?;
     DataFrame::new(batch.num_rows(), columns).wrap_err("building a frame")
 }
 
-/// The columns of a Polars frame as an arrow-rs batch. Numbers and embeddings are
-/// not copied; strings become LargeUtf8, which every reader takes.
+/// Converts a Polars frame to an arrow-rs batch. Numbers and embeddings are not copied. Strings become LargeUtf8, which every
+/// reader supports.
 ///
 /// # Errors
-/// A type that arrow-rs does not have.
+/// A type that arrow-rs does not support.
 pub fn to_arrow(frame: &DataFrame) -> Result<RecordBatch> {
     let (fields, arrays): (Vec<_>, Vec<_>) =
-        frame.columns().iter().map(export).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        frame.columns().iter().map(column_to_arrow).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(frame.height()));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).wrap_err("building a batch")
 }
 
-/// A number that embeddings are made of: f32 or f64.
+/// The type of an embedding component: f32 or f64.
 pub trait Component: polars_arrow::types::NativeType {
-    /// Its Polars dtype.
+    /// The Polars dtype.
     const DTYPE: DataType;
 }
 
@@ -119,24 +118,24 @@ impl Component for f64 {
     const DTYPE: DataType = DataType::Float64;
 }
 
-/// The values of an embedding column, shared with the frame they came from.
+/// The values of an embedding column, shared with its frame.
 pub struct Matrix<T: Component> {
     values: PrimitiveArray<T>,
     shape: (usize, usize),
 }
 
 impl<T: Component> Matrix<T> {
-    /// The values as `(rows, dim)`.
+    /// A view of shape `(rows, dim)`.
     pub fn view(&self) -> ArrayView2<'_, T> {
         // SAFETY: invariant 4; the view borrows from the values.
         unsafe { ArrayView2::from_shape_ptr(self.shape, self.values.values().as_ptr()) }
     }
 }
 
-/// Looks at the embedding column of a frame as a matrix of shape `(rows, dim)`.
+/// An embedding column of a frame as a matrix of shape `(rows, dim)`, without copying.
 ///
 /// # Errors
-/// Another dtype than `Array(T, dim)`, or nulls.
+/// No such column, a dtype other than `Array(T, dim)`, or nulls.
 pub fn matrix<T: Component>(frame: &DataFrame, name: &str) -> Result<Matrix<T>> {
     let column = frame.column(name).wrap_err("embedding column")?;
     let wrong = || Error::contract("frame", name, format!("array of {} without nulls", T::DTYPE), column.dtype());
@@ -158,10 +157,10 @@ pub fn matrix<T: Component>(frame: &DataFrame, name: &str) -> Result<Matrix<T>> 
     Ok(Matrix { values: values.clone(), shape })
 }
 
-/// A matrix of shape `(rows, dim)` as a column named `embedding`.
+/// Builds a column named `embedding` from a matrix of shape `(rows, dim)`.
 ///
 /// # Errors
-/// A dimension of zero.
+/// `dim` is 0.
 pub fn embedding_column<T: Component>(vectors: ArrayView2<'_, T>) -> Result<Column> {
     let (rows, dim) = vectors.dim();
     let values: Vec<T> = match vectors.as_slice() {
@@ -171,7 +170,7 @@ pub fn embedding_column<T: Component>(vectors: ArrayView2<'_, T>) -> Result<Colu
     embedding_from_values(values, rows, dim)
 }
 
-/// Row-major values of `rows` vectors of `dim` components as a column named `embedding`.
+/// Builds a column named `embedding` from the row-major values of a matrix of shape `(rows, dim)`.
 pub(crate) fn embedding_from_values<T: Component>(values: Vec<T>, rows: usize, dim: usize) -> Result<Column> {
     if dim == 0 {
         return Err(Error::contract("frame", EMBEDDING, "at least one dimension", "0"));
@@ -184,19 +183,19 @@ pub(crate) fn embedding_from_values<T: Component>(values: Vec<T>, rows: usize, d
     Ok(Series::from_arrow(EMBEDDING.into(), list.boxed()).wrap_err("building an embedding column")?.into_column())
 }
 
-/// The rows of a frame at those positions, in that order.
+/// Gathers the rows of a frame at the given positions, in that order.
 ///
-/// Polars gathers fixed-size lists row by row through boxed arrays, and panics where there
-/// are none to gather; embeddings are copied here as one block instead.
+/// Polars gathers fixed-size lists row by row through boxed arrays, and panics if there are no rows. This function copies
+/// embeddings as one block.
 ///
 /// # Errors
-/// A position beyond the frame.
+/// A position outside of the frame.
 pub(crate) fn gather(frame: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
     let positions = IdxCa::new("rows".into(), rows);
-    let plain: Vec<&str> =
+    let others: Vec<&str> =
         frame.columns().iter().filter(|column| !is_matrix(column)).map(|column| column.name().as_str()).collect();
-    let plain = frame.select(plain).and_then(|plain| plain.take(&positions)).wrap_err("gathering rows")?;
-    let mut gathered = plain.into_columns().into_iter();
+    let others = frame.select(others).and_then(|others| others.take(&positions)).wrap_err("gathering rows")?;
+    let mut gathered = others.into_columns().into_iter();
     let columns = frame.columns().iter().map(|column| {
         if !is_matrix(column) {
             return gathered.next().ok_or_else(|| Error::contract("frame", column.name().as_str(), "a column", "none"));

@@ -1,4 +1,4 @@
-//! Which Arrow types an attribute may have, and what becomes of those that Polars does not have.
+//! Mapping of Arrow dtypes to the dtypes that Lance and Polars both support.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 
 use crate::error::{Error, Result, WrapErr};
 
-/// The digits of the longest decimal.
+/// Digits of a 128-bit decimal.
 const MAX_DECIMAL_DIGITS: u8 = 38;
 
-/// The key of a field's metadata that names an extension type.
-pub(crate) const EXTENSION: &str = "ARROW:extension:name";
+/// The metadata key of a field that names its Arrow extension type.
+pub(crate) const EXTENSION_KEY: &str = "ARROW:extension:name";
 
-/// The extension type of UUIDs.
+/// The Arrow extension type of UUIDs.
 pub(crate) const UUID: &str = "arrow.uuid";
 
-/// Whether a column holds UUIDs, as bytes.
+/// Whether a column holds UUIDs as bytes.
 pub(crate) fn is_uuid(field: &Field) -> bool {
-    let is_named = field.metadata().get(EXTENSION).is_some_and(|name| name == UUID);
+    let is_named = field.metadata().get(EXTENSION_KEY).is_some_and(|name| name == UUID);
     is_named && *field.data_type() == DataType::FixedSizeBinary(16)
 }
 
-/// UUIDs as people write them: `2f1c0f8e-8f4b-4c6e-9d0a-0123456789ab`.
+/// UUIDs as text: `2f1c0f8e-8f4b-4c6e-9d0a-0123456789ab`.
 pub(crate) fn uuids_to_text(array: &ArrayRef) -> ArrayRef {
     let text = |bytes: &[u8]| {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -34,7 +34,7 @@ pub(crate) fn uuids_to_text(array: &ArrayRef) -> ArrayRef {
     Arc::new(uuids.iter().map(|uuid| uuid.map(text)).collect::<StringArray>())
 }
 
-/// The values as another type; one that it does not hold is an error, not a null.
+/// Casts an array. A value that does not fit is an error; Arrow's default would make it null.
 pub(crate) fn cast_strict(column: &str, array: &ArrayRef, dtype: &DataType) -> Result<ArrayRef> {
     if array.data_type() == dtype {
         return Ok(array.clone());
@@ -43,18 +43,18 @@ pub(crate) fn cast_strict(column: &str, array: &ArrayRef, dtype: &DataType) -> R
     cast_with_options(array, dtype, &strict).wrap_err(format!("column `{column}`"))
 }
 
-/// The type that a column is kept as: its own, or one that holds the same values. Dictionaries become their values,
-/// decimals of other widths those of 128 bits, times at a fixed offset the same instants in UTC, fixed-size lists of text
-/// or lists become lists; in lists and structs, columns of nulls become text.
+/// The dtype that a column is stored as: its own, or one that holds the same values.
+/// - Dictionaries become their values, and decimals become 128 bits wide.
+/// - Timestamps with a fixed offset become UTC.
+/// - Fixed-size lists of text or of lists become lists.
+/// - In lists and structs, null columns become text.
 ///
 /// # Errors
-/// Intervals, unions and whatever else has no such type; names the column, and says what to do.
+/// A dtype without such a counterpart, such as an interval or a union. The error names the column and what to do.
 pub(crate) fn supported_dtype(column: &str, dtype: &DataType) -> Result<DataType> {
     to_supported(dtype).ok_or_else(|| Error::Library {
         context: format!("column `{column}`"),
-        message: format!(
-            "there is no column of type {dtype} here; cast it (to text, if to nothing else), or leave it out"
-        ),
+        message: format!("unsupported type {dtype}; cast it (for example, to text), or drop it"),
         cause: None,
     })
 }
@@ -74,7 +74,7 @@ fn to_supported(dtype: &DataType) -> Option<DataType> {
         T::List(values) => T::List(supported_field(values)?),
         T::LargeList(values) => T::LargeList(supported_field(values)?),
         T::FixedSizeList(values, length) => match supported_field(values)? {
-            // Lance has no fixed-size lists of values of any length, nor of none.
+            // Lance supports neither fixed-size lists of variable-length values nor empty ones.
             values if *length == 0 || is_variable_length(values.data_type()) => T::List(values),
             values => T::FixedSizeList(values, *length),
         },
@@ -87,11 +87,11 @@ fn to_supported(dtype: &DataType) -> Option<DataType> {
 
 fn is_variable_length(dtype: &DataType) -> bool {
     use DataType as T;
-    // Bytes of one size are bytes of any size to Polars.
+    // Polars reads fixed-size bytes as variable-length bytes.
     dtype.is_string() || dtype.is_binary() || matches!(dtype, T::List(_) | T::LargeList(_) | T::Map(..))
 }
 
-/// The same, of a field in a nested type. (What its metadata says of it, Polars might take for a type of its own.)
+/// The field of a nested type with a supported dtype. Its metadata is dropped: Polars could read it as an extension type.
 fn supported_field(field: &FieldRef) -> Option<FieldRef> {
     let dtype = match field.data_type() {
         DataType::Null => DataType::Utf8,

@@ -1,7 +1,7 @@
-//! Keys: values that name items, matched between a library and files that other tools wrote.
+//! Key columns: matching the items of a library with rows of files from other tools.
 //!
-//! Whole numbers are the same whatever their type: 17, and the 17.0 that a tool made of it beside a null. Beside numbers, a
-//! text is the number that it shows. Texts are the same if they are, instants if they are the same in ISO 8601.
+//! Integers match across types: 17 equals the 17.0 that a tool writes beside a null. If one side has numbers, a text matches
+//! as the number it shows. Texts match if they are equal, timestamps if they are equal in ISO 8601.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -11,22 +11,22 @@ use polars::prelude::*;
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::text::to_json_types;
 
-/// Floats hold all whole numbers below it.
+/// f64 holds every integer below this one exactly: 2^53.
 pub(crate) const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-/// The keys of some rows, in one form.
+/// A key column in normalized form.
 pub(crate) struct Keys {
     texts: Vec<Option<String>>,
     dtype: DataType,
-    /// A whole number that a float may not hold exactly.
+    /// An integer in a float column that may have lost digits.
     inexact: Option<f64>,
 }
 
 impl Keys {
-    /// The keys in a column.
+    /// Normalizes the keys of a column.
     ///
     /// # Errors
-    /// Lists and structs, which are none.
+    /// A nested column: lists and structs cannot be keys.
     pub(crate) fn from_column(column: &Column) -> Result<Self> {
         let (name, dtype) = (column.name(), column.dtype().clone());
         let doing = format!("column `{name}`");
@@ -34,7 +34,7 @@ impl Keys {
         let texts = match &dtype {
             dtype if dtype.is_nested() => {
                 return Err(Error::Config(format!(
-                    "column `{name}`: {dtype} is no key; name a column of texts or numbers"
+                    "column `{name}`: {dtype} cannot be a key; use a column of text or numbers"
                 )));
             }
             DataType::Float32 => {
@@ -61,7 +61,7 @@ impl Keys {
         Ok(Keys { texts, dtype, inexact })
     }
 
-    /// The keys in one form, row by row.
+    /// The normalized key of each row.
     pub(crate) fn texts(&self) -> &[Option<String>] {
         &self.texts
     }
@@ -70,7 +70,7 @@ impl Keys {
         &self.dtype
     }
 
-    /// The first of them, and what they are, for messages.
+    /// The first key and the dtype, for messages.
     pub(crate) fn describe(&self) -> String {
         describe_key(self.texts.iter().flatten().next(), &self.dtype)
     }
@@ -84,7 +84,7 @@ fn is_number(dtype: &DataType) -> bool {
     dtype.is_primitive_numeric() || dtype.is_decimal()
 }
 
-/// A float as text; NaN names nothing.
+/// A float as a key; NaN is null.
 fn format_float(float: f64, text: String, inexact: &mut Option<f64>) -> Option<String> {
     if float.is_nan() {
         return None;
@@ -99,38 +99,38 @@ fn format_float(float: f64, text: String, inexact: &mut Option<f64>) -> Option<S
     Some((float as i64).to_string())
 }
 
-/// A decimal without the zeros at its end.
+/// A decimal without trailing zeros.
 fn trim_trailing_zeros(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
-/// The number that a text shows, in the form of keys, if it shows one.
+/// The number in a text as a normalized key; `None` if the text is no number.
 fn parse_number(text: &str) -> Option<String> {
     let text = text.trim();
-    // A whole number beside decimal commas, but not one between thousands.
+    // An integer with a decimal comma (`17,0`), but no thousands separator (`1,000`).
     let whole = text.split_once(',').filter(|(_, zeros)| zeros.bytes().all(|byte| byte == b'0') && zeros.len() != 3);
     let text = whole.map_or(text, |(whole, _)| whole);
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_plain =
         digits.starts_with(|c: char| c.is_ascii_digit()) && digits.chars().all(|c| c.is_ascii_digit() || c == '.');
-    // Zeros in front are part of a name.
+    // A text with leading zeros is an identifier, no number.
     if !is_plain || (digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.")) {
         return None;
     }
     text.parse::<f64>().ok().map(|_| trim_trailing_zeros(text).to_string())
 }
 
-/// Values by key.
+/// A map from keys to values.
 pub(crate) struct KeyMap<V> {
     dtype: DataType,
     inexact: Option<f64>,
     values: HashMap<String, V>,
-    /// The same by the numbers that the keys show, if they are texts.
+    /// The values by the numbers in the keys, if the keys are text.
     by_number: OnceLock<HashMap<String, V>>,
 }
 
 impl<V: Copy> KeyMap<V> {
-    /// The values of rows that have one, by their keys; of rows with the same key the last.
+    /// Builds the map from keys and values, row by row. Rows without key or value are skipped; of equal keys the last wins.
     pub(crate) fn new(keys: Keys, values: impl IntoIterator<Item = Option<V>>) -> Self {
         let values = keys.texts.into_iter().zip(values).filter_map(|(key, value)| Some((key?, value?))).collect();
         KeyMap { dtype: keys.dtype, inexact: keys.inexact, values, by_number: OnceLock::new() }
@@ -140,15 +140,16 @@ impl<V: Copy> KeyMap<V> {
         self.values.len()
     }
 
-    /// The values of other rows, by their keys. Messages name where both sides are.
+    /// Looks up the values of other rows by their keys. `here` and `there` name the sources of `keys` and of the map in
+    /// messages.
     ///
     /// # Errors
-    /// Whole numbers on one side, of which the other has floats that may have lost digits.
+    /// One side has integers, and the other has floats that may have lost digits.
     pub(crate) fn lookup(&self, keys: &Keys, here: &str, there: &str) -> Result<Vec<Option<V>>> {
         for (inexact, place, other) in [(self.inexact, there, &keys.dtype), (keys.inexact, here, &self.dtype)] {
             if let Some(float) = inexact.filter(|_| !other.is_float()) {
-                let reason = format!("{place} has {float:e}, a float that may have lost digits of a whole number");
-                return Err(Error::Config(format!("{reason}; keep the key as whole numbers, or as text")));
+                let reason = format!("{place} has {float:e}, a float that may have lost digits of an integer");
+                return Err(Error::Config(format!("{reason}; store the key as integers or as text")));
             }
         }
         let values = match keys.is_number() && !is_number(&self.dtype) {
@@ -157,14 +158,14 @@ impl<V: Copy> KeyMap<V> {
             }),
             false => &self.values,
         };
-        // Of numbers, a text on this side may show one.
-        let shows = is_number(&self.dtype) && !keys.is_number();
+        // The map has numbers; a text on this side may contain one.
+        let parses_text = is_number(&self.dtype) && !keys.is_number();
         let value =
-            |key: &String| values.get(key).or_else(|| values.get(&parse_number(key).filter(|_| shows)?)).copied();
+            |key: &String| values.get(key).or_else(|| values.get(&parse_number(key).filter(|_| parses_text)?)).copied();
         Ok(keys.texts.iter().map(|key| key.as_ref().and_then(value)).collect())
     }
 
-    /// One of the keys, and what they are, for messages.
+    /// The smallest key and the dtype, for messages.
     pub(crate) fn describe(&self) -> String {
         describe_key(self.values.keys().min(), &self.dtype)
     }

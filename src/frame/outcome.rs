@@ -1,33 +1,33 @@
-//! What became of an item that a run asked about.
+//! The outcome of an item: scored, rejected or failed.
 
 use std::fmt;
 
-/// What became of an item. An item that nobody looked at, as the scorer was away, has no outcome: it is not booked, costs
-/// nothing, and is asked for when the scorer is back.
+/// The outcome of an item: the column `outcome`. During an outage of the scorer an item gets no outcome and costs nothing. It
+/// is requested again when the scorer is back.
 ///
-/// | outcome | means | an evaluation | a failure | asked again |
+/// | outcome | meaning | counts as evaluation | counts as failure | requested again |
 /// |---|---|---|---|---|
-/// | scored | a finite number | yes | no | never |
-/// | rejected | a gate or the scorer says that it is not worth a score | yes, unless only free parts of the score were asked | no | never |
-/// | failed | the scorer looked at it and could not | yes | yes | by `retry_failed` |
-/// | *not answered* | nobody looked | no | no | always |
+/// | scored | the score is a finite number | yes | no | never |
+/// | rejected | a gate or the scorer rejected the item | yes, unless only free parts of the score were computed | no | never |
+/// | failed | the scorer tried to score the item and failed | yes | yes | with `retry_failed` |
+/// | *no outcome* | the scorer was unavailable | no | no | always |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It has a score.
+    /// The item has a score.
     Scored,
-    /// It was found not to be worth a score; `reason` says why.
+    /// A gate or the scorer rejected the item. `reason` says why.
     Rejected,
-    /// It could not be scored; `reason` says why.
+    /// The scorer could not score the item. `reason` says why.
     Failed,
 }
 
-/// What stands in the place of an outcome while only parts of an item's score are known.
+/// The value of `outcome` in the ledger while some parts of an item's score are pending.
 pub(crate) const PENDING: &str = "open";
 
 impl Outcome {
     const ALL: [Outcome; 3] = [Outcome::Scored, Outcome::Rejected, Outcome::Failed];
 
-    /// As it stands in the frames: `scored`, `rejected` or `failed`.
+    /// The value in frames: `scored`, `rejected` or `failed`.
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Scored => "scored",
@@ -36,12 +36,12 @@ impl Outcome {
         }
     }
 
-    /// The outcome of that name.
+    /// The outcome with that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| outcome.name() == name)
     }
 
-    /// What a row of format 1, which has no outcomes, says by its score.
+    /// The outcome of a row of format 1, which has only a score.
     pub(crate) fn from_score(score: Option<f64>) -> Self {
         if score.is_some() { Outcome::Scored } else { Outcome::Failed }
     }

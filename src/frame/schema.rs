@@ -1,7 +1,7 @@
-//! Column names, dtypes and the checks of the contract between stages.
+//! The schema of the frames between stages: column names, dtypes and checks.
 //!
-//! Every stage takes and gives Polars frames. What stands in them is written
-//! down here and nowhere else; the crate page has the table.
+//! Every stage takes and returns Polars frames. This file is the only definition of their columns. The crate page has the
+//! table.
 
 use polars::prelude::*;
 
@@ -9,35 +9,35 @@ use crate::error::{Error, Result};
 use crate::frame::convert;
 pub use crate::frame::convert::EMBEDDING;
 
-/// u32: the lineage of a query vector. Kept when it moves, new when it branches.
+/// u32: the id of a query. A query that moves keeps its id; a branch gets a new one.
 pub const QUERY_IDX: &str = "query_idx";
-/// u32, nullable: the query of the iteration before that this one came from.
+/// u32, nullable: the query of the previous iteration that this query comes from.
 pub const PARENT_IDX: &str = "parent_idx";
-/// u32: the starting query that this one descends from.
+/// u32: the starting query that this query descends from.
 pub const COLLECTION_IDX: &str = "collection_idx";
-/// array of f64, in the queries of a search along gradients only: where the score falls at the query.
+/// array of f64, only in the queries of a gradient search: the gradient of the negated score at the query.
 pub const GRADIENT: &str = "gradient";
 /// u64: the stable identity of an item.
 pub const DB_IDX: &str = "db_idx";
-/// f32: from the query to the item; smaller is nearer under every metric.
+/// f32: the distance from the query to the item. Smaller is nearer under every metric.
 pub const DISTANCE: &str = "distance";
-/// f64, nullable: higher is better; null if the item was rejected or failed.
+/// f64, nullable: the score. Higher is better. Null if the item was rejected or failed.
 pub const SCORE: &str = "score";
-/// f64, nullable: the score as the scorer gave it, where `score` is its negative.
+/// f64, nullable: the score as returned by the scorer, if `score` is its negative.
 pub const RAW_SCORE: &str = "raw_score";
-/// string: what became of the item: `scored`, `rejected` or `failed` ([`Outcome`](crate::Outcome)).
+/// string: the outcome of the item: `scored`, `rejected` or `failed` ([`Outcome`](crate::Outcome)).
 pub const OUTCOME: &str = "outcome";
-/// string, nullable: why `score` is null.
+/// string, nullable: the reason why `score` is null.
 pub const REASON: &str = "reason";
-/// u64, nullable: the 1-based ordinal at which the item was first asked for: the cost axis. Null if it cost
-/// nothing: its score was paid for by an earlier run, or it was rejected by free parts of the score.
+/// u64, nullable: the number of the item's evaluation, from 1. This is the cost axis. Null if the item cost nothing: its score
+/// was reused from an earlier run, or a free part of the score rejected it.
 pub const EVALUATION: &str = "evaluation";
-/// u32: the iteration, from the folder name `iteration=000000`.
+/// u32: the iteration, read from the folder name `iteration=000000`.
 pub const ITERATION: &str = "iteration";
-/// u64: the row in the input files, where rows were skipped.
+/// u64: the row in the input files, if rows were skipped.
 pub const SOURCE_ROW: &str = "source_row";
 
-/// Names that items may not use, as this crate or Lance give them a meaning.
+/// Column names that attributes of items cannot have, because this crate or Lance uses them.
 pub const RESERVED: [&str; 14] = [
     QUERY_IDX,
     DB_IDX,
@@ -55,20 +55,20 @@ pub const RESERVED: [&str; 14] = [
     "query_index",
 ];
 
-/// Whether an attribute of that name would clash with a column of the frames, also where names differ by case only: to SQL
-/// `Score` and `score` are the same.
+/// Whether an attribute of that name conflicts with a column of the frames. Case is ignored: SQL does not distinguish `Score`
+/// from `score`. Names that begin with `_` are reserved, too.
 pub fn is_reserved_column(name: &str) -> bool {
     name.starts_with('_') || RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
 }
 
-/// Whether a column is the index of a pandas frame, which is written beside its columns once rows were filtered.
+/// Whether a column is the index of a pandas frame. pandas writes it to Parquet after rows were filtered.
 pub(crate) fn is_pandas_index(name: &str) -> bool {
     let level = name.strip_prefix("__index_level_").and_then(|rest| rest.strip_suffix("__"));
     level.is_some_and(|level| level.parse::<u32>().is_ok())
 }
 
-/// Builds a starting queries frame from vectors of shape `(n_queries, dim)`:
-/// `query_idx` and `collection_idx` count from 0, `parent_idx` is null.
+/// Builds the frame of starting queries from vectors of shape `(n_queries, dim)`. `query_idx` and `collection_idx` count
+/// from 0, and `parent_idx` is null.
 ///
 /// # Errors
 /// A NaN or infinite component.
@@ -88,10 +88,11 @@ pub fn queries(vectors: ndarray::ArrayView2<'_, f64>) -> Result<DataFrame> {
     Ok(frame)
 }
 
-/// Checks a queries frame against the contract, for a library of `dim` dimensions.
+/// Checks the columns of a queries frame for a library of `dim` dimensions: dtypes, no nulls, ascending `query_idx`, finite
+/// embeddings.
 ///
 /// # Errors
-/// Names the column, what the contract asks for and what was found.
+/// A violation: names the column, the expected and the found value.
 pub fn check_queries(frame: &DataFrame, dim: usize) -> Result<()> {
     for (name, dtype) in [
         (QUERY_IDX, DataType::UInt32),
@@ -128,10 +129,10 @@ pub fn check_queries(frame: &DataFrame, dim: usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a results frame has the columns every database gives.
+/// Checks that a results frame has the columns that every database returns, without nulls.
 ///
 /// # Errors
-/// Names the column, what the contract asks for and what was found.
+/// A violation: names the column, the expected and the found value.
 pub fn check_results(stage: &'static str, frame: &DataFrame, dim: usize) -> Result<()> {
     for (name, dtype) in [
         (QUERY_IDX, DataType::UInt32),
@@ -147,12 +148,12 @@ pub fn check_results(stage: &'static str, frame: &DataFrame, dim: usize) -> Resu
     Ok(())
 }
 
-/// The names of a frame's columns, in order.
+/// The column names of a frame, in order.
 pub(crate) fn column_names(frame: &DataFrame) -> Vec<&str> {
     frame.columns().iter().map(|column| column.name().as_str()).collect()
 }
 
-/// The column of that name, if it has that dtype.
+/// The column of that name; an error if it is missing or has another dtype.
 pub(crate) fn typed_column<'a>(
     stage: &'static str,
     frame: &'a DataFrame,
@@ -166,7 +167,7 @@ pub(crate) fn typed_column<'a>(
     Ok(column)
 }
 
-/// The column of that name.
+/// The column of that name; an error if it is missing.
 pub(crate) fn column<'a>(stage: &'static str, frame: &'a DataFrame, name: &str) -> Result<&'a Column> {
     frame.column(name).map_err(|_| missing(stage, frame, name, "a column"))
 }

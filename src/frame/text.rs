@@ -1,4 +1,4 @@
-//! Values that text formats have no type for, as text.
+//! Values as text: types that JSON and CSV lack, numbers for people, ISO 8601.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -6,12 +6,12 @@ use polars::prelude::*;
 
 use crate::error::{Result, WrapErr};
 
-/// The frame as JSON and CSV can hold it, of numbers, truth values, text, lists and structs: bytes become base64;
-/// dates, times and durations ISO 8601 (`2024-01-01T12:00:00.500`, with a `Z` where the column has a time zone, as the
-/// instants are then in UTC; `PT1H30M0.5S`). Other columns stay as they are.
+/// Converts a frame to the types that JSON has: numbers, booleans, text, lists and structs. Bytes become base64. Dates, times
+/// and durations become ISO 8601: `2024-01-01T12:00:00.500`, `PT1H30M0.5S`. A timestamp with a time zone becomes UTC and
+/// ends in `Z`. Other columns are unchanged.
 ///
 /// # Errors
-/// Whatever Polars runs into.
+/// Errors of Polars.
 pub fn to_json_types(frame: &DataFrame) -> Result<DataFrame> {
     let column = |column: &Column| match needs_text(column.dtype()) {
         true => Ok(stringify(column.as_materialized_series())
@@ -20,10 +20,10 @@ pub fn to_json_types(frame: &DataFrame) -> Result<DataFrame> {
         false => Ok(column.clone()),
     };
     let columns = frame.columns().iter().map(column).collect::<Result<_>>()?;
-    DataFrame::new(frame.height(), columns).wrap_err("as text")
+    DataFrame::new(frame.height(), columns).wrap_err("converting columns to text")
 }
 
-/// Whether there is a value to be made text of.
+/// Whether JSON lacks the type, or one nested in it.
 fn needs_text(dtype: &DataType) -> bool {
     match dtype {
         DataType::Binary | DataType::BinaryOffset => true,
@@ -51,8 +51,8 @@ fn stringify(series: &Series) -> PolarsResult<Series> {
     })
 }
 
-/// A number as a person reads it: six significant digits, whole numbers whole, the very large and the very small as
-/// powers of ten. What is not zero is not shown as zero.
+/// Formats a number for people: six significant digits, whole numbers without a fraction, very large and very small numbers in
+/// scientific notation. A number other than zero is never shown as zero.
 pub fn format_number(value: f64) -> String {
     const DIGITS: i32 = 6;
     if value == 0.0 {
@@ -61,7 +61,7 @@ pub fn format_number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 {
         return format!("{value:.0}");
     }
-    // Rounded first: 999999.7 is 1e6.
+    // Round before choosing the notation: 999999.7 is 1e6.
     let rounded = format!("{value:.*e}", DIGITS as usize - 1);
     let Some((digits, exponent)) = rounded.split_once('e') else { return value.to_string() };
     let trim = |text: &str| match text.contains('.') {
@@ -76,7 +76,7 @@ pub fn format_number(value: f64) -> String {
 
 const DAY: i64 = 86_400;
 
-/// Seconds since 1970 as an instant in ISO 8601.
+/// Seconds since 1970 as a timestamp in ISO 8601.
 pub(crate) fn format_timestamp(seconds: u64) -> String {
     format_iso8601(
         &DataType::Datetime(TimeUnit::Milliseconds, Some(TimeZone::UTC)),
@@ -84,7 +84,7 @@ pub(crate) fn format_timestamp(seconds: u64) -> String {
     )
 }
 
-/// A date, time, instant or duration in ISO 8601, of any size. (Polars' own texts end at the years that chrono has.)
+/// A date, time, timestamp or duration in ISO 8601, of any size. (Polars only formats years that chrono supports.)
 fn format_iso8601(dtype: &DataType, ticks: i64) -> String {
     match dtype {
         DataType::Date => format_date(ticks),
@@ -107,7 +107,7 @@ fn per_second(unit: TimeUnit) -> i64 {
     }
 }
 
-/// Days since 1970 in the Gregorian calendar, by Howard Hinnant's `civil_from_days`: years of it begin in March.
+/// Days since 1970 as a Gregorian date, by Howard Hinnant's `civil_from_days`. Its years begin in March.
 fn format_date(days: i64) -> String {
     let (era, day) = ((days + 719_468).div_euclid(146_097), (days + 719_468).rem_euclid(146_097));
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -116,13 +116,13 @@ fn format_date(days: i64) -> String {
     let day = day - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year + era * 400 + i64::from(month <= 2);
-    // Years of more than four digits have a sign.
+    // ISO 8601 requires a sign for years of more than four digits.
     let sign = if year > 9_999 { "+" } else { "" };
     let width = if year < 0 { 5 } else { 4 };
     format!("{sign}{year:0width$}-{month:02}-{day:02}")
 }
 
-/// A time of day; its fraction in threes of digits.
+/// A time of day with 0, 3, 6 or 9 digits of a second.
 fn format_time(ticks: i64, per_second: i64) -> String {
     let (seconds, fraction) = (ticks.div_euclid(per_second), ticks.rem_euclid(per_second));
     let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);

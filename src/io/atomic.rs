@@ -1,6 +1,6 @@
-//! Files and folders that appear whole or not at all: write aside, fsync, rename, fsync the parent.
+//! Atomic and durable writes of files and folders: write a temporary file, fsync, rename, fsync the parent folder.
 //!
-//! Whatever this crate writes to last goes through here.
+//! Every durable write of this crate uses these functions.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,25 +9,24 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::error::{AtPath, Error, Result};
-
 #[cfg(debug_assertions)]
 use super::fault::inject_fault;
+use crate::error::{AtPath, Error, Result};
 
-/// Fail points are for tests.
+/// Release builds have no fault injection.
 #[cfg(not(debug_assertions))]
 fn inject_fault(_operation: &str, _paths: &[&Path]) -> io::Result<()> {
     Ok(())
 }
 
-/// Does a file operation, under a name for the tests; an error names the last of the paths.
+/// Runs a file operation. `name` identifies it for fault injection; an error names the last path.
 fn operate<T>(name: &str, paths: &[&Path], operation: impl FnOnce() -> io::Result<T>) -> Result<T> {
     let last = paths.last().copied().unwrap_or(Path::new(""));
     inject_fault(name, paths).and_then(|()| operation()).at_path(last)
 }
 
-/// A scratch folder beside a target, locked by this process and removed when dropped.
-/// What an earlier process that died left there is cleared away first.
+/// A temporary folder beside a target. This process holds its lock and removes it on drop. Leftovers of a process that
+/// crashed are removed first.
 pub(crate) struct StagingDir {
     path: PathBuf,
     target: PathBuf,
@@ -35,9 +34,9 @@ pub(crate) struct StagingDir {
 }
 
 impl StagingDir {
-    /// The scratch folder `.NAME.partial` beside the target `NAME`.
+    /// Creates the temporary folder `.NAME.partial` beside the target `NAME`.
     pub(crate) fn create(target: &Path) -> Result<Self> {
-        let name = target.file_name().ok_or_else(|| Error::input(target, "not a name for a dataset"))?;
+        let name = target.file_name().ok_or_else(|| Error::input(target, "not a valid dataset name"))?;
         let parent = parent_dir(target);
         if !parent.is_dir() {
             return Err(Error::input(target, format!("the folder {} does not exist", parent.display())));
@@ -48,25 +47,25 @@ impl StagingDir {
             Error::Locked { .. } => Error::Locked { path: target.into() },
             other => other,
         })?;
-        let partial = StagingDir { path, target: target.into(), _lock: lock };
-        if partial.has_backup() {
-            rename(&partial.backup(), target)?;
+        let staging = StagingDir { path, target: target.into(), _lock: lock };
+        if staging.has_backup() {
+            rename(&staging.backup(), target)?;
             sync_dir(parent)?;
         }
-        for entry in fs::read_dir(&partial.path).at_path(&partial.path)? {
-            let entry = entry.at_path(&partial.path)?.path();
+        for entry in fs::read_dir(&staging.path).at_path(&staging.path)? {
+            let entry = entry.at_path(&staging.path)?.path();
             if entry.is_dir() {
                 remove_dir_all(&entry)?;
             }
         }
-        Ok(partial)
+        Ok(staging)
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives a finished folder its name; one that was there under that name goes. Until then `check` may refuse it.
+    /// Moves a finished folder to the target and replaces an existing one. An error of `check` before that aborts it.
     pub(crate) fn publish(self, finished: &Path, check: &dyn Fn() -> Result<()>) -> Result<()> {
         sync_tree(finished, check)?;
         check()?;
@@ -86,7 +85,7 @@ impl StagingDir {
         self.path.join("replaced")
     }
 
-    /// Whether a process was stopped after it took the old one away and before it put the new one there.
+    /// Whether a process stopped after it moved the old target away and before it moved the new one in.
     fn has_backup(&self) -> bool {
         self.backup().exists() && !self.target.exists()
     }
@@ -97,7 +96,7 @@ impl Drop for StagingDir {
         if self.has_backup() {
             return;
         }
-        // What was interrupted may still be writing for a moment.
+        // An interrupted writer may create files for a moment longer.
         for _ in 0..20 {
             if remove_dir_all(&self.path).is_ok() {
                 return;
@@ -107,17 +106,17 @@ impl Drop for StagingDir {
     }
 }
 
-/// The lock of a folder.
+/// An exclusive lock of a folder.
 pub(crate) struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Not left to closing the file: a process that another thread is just starting shares it for a moment.
+        // Unlock explicitly: a child process that another thread is starting shares the open file for a moment.
         let _ = self.0.unlock();
     }
 }
 
-/// Takes the lock file in a folder. It dies with the process; children do not inherit it.
+/// Locks the file `lock` in a folder. The lock ends with the process; child processes do not inherit it.
 pub(crate) fn lock(folder: &Path) -> Result<Lock> {
     let path = folder.join("lock");
     let locked = || Error::Locked { path: folder.to_path_buf() };
@@ -130,20 +129,20 @@ pub(crate) fn lock(folder: &Path) -> Result<Lock> {
     .map_err(|error| explain_missing_locks(folder, error))?
     .then_some(())
     .ok_or_else(locked)?;
-    // Its last holder may have removed it in between; a lock on a file that is gone keeps nobody out.
+    // The previous holder may have removed the file in between. A lock on a removed file excludes nobody.
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let ours = file.metadata().map(identity).at_path(&path)?;
     if fs::metadata(&path).map(identity).is_ok_and(|there| there == ours) { Ok(Lock(file)) } else { Err(locked()) }
 }
 
-/// Says what to do where a file system has no locks.
+/// Explains what to do if the file system does not support locks.
 fn explain_missing_locks(folder: &Path, error: Error) -> Error {
-    const NONE: [Errno; 4] = [Errno::NOLCK, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS];
+    const UNSUPPORTED: [Errno; 4] = [Errno::NOLCK, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS];
     match &error {
-        Error::Io { cause, .. } if Errno::from_io_error(cause).is_some_and(|errno| NONE.contains(&errno)) => {
+        Error::Io { cause, .. } if Errno::from_io_error(cause).is_some_and(|errno| UNSUPPORTED.contains(&errno)) => {
             let reason = format!(
-                "this file system has no file locks ({cause}), by which a second process is kept out; use a folder on another \
-                 one, such as a local disk, and copy it when the run has ended, or have this one mounted with locks \
+                "this file system does not support file locks ({cause}), which keep out a second process; use a folder on \
+                 another file system, such as a local disk, and copy it after the run, or mount this one with locks \
                  (Lustre: `-o flock`; NFS: with its lock service)"
             );
             Error::input(folder, reason)
@@ -152,7 +151,7 @@ fn explain_missing_locks(folder: &Path, error: Error) -> Error {
     }
 }
 
-/// A file that is not in its place yet.
+/// A file that is being written, before it moves to its target.
 pub(crate) struct TemporaryFile {
     file: File,
     path: PathBuf,
@@ -169,7 +168,7 @@ impl Write for TemporaryFile {
     }
 }
 
-/// Writes a file aside in `tmp`, and moves it to its place when it is durable.
+/// Writes a file in the folder `tmp`, syncs it and moves it to `target`.
 pub(crate) fn publish_file(
     tmp: &Path,
     target: &Path,
@@ -177,15 +176,15 @@ pub(crate) fn publish_file(
 ) -> Result<()> {
     let path = tmp.join(target.file_name().unwrap_or_default());
     let file = operate("create", &[&path], || File::create(&path))?;
-    let mut aside = TemporaryFile { file, path };
-    write(&mut aside)?;
-    sync(&aside.file, &aside.path)?;
-    publish(&aside.path, target)
+    let mut temporary = TemporaryFile { file, path };
+    write(&mut temporary)?;
+    sync(&temporary.file, &temporary.path)?;
+    publish(&temporary.path, target)
 }
 
-/// Moves what is durable to its place, durably.
-pub(crate) fn publish(aside: &Path, target: &Path) -> Result<()> {
-    rename(aside, target)?;
+/// Moves a synced file or folder to its target and syncs the parent folder.
+pub(crate) fn publish(source: &Path, target: &Path) -> Result<()> {
+    rename(source, target)?;
     sync_dir(parent_dir(target))
 }
 
@@ -193,17 +192,17 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     operate("rename", &[from, to], || fs::rename(from, to))
 }
 
-/// Opens a file to write more to its end.
+/// Opens a file for appending and creates it if necessary.
 pub(crate) fn append(path: &Path) -> Result<File> {
     operate("create", &[path], || File::options().create(true).append(true).open(path))
 }
 
-/// Writes a small file that need not survive the machine.
+/// Writes a small file without fsync. A crash of the machine may lose it.
 pub(crate) fn write_unsynced(path: &Path, text: &str) -> Result<()> {
     operate("note", &[path], || fs::write(path, text))
 }
 
-/// Adds a line to a file that nothing depends on: if it cannot be written, it is left out.
+/// Appends a line to a file that nothing depends on. Errors are ignored.
 pub(crate) fn append_best_effort(path: &Path, line: &str) {
     let file = File::options().create(true).append(true).open(path);
     let _ = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
@@ -214,15 +213,15 @@ pub(crate) fn remove_file(path: &Path) -> Result<()> {
     operate("remove", &[path], || fs::remove_file(path))
 }
 
-/// Makes a folder, unless it is there.
+/// Creates a folder unless it exists.
 pub(crate) fn create_dir(folder: &Path) -> Result<()> {
     operate("create folder", &[folder], || match fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-        made => made,
+        result => result,
     })
 }
 
-/// Makes a folder and those that it is in, durably.
+/// Creates a folder and its parents, durably.
 pub(crate) fn create_dir_all(folder: &Path) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -232,11 +231,11 @@ pub(crate) fn create_dir_all(folder: &Path) -> Result<()> {
     sync_dir(parent_dir(folder))
 }
 
-/// Removes a folder with all that is in it, if it is there.
+/// Removes a folder with its contents, if it exists.
 pub(crate) fn remove_dir_all(folder: &Path) -> Result<()> {
     operate("remove folder", &[folder], || match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+        result => result,
     })
 }
 
@@ -244,12 +243,12 @@ fn sync(file: &File, path: &Path) -> Result<()> {
     operate("sync", &[path], || file.sync_all())
 }
 
-/// Makes the entries of a folder durable.
+/// Makes the directory entries of a folder durable.
 pub(crate) fn sync_dir(folder: &Path) -> Result<()> {
     sync(&File::open(folder).at_path(folder)?, folder)
 }
 
-/// Makes everything below a folder durable.
+/// Makes all files and folders below a folder durable.
 fn sync_tree(folder: &Path, check: &dyn Fn() -> Result<()>) -> Result<()> {
     let mut entries: Vec<fs::DirEntry> = fs::read_dir(folder).and_then(|entries| entries.collect()).at_path(folder)?;
     entries.sort_by_key(fs::DirEntry::file_name);
@@ -264,7 +263,7 @@ fn sync_tree(folder: &Path, check: &dyn Fn() -> Result<()>) -> Result<()> {
     sync_dir(folder)
 }
 
-/// The folder that something is in.
+/// The parent folder of a path; `.` if the path has no parent.
 pub(crate) fn parent_dir(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -1,10 +1,10 @@
-//! Fail points, for tests of what a crash or a full disk leaves behind. Not in a release build.
+//! Fault injection for tests of crashes and full disks. Only in debug builds.
 //!
-//! Each file operation of a writer announces itself here before it happens. With
-//! `UPHILL_OPERATIONS=FILE` they are listed in that file, one a line: what, and the paths, with tabs
-//! between. With `UPHILL_FAIL_AT=17:kill` something happens at the 17th of the process (`*`: at each):
-//! `kill` is SIGKILL, `stop` waits for SIGCONT, `hang` waits for ever, `enospc`, `eacces`, `enolck`, `enotsup` and
-//! `enosys` are what the operation fails with.
+//! Every file operation of a writer calls [`inject_fault`] before it runs.
+//! - `UPHILL_OPERATIONS=FILE` logs the operations to a file: a line each, with name and paths separated by tabs.
+//! - `UPHILL_FAIL_AT=17:kill` injects a fault at the 17th operation of the process; `*` means every operation. `kill` sends
+//!   SIGKILL, `stop` waits for SIGCONT, `hang` waits forever, and `enospc`, `eacces`, `enolck`, `enotsup` and `enosys` fail
+//!   the operation with that error.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,10 +15,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 
-/// Operations of this process so far.
+/// The number of operations of this process so far.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Called before a file operation: the error to fail with, if it is to fail.
+/// Injects the configured fault before a file operation. An error means that the operation must fail with it.
 pub(super) fn inject_fault(operation: &str, paths: &[&Path]) -> io::Result<()> {
     let number = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
     if let Some(list) = std::env::var_os("UPHILL_OPERATIONS") {
@@ -26,8 +26,8 @@ pub(super) fn inject_fault(operation: &str, paths: &[&Path]) -> io::Result<()> {
         let mut list = File::options().create(true).append(true).open(list)?;
         list.write_all(format!("{operation}{paths}\n").as_bytes())?;
     }
-    let asked = std::env::var("UPHILL_FAIL_AT").unwrap_or_default();
-    let Some((at, fault)) = asked.split_once(':') else { return Ok(()) };
+    let setting = std::env::var("UPHILL_FAIL_AT").unwrap_or_default();
+    let Some((at, fault)) = setting.split_once(':') else { return Ok(()) };
     if at != "*" && at.parse() != Ok(number) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! What a file is, by how it begins.
+//! Detection of file formats by magic bytes.
 
 use std::fmt;
 use std::fs::File;
@@ -7,24 +7,24 @@ use std::path::Path;
 
 use crate::error::{AtPath, Result};
 
-/// Bytes that are looked at.
+/// The number of bytes that are read for detection.
 const HEADER_BYTES: usize = 4096;
 
-/// The format of a file of rows.
+/// The format of a table file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Parquet,
-    /// A list of objects, or an object a line.
+    /// JSON: a list of objects, or an object per line.
     Json,
-    /// Lines of fields between commas, semicolons or tabs, or any other text.
+    /// CSV with commas, semicolons or tabs, or any other text.
     Csv,
-    /// No bytes at all.
+    /// An empty file.
     Empty,
-    /// A format that is not read here: its name, and what Polars reads it with, if it does.
+    /// An unsupported format: its name, and the Polars function that reads it, if any.
     Other(&'static str, Option<&'static str>),
 }
 
-/// How files of other formats begin.
+/// The magic bytes of unsupported formats.
 const SIGNATURES: [(&[u8], &str, Option<&str>); 18] = [
     (b"ARROW1", "an Arrow (Feather) file", Some("read_ipc")),
     (b"\xff\xff\xff\xff", "an Arrow stream", Some("read_ipc_stream")),
@@ -47,10 +47,10 @@ const SIGNATURES: [(&[u8], &str, Option<&str>); 18] = [
 ];
 
 impl Format {
-    /// The format of a file.
+    /// Detects the format of a file.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// The file cannot be read.
     pub(crate) fn detect(path: &Path) -> Result<Self> {
         let mut head = Vec::with_capacity(HEADER_BYTES);
         File::open(path).and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut head)).at_path(path)?;
@@ -67,13 +67,13 @@ impl Format {
         if head.starts_with(b"PK\x03\x04") {
             return detect_zip(path);
         }
-        let known = SIGNATURES.iter().find(|(beginning, ..)| head.starts_with(beginning));
+        let known = SIGNATURES.iter().find(|(signature, ..)| head.starts_with(signature));
         if let Some((_, name, reader)) = known {
             return Format::Other(name, *reader);
         }
         let is_utf_16 = head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff");
         if head.contains(&0) && !is_utf_16 {
-            return Format::Other("of no format that is known here", None);
+            return Format::Other("of an unknown format", None);
         }
         let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
         match head.iter().find(|byte| !byte.is_ascii_whitespace()) {
@@ -82,7 +82,7 @@ impl Format {
         }
     }
 
-    /// How to make Parquet of it, in one line.
+    /// How to convert the file to Parquet, in one line.
     pub(crate) fn conversion_hint(self) -> String {
         let reader = match self {
             Format::Csv => Some("read_csv"),
@@ -109,7 +109,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// Many formats are zip archives; the name of the file says which.
+/// Detects formats that are zip archives, by the extension of the file.
 fn detect_zip(path: &Path) -> Format {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     match extension.as_str() {

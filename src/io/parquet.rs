@@ -31,7 +31,7 @@ use crate::frame::{convert, dtypes};
 use crate::io::format::Format;
 use crate::panics::catch_at_path;
 
-/// Rows decoded at a time.
+/// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 8192;
 
 fn not_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
@@ -43,8 +43,8 @@ fn not_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
     Error::input(path, reason)
 }
 
-/// Opens a Parquet file to be read in batches. Dictionaries are read as the values they stand for: the keys of one row
-/// group may be too small for the values of several. UUIDs are marked as such.
+/// Opens a Parquet file for reading in batches. Dictionary columns are read as their values, because the key type of one row
+/// group may be too small for the values of several. UUID columns get the metadata of Arrow's extension type.
 pub(crate) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
     let file = File::open(path).at_path(path)?;
     catch_at_path(path, || {
@@ -60,13 +60,13 @@ pub(crate) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilde
     })
 }
 
-/// A file's columns, without dictionaries, and with the UUIDs that only Parquet's own types tell.
+/// The schema of a file without dictionaries, and with UUIDs, which only the Parquet schema marks.
 fn normalized_schema(schema: &Schema, parquet: &SchemaDescriptor) -> Schema {
     let columns = schema.fields().iter().zip(parquet.root_schema().get_fields()).map(|(field, column)| {
         let mut field = field.as_ref().clone().with_data_type(without_dictionaries(field.data_type()));
         if column.get_basic_info().logical_type_ref() == Some(&LogicalType::Uuid) {
             let mut metadata = field.metadata().clone();
-            metadata.insert(dtypes::EXTENSION.into(), dtypes::UUID.into());
+            metadata.insert(dtypes::EXTENSION_KEY.into(), dtypes::UUID.into());
             field.set_metadata(metadata);
         }
         field
@@ -88,10 +88,10 @@ fn without_dictionaries(dtype: &DataType) -> DataType {
     }
 }
 
-/// Reads one Parquet file whole.
+/// Reads a Parquet file into a Polars frame.
 ///
 /// # Errors
-/// No such file, or one that is not Parquet, is damaged, or has a type that Polars does not have.
+/// The file does not exist, is not Parquet, is damaged, or has a type that Polars does not support.
 pub fn read_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
     let path = path.as_ref();
     catch_at_path(path, || {
@@ -106,10 +106,11 @@ fn batches(builder: ParquetRecordBatchReaderBuilder<File>) -> Result<RecordBatch
     concat_batches(&schema, &reader.collect::<Result<Vec<_>, _>>()?)
 }
 
-/// The rows of a Parquet file, or those with a number in a range in a column of u32; all columns, or those named.
+/// Reads rows of a Parquet file. An empty `columns` means all columns. `only` names a u32 column and a range: other rows are
+/// skipped.
 ///
 /// # Errors
-/// As [`read_parquet`]; no such column.
+/// As for [`read_parquet`]; a column does not exist.
 pub(crate) fn read_rows(
     path: &Path,
     columns: &[&str],
@@ -122,8 +123,7 @@ pub(crate) fn read_rows(
         let (first, last) = (*range.start(), *range.end());
         let is_in = ArrowPredicateFn::new(mask(&[column]), move |batch| {
             let numbers = batch.columns().first().and_then(|numbers| numbers.as_primitive_opt::<UInt32Type>());
-            let numbers =
-                numbers.ok_or_else(|| ArrowError::SchemaError("the numbers of queries are not u32".into()))?;
+            let numbers = numbers.ok_or_else(|| ArrowError::SchemaError("the filter column is not u32".into()))?;
             Ok(BooleanArray::from_unary(numbers, |number| (first <= number) & (number <= last)))
         });
         builder = builder.with_row_filter(RowFilter::new(vec![Box::new(is_in)]));
@@ -131,10 +131,10 @@ pub(crate) fn read_rows(
     catch_at_path(path, || batches(builder.with_projection(projection)).map_err(|error| not_parquet(path, error)))
 }
 
-/// A Parquet file's footer, whose counts are those of its pages. Reads the pages' heads only.
+/// Reads the footer of a Parquet file and checks its counts against the page headers.
 ///
 /// # Errors
-/// No such file, one that is not Parquet, or one whose counts differ.
+/// The file does not exist, is not Parquet, or has different counts.
 pub(crate) fn check_counts(path: &Path) -> Result<ParquetMetaData> {
     let file = File::open(path).at_path(path)?;
     catch_at_path(path, || {
@@ -157,7 +157,7 @@ fn counts_differ(reader: &SerializedFileReader<File>) -> Result<Option<String>, 
             if stated != found {
                 return Ok(Some(format!("column `{name}` should have {stated} values, its pages have {found}")));
             }
-            // A list has at least one value for each row.
+            // A list column has at least one value per row.
             let is_list = column.column_descr().max_rep_level() > 0;
             if group.num_rows() > found || (!is_list && group.num_rows() != found) {
                 return Ok(Some(format!("{} rows, but column `{name}` has {found} values", group.num_rows())));
@@ -168,7 +168,7 @@ fn counts_differ(reader: &SerializedFileReader<File>) -> Result<Option<String>, 
     Ok((stated != rows).then(|| format!("{stated} rows, but its row groups have {rows}")))
 }
 
-/// The values in the pages of a column, nulls too.
+/// The number of values in the pages of a column, including nulls.
 fn values(mut pages: Box<dyn PageReader>) -> Result<i64, ParquetError> {
     let mut values = 0i64;
     while let Some(page) = pages.peek_next_page()? {

@@ -1,6 +1,6 @@
-//! Tables of rows that people and tools bring: Parquet, CSV as spreadsheets save it, JSON.
+//! Reading tables in the formats that users have: Parquet, CSV from spreadsheets, JSON.
 //!
-//! A number that could be read in two ways is refused, with its line and what to do.
+//! An ambiguous number, such as `1,234`, is an error with its line and what to do.
 
 mod csv;
 mod json;
@@ -18,89 +18,89 @@ use crate::io::format::Format;
 use crate::io::parquet::read_parquet;
 use crate::panics::catch_at_path;
 
-/// A file of rows, and what some of its columns are.
+/// Reads a table file, with the roles of its columns.
 pub(crate) struct TableReader<'a> {
-    /// What messages name.
+    /// The path in messages.
     path: &'a Path,
-    /// Where it is on this machine, if it was fetched already.
+    /// The local copy, if the file was fetched already.
     local: Option<&'a Path>,
-    /// Columns that are read; all where `None`.
-    only: Option<&'a dyn Fn(&str) -> bool>,
+    /// The columns to read; all if `None`.
+    columns_where: Option<&'a dyn Fn(&str) -> bool>,
     roles: ColumnRoles<'a>,
 }
 
-/// What columns are, as text formats do not say it.
+/// The roles of columns. Text formats have no dtypes.
 #[derive(Clone, Copy, Default)]
 struct ColumnRoles<'a> {
-    /// They name items: they are read as they are written.
+    /// Keys of items, read as text without conversion.
     keys: &'a [&'a str],
-    /// They name items, and are whole numbers.
+    /// Integer ids of items.
     ids: &'a [&'a str],
-    /// They are numbers, and what is none is refused.
+    /// Numbers; any other value is an error.
     numbers: &'a [&'a str],
-    /// They are texts, whatever they look like.
+    /// Text, even if the values look like numbers.
     texts: &'a [&'a str],
 }
 
 impl ColumnRoles<'_> {
-    /// The columns that must be there.
+    /// The required columns.
     fn required(&self) -> impl Iterator<Item = &str> {
         [self.keys, self.ids, self.numbers].into_iter().flatten().copied()
     }
 }
 
 impl<'a> TableReader<'a> {
-    /// A file, here or on an object store.
+    /// A reader of a local file or of one on an object store.
     pub(crate) fn new(path: &'a Path) -> Self {
-        TableReader { path, local: None, only: None, roles: ColumnRoles::default() }
+        TableReader { path, local: None, columns_where: None, roles: ColumnRoles::default() }
     }
 
-    /// Where it was fetched to.
+    /// Sets the local copy of a file that was fetched already.
     pub(crate) fn local_copy(mut self, local: &'a Path) -> Self {
         self.local = Some(local);
         self
     }
 
-    /// Columns that name items: they are read as they are written.
+    /// Sets the columns with keys of items. They are read as text without conversion.
     pub(crate) fn keys(mut self, keys: &'a [&'a str]) -> Self {
         self.roles.keys = keys;
         self
     }
 
-    /// Columns of whole numbers that name items.
+    /// Sets the columns with integer ids of items.
     #[cfg(feature = "cli")]
     pub(crate) fn ids(mut self, ids: &'a [&'a str]) -> Self {
         self.roles.ids = ids;
         self
     }
 
-    /// Columns of numbers: what is none is refused.
+    /// Sets the columns with numbers. Any other value is an error.
     pub(crate) fn numbers(mut self, numbers: &'a [&'a str]) -> Self {
         self.roles.numbers = numbers;
         self
     }
 
-    /// Columns of text, whatever it looks like.
+    /// Sets the columns with text, even if the values look like numbers.
     pub(crate) fn texts(mut self, texts: &'a [&'a str]) -> Self {
         self.roles.texts = texts;
         self
     }
 
-    /// The columns that are read.
-    pub(crate) fn columns_where(mut self, only: &'a dyn Fn(&str) -> bool) -> Self {
-        self.only = Some(only);
+    /// Reads only the columns whose name satisfies a predicate.
+    pub(crate) fn columns_where(mut self, is_read: &'a dyn Fn(&str) -> bool) -> Self {
+        self.columns_where = Some(is_read);
         self
     }
 
-    /// Reads it whole.
+    /// Reads the table.
     ///
     /// # Errors
-    /// No such file; one of another format, which is named; text that cannot be read without a doubt.
+    /// The file does not exist, has an unsupported format (which the error names), or has ambiguous text.
     pub(crate) fn read(&self) -> Result<DataFrame> {
         let fetched = if self.local.is_none() { Some(LocalPath::fetch(self.path)?) } else { None };
         let local = self.local.or(fetched.as_ref().map(LocalPath::path)).unwrap_or(self.path);
         if local.is_dir() {
-            return Err(Error::input(self.path, "is a folder; name a file: Parquet, CSV or JSON"));
+            return Err(Error::input(self.path, "is a folder; give a Parquet, CSV or JSON file"));
         }
         catch_at_path(self.path, || self.read_at(local))
     }
@@ -110,12 +110,12 @@ impl<'a> TableReader<'a> {
         let format = Format::detect(local).map_err(|error| self.with_original_path(error))?;
         let frame = match format {
             Format::Parquet => read_parquet(local).map_err(|error| self.with_original_path(error))?,
-            Format::Csv => csv::read(&text::read(local, self.path)?, &self.roles, self.only).map_err(wrong)?,
+            Format::Csv => csv::read(&text::read(local, self.path)?, &self.roles, self.columns_where).map_err(wrong)?,
             Format::Json => json::read(&text::read(local, self.path)?).map_err(wrong)?,
             Format::Empty => return Err(wrong("is empty".into())),
             Format::Other(..) => {
                 return Err(wrong(format!(
-                    "is {format}, which is not read here; {}, or as CSV",
+                    "is {format}, which is not supported; {}, or as CSV",
                     format.conversion_hint()
                 )));
             }
@@ -128,7 +128,7 @@ impl<'a> TableReader<'a> {
         self.normalize_case(frame.drop_many(index))
     }
 
-    /// Names the file that was asked for, not the copy of it.
+    /// Makes an error name the original file instead of its local copy.
     fn with_original_path(&self, error: Error) -> Error {
         match error {
             Error::Input { reason, .. } => Error::input(self.path, reason),
@@ -137,7 +137,7 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// With the names of this program's own columns as it writes them: `DB_IDX` and `Score` are what they seem to be.
+    /// Renames reserved columns that differ only in case, such as `DB_IDX` and `Score`.
     fn normalize_case(&self, mut frame: DataFrame) -> Result<DataFrame> {
         for wanted in self
             .roles
@@ -151,14 +151,14 @@ impl<'a> TableReader<'a> {
                 && only != wanted
             {
                 let only = only.to_string();
-                frame.rename(&only, wanted.into()).wrap_err("naming columns")?;
+                frame.rename(&only, wanted.into()).wrap_err("renaming columns")?;
             }
         }
         Ok(frame)
     }
 }
 
-/// Whether a file is Parquet, or should be.
+/// Whether a file is Parquet, or neither CSV nor JSON and must be read as Parquet.
 pub(crate) fn is_parquet(path: &Path) -> bool {
     !matches!(Format::detect(path), Ok(Format::Csv | Format::Json))
 }

@@ -143,9 +143,9 @@ fn a_file_system_without_locks_is_refused_with_what_to_do_and_nothing_is_begun()
             assert_eq!(
                 stderr(output),
                 format!(
-                    "uphill: {folder}: this file system has no file locks ({cause}), by which a second process is kept out; \
-                     use a folder on another one, such as a local disk, and copy it when the run has ended, or have this one \
-                     mounted with locks (Lustre: `-o flock`; NFS: with its lock service)\n"
+                    "uphill: {folder}: this file system does not support file locks ({cause}), which keep out a second \
+                     process; use a folder on another file system, such as a local disk, and copy it after the run, or mount \
+                     this one with locks (Lustre: `-o flock`; NFS: with its lock service)\n"
                 )
             );
             assert_eq!(output.status.code(), Some(1));

@@ -307,7 +307,7 @@ fn a_service_that_stays_away_or_refuses_stops_the_run_with_nothing_lost_and_noth
     place.run_file("calm", "[score]\nsql = 'weight'\n[stop]\nevaluations = 60\n");
     succeeded(&place.search("calm", "calm", &[]));
     for (status, code, last) in [
-        ("503", 75, "uphill: score: HTTP 503; the scorer is away for longer than score.patience"),
+        ("503", 75, "uphill: score: HTTP 503; the scorer was unavailable for longer than score.patience"),
         ("401", 1, "uphill: score in iteration "),
         ("403", 1, "uphill: score in iteration "),
         ("404", 1, "uphill: score in iteration "),

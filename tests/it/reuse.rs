@@ -362,6 +362,6 @@ fn whole_numbers_that_lost_digits_as_floats_are_refused_as_keys() {
     let run = "[database]\npath = \"items.lance\"\n[stop]\niterations = 1\n[score]\nsql = \"weight\"\nreuse = [\"floats.parquet\"]\nreuse_key = \"id\"\ntrust_scores = true\n";
     std::fs::write(at("run.toml"), run).expect("written");
     let said = stderr(&uphill(&["search", "run.toml", "--out", "run"], folder.path()));
-    let message = "./floats.parquet has 1.8446744073709552e19, a float that may have lost digits of a whole number; keep the key as whole numbers, or as text";
+    let message = "./floats.parquet has 1.8446744073709552e19, a float that may have lost digits of an integer; store the key as integers or as text";
     assert_eq!(said, format!("uphill: {message}\n"));
 }

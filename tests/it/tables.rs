@@ -167,23 +167,24 @@ fn numbers_that_could_be_read_in_two_ways_are_refused_with_their_line() {
         let rows = rows.iter().zip(&ids).map(|(row, id)| row.replace("ID", &id.to_string()) + "\n");
         (format!("{header}\n") + &rows.collect::<String>()).into()
     };
-    let thousands = "write 1234.5, without marks between thousands";
-    let either = "may have a decimal comma, or thousands; write a decimal point, and no marks between thousands";
+    let thousands = "write 1234.5, without thousands separators";
+    let either =
+        "is ambiguous: decimal comma or thousands separator; write a decimal point, and no thousands separators";
     for (name, bytes, expected) in [
-        ("thousands.csv", of("db_idx,score", &["ID,0.5", "ID,\"1,100.5\""]), format!("column `score`: `1,100.5` in line 3 is no number; {thousands}")),
-        ("european.csv", of("db_idx;score", &["ID;0,5", "ID;1.100,5"]), format!("column `score`: `1.100,5` in line 3 is no number; {thousands}")),
-        ("spaced.csv", of("db_idx;score", &["ID;0,5", "ID;1 100,5"]), format!("column `score`: `1 100,5` in line 3 is no number; {thousands}")),
+        ("thousands.csv", of("db_idx,score", &["ID,0.5", "ID,\"1,100.5\""]), format!("column `score`: `1,100.5` in line 3 is not a number; {thousands}")),
+        ("european.csv", of("db_idx;score", &["ID;0,5", "ID;1.100,5"]), format!("column `score`: `1.100,5` in line 3 is not a number; {thousands}")),
+        ("spaced.csv", of("db_idx;score", &["ID;0,5", "ID;1 100,5"]), format!("column `score`: `1 100,5` in line 3 is not a number; {thousands}")),
         ("either.csv", of("db_idx;score", &["ID;1,234", "ID;2,345"]), format!("column `score`: `1,234` in line 2 {either}")),
-        ("mixed.csv", of("db_idx;score;other", &["ID;1.234;0,5", "ID;2.345;0,25"]), "column `score`: `1.234` in line 2 may have a decimal point, or thousands, as other numbers here have decimal commas; write all with points".into()),
-        ("text.csv", of("db_idx,score", &["ID,0.5", "ID,n.d."]), "column `score`: `n.d.` in line 3 is no number; leave the field empty where there is none".into()),
-        ("unit.csv", of("db_idx,score", &["ID,<0.1", "ID,0.5"]), "column `score`: `<0.1` in line 2 is no number; leave the field empty where there is none".into()),
-        ("powers.csv", of("db_idx,score", &["1.8E+19,0.5", "ID,0.5"]), "column `db_idx`: `1.8E+19` in line 2 has lost digits of an id; format the column as whole numbers before it is saved".into()),
-        ("marks.csv", of("db_idx,score", &["ID,0,5", "ID,1,5"]), "line 2 has 3 fields, the header 2; if commas are decimal marks, put semicolons between the fields".into()),
-        ("short.csv", of("db_idx,score,note", &["ID,0.5,x", "ID,0.5"]), "line 3 has 2 fields, the header 3; if commas are decimal marks, put semicolons between the fields".into()),
-        ("quote.csv", of("db_idx,score", &["ID,\"0.5"]), "line 2: a quote is opened and not closed".into()),
+        ("mixed.csv", of("db_idx;score;other", &["ID;1.234;0,5", "ID;2.345;0,25"]), "column `score`: `1.234` in line 2 is ambiguous: decimal point or thousands separator; other numbers have decimal commas; write decimal points only".into()),
+        ("text.csv", of("db_idx,score", &["ID,0.5", "ID,n.d."]), "column `score`: `n.d.` in line 3 is not a number; leave the field empty if the value is missing".into()),
+        ("unit.csv", of("db_idx,score", &["ID,<0.1", "ID,0.5"]), "column `score`: `<0.1` in line 2 is not a number; leave the field empty if the value is missing".into()),
+        ("powers.csv", of("db_idx,score", &["1.8E+19,0.5", "ID,0.5"]), "column `db_idx`: `1.8E+19` in line 2 has lost digits of an id; format the column as integers before saving the file".into()),
+        ("marks.csv", of("db_idx,score", &["ID,0,5", "ID,1,5"]), "line 2 has 3 fields, but the header has 2; if commas are decimal marks, separate fields with semicolons".into()),
+        ("short.csv", of("db_idx,score,note", &["ID,0.5,x", "ID,0.5"]), "line 3 has 2 fields, but the header has 3; if commas are decimal marks, separate fields with semicolons".into()),
+        ("quote.csv", of("db_idx,score", &["ID,\"0.5"]), "line 2: unclosed quote".into()),
         ("twice.csv", of("db_idx,score,score", &["ID,0.5,1.5"]), "two columns are named `score`".into()),
         ("latin.csv", b"db_idx,score,name\n1,0.5,M\xfcller\n".to_vec(), "line 2 is not UTF-8; save it as \"CSV UTF-8\", or as Parquet".into()),
-        ("bad.json", b"[{\"db_idx\": 1,".to_vec(), "cannot read it as JSON: expected a list of objects, or an object a line: EOF while parsing a value at line 1 column 14".into()),
+        ("bad.json", b"[{\"db_idx\": 1,".to_vec(), "cannot read it as JSON: expected a list of objects, or an object per line: EOF while parsing a value at line 1 column 14".into()),
         ("empty.csv", b"".to_vec(), "is empty".into()),
     ] {
         let (said, scores) = told(&folder, name, &bytes);
@@ -202,10 +203,10 @@ fn formats_that_are_not_read_are_named_with_what_to_do() {
         ("scores.zip", b"PK\x03\x04junk", "a zip archive (an Excel workbook is one, too)", parquet.into()),
         ("scores.feather", b"ARROW1\0\0junk", "an Arrow (Feather) file", polars("read_ipc")),
         ("scores.csv.gz", b"\x1f\x8b\x08\0", "compressed with gzip", parquet.into()),
-        ("scores.pkl", b"\x80\x04\x95\0\0\0\0", "of no format that is known here", parquet.into()),
+        ("scores.pkl", b"\x80\x04\x95\0\0\0\0", "of an unknown format", parquet.into()),
     ] {
         let (said, _) = told(&folder, name, bytes);
-        assert_eq!(said, format!("uphill: {name}: is {is}, which is not read here; {remedy}, or as CSV\n"));
+        assert_eq!(said, format!("uphill: {name}: is {is}, which is not supported; {remedy}, or as CSV\n"));
         let said = stderr(&uphill(&["index", name, "x.lance"], folder.path()));
         assert_eq!(said, format!("uphill: {name}: is {is}, not Parquet; {remedy}\n"));
     }

@@ -384,10 +384,8 @@ fn types_that_there_are_no_columns_of_are_refused_by_index_with_the_remedy() {
         let folder = folder();
         library(&folder.path().join("items.parquet"), vec![(name, column)]);
         let output = uphill(&["index", "items.parquet", "items.lance"], folder.path());
-        let expected = format!(
-            "uphill: column `{name}`: there is no column of type {dtype} here; cast it (to text, if to nothing else), or \
-             leave it out\n"
-        );
+        let expected =
+            format!("uphill: column `{name}`: unsupported type {dtype}; cast it (for example, to text), or drop it\n");
         assert_eq!((stderr(&output), output.status.code()), (expected, Some(1)));
         assert!(!folder.path().join("items.lance").exists());
     }

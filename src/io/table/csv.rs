@@ -1,4 +1,4 @@
-//! CSV as people and spreadsheets save it: fields between commas, semicolons, tabs or bars, in quotes or not.
+//! CSV from people and spreadsheets: fields separated by commas, semicolons, tabs or bars, quoted or not.
 
 use std::borrow::Cow;
 
@@ -7,19 +7,19 @@ use polars::prelude::{Column, DataFrame};
 use super::ColumnRoles;
 use super::values::{self, DecimalMark, Field, Fields};
 
-/// What may stand between fields.
+/// The supported field separators.
 const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
 
-/// RowParser that are looked at to tell what stands between fields.
+/// Rows that are read to detect the separator.
 const SAMPLE_ROWS: usize = 20;
 
-/// The table of a text; what is wrong with it otherwise, and where.
+/// Parses a CSV text into a frame. The error says what is wrong, and in which line.
 pub(super) fn read(
     text: &str,
     roles: &ColumnRoles<'_>,
-    only: Option<&dyn Fn(&str) -> bool>,
+    columns_where: Option<&dyn Fn(&str) -> bool>,
 ) -> Result<DataFrame, String> {
-    // Excel's own line about what stands between fields.
+    // Excel writes the separator in a first line, `sep=;`.
     let (text, skipped, stated) = match text.strip_prefix("sep=").map(|rest| (rest, rest.chars().next())) {
         Some((rest, Some(separator))) if SEPARATORS.contains(&separator) => {
             let (_, text) = rest.split_once('\n').unwrap_or_default();
@@ -38,8 +38,8 @@ pub(super) fn read(
     if let Some(at) = twice {
         return Err(format!("two columns are named `{}`", header[at]));
     }
-    // Nobody can ask for a column without a name, such as the row numbers that pandas writes.
-    let is_read = |name: &String| !name.is_empty() && only.is_none_or(|only| only(name));
+    // Columns without a name, such as the row numbers that pandas writes, are skipped.
+    let is_read = |name: &String| !name.is_empty() && columns_where.is_none_or(|is_read| is_read(name));
     let wanted: Vec<bool> = header.iter().map(is_read).collect();
     let mut columns: Vec<Vec<Field<'_>>> = vec![Vec::new(); header.len()];
     let mut lines = Vec::new();
@@ -48,14 +48,12 @@ pub(super) fn read(
         if fields.iter().all(Field::is_absent) {
             continue;
         }
-        let (here, named) = (fields.len(), header.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1));
-        if here < named || fields.iter().skip(header.len()).any(|field| !field.is_absent()) {
-            let comma = if separator == ',' {
-                "; if commas are decimal decimal_mark, put semicolons between the fields"
-            } else {
-                ""
-            };
-            return Err(format!("line {line} has {here} fields, the header {}{comma}", header.len()));
+        let (found, named) =
+            (fields.len(), header.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1));
+        if found < named || fields.iter().skip(header.len()).any(|field| !field.is_absent()) {
+            let comma =
+                if separator == ',' { "; if commas are decimal marks, separate fields with semicolons" } else { "" };
+            return Err(format!("line {line} has {found} fields, but the header has {}{comma}", header.len()));
         }
         lines.push(line);
         for (column, field) in
@@ -67,7 +65,7 @@ pub(super) fn read(
     let rows = lines.len();
     let columns = header.iter().zip(columns).zip(wanted).filter_map(|(pair, wanted)| wanted.then_some(pair));
     let columns: Vec<(&String, Vec<Field<'_>>)> = columns.collect();
-    let decimal_mark = DecimalMark::of(columns.iter().map(|(_, fields)| fields.as_slice()));
+    let decimal_mark = DecimalMark::detect(columns.iter().map(|(_, fields)| fields.as_slice()));
     let column = |(name, fields): &(&String, Vec<Field<'_>>)| -> Result<Column, String> {
         values::column(name, &Fields { lines: &lines, fields }, roles, decimal_mark)
             .map_err(|reason| format!("column `{name}`: {reason}"))
@@ -76,7 +74,7 @@ pub(super) fn read(
     DataFrame::new(rows, columns).map_err(|error| error.to_string())
 }
 
-/// What stands between the fields: what makes the columns that are needed; else what makes as many fields of each row.
+/// Detects the separator: the one that gives all required columns, or else the same number of fields in every row.
 fn detect_separator(text: &str, roles: &ColumnRoles<'_>) -> Result<char, String> {
     let rows = |separator| RowParser { text, separator, line: 0 }.take(SAMPLE_ROWS).map_while(Result::ok);
     let count = |separator| rows(separator).next().map_or(0, |(_, header)| header.len());
@@ -96,20 +94,20 @@ fn detect_separator(text: &str, roles: &ColumnRoles<'_>) -> Result<char, String>
         ([], ..) => Ok(','),
         ([one], ..) => Ok(*one),
         (_, [one], _) | (_, _, [one]) => Ok(**one),
-        _ => Err("cannot tell what separates its fields; save it with commas, or with semicolons".into()),
+        _ => Err("cannot detect the field separator; separate fields with commas or semicolons".into()),
     }
 }
 
-/// The rows of a text.
+/// An iterator over the rows of a CSV text.
 struct RowParser<'a> {
     text: &'a str,
     separator: char,
-    /// Lines before what is left of it.
+    /// The number of lines before the remaining text.
     line: usize,
 }
 
 impl<'a> Iterator for RowParser<'a> {
-    /// The line that a row begins in, and its fields.
+    /// The first line of a row, and its fields.
     type Item = Result<(usize, Vec<Field<'a>>), String>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -139,7 +137,7 @@ impl<'a> Iterator for RowParser<'a> {
     }
 }
 
-/// The first field of a text, and what follows it: a separator, the end of a line or of all.
+/// Parses the first field of a text. The rest begins with a separator or a line break, or is empty.
 fn parse_field(text: &str, separator: char) -> Result<(Field<'_>, &str), String> {
     let blank = |c: char| c.is_whitespace() && c != separator && c != '\n' && c != '\r';
     let Some(quoted) = text.trim_start_matches(blank).strip_prefix('"') else {
@@ -148,7 +146,7 @@ fn parse_field(text: &str, separator: char) -> Result<(Field<'_>, &str), String>
     };
     let (mut inside, mut left) = (Cow::Borrowed(""), quoted);
     loop {
-        let Some(end) = left.find('"') else { return Err("a quote is opened and not closed".into()) };
+        let Some(end) = left.find('"') else { return Err("unclosed quote".into()) };
         let (part, rest) = (&left[..end], &left[end + 1..]);
         inside = if inside.is_empty() { part.into() } else { (inside + part).into_owned().into() };
         if let Some(more) = rest.strip_prefix('"') {
@@ -159,6 +157,6 @@ fn parse_field(text: &str, separator: char) -> Result<(Field<'_>, &str), String>
         if rest.is_empty() || rest.starts_with([separator, '\n', '\r']) {
             return Ok((Field { text: inside, is_quoted: true }, rest));
         }
-        return Err("text follows a closing quote; write a quote within quotes twice".into());
+        return Err("text after a closing quote; double the quotes inside of a quoted field".into());
     }
 }

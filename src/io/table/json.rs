@@ -1,9 +1,9 @@
-//! JSON as a table: a list of objects, or an object a line.
+//! JSON tables: a list of objects, or an object per line.
 
 use polars::prelude::*;
 use serde_json::{Map, Value};
 
-/// The rows of a text; what is wrong with it otherwise, and where.
+/// Parses a JSON text into a frame. The error says what is wrong, and in which line.
 pub(super) fn read(text: &str) -> Result<DataFrame, String> {
     let rows = rows(text)?;
     let mut names: Vec<&String> = Vec::new();
@@ -20,7 +20,7 @@ pub(super) fn read(text: &str) -> Result<DataFrame, String> {
 }
 
 fn rows(text: &str) -> Result<Vec<Map<String, Value>>, String> {
-    let expected = "expected a list of objects, or an object a line";
+    let expected = "expected a list of objects, or an object per line";
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(text).map_err(|error| format!("cannot read it as JSON: {expected}: {error}"));
     }
@@ -53,7 +53,7 @@ fn column(name: &str, values: &[&Value]) -> Column {
     if let Some(lists) = lists(values) {
         return Series::new(name(), lists).into_column();
     }
-    // Whatever else it is, it is no number.
+    // Any other mix of values becomes text.
     let text = |value: &&Value| match value {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
@@ -62,7 +62,7 @@ fn column(name: &str, values: &[&Value]) -> Column {
     Column::new(name(), values.iter().map(text).collect::<Vec<_>>())
 }
 
-/// Lists of numbers, if that is what all are that are there.
+/// The values as lists of numbers; `None` if any value is neither null nor a list of numbers.
 fn lists(values: &[&Value]) -> Option<Vec<Option<Series>>> {
     let list = |value: &&Value| match value {
         Value::Null => Some(None),

@@ -1,22 +1,20 @@
-//! A file as text: UTF-8, or UTF-16 with the mark that spreadsheets put before it.
+//! Reading text files: UTF-8, or UTF-16 with a byte order mark, as spreadsheets save it.
 
 use std::path::Path;
 
 use crate::error::{AtPath, Error, Result};
 
-/// The text of a file, without a mark at its beginning; messages name `path`.
+/// Reads the text of a file without the byte order mark. Messages name `path`.
 pub(super) fn read(local: &Path, path: &Path) -> Result<String> {
     let bytes = std::fs::read(local).at_path(path)?;
-    let wide = |bytes: &[u8], order: fn([u8; 2]) -> u16| {
+    let decode_utf_16 = |bytes: &[u8], order: fn([u8; 2]) -> u16| {
         let (units, rest) = bytes.as_chunks::<2>();
         let text = String::from_utf16(&units.iter().map(|unit| order(*unit)).collect::<Vec<_>>());
-        text.ok()
-            .filter(|_| rest.is_empty())
-            .ok_or_else(|| Error::input(path, "is damaged: it is no whole UTF-16 text"))
+        text.ok().filter(|_| rest.is_empty()).ok_or_else(|| Error::input(path, "is damaged: invalid UTF-16"))
     };
     match bytes.as_slice() {
-        [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
-        [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
+        [0xff, 0xfe, rest @ ..] => decode_utf_16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => decode_utf_16(rest, u16::from_be_bytes),
         [0xef, 0xbb, 0xbf, rest @ ..] => utf_8(rest.to_vec(), path),
         _ => utf_8(bytes, path),
     }

@@ -1,4 +1,4 @@
-//! What the fields of a column are: numbers, true and false, or text.
+//! Dtype inference for CSV columns: numbers, booleans or text.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use polars::prelude::{Column, DataType};
 
 use super::ColumnRoles;
 
-/// A field of a row.
+/// A field of a CSV row.
 #[derive(Clone)]
 pub(super) struct Field<'a> {
     pub(super) text: Cow<'a, str>,
@@ -14,32 +14,32 @@ pub(super) struct Field<'a> {
 }
 
 impl Field<'_> {
-    /// Nothing, and not in quotes.
+    /// Whether the field is empty and not quoted.
     pub(super) fn is_absent(&self) -> bool {
         !self.is_quoted && self.text.is_empty()
     }
 }
 
-/// The fields of a column, and the line that the row of each begins in.
+/// The fields of a column, and the first line of each row.
 pub(super) struct Fields<'a> {
     pub(super) lines: &'a [usize],
     pub(super) fields: &'a [Field<'a>],
 }
 
-/// How a field looks.
+/// The number format of a field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NumberFormat {
-    /// Digits alone.
+    /// Only digits.
     Whole,
-    /// With a point, which may be one between thousands: `1.234`.
+    /// A point that may be a thousands separator: `1.234`.
     AmbiguousPoint,
-    /// With a decimal point, or an exponent, or one of `nan` and `inf`.
+    /// A decimal point, an exponent, `nan` or `inf`.
     Point,
-    /// With a comma, which may be one between thousands: `1,234`.
+    /// A comma that may be a thousands separator: `1,234`.
     AmbiguousComma,
-    /// With a decimal comma.
+    /// A decimal comma.
     Comma,
-    /// No number.
+    /// Not a number.
     Text,
 }
 
@@ -71,21 +71,21 @@ fn number_format(text: &str) -> NumberFormat {
     }
 }
 
-/// Whether a text is a number as Rust and C write it, or one of `nan` and `inf`.
+/// Whether a text without sign is a number in the syntax of Rust and C, `nan` or `inf`.
 fn is_decimal(digits: &str) -> bool {
     digits.parse::<f64>().is_ok() && !digits.starts_with(['+', '-'])
 }
 
-/// The decimal marks of a file: one file has one kind.
+/// The decimal mark of a file. A file has only one kind.
 #[derive(Clone, Copy)]
 pub(super) struct DecimalMark {
     is_comma: bool,
 }
 
 impl DecimalMark {
-    /// Those of all fields.
-    pub(super) fn of<'a>(columns: impl Iterator<Item = &'a [Field<'a>]>) -> Self {
-        let is_of_commas = |fields: &[Field<'_>]| {
+    /// Detects the decimal mark: a comma if a column of numbers has an unambiguous decimal comma.
+    pub(super) fn detect<'a>(columns: impl Iterator<Item = &'a [Field<'a>]>) -> Self {
+        let has_decimal_commas = |fields: &[Field<'_>]| {
             let mut there =
                 fields.iter().filter(|field| !is_absent(field)).map(|field| number_format(field.text.trim()));
             let mut is_comma = false;
@@ -95,16 +95,16 @@ impl DecimalMark {
             }) && is_comma
         };
         let mut columns = columns;
-        DecimalMark { is_comma: columns.any(is_of_commas) }
+        DecimalMark { is_comma: columns.any(has_decimal_commas) }
     }
 }
 
-/// Whether a field says that there is no value.
+/// Whether a field is a missing value.
 fn is_absent(field: &Field<'_>) -> bool {
     field.is_absent() || matches!(field.text.trim(), "" | "NA" | "null" | "NULL")
 }
 
-/// A column of its fields; what is wrong with it otherwise.
+/// Builds a column from its fields. The error says what is wrong, and in which line.
 pub(super) fn column(
     name: &str,
     fields: &Fields<'_>,
@@ -135,18 +135,18 @@ pub(super) fn column(
         let text = field.text.trim();
         let what = match number_format(text) {
             NumberFormat::Text if text.contains([',', ' ', '\'']) => {
-                "is no number; write 1234.5, without marks between thousands"
+                "is not a number; write 1234.5, without thousands separators"
             }
-            NumberFormat::Text => "is no number; leave the field empty where there is none",
+            NumberFormat::Text => "is not a number; leave the field empty if the value is missing",
             NumberFormat::AmbiguousComma if !decimal_mark.is_comma => {
-                "may have a decimal comma, or thousands; write a decimal point, and no marks between thousands"
+                "is ambiguous: decimal comma or thousands separator; write a decimal point, and no thousands separators"
             }
             NumberFormat::AmbiguousPoint if decimal_mark.is_comma => {
-                "may have a decimal point, or thousands, as other numbers here have decimal commas; write all with points"
+                "is ambiguous: decimal point or thousands separator; other numbers have decimal commas; write decimal points only"
             }
-            // A spreadsheet saves large numbers as it shows them.
+            // Spreadsheets save large numbers as displayed, in scientific notation.
             NumberFormat::Point | NumberFormat::Comma if is_id && text.contains(['e', 'E']) => {
-                "has lost digits of an id; format the column as whole numbers before it is saved"
+                "has lost digits of an id; format the column as integers before saving the file"
             }
             _ => return None,
         };
@@ -160,7 +160,7 @@ pub(super) fn column(
                 let digits = field.text.trim().trim_start_matches(['+', '-']);
                 digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
             };
-            // Zeros in front are part of a name.
+            // Values with leading zeros are identifiers, not numbers.
             if !must_be_numbers && there().any(begins_with_zero) {
                 Ok(text())
             } else {
@@ -170,24 +170,24 @@ pub(super) fn column(
     }
 }
 
-/// Numbers of 64 bits, whole if all of them are.
+/// A column of i64, u64 or f64: the first type that holds all values.
 fn numbers(name: &str, fields: &[Field<'_>]) -> Column {
     let read = |field: &Field<'_>| (!is_absent(field)).then(|| field.text.trim().replace(',', "."));
     let texts: Vec<Option<String>> = fields.iter().map(read).collect();
     fn all<T: std::str::FromStr>(texts: &[Option<String>]) -> Option<Vec<Option<T>>> {
         texts.iter().map(|text| text.as_ref().map(|text| text.parse()).transpose().ok()).collect()
     }
-    if let Some(whole) = all::<i64>(&texts) {
-        return Column::new(name.into(), whole);
+    if let Some(integers) = all::<i64>(&texts) {
+        return Column::new(name.into(), integers);
     }
-    if let Some(whole) = all::<u64>(&texts) {
-        return Column::new(name.into(), whole);
+    if let Some(integers) = all::<u64>(&texts) {
+        return Column::new(name.into(), integers);
     }
     let floats = texts.iter().map(|text| text.as_ref().and_then(|text| text.parse::<f64>().ok()));
     Column::new(name.into(), floats.collect::<Vec<_>>())
 }
 
-/// True and false, if that is all there is.
+/// The fields as booleans; `None` if any field is neither missing, true nor false.
 fn booleans(fields: &Fields<'_>) -> Option<Vec<Option<bool>>> {
     let boolean = |field: &Field<'_>| {
         if is_absent(field) {
