@@ -42,7 +42,7 @@ pub trait Filter: Send + Sync {
     fn filter(&self, results: DataFrame) -> Result<DataFrame>;
 
     /// The attributes that it decides by: it may be given no others. `None` (default) if it cannot say: it is given all.
-    fn reads(&self) -> Option<Vec<String>> {
+    fn columns_read(&self) -> Option<Vec<String>> {
         None
     }
 
@@ -64,7 +64,7 @@ impl Filter for PassThroughFilter {
         Ok(results)
     }
 
-    fn reads(&self) -> Option<Vec<String>> {
+    fn columns_read(&self) -> Option<Vec<String>> {
         Some(Vec::new())
     }
 }
@@ -121,7 +121,7 @@ impl Filter for SqlFilter {
         rows_where(results, mask)
     }
 
-    fn reads(&self) -> Option<Vec<String>> {
+    fn columns_read(&self) -> Option<Vec<String>> {
         columns_of(&self.sql)
     }
 
@@ -133,7 +133,7 @@ impl Filter for SqlFilter {
             Some(DataType::Boolean) => {}
             _ => return Err(self.not_a_condition(&value)),
         }
-        match self.reads() {
+        match self.columns_read() {
             Some(columns) if columns.is_empty() => {
                 let reason = names_no_column(&excerpt(&self.sql), schema::column_names(results));
                 Err(Error::Config(format!("filter.sql: {reason}")))
@@ -156,8 +156,8 @@ impl Filter for Box<dyn Filter> {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
         (**self).filter(results)
     }
-    fn reads(&self) -> Option<Vec<String>> {
-        (**self).reads()
+    fn columns_read(&self) -> Option<Vec<String>> {
+        (**self).columns_read()
     }
     fn check(&self, results: &DataFrame) -> Result<()> {
         (**self).check(results)

@@ -113,7 +113,7 @@ pub trait Score: Send + Sync {
     }
 
     /// The columns that the score reads, if known.
-    fn reads(&self) -> Vec<String> {
+    fn columns_read(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -214,8 +214,8 @@ impl Score for Box<dyn Score> {
     fn as_sum(&self) -> Option<&SumScore> {
         (**self).as_sum()
     }
-    fn reads(&self) -> Vec<String> {
-        (**self).reads()
+    fn columns_read(&self) -> Vec<String> {
+        (**self).columns_read()
     }
     fn check(&self, items: &DataFrame) -> Result<()> {
         (**self).check(items)

@@ -39,7 +39,7 @@ pub trait Select: Send {
     fn select(&self, step: &Step<'_>) -> Result<DataFrame>;
 
     /// The attributes that it chooses by: it may be given no others. `None` (default) if it cannot say: it is given all.
-    fn reads(&self) -> Option<Vec<String>> {
+    fn columns_read(&self) -> Option<Vec<String>> {
         None
     }
 }
@@ -48,8 +48,8 @@ impl Select for Box<dyn Select> {
     fn select(&self, step: &Step<'_>) -> Result<DataFrame> {
         (**self).select(step)
     }
-    fn reads(&self) -> Option<Vec<String>> {
-        (**self).reads()
+    fn columns_read(&self) -> Option<Vec<String>> {
+        (**self).columns_read()
     }
 }
 

@@ -26,7 +26,7 @@ impl Runner {
 
     /// The attributes that the filter and the score read, as far as they can tell.
     pub(crate) fn columns_read(&self) -> Vec<String> {
-        self.filter.reads().unwrap_or_default().into_iter().chain(self.score.reads()).collect()
+        self.filter.columns_read().unwrap_or_default().into_iter().chain(self.score.columns_read()).collect()
     }
 
     /// Checks the stages and prepares the rule for a search with a planned budget.

@@ -89,7 +89,7 @@ impl Runner {
     /// The attributes that decide which candidates are scored. The other attributes are then fetched for the selected items
     /// alone. `None`: fetch all attributes of all candidates.
     fn decisive_columns(&self) -> Option<Vec<String>> {
-        self.selector().and_then(|selector| Some([self.filter.reads()?, selector.reads()?].concat()))
+        self.selector().and_then(|selector| Some([self.filter.columns_read()?, selector.columns_read()?].concat()))
     }
 }
 

@@ -48,7 +48,7 @@ impl Score for SqlScore {
         Err(Error::Config(format!("score.sql: expected `{}` to be a number, found {dtype}", self.sql)))
     }
 
-    fn reads(&self) -> Vec<String> {
+    fn columns_read(&self) -> Vec<String> {
         columns_of(&self.sql).unwrap_or_default()
     }
 

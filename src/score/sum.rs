@@ -181,8 +181,8 @@ impl Score for SumScore {
         self.parts.iter().map(|part| part.score.workers()).min().unwrap_or(1)
     }
 
-    fn reads(&self) -> Vec<String> {
-        self.parts.iter().flat_map(|part| part.score.reads()).collect()
+    fn columns_read(&self) -> Vec<String> {
+        self.parts.iter().flat_map(|part| part.score.columns_read()).collect()
     }
 
     fn is_paid(&self) -> bool {

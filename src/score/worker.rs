@@ -22,7 +22,7 @@ pub(super) struct Worker {
     pub(super) stdout: StdoutReader,
 }
 
-/// The state of a worker's output after it was idle.
+/// The state of a worker's output.
 pub(super) enum OutputState {
     /// There is output, or the next read returns an error.
     Available,
@@ -91,8 +91,8 @@ impl Worker {
         !self.process.has_exited()
     }
 
-    /// The state of the output after it was idle for `idle`. A space before the next line does not change JSON lines. A scorer
-    /// only takes it from the pipe when it waits for that line; a busy scorer leaves it there.
+    /// Waits up to `idle` for output, then sends a space to find out whether the scorer is busy. A space does not change JSON
+    /// lines. A scorer takes it from the pipe when it waits for the next line; a busy scorer leaves it there.
     pub(super) fn output_state(&mut self, idle: Duration) -> OutputState {
         let Some(state) = self.stdout.output_state(idle) else {
             let Some(stdin) = &self.stdin else { return OutputState::Closed };

@@ -470,7 +470,7 @@ impl Select for SurrogateUpdate {
         convert::gather(step.results, &chosen)
     }
 
-    fn reads(&self) -> Option<Vec<String>> {
+    fn columns_read(&self) -> Option<Vec<String>> {
         Some(Vec::new())
     }
 }
