@@ -242,7 +242,7 @@ def test_a_run_by_hand_warns_of_leakage_once(dataset, caplog):
     while (items := uphill.ask(dataset, out="lab", stop={"evaluations": 60})) is not None:
         uphill.tell("lab", items.select("db_idx", score="qed"))
         uphill.Run("lab").report()
-    assert caplog.text.count("the column `qed` says the score nearly by itself") == 1
+    assert caplog.text.count("the column `qed` nearly determines the score") == 1
 
 
 def test_one_run_folder_has_one_writer(dataset):

@@ -1,5 +1,172 @@
-//! Candidate generation: the whole library, a shortlist by features, or the neighbours of query points.
+//! Candidate generation: from the whole library, if it is small enough to be ranked, else a shortlist and the neighbours of
+//! queries.
 
-pub(super) mod library;
-pub(super) mod query_points;
-pub(super) mod shortlist;
+mod library;
+mod query_points;
+mod shortlist;
+mod width;
+
+use ndarray::{Array2, Axis, CowArray, Ix2};
+use polars::prelude::DataFrame;
+
+use self::library::Library;
+use self::query_points::BEST;
+use self::shortlist::Shortlist;
+use self::width::SearchWidth;
+use super::batch::PendingItems;
+use super::distance::ScaledDistance;
+use super::embeddings::{finite_embeddings, finite_rows};
+use super::observations::TrainingSet;
+use super::posterior::Posterior;
+use super::vectorizer::Vectorizer;
+use crate::database::VectorDatabase;
+use crate::error::Result;
+use crate::features::ItemFeatures;
+use crate::frame::convert;
+use crate::frame::schema::EMBEDDING;
+use crate::random::random_stream;
+use crate::step::Step;
+
+/// The number of rows of candidates in one search, at most. The embedding of each (4 bytes a component) and its attributes are
+/// in memory at once. With 768 components that is 150 MB.
+const MAX_CANDIDATES: usize = 50_000;
+/// The number of random items that stand for a library that is too large to be ranked.
+const SAMPLE: usize = 2000;
+
+/// The candidates of the next batch, and what they are generated from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Candidates {
+    /// Candidates by id, in addition to the neighbours of the queries.
+    ids: Vec<u64>,
+    /// Whether these are the only candidates, because the whole library was ranked.
+    are_ranked: bool,
+    /// All items, if the library is small enough to be ranked.
+    library: Option<Library>,
+    /// The vectors of a random sample of the items, if it is not.
+    sample: Array2<f32>,
+    shortlist: Shortlist,
+    width: SearchWidth,
+}
+
+impl Candidates {
+    /// The first candidates: items with reused scores, the best first.
+    pub fn from_reused(reused: &[u64]) -> Self {
+        Candidates { ids: reused.iter().copied().take(MAX_CANDIDATES).collect(), ..Candidates::default() }
+    }
+
+    /// Reads all items of the library if they fit into memory, else a sample. `max_points` is the size of a training set.
+    ///
+    /// # Errors
+    /// A library that cannot be read.
+    pub fn read_library(
+        &mut self,
+        database: &dyn VectorDatabase,
+        features: ItemFeatures,
+        max_points: usize,
+    ) -> Result<Vectorizer> {
+        if Library::fits(database.len(), database.dim() + features.width(), max_points) {
+            let (library, vectorizer) = Library::read(database, features)?;
+            self.library = Some(library);
+            return Ok(vectorizer);
+        }
+        let ids = database.sample(SAMPLE, &mut random_stream(0, "spread", 0, 0))?;
+        let items = database.take_columns(&ids, &[])?;
+        let embeddings = convert::matrix::<f32>(&items, EMBEDDING)?;
+        let rows = finite_rows(embeddings.view());
+        let ids: Vec<u64> = rows.iter().map(|row| ids[*row]).collect();
+        let embeddings = embeddings.view().select(Axis(0), &rows);
+        let vectorizer = Vectorizer::new(features, embeddings.view());
+        self.sample = vectorizer.vectors(&ids, embeddings.view());
+        Ok(vectorizer)
+    }
+
+    /// The candidates by id, in addition to the neighbours of the queries.
+    pub fn ids(&self) -> &[u64] {
+        &self.ids
+    }
+
+    /// The number of neighbours to find for each of so many queries.
+    pub fn neighbours(&self, queries: usize) -> usize {
+        if self.are_ranked { 0 } else { self.width.neighbours(queries) }
+    }
+
+    /// Widens the next search if an observed batch has fewer items than planned, and the search could have given more.
+    pub fn widen(&mut self, step: &Step<'_>, planned: usize) {
+        let (queries, found) = (step.queries.height(), step.results.height());
+        let most = queries.saturating_mul(self.neighbours(queries)) + self.ids.len();
+        let library_size = step.database.len().max(1) as usize;
+        if found < planned.min(most) {
+            self.width.widen(library_size);
+        }
+        self.width.is_exhausted =
+            found == 0 && self.library.is_none() && self.width.is_at_limit(queries, library_size);
+    }
+
+    /// Uses another distance from now on.
+    pub fn set_distance(&mut self, distance: &ScaledDistance) {
+        if let Some(library) = &mut self.library {
+            library.set_distance(distance);
+        }
+        self.shortlist = Shortlist::default();
+    }
+
+    /// The points of all items, or of the sample, `(items, components)`.
+    pub fn library_points(&self, distance: &ScaledDistance) -> CowArray<'_, f32, Ix2> {
+        match &self.library {
+            Some(library) => library.points().into(),
+            None => distance.points(self.sample.view()).into(),
+        }
+    }
+
+    /// Removes all candidates.
+    pub fn clear(&mut self) {
+        (self.ids, self.are_ranked) = (Vec::new(), false);
+    }
+
+    /// Generates the candidates of the next batch: the front of the library, or a shortlist.
+    ///
+    /// # Errors
+    /// Features that are not finite.
+    pub fn generate(
+        &mut self,
+        step: &Step<'_>,
+        posterior: &Posterior,
+        training: &TrainingSet<'_>,
+        pending: &PendingItems,
+        (vectorizer, distance): (&Vectorizer, &ScaledDistance),
+    ) -> Result<()> {
+        self.ids = match &mut self.library {
+            Some(library) => {
+                let is_open = |id: u64| !training.observations.contains(id) && !pending.ids.contains(&id);
+                library.front(posterior, self.width.factor, is_open, &mut step.rng("surrogate front", 0))
+            }
+            None => {
+                let rng = &mut step.rng("surrogate shortlist", 0);
+                self.shortlist.ids(vectorizer, distance, training, rng)?
+            }
+        };
+        self.are_ranked = self.library.is_some() && !self.ids.is_empty();
+        Ok(())
+    }
+
+    /// The next queries: the best item so far if the library was ranked, else query points around which to search.
+    ///
+    /// # Errors
+    /// Items that cannot be read.
+    pub fn queries(
+        &self,
+        step: &Step<'_>,
+        training: &TrainingSet<'_>,
+        vectorizer: Option<&Vectorizer>,
+        has_posterior: bool,
+    ) -> Result<DataFrame> {
+        if self.are_ranked {
+            // The query does not search. It shows where the search stands.
+            let best = step.database.take_columns(&training.observations.top_id(), &[])?;
+            return query_points::queries_at(step.queries, finite_embeddings(&best)?.view().mapv(f64::from).view());
+        }
+        let is_random = !has_posterior || self.width.is_exhausted;
+        let best = if is_random { Vec::new() } else { training.observations.best_ids(BEST) };
+        query_points::queries(step, best, training, vectorizer)
+    }
+}

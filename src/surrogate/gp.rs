@@ -1,18 +1,18 @@
-//! A Gaussian process of the scores over embedding space.
+//! Gaussian process regression of the scores.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use rand_distr::{Distribution, StandardNormal};
-use rayon::prelude::*;
 
+use super::kernel::kernel;
 use crate::error::Result;
-use crate::linalg::{Cholesky, squared_distances};
+use crate::linalg::Cholesky;
 use crate::random::RandomStream;
 
-/// Added to the diagonal of a posterior covariance before a sample is drawn: duplicates make it singular.
+/// Added to the diagonal of a posterior covariance before samples are drawn, because duplicates make it singular.
 const JITTER: f64 = 1e-6;
 
 /// A Gaussian process with mean 0 and independent noise of variances N, conditioned on targets at n points. The kernel is the
-/// mean of two squared exponentials, of lengths l and l / 2, so that it sees slopes and small hills:
+/// mean of two squared exponentials, of lengths l and l / 2, so that it fits broad trends and small peaks:
 ///
 /// ```text
 /// mean(p)   = k(p)' (K + diag N)^-1 z                  k(p)_i = kernel(p, x_i),  K_ij = kernel(x_i, x_j)
@@ -22,7 +22,7 @@ const JITTER: f64 = 1e-6;
 ///
 /// Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), algorithm 2.1.
 #[derive(Clone)]
-pub(super) struct Gp {
+pub(super) struct GaussianProcess {
     points: Array2<f64>,
     targets: Array1<f64>,
     noise: Array1<f64>,
@@ -31,46 +31,46 @@ pub(super) struct Gp {
     weights: Array1<f64>,
 }
 
-impl Gp {
-    /// `points` `(n, dim)`, `targets` and the variances of their `noise` `(n)`; `squared_length` is `l^2`.
-    ///
-    /// # Errors
-    /// Points that are not finite.
+impl GaussianProcess {
+    /// Fits a process without a previous one.
     #[cfg(test)]
     pub fn new(points: Array2<f64>, targets: Array1<f64>, squared_length: f64, noise: &Array1<f64>) -> Result<Self> {
-        Self::after(None, points, targets, squared_length, noise)
+        Self::fit(None, points, targets, squared_length, noise)
     }
 
-    /// The same; a process before it, if its first points and their noise were the same, spares most of the work.
+    /// Fits the process to `points` `(n, dim)`, `targets` and the variances of their `noise` `(n)`. `squared_length` is `l^2`.
+    ///
+    /// If the first points and their noise are those of the `previous` process, its Cholesky factor is extended, which saves
+    /// most of the work. The result is the same to the last bit.
     ///
     /// # Errors
     /// Points that are not finite.
-    pub fn after(
-        before: Option<&Gp>,
+    pub fn fit(
+        previous: Option<&GaussianProcess>,
         points: Array2<f64>,
         targets: Array1<f64>,
         squared_length: f64,
         noise: &Array1<f64>,
     ) -> Result<Self> {
-        let before = before.filter(|before| before.squared_length == squared_length);
-        let same = before.map_or(0, |before| before.same(points.view(), noise));
-        let kept = before.map_or(0, |before| before.factor.reusable_rows(same));
-        let mut rows = kernel(points.slice(s![kept.., ..]), points.view(), squared_length);
-        rows.slice_mut(s![.., kept..])
+        let previous = previous.filter(|previous| previous.squared_length == squared_length);
+        let shared = previous.map_or(0, |previous| previous.shared_points(points.view(), noise));
+        let reused = previous.map_or(0, |previous| previous.factor.reusable_rows(shared));
+        let mut rows = kernel(points.slice(s![reused.., ..]), points.view(), squared_length);
+        rows.slice_mut(s![.., reused..])
             .diag_mut()
-            .zip_mut_with(&noise.slice(s![kept..]), |value, noise| *value += noise);
-        let grown = before.filter(|_| kept > 0).and_then(|before| before.factor.extend(rows.view()));
-        let factor = match grown {
+            .zip_mut_with(&noise.slice(s![reused..]), |value, noise| *value += noise);
+        let extended = previous.filter(|_| reused > 0).and_then(|previous| previous.factor.extend(rows.view()));
+        let factor = match extended {
             Some(factor) => factor,
-            None if kept == 0 => Cholesky::new(&rows, "covariance of the items asked")?,
-            None => return Self::after(None, points, targets, squared_length, noise),
+            None if reused == 0 => Cholesky::new(&rows, "covariance of the observations")?,
+            None => return Self::fit(None, points, targets, squared_length, noise),
         };
         let weights = factor.solve(targets.view());
-        Ok(Gp { points, targets, noise: noise.clone(), squared_length, factor, weights })
+        Ok(GaussianProcess { points, targets, noise: noise.clone(), squared_length, factor, weights })
     }
 
-    /// How many of the first points and of their noise are these.
-    fn same(&self, points: ArrayView2<'_, f64>, noise: &Array1<f64>) -> usize {
+    /// How many of the first points, with their noise, both processes share.
+    fn shared_points(&self, points: ArrayView2<'_, f64>, noise: &Array1<f64>) -> usize {
         if self.points.ncols() != points.ncols() {
             return 0;
         }
@@ -78,19 +78,21 @@ impl Gp {
         pairs.take_while(|((a, b), (noise_a, noise_b))| noise_a == noise_b && a == b).count()
     }
 
-    /// The process with points `(m, dim)` more whose targets are taken to be its own mean there (Ginsbourger et al., Kriging is
-    /// well-suited to parallelize optimization, 2010): the mean stays as it is, and what is near them is known better.
+    /// The process with `(m, dim)` more points, whose targets are its own posterior mean there. The mean does not change, but
+    /// the variance near these points shrinks. This is the kriging believer of Ginsbourger et al., Kriging is well-suited to
+    /// parallelize optimization (2010).
     ///
     /// # Errors
     /// Points that are not finite.
-    pub fn believing(&self, points: ArrayView2<'_, f64>, noise: f64) -> Result<Self> {
+    pub fn with_pending(&self, points: ArrayView2<'_, f64>, noise: f64) -> Result<Self> {
         let targets = ndarray::concatenate![Axis(0), self.targets, self.mean(points)];
         let noise = ndarray::concatenate![Axis(0), self.noise, Array1::from_elem(points.nrows(), noise)];
         let points = ndarray::concatenate![Axis(0), self.points, points];
-        Self::after(Some(self), points, targets, self.squared_length, &noise)
+        Self::fit(Some(self), points, targets, self.squared_length, &noise)
     }
 
-    /// `(K + diag N)^-1 z`: the mean is the sum of the kernels with the points, each times its weight.
+    /// The weight of each point, `(K + diag N)^-1 z`. The posterior mean is the sum of the kernels with the points, each times
+    /// its weight.
     pub fn weights(&self) -> ArrayView1<'_, f64> {
         self.weights.view()
     }
@@ -110,7 +112,8 @@ impl Gp {
         (mean, covariance)
     }
 
-    /// Joint draws from the posterior at points `(m, dim)`, their deviations from the mean times `scale`: `(draws, m)`.
+    /// Joint samples from the posterior at points `(m, dim)`, `(draws, m)`. Their deviations from the mean are multiplied by
+    /// `scale`.
     ///
     /// # Errors
     /// Points that are not finite.
@@ -129,49 +132,6 @@ impl Gp {
     }
 }
 
-/// The median of the squared distances between points `(n, dim)`, of at most 300 evenly spread pairs' ends.
-/// At least the smallest positive number.
-pub(super) fn median_squared_distance(points: ArrayView2<'_, f64>) -> f64 {
-    let few = points.slice(s![..;points.nrows().div_ceil(300).max(1), ..]);
-    let all = squared_distances(few, few);
-    let mut squared: Vec<f64> =
-        (0..few.nrows()).flat_map(|a| all.row(a).iter().take(a).copied().collect::<Vec<_>>()).collect();
-    if squared.is_empty() {
-        return 1.0;
-    }
-    let middle = squared.len() / 2;
-    let (_, median, _) = squared.select_nth_unstable_by(middle, f64::total_cmp);
-    median.max(f64::MIN_POSITIVE)
-}
-
-/// `(e + e^4) / 2` with `e = exp(-|a_i - b_j|^2 / (2 l^2))`, for `a` `(n, dim)` and `b` `(m, dim)`, shape `(n, m)`:
-/// the mean of two squared exponential kernels, of lengths `l` and `l / 2`.
-fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_length: f64) -> Array2<f64> {
-    let mut values = squared_distances(a, b);
-    if let Some(values) = values.as_slice_mut() {
-        values.par_chunks_mut(1 << 14).for_each(|values| {
-            let mut at = 0;
-            while at < values.len() {
-                values[at] = correlation((-0.5 * values[at] / squared_length).exp());
-                at += 1;
-            }
-        });
-    }
-    values
-}
-
-/// The kernel, of a squared exponential `e`: half the length is four times the exponent.
-pub(super) fn correlation(e: f64) -> f64 {
-    let squared = e * e;
-    0.5 * (e + squared * squared)
-}
-
-/// The same, in f32.
-pub(super) fn correlation_f32(e: f32) -> f32 {
-    let squared = e * e;
-    0.5 * (e + squared * squared)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,9 +142,9 @@ mod tests {
         a.into_iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9)
     }
 
-    fn fitted() -> (Gp, Array2<f64>) {
+    fn fitted() -> (GaussianProcess, Array2<f64>) {
         let number = |name| fixture::vector(name)[0];
-        let gp = Gp::new(
+        let gp = GaussianProcess::new(
             fixture::matrix("points"),
             fixture::vector("targets").into(),
             number("squared_length"),
@@ -206,12 +166,12 @@ mod tests {
     fn a_process_that_grew_from_another_is_the_same_to_the_last_bit() {
         let points = Array2::from_shape_fn((150, 3), |(row, column)| ((row * 37 + column * 101) % 211) as f64 / 50.0);
         let noise = Array1::from_shape_fn(150, |row| if row % 3 == 0 { 0.1 } else { 0.03 });
-        let fit = |before: Option<&Gp>, n: usize| {
+        let fit = |previous: Option<&GaussianProcess>, n: usize| {
             let targets = Array1::from_shape_fn(n, |row| (row as f64 / 7.0).sin());
             let noise = noise.slice(s![..n]).to_owned();
-            Gp::after(before, points.slice(s![..n, ..]).to_owned(), targets, 1.0, &noise).expect("a model")
+            GaussianProcess::fit(previous, points.slice(s![..n, ..]).to_owned(), targets, 1.0, &noise).expect("a model")
         };
-        let bits = |gp: &Gp| gp.weights().iter().map(|weight| weight.to_bits()).collect::<Vec<u64>>();
+        let bits = |gp: &GaussianProcess| gp.weights().iter().map(|weight| weight.to_bits()).collect::<Vec<u64>>();
         let mut gp = fit(None, 60);
         for n in [66, 70, 129, 150] {
             gp = fit(Some(&gp), n);
@@ -220,19 +180,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_believed_changes_no_mean_and_is_what_a_fit_to_those_means_gives() {
+    fn pending_points_do_not_change_the_mean_and_equal_a_fit_to_their_means() {
         let (gp, at) = fitted();
         let (points, noise) = (fixture::matrix("points"), Array1::from(fixture::vector("noise")));
         // So many that the last block of the factor is another one.
-        let out = Array2::from_shape_fn((80, points.ncols()), |(row, column)| {
+        let pending = Array2::from_shape_fn((80, points.ncols()), |(row, column)| {
             points[[row % points.nrows(), column]] + (row as f64 * 0.37 + column as f64).sin() * 0.5
         });
-        let targets = ndarray::concatenate![Axis(0), Array1::from(fixture::vector("targets")), gp.mean(out.view())];
+        let targets = ndarray::concatenate![Axis(0), Array1::from(fixture::vector("targets")), gp.mean(pending.view())];
         let noise = ndarray::concatenate![Axis(0), noise, Array1::from_elem(80, 0.03)];
-        let all = ndarray::concatenate![Axis(0), points, out];
-        let fitted = Gp::new(all, targets, gp.squared_length, &noise).expect("a model");
-        let believing = gp.believing(out.view(), 0.03).expect("a model");
-        let ((mean, covariance), (expected, as_fitted)) = (believing.posterior(at.view()), fitted.posterior(at.view()));
+        let all = ndarray::concatenate![Axis(0), points, pending];
+        let fitted = GaussianProcess::new(all, targets, gp.squared_length, &noise).expect("a model");
+        let with_pending = gp.with_pending(pending.view(), 0.03).expect("a model");
+        let ((mean, covariance), (expected, as_fitted)) = (with_pending.posterior(at.view()), fitted.posterior(at.view()));
         assert!(close(mean.clone(), gp.mean(at.view()).to_vec()), "{mean}");
         assert!(close(mean, expected.to_vec()));
         assert!(close(covariance.clone(), as_fitted.into_iter().collect()), "{covariance}");
@@ -244,7 +204,7 @@ mod tests {
     fn in_one_dimension_too_the_mean_goes_through_the_targets() {
         let points = Array2::from_shape_vec((3, 1), vec![0.0, 1.0, 2.0]).expect("a matrix");
         let targets = vec![1.0, -1.0, 1.0];
-        let gp = Gp::new(points.clone(), targets.clone().into(), 0.25, &Array1::from_elem(3, 1e-12)).expect("a model");
+        let gp = GaussianProcess::new(points.clone(), targets.clone().into(), 0.25, &Array1::from_elem(3, 1e-12)).expect("a model");
         assert!(close(gp.mean(points.view()), targets), "{}", gp.mean(points.view()));
     }
 
@@ -261,14 +221,5 @@ mod tests {
         let expected = covariance * 0.25;
         let most = (&second / n - &expected).iter().fold(0.0f64, |most, value| most.max(value.abs()));
         assert!(most < 0.02, "a covariance is off by {most}");
-    }
-
-    #[test]
-    fn the_median_squared_distance_is_that_of_all_pairs() {
-        let line = Array2::from_shape_vec((4, 1), vec![0.0, 1.0, 3.0, 7.0]).expect("a matrix");
-        // 1, 4, 9, 16, 36, 49: the upper of the two in the middle.
-        assert_eq!(median_squared_distance(line.view()), 16.0);
-        assert_eq!(median_squared_distance(Array2::zeros((5, 2)).view()), f64::MIN_POSITIVE);
-        assert_eq!(median_squared_distance(Array2::zeros((1, 2)).view()), 1.0);
     }
 }

@@ -1,37 +1,58 @@
-//! Whether a column says the score nearly by itself: then it may be what the score is made of.
+//! Target leakage: columns that nearly determine the score, and so may be computed from it.
 
-use ndarray::ArrayView1;
+use ndarray::{ArrayView1, ArrayView2};
 
-/// Items with a score below which chance alone may order them so.
-const FROM: usize = 20;
-/// The rank correlation, with either sign, from which a column is named.
-const NEARLY_ALL: f64 = 0.995;
+use super::ranks::ranks;
+use super::vectorizer::Vectorizer;
 
-/// The rank correlation (Spearman's) of the values of a column with scores, if it says nearly all about them. Scores that
-/// are not finite, and their values, are passed over.
-pub(super) fn giveaway(values: ArrayView1<'_, f32>, scores: &[f64]) -> Option<f64> {
+/// The least number of scored items. Fewer can be in nearly the same order by chance.
+const MIN_SCORED: usize = 20;
+/// A column leaks if its rank correlation with the score, of either sign, is at least this.
+const MIN_CORRELATION: f64 = 0.995;
+
+/// Warns of columns that leak the score, once per column and run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LeakageCheck {
+    reported: Vec<String>,
+}
+
+impl LeakageCheck {
+    /// Checks the columns of vectors `(items, width)` against the scores. In a replayed iteration it does not warn, because
+    /// the run has warned before.
+    pub fn check(
+        &mut self,
+        vectorizer: &Vectorizer,
+        vectors: ArrayView2<'_, f32>,
+        scores: &[f64],
+        is_replay: bool,
+    ) {
+        for (name, group) in vectorizer.names().into_iter().zip(vectorizer.groups()).skip(1) {
+            let correlation = leakage(vectors.column(group.start), scores);
+            if let Some(correlation) = correlation.filter(|_| !self.reported.contains(&name)) {
+                if !is_replay {
+                    log::warn!(
+                        "the column `{name}` nearly determines the score (rank correlation {correlation:.4} over {} items): \
+                         if it is computed from the score, exclude it with update.features",
+                        scores.len()
+                    );
+                }
+                self.reported.push(name);
+            }
+        }
+    }
+}
+
+/// The rank correlation (Spearman's) of a column with the scores, if the column leaks the score. Items without a finite score
+/// are skipped.
+fn leakage(values: ArrayView1<'_, f32>, scores: &[f64]) -> Option<f64> {
     let scored = values.iter().zip(scores).filter(|(_, score)| score.is_finite());
     let (values, scores): (Vec<f64>, Vec<f64>) = scored.map(|(value, score)| (f64::from(*value), *score)).unzip();
-    if scores.len() < FROM {
+    if scores.len() < MIN_SCORED {
         return None;
     }
     let (a, b) = (ranks(&values), ranks(&scores));
-    let middle = (scores.len() as f64 - 1.0) / 2.0;
-    let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - middle) * (b - middle)).sum::<f64>();
+    let mean = (scores.len() as f64 - 1.0) / 2.0;
+    let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
     let correlation = sum(&a, &b) / (sum(&a, &a) * sum(&b, &b)).sqrt();
-    Some(correlation).filter(|correlation| correlation.abs() >= NEARLY_ALL)
-}
-
-/// The place of each value in their order from 0, equal ones at the mean of theirs.
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
-    let mut ranks = vec![0.0; values.len()];
-    let mut place = 0;
-    for equal in order.chunk_by(|a, b| values[*a] == values[*b]) {
-        let mean = place as f64 + (equal.len() as f64 - 1.0) / 2.0;
-        equal.iter().for_each(|at| ranks[*at] = mean);
-        place += equal.len();
-    }
-    ranks
+    Some(correlation).filter(|correlation| correlation.abs() >= MIN_CORRELATION)
 }

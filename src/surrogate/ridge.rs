@@ -1,4 +1,4 @@
-//! A linear model of the scores: Bayesian ridge regression, its noise chosen by leave-one-out.
+//! Bayesian ridge regression of the scores, with the noise chosen by leave-one-out cross-validation.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rand_distr::{Distribution, StandardNormal};
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::linalg::Cholesky;
 use crate::random::RandomStream;
 
-/// Noise variances that are tried, where the prior variance of the score at a typical item is 1.
+/// The noise variances to choose from, if the prior variance of the score at a typical item is 1.
 const NOISES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
 
 /// A linear model `score = intercept + w . (x - centre) / length` with `w ~ N(0, I)` and noise `N(0, noise)`,
@@ -17,11 +17,11 @@ const NOISES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
 /// A = X'X / noise + I         w = A^-1 X'z / noise         X the centred, scaled points, z the centred targets
 /// ```
 ///
-/// Of the noises the one with the least mean squared leave-one-out residual `r_i / (1 - h_i)` is taken, with
+/// The noise with the least mean squared leave-one-out residual `r_i / (1 - h_i)` is chosen, with
 /// the residuals r and the leverages `h_i = x_i' A^-1 x_i / noise + 1 / n`.
 ///
 /// Source: Bishop, Pattern Recognition and Machine Learning (2006), section 3.3.
-pub(super) struct Ridge {
+pub(super) struct BayesianRidge {
     centre: Array1<f64>,
     length: f64,
     weights: Array1<f64>,
@@ -31,12 +31,12 @@ pub(super) struct Ridge {
     error: f64,
 }
 
-impl Ridge {
-    /// `points` `(n, dim)`, `targets` `(n)`.
+impl BayesianRidge {
+    /// Fits the model to `points` `(n, dim)`, `targets` `(n)`.
     ///
     /// # Errors
     /// Points that are not finite.
-    pub fn new(points: ArrayView2<'_, f64>, targets: &Array1<f64>) -> Result<Self> {
+    pub fn fit(points: ArrayView2<'_, f64>, targets: &Array1<f64>) -> Result<Self> {
         let n = points.nrows().max(1) as f64;
         let centre = points.sum_axis(Axis(0)) / n;
         let mut x = &points - &centre;
@@ -44,9 +44,9 @@ impl Ridge {
         x /= length;
         let z = targets - targets.sum() / n;
         let (squares, moments) = (x.t().dot(&x), x.t().dot(&z));
-        let fit = |noise: f64| -> Result<(f64, Array1<f64>, Cholesky)> {
+        let fit_noise = |noise: f64| -> Result<(f64, Array1<f64>, Cholesky)> {
             let precision =
-                Cholesky::new(&(&squares / noise + Array2::<f64>::eye(x.ncols())), "moments of the items asked")?;
+                Cholesky::new(&(&squares / noise + Array2::<f64>::eye(x.ncols())), "moments of the observations")?;
             let weights = precision.solve(moments.view()) / noise;
             let mut spread = x.t().to_owned();
             precision.solve_lower(&mut spread);
@@ -55,14 +55,14 @@ impl Ridge {
             let left_out = residuals.iter().zip(leverages).map(|(residual, h)| residual / (1.0 - h).max(1e-3));
             Ok((left_out.map(|residual| residual * residual).sum::<f64>(), weights, precision))
         };
-        let mut best = fit(NOISES[0])?;
+        let mut best = fit_noise(NOISES[0])?;
         for noise in &NOISES[1..] {
-            let next = fit(*noise)?;
+            let next = fit_noise(*noise)?;
             if next.0 < best.0 {
                 best = next;
             }
         }
-        Ok(Ridge {
+        Ok(BayesianRidge {
             centre,
             length,
             weights: best.1,
@@ -77,16 +77,16 @@ impl Ridge {
         self.weights.clone()
     }
 
-    /// A draw from the posterior of `w`.
+    /// A sample from the posterior of `w`.
     pub fn sample(&self, rng: &mut RandomStream) -> Array1<f64> {
         let mut normal = Array2::from_shape_simple_fn((self.weights.len(), 1), || StandardNormal.sample(rng));
         self.precision.solve_upper(&mut normal);
         &self.weights + &normal.column(0)
     }
 
-    /// A point so far from the centre along a direction that its neighbours are the items farthest along it, whatever
-    /// the metric.
-    pub fn far_along(&self, direction: &Array1<f64>) -> Array1<f64> {
+    /// A point far from the centre along a direction: under every metric its nearest neighbours are the items farthest along
+    /// that direction.
+    pub fn far_point(&self, direction: &Array1<f64>) -> Array1<f64> {
         const LENGTHS: f64 = 100.0;
         let norm = direction.dot(direction).sqrt();
         let step = if norm > 0.0 { LENGTHS * self.length / norm } else { 0.0 };
@@ -100,8 +100,8 @@ mod tests {
     use crate::random::random_stream;
     use crate::surrogate::fixture;
 
-    fn fitted() -> Ridge {
-        Ridge::new(fixture::matrix("points").view(), &fixture::vector("targets").into()).expect("a model")
+    fn fitted() -> BayesianRidge {
+        BayesianRidge::fit(fixture::matrix("points").view(), &fixture::vector("targets").into()).expect("a model")
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
     fn the_items_nearest_to_a_far_point_are_the_farthest_along() {
         let points = fixture::matrix("points");
         let ridge = fitted();
-        let far = ridge.far_along(&ridge.weights());
+        let far = ridge.far_point(&ridge.weights());
         let by = |value: &dyn Fn(usize) -> f64| {
             let mut rows: Vec<usize> = (0..80).collect();
             rows.sort_by(|a, b| value(*a).total_cmp(&value(*b)));

@@ -1,74 +1,124 @@
-//! An item as the models see it: its embedding, and a view of it for each column that is read.
+//! The space that the models work in: item vectors in feature groups, and the distance learned over them.
 
-use std::ops::Range;
-use std::sync::Arc;
+use ndarray::ArrayView2;
+use polars::prelude::DataFrame;
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use super::batch::ObservedBatch;
+use super::distance::ScaledDistance;
+use super::embeddings::finite_embeddings;
+use super::leakage::LeakageCheck;
+use super::observations::TrainingSet;
+use super::relevance::Relevance;
+use super::vectorizer::Vectorizer;
+use crate::error::Result;
+use crate::features::{Features, ItemFeatures};
+use crate::frame::schema::{self, DB_IDX, SCORE};
 
-use crate::features::ItemFeatures;
-use crate::frame::schema::EMBEDDING;
+/// The number of observations that the relevance weights are fitted to, at most.
+const RELEVANCE_POINTS: usize = 300;
 
-/// Items as vectors of f32: the components of the embedding, then those of each view, each of these groups centred, and of
-/// a length such that the mean squared distance of two items in it is 1.
+/// How items become vectors, and how far apart they are.
 #[derive(Clone, Debug)]
-pub(super) struct Views {
-    features: Arc<ItemFeatures>,
-    centre: Array1<f32>,
-    scale: f32,
+pub(super) struct Space {
+    /// The configured features.
+    pub features: Features,
+    vectorizer: Option<Vectorizer>,
+    relevance: Relevance,
+    distance: Option<ScaledDistance>,
+    /// The number of observations at which the distance is fitted again.
+    next_fit: usize,
+    leakage: LeakageCheck,
 }
 
-impl Views {
-    /// Those of a library whose embeddings spread as those of some items do, `(items, dim)`.
-    pub fn new(features: ItemFeatures, embeddings: ArrayView2<'_, f32>) -> Self {
-        let embeddings = embeddings.mapv(f64::from);
-        let centre = embeddings.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(embeddings.ncols()));
-        let squares = (&embeddings - &centre).mapv(|off| off * off).sum() / embeddings.nrows().max(1) as f64;
-        let scale = 1.0 / (2.0 * squares).sqrt();
-        let scale = if scale.is_finite() && scale > 0.0 { scale as f32 } else { 1.0 };
-        Views { features: Arc::new(features), centre: centre.mapv(|value| value as f32), scale }
+impl Default for Space {
+    fn default() -> Self {
+        Space {
+            features: Features::Auto,
+            vectorizer: None,
+            relevance: Relevance::new(1),
+            distance: None,
+            next_fit: 0,
+            leakage: LeakageCheck::default(),
+        }
+    }
+}
+
+impl Space {
+    /// Forgets all that belongs to another run.
+    pub fn clear(&mut self) {
+        *self = Space { features: std::mem::take(&mut self.features), ..Space::default() };
     }
 
-    /// Components of an item.
-    pub fn width(&self) -> usize {
-        self.dim() + self.features.width()
+    /// Starts a run with a vectorizer for its library.
+    pub fn begin(&mut self, vectorizer: Vectorizer) {
+        self.relevance = Relevance::new(vectorizer.groups().len());
+        self.vectorizer = Some(vectorizer);
     }
 
-    /// Components of an embedding.
-    pub fn dim(&self) -> usize {
-        self.centre.len()
+    /// The vectorizer, once the library is known.
+    pub fn vectorizer(&self) -> Option<&Vectorizer> {
+        self.vectorizer.as_ref()
     }
 
-    /// The components of each group: the embedding's first.
-    pub fn groups(&self) -> Vec<Range<usize>> {
-        let shifted = |range: &Range<usize>| range.start + self.dim()..range.end + self.dim();
-        let views = self.features.groups().iter().map(|view| shifted(&view.components));
-        std::iter::once(0..self.dim()).chain(views).collect()
+    /// The distance, once it is fitted.
+    pub fn distance(&self) -> Option<&ScaledDistance> {
+        self.distance.as_ref()
     }
 
-    /// The names of the groups.
-    pub fn names(&self) -> Vec<String> {
-        let views = self.features.groups().iter().map(|view| view.name.clone());
-        std::iter::once(EMBEDDING.to_string()).chain(views).collect()
+    /// The vectorizer and the distance, once both are known.
+    pub fn fitted(&self) -> Option<(&Vectorizer, &ScaledDistance)> {
+        self.vectorizer.as_ref().zip(self.distance.as_ref())
     }
 
-    /// What is read beside the embedding.
-    pub fn features(&self) -> &ItemFeatures {
-        &self.features
+    /// The relevance weight of each group, the largest first. Empty before the first fit.
+    pub fn relevance(&self) -> Vec<(String, f32)> {
+        let Some((vectorizer, _)) = self.fitted() else { return Vec::new() };
+        let weights = self.relevance.weights.iter().map(|weight| *weight as f32);
+        let mut relevance: Vec<(String, f32)> = vectorizer.names().into_iter().zip(weights).collect();
+        relevance.sort_by(|a, b| b.1.total_cmp(&a.1));
+        relevance
     }
 
-    /// Items as vectors `(items, width)`.
-    pub fn vectors(&self, ids: &[u64], embeddings: ArrayView2<'_, f32>) -> Array2<f32> {
-        let mut vectors = Array2::zeros((ids.len(), self.width()));
-        let mut embedded = vectors.slice_mut(s![.., ..self.dim()]);
-        embedded.assign(&embeddings);
-        embedded -= &self.centre;
-        embedded *= self.scale;
-        vectors.slice_mut(s![.., self.dim()..]).assign(&self.features.rows(ids));
-        vectors
+    /// Reads an observed batch from its results.
+    ///
+    /// # Errors
+    /// Embeddings that are not finite.
+    pub fn observed_batch(&mut self, results: &DataFrame) -> Result<ObservedBatch> {
+        let embeddings = finite_embeddings(results)?;
+        let (scores, ids) = (schema::nullable_f64s(results, SCORE)?, schema::u64s(results, DB_IDX)?);
+        // Without `begin`, as in a single step, the embeddings of the first batch have to do.
+        let vectorizer =
+            self.vectorizer.get_or_insert_with(|| Vectorizer::new(ItemFeatures::default(), embeddings.view()));
+        let vectors = vectorizer.vectors(&ids, embeddings.view());
+        Ok(ObservedBatch { ids, scores, vectors })
     }
 
-    /// The embedding at the components of a vector that are the embedding's.
-    pub fn embedding(&self, vector: ArrayView1<'_, f64>) -> Array1<f64> {
-        &vector.mapv(|value| value / f64::from(self.scale)) + &self.centre.mapv(f64::from)
+    /// Fits the distance to the vectors `(n, width)` of a training set, if there are half as many observations more than at the
+    /// last fit. Also checks the columns for leakage. Returns the distance if it is a new one.
+    ///
+    /// # Errors
+    /// Vectors that are not finite.
+    pub fn refit(
+        &mut self,
+        training: &TrainingSet<'_>,
+        vectors: ArrayView2<'_, f32>,
+        is_replay: bool,
+    ) -> Result<Option<&ScaledDistance>> {
+        let (count, Some(vectorizer)) = (training.observations.len(), &self.vectorizer) else { return Ok(None) };
+        if count < self.next_fit {
+            return Ok(None);
+        }
+        let scores = training.scores();
+        self.distance = Some(ScaledDistance::fit(
+            &mut self.relevance,
+            &vectorizer.groups(),
+            vectors,
+            &training.subset(RELEVANCE_POINTS),
+            &training.targets(),
+            (&scores, training.observations.noise_threshold()),
+        )?);
+        self.leakage.check(vectorizer, vectors, &scores, is_replay);
+        self.next_fit = count + count.div_ceil(2);
+        Ok(self.distance.as_ref())
     }
 }

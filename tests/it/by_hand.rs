@@ -231,7 +231,7 @@ fn what_a_rule_has_to_say_it_says_once_in_a_run_however_many_times_that_goes_on(
     let reads = RUN.replace("features = [\"name\"]\n", "").replace("iterations = 4", "evaluations = 80");
     std::fs::write(at("hand.toml"), format!("{reads}[score]\nby_hand = true\n")).expect("written");
     let said = to_the_end(&folder, scores_of);
-    assert_eq!(said.matches("the column `weight` says the score nearly by itself").count(), 1, "{said}");
+    assert_eq!(said.matches("the column `weight` nearly determines the score").count(), 1, "{said}");
     // A search that goes on says it no more.
     std::fs::write(at("score.py"), SCORER).expect("written");
     let scored = format!("{reads}[score]\ncommand = [\"python3\", \"score.py\"]\n");
@@ -239,7 +239,7 @@ fn what_a_rule_has_to_say_it_says_once_in_a_run_however_many_times_that_goes_on(
     let first = uphill(&["search", "run.toml", "--out", "run"], folder.path());
     let again = ["search", "run.toml", "--out", "run", "--resume", "--set", "stop.evaluations=120"];
     let again = uphill(&again, folder.path());
-    let named = |output| stderr(output).matches("says the score nearly by itself").count();
+    let named = |output| stderr(output).matches("nearly determines the score").count();
     assert_eq!((named(&first), named(&again)), (1, 0), "{}{}", stderr(&first), stderr(&again));
 
     // The same of another rule and another thing to say.

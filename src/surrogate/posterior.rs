@@ -1,0 +1,125 @@
+//! The posterior of the scores: a Gaussian process of all observations, and one of those outside of the peak.
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+
+use super::distance::ScaledDistance;
+use super::gp::GaussianProcess;
+use super::niching::Niching;
+use super::observations::TrainingSet;
+use super::targets::{NOISE_ABOVE, noise, noise_threshold, targets};
+use crate::error::Result;
+
+/// The least number of points outside of the peak. With fewer, the second process is fitted to all points.
+const MIN_OUTSIDE: usize = 12;
+
+/// A fitted process, the ids of its points, and the scale of the deviations of its samples.
+#[derive(Clone)]
+pub(super) struct FittedProcess {
+    pub gp: GaussianProcess,
+    pub ids: Vec<u64>,
+    pub sample_scale: f64,
+}
+
+/// The posterior that one batch is chosen by.
+#[derive(Clone)]
+pub(super) struct Posterior {
+    distance: ScaledDistance,
+    niching: Niching,
+    /// Fitted to the whole training set.
+    pub all: FittedProcess,
+    /// Fitted to the items outside of the peak, if a part of the batch is chosen there.
+    pub outside: Option<FittedProcess>,
+}
+
+impl Posterior {
+    /// Fits the processes to a training set and its vectors. `previous` is the posterior of the previous batch.
+    ///
+    /// # Errors
+    /// Vectors that are not finite.
+    pub fn fit(
+        previous: Option<&Posterior>,
+        training: &TrainingSet<'_>,
+        vectors: ArrayView2<'_, f32>,
+        distance: &ScaledDistance,
+        niching: &Niching,
+    ) -> Result<Self> {
+        let points_f32 = distance.points(vectors);
+        let points = points_f32.mapv(f64::from);
+        let outside = match niching.outside(points_f32.view()).filter(|_| niching.outside_probability() > 0.0) {
+            None => None,
+            Some(is_outside) => {
+                let mut positions: Vec<usize> = (0..training.len()).filter(|position| is_outside[*position]).collect();
+                if positions.len() < MIN_OUTSIDE {
+                    positions = (0..training.len()).collect();
+                }
+                let part = training.select(&positions);
+                let (scores, baseline) = (part.scores(), part.baseline());
+                let (targets, noise) =
+                    (targets(&scores, baseline), noise(&scores, noise_threshold(&scores, baseline)));
+                let previous = previous.and_then(|previous| previous.outside.as_ref());
+                let points = points.select(Axis(0), &positions);
+                Some(FittedProcess::fit(previous, points, (targets, noise), part.ids(), positions.len())?)
+            }
+        };
+        let (targets, noise) = (training.targets(), noise(&training.scores(), distance.noise_threshold()));
+        let all = FittedProcess::fit(
+            previous.map(|previous| &previous.all),
+            points,
+            (targets, noise),
+            training.ids(),
+            training.observations.scored_count(),
+        )?;
+        Ok(Posterior { distance: distance.clone(), niching: niching.clone(), all, outside })
+    }
+
+    /// Adds pending evaluations `(items, width)`, whose scores are taken to be their posterior mean.
+    ///
+    /// # Errors
+    /// Vectors that are not finite.
+    pub fn with_pending(mut self, vectors: ArrayView2<'_, f32>) -> Result<Self> {
+        if !vectors.is_empty() {
+            let points = self.distance.points(vectors).mapv(f64::from);
+            self.all.gp = self.all.gp.with_pending(points.view(), NOISE_ABOVE)?;
+            if let Some(process) = self.outside.take() {
+                let gp = process.gp.with_pending(points.view(), NOISE_ABOVE)?;
+                self.outside = Some(FittedProcess { gp, ..process });
+            }
+        }
+        Ok(self)
+    }
+
+    /// Converts vectors `(items, width)` to points.
+    pub fn points(&self, vectors: ArrayView2<'_, f32>) -> Array2<f32> {
+        self.distance.points(vectors)
+    }
+
+    /// Whether each of the points `(items, components)` is outside of the peak. `None` while there is no peak.
+    pub fn is_outside(&self, points: ArrayView2<'_, f32>) -> Option<Vec<bool>> {
+        self.niching.outside(points)
+    }
+
+    /// The probability that an item of the batch is chosen outside of the peak.
+    pub fn outside_probability(&self) -> f64 {
+        if self.outside.is_some() { self.niching.outside_probability() } else { 0.0 }
+    }
+}
+
+impl FittedProcess {
+    fn fit(
+        previous: Option<&FittedProcess>,
+        points: Array2<f64>,
+        (targets, noise): (Array1<f64>, Array1<f64>),
+        ids: Vec<u64>,
+        scored_count: usize,
+    ) -> Result<Self> {
+        // Samples have half of the posterior deviation at first, and less with more scores.
+        let sample_scale = 0.5 * (64.0 / scored_count.max(1) as f64).sqrt().min(1.0);
+        let gp = GaussianProcess::fit(previous.map(|previous| &previous.gp), points, targets, 1.0, &noise)?;
+        Ok(FittedProcess { gp, ids, sample_scale })
+    }
+
+    /// The ids of the points, and the weights of their kernels in the posterior mean.
+    pub fn weights(&self) -> (&[u64], ArrayView1<'_, f64>) {
+        (&self.ids, self.gp.weights())
+    }
+}
