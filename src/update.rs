@@ -121,7 +121,7 @@ pub trait QueryUpdate: Send {
     /// chosen, but whose scores are pending. It may grow as more is observed, and never shrinks.
     ///
     /// If it is not 0, batches are asynchronous. [`QueryUpdate::update`] is called before its step is scored and receives the
-    /// pending evaluations in [`Step::out`]. They are observed later, in order. Batches are never asynchronous if scores are
+    /// pending evaluations in [`Step::pending`]. They are observed later, in order. Batches are never asynchronous if scores are
     /// entered by hand.
     fn batches_in_flight(&self) -> usize {
         0

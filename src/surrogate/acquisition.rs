@@ -44,8 +44,7 @@ pub(super) enum ChosenBy {
 /// Chooses a batch of the random start from candidates, by id: items with reused scores, which cost nothing, then the others
 /// in their order.
 pub(super) fn choose_start(ids: &[u64], observations: &Observations, batch_size: usize) -> Vec<Choice> {
-    let (reused, others): (Vec<usize>, Vec<usize>) =
-        (0..ids.len()).partition(|row| observations.is_reused(ids[*row]));
+    let (reused, others): (Vec<usize>, Vec<usize>) = (0..ids.len()).partition(|row| observations.is_reused(ids[*row]));
     let missing = batch_size.saturating_sub(reused.len());
     let rows = reused.into_iter().chain(others.into_iter().take(missing));
     rows.map(|row| Choice { row, chosen_by: ChosenBy::Start }).collect()
@@ -131,4 +130,18 @@ fn sample_choices(
         choices.push(Choice { row: front[position], chosen_by });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_takes_reused_scores_first_and_fills_up_with_the_others_in_their_order() {
+        let mut observations = Observations::default();
+        observations.begin(&[7, 3]);
+        let start = |row| Choice { row, chosen_by: ChosenBy::Start };
+        assert_eq!(choose_start(&[5, 3, 9, 7, 8], &observations, 3), [start(1), start(3), start(0)]);
+        assert_eq!(choose_start(&[5, 3, 9, 7, 8], &observations, 1), [start(1), start(3)]);
+    }
 }

@@ -98,8 +98,7 @@ impl Candidates {
         if found < planned.min(most) {
             self.width.widen(library_size);
         }
-        self.width.is_exhausted =
-            found == 0 && self.library.is_none() && self.width.is_at_limit(queries, library_size);
+        self.width.is_exhausted = found == 0 && self.library.is_none() && self.width.is_at_limit(queries, library_size);
     }
 
     /// Uses another distance from now on.

@@ -13,7 +13,8 @@ use crate::frame::schema::{self, DB_IDX, EMBEDDING};
 /// An embedding that is not finite: no model can be fitted to it. `uphill index` drops such items.
 pub(super) fn finite_embeddings(items: &DataFrame) -> Result<Matrix<f32>> {
     let embeddings = convert::matrix::<f32>(items, EMBEDDING)?;
-    let invalid = embeddings.view().indexed_iter().find(|(_, value)| !value.is_finite()).map(|(at, value)| (at, *value));
+    let invalid =
+        embeddings.view().indexed_iter().find(|(_, value)| !value.is_finite()).map(|(at, value)| (at, *value));
     match invalid {
         None => Ok(embeddings),
         Some(((row, component), value)) => {

@@ -192,7 +192,8 @@ mod tests {
         let all = ndarray::concatenate![Axis(0), points, pending];
         let fitted = GaussianProcess::new(all, targets, gp.squared_length, &noise).expect("a model");
         let with_pending = gp.with_pending(pending.view(), 0.03).expect("a model");
-        let ((mean, covariance), (expected, as_fitted)) = (with_pending.posterior(at.view()), fitted.posterior(at.view()));
+        let ((mean, covariance), (expected, as_fitted)) =
+            (with_pending.posterior(at.view()), fitted.posterior(at.view()));
         assert!(close(mean.clone(), gp.mean(at.view()).to_vec()), "{mean}");
         assert!(close(mean, expected.to_vec()));
         assert!(close(covariance.clone(), as_fitted.into_iter().collect()), "{covariance}");
@@ -204,7 +205,8 @@ mod tests {
     fn in_one_dimension_too_the_mean_goes_through_the_targets() {
         let points = Array2::from_shape_vec((3, 1), vec![0.0, 1.0, 2.0]).expect("a matrix");
         let targets = vec![1.0, -1.0, 1.0];
-        let gp = GaussianProcess::new(points.clone(), targets.clone().into(), 0.25, &Array1::from_elem(3, 1e-12)).expect("a model");
+        let gp = GaussianProcess::new(points.clone(), targets.clone().into(), 0.25, &Array1::from_elem(3, 1e-12))
+            .expect("a model");
         assert!(close(gp.mean(points.view()), targets), "{}", gp.mean(points.view()));
     }
 

@@ -19,13 +19,7 @@ pub(super) struct LeakageCheck {
 impl LeakageCheck {
     /// Checks the columns of vectors `(items, width)` against the scores. In a replayed iteration it does not warn, because
     /// the run has warned before.
-    pub fn check(
-        &mut self,
-        vectorizer: &Vectorizer,
-        vectors: ArrayView2<'_, f32>,
-        scores: &[f64],
-        is_replay: bool,
-    ) {
+    pub fn check(&mut self, vectorizer: &Vectorizer, vectors: ArrayView2<'_, f32>, scores: &[f64], is_replay: bool) {
         for (name, group) in vectorizer.names().into_iter().zip(vectorizer.groups()).skip(1) {
             let correlation = leakage(vectors.column(group.start), scores);
             if let Some(correlation) = correlation.filter(|_| !self.reported.contains(&name)) {

@@ -26,7 +26,7 @@ const MAX_OUTSIDE: f64 = 0.5;
 /// counts on the peak and outside shrink by a fifth with each batch. With the success rates
 /// `r = (successes + 0.2) / (successes + failures + 2)` an item of a batch is chosen outside of the peak with probability
 /// `r_outside^2 / (r_peak^2 + r_outside^2)`, at most a half.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Niching {
     min_scored: usize,
     peak: Option<Peak>,
@@ -61,11 +61,22 @@ impl Counts {
     }
 }
 
+impl Default for Niching {
+    fn default() -> Self {
+        Niching::new(0)
+    }
+}
+
 impl Niching {
     /// Niching in a library of so many items.
     pub fn new(library_size: u64) -> Self {
         let (share, least, most) = MIN_SCORED;
-        Niching { min_scored: (library_size / share).clamp(least, most) as usize, ..Niching::default() }
+        Niching {
+            min_scored: (library_size / share).clamp(least, most) as usize,
+            peak: None,
+            counts_on_peak: Counts::default(),
+            counts_outside: Counts::default(),
+        }
     }
 
     /// Whether each of the points `(items, components)` is outside of the peak. `None` while there is no peak.

@@ -54,8 +54,7 @@ impl Posterior {
                 }
                 let part = training.select(&positions);
                 let (scores, baseline) = (part.scores(), part.baseline());
-                let (targets, noise) =
-                    (targets(&scores, baseline), noise(&scores, noise_threshold(&scores, baseline)));
+                let (targets, noise) = (targets(&scores, baseline), noise(&scores, noise_threshold(&scores, baseline)));
                 let previous = previous.and_then(|previous| previous.outside.as_ref());
                 let points = points.select(Axis(0), &positions);
                 Some(FittedProcess::fit(previous, points, (targets, noise), part.ids(), positions.len())?)

@@ -60,7 +60,8 @@ impl Relevance {
         }
         let prior = Relevance::new(groups).weights;
         let start = self.weights.iter().zip(prior).map(|(last, prior)| (1.0 - PRIOR_PART) * last + PRIOR_PART * prior);
-        let mut logs: Vec<f64> = start.map(|weight| weight.max(MIN_WEIGHT).ln()).chain([self.noise_factor.ln()]).collect();
+        let mut logs: Vec<f64> =
+            start.map(|weight| weight.max(MIN_WEIGHT).ln()).chain([self.noise_factor.ln()]).collect();
         let (mut steps, mut last_signs) = (vec![0.4; groups + 1], vec![0.0; groups + 1]);
         let mut best: Option<(f64, Relevance)> = None;
         for _ in 0..STEPS {
