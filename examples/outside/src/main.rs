@@ -7,8 +7,8 @@ use std::fmt;
 use uphill::ndarray::{Array2, ArrayView1};
 use uphill::polars::prelude::{Column, DataFrame};
 use uphill::{
-    Error, Filter, Metric, QueryUpdate, QueryOptions, Result, Runner, Score, Step, StopConditions, RandomStream, VectorDatabase, BlockVisitor,
-    columns, embedding_column, matrix, next_queries, queries_at,
+    BlockVisitor, Error, Filter, Metric, QueryOptions, QueryUpdate, RandomStream, Result, Runner, Score, Step,
+    StopConditions, VectorDatabase, columns, embedding_column, matrix, next_queries, queries_at,
 };
 
 /// Points in the unit cube.
@@ -141,7 +141,9 @@ impl QueryUpdate for CornerUpdate {
         if step.iteration >= self.max_steps {
             return Err(Error::custom(StepLimit(self.max_steps)));
         }
-        let moved = matrix::<f64>(step.queries, columns::EMBEDDING)?.view().mapv(|coordinate| coordinate + 0.3 * (1.0 - coordinate));
+        let moved = matrix::<f64>(step.queries, columns::EMBEDDING)?
+            .view()
+            .mapv(|coordinate| coordinate + 0.3 * (1.0 - coordinate));
         next_queries(step.queries, moved.view())
     }
 }
@@ -150,7 +152,8 @@ impl QueryUpdate for CornerUpdate {
 fn runner(max_steps: u32) -> Result<(Runner, DataFrame)> {
     let cube = Cube::new(2000);
     let start = queries_at(&cube, &cube.sample(3, &mut uphill::random_stream(1, "start", 0, 0))?)?;
-    let (score, rule): (Box<dyn Score>, Box<dyn QueryUpdate>) = (Box::new(CornerScore), Box::new(CornerUpdate { max_steps }));
+    let (score, rule): (Box<dyn Score>, Box<dyn QueryUpdate>) =
+        (Box::new(CornerScore), Box::new(CornerUpdate { max_steps }));
     let filter: Box<dyn Filter> = Box::new(MinHeight(0.2));
     Ok((Runner::new(cube, score, rule).filter(filter).stop(StopConditions::new().evaluations(120)), start))
 }
