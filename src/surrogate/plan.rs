@@ -71,9 +71,11 @@ impl Plan {
     }
 
     /// Records that an iteration was observed.
-    pub fn record(&mut self, observations: &Observations, is_start: bool) {
+    pub fn record(&mut self, observations: &Observations, library_size: u64) {
         self.observed_after.push(observations.len());
-        self.iterations_of_start = self.iterations_of_start.or((!is_start).then_some(self.observed_after.len()));
+        if self.iterations_of_start.is_none() && !self.is_start(observations, library_size) {
+            self.iterations_of_start = Some(self.observed_after.len());
+        }
     }
 
     /// The number of batches that may be in flight when the next is chosen: none before there is a model.

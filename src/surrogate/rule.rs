@@ -194,14 +194,13 @@ impl QueryUpdate for SurrogateUpdate {
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
+        let batch = self.space.observed_batch(step.results)?;
         let planned = self.plan.observed_batch_size(step.queries.height(), step.database.len());
         self.candidates.widen(step, planned);
-        let batch = self.space.observed_batch(step.results)?;
         self.observations.add(&batch);
         self.count_successes(&batch);
-        let is_start = self.plan.is_start(&self.observations, step.database.len());
-        self.plan.record(&self.observations, is_start);
-        if is_start { Ok(()) } else { self.learn(step) }
+        self.plan.record(&self.observations, step.database.len());
+        if self.plan.is_start(&self.observations, step.database.len()) { Ok(()) } else { self.learn(step) }
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {

@@ -66,14 +66,15 @@ impl Lineage {
         let first = self.next_query_idx_after(step)?;
         let new = (0..branched.parents.len() as u32).map(|nth| first.checked_add(nth));
         let new: Option<Vec<u32>> = new.collect();
-        let new = new.ok_or_else(|| Error::contract("update", QUERY_IDX, "a number below 2^32", "one beyond"))?;
-        let names: Vec<u32> = moved.parents.iter().map(|position| query_idx[*position as usize]).chain(new).collect();
+        let new = new.ok_or_else(|| Error::contract("update", QUERY_IDX, "a number below 2^32", "a larger one"))?;
+        let next_idx: Vec<u32> =
+            moved.parents.iter().map(|position| query_idx[*position as usize]).chain(new).collect();
 
         let parents = convert::gather(step.queries, &[moved.parents, branched.parents].concat())?;
         let values = [moved.vectors, branched.vectors].concat();
-        let values = ArrayView2::from_shape((names.len(), vectors.ncols()), &values).wrap_err("update")?;
+        let values = ArrayView2::from_shape((next_idx.len(), vectors.ncols()), &values).wrap_err("update")?;
         let mut next = next_queries(&parents, values)?;
-        next.with_column(Column::new(QUERY_IDX.into(), names)).wrap_err("update")?;
+        next.with_column(Column::new(QUERY_IDX.into(), next_idx)).wrap_err("update")?;
         Ok(next)
     }
 }
