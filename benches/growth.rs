@@ -1,22 +1,21 @@
-//! What grows with a run: evaluations, batches and iterations, against time, memory and files.
+//! How time, memory and files of a run grow with its evaluations, batches and iterations.
 //!
 //! ```text
 //! cargo bench --profile dev --bench growth [-- most=1000000 folder=FOLDER only=evaluations,batch,per_iteration]
 //! ```
 //!
-//! Runs of 1000 evaluations and ten times more, up to `most` (100,000), each in processes of its own: the run, going on with
-//! it when it has ended (with a rule that keeps nothing between iterations, and with one that wants all embeddings again),
-//! and its best hundred results. The search itself is left out: the database counts through the library, and only fetches
-//! items as Lance does. What is measured is the loop, the ledger and the log. Prints Markdown tables; an exponent is that
-//! between a size and the one before.
+//! Measures runs of 1000 evaluations and ten times more, up to `most` (100,000), each phase in its own process: the run, resuming
+//! it after its end (with a rule without state, and with one that reads all embeddings again), and its best hundred results.
+//! The nearest-neighbour search is excluded: the database returns items in order, and only fetches them through Lance. So the
+//! figures are those of the loop, the ledger and the log. Prints Markdown tables. An exponent is the growth from the size before.
 
-mod measured;
+mod resource_usage;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use self::measured::{cpu_seconds, peak_mb};
+use self::resource_usage::{cpu_seconds, peak_mb};
 use ndarray::Array2;
 use polars::prelude::*;
 use serde_json::{Value, json};
@@ -28,10 +27,10 @@ use uphill::{
 const DIM: usize = 32;
 const FIRST: usize = 1000;
 
-/// The library, in order: a query at item `p` meets the items after it.
-struct InOrder(LanceDatabase, usize);
+/// A database that returns items in order: the neighbours of a query at item `p` are the items after it.
+struct SequentialDatabase(LanceDatabase, usize);
 
-impl VectorDatabase for InOrder {
+impl VectorDatabase for SequentialDatabase {
     fn len(&self) -> u64 {
         self.0.len()
     }
@@ -41,16 +40,16 @@ impl VectorDatabase for InOrder {
     fn metric(&self) -> Metric {
         Metric::L2
     }
-    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {
         let vectors = uphill::matrix::<f64>(queries, "embedding")?;
         let (mut query_idx, mut db_idx) = (Vec::new(), Vec::new());
         for (query, vector) in queries.column("query_idx")?.u32()?.into_no_null_iter().zip(vectors.view().rows()) {
             let first = (vector[0] + 1.0) as u64;
-            let met = first..(first + request.k.unwrap_or(self.1) as u64).min(self.len());
-            query_idx.extend(met.clone().map(|_| query));
-            db_idx.extend(met);
+            let neighbours = first..(first + options.k.unwrap_or(self.1) as u64).min(self.len());
+            query_idx.extend(neighbours.clone().map(|_| query));
+            db_idx.extend(neighbours);
         }
-        let distances: Vec<f32> = (0..db_idx.len()).map(|place| place as f32).collect();
+        let distances: Vec<f32> = (0..db_idx.len()).map(|position| position as f32).collect();
         let columns = vec![
             Column::new("query_idx".into(), query_idx),
             Column::new("db_idx".into(), db_idx.clone()),
@@ -70,7 +69,7 @@ impl VectorDatabase for InOrder {
     }
 }
 
-/// Of items, `(items, DIM)`: the first component is the item's number.
+/// The embeddings of items, `(items, DIM)`. The first component is the item's number.
 fn embeddings(db_idx: &[u64]) -> Array2<f32> {
     let component = |(row, column): (usize, usize)| match column {
         0 => db_idx[row] as f32,
@@ -79,10 +78,10 @@ fn embeddings(db_idx: &[u64]) -> Array2<f32> {
     Array2::from_shape_fn((db_idx.len(), DIM), component)
 }
 
-/// The item's number, in batches: the best item that a query met is the last.
-struct Paid(usize);
+/// Scores an item by its number, in batches of the given size. The best neighbour of a query is the last.
+struct NumberScore(usize);
 
-impl Score for Paid {
+impl Score for NumberScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
         let scores = batch.column("db_idx")?.cast(&DataType::Float64)?;
         Ok(scores.with_name("score".into()).into_frame())
@@ -163,10 +162,10 @@ fn row(folder: &Path, evaluations: usize, batch_size: usize, per_iteration: usiz
     figures
 }
 
-/// Does one thing in this process, and prints what it took.
+/// Runs one phase in this process, and prints its time and memory.
 fn measure(phase: &str, folder: &Path, evaluations: usize, batch_size: usize, per_iteration: usize) -> Result<()> {
     let database = LanceDatabase::open(folder.join("library.lance").to_string_lossy())?;
-    // The first fetch opens files.
+    // The first fetch opens the files.
     database.take(&[0])?;
     let run = folder.join("run");
     let mut start = Array2::zeros((1, DIM));
@@ -174,7 +173,11 @@ fn measure(phase: &str, folder: &Path, evaluations: usize, batch_size: usize, pe
     let queries = uphill::queries(start.view())?;
     let iterations = (evaluations / per_iteration) as u32;
     let runner = |rule: Box<dyn QueryUpdate>, database| {
-        Runner::from_parts(Box::new(InOrder(database, per_iteration)), Box::new(Paid(batch_size)), rule)
+        Runner::from_parts(
+            Box::new(SequentialDatabase(database, per_iteration)),
+            Box::new(NumberScore(batch_size)),
+            rule,
+        )
     };
     let (cpu, wall) = (cpu_seconds(), Instant::now());
     let log = match phase {
@@ -211,7 +214,7 @@ fn library(folder: &Path, items: usize) -> Result<()> {
     uphill::index(&parts, &dataset, &options).map(drop)
 }
 
-/// Files and bytes below a folder.
+/// The number of files and bytes below a folder.
 fn size(folder: &Path) -> (u64, u64) {
     let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
     entries.fold((0, 0), |(files, bytes), entry| match entry.metadata().expect("metadata") {

@@ -1,15 +1,15 @@
-//! What an index costs and finds: recall@10, CPU and wall time per 100 queries, beside exact search.
+//! Recall@10, CPU time and wall time per 100 queries of each kind of index, compared with exact search.
 //!
 //! ```text
-//! cargo bench --profile dev --bench index -- exact       # looking at every item
-//! cargo bench --profile dev --bench index -- threshold   # from how many rows on an index pays
+//! cargo bench --profile dev --bench index -- exact       # exact search
+//! cargo bench --profile dev --bench index -- threshold   # the number of rows from which an index is faster
 //! cargo bench --profile dev --bench index -- nprobes     # partitions x nprobes
-//! cargo bench --profile dev --bench index -- kinds       # the kinds of index
-//! cargo bench --bench index -- large                     # the same at a million rows, and of 384 dimensions
+//! cargo bench --profile dev --bench index -- kinds       # all kinds of index
+//! cargo bench --bench index -- large                     # a million rows, and 384 dimensions
 //! ```
 //!
-//! Every table is one run: the searches of a row are timed in turns, five times, and the median
-//! stands. CPU time is that of all threads, and needs Linux; elsewhere it reads 0.
+//! Each table is one run. The searches of a row are timed in turns, five times, and the median is
+//! printed. CPU time is that of all threads. It is available on Linux only, and 0 elsewhere.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ fn main() -> uphill::Result<()> {
     Ok(())
 }
 
-/// Items on disk, and queries like those of a search: an item, moved towards another.
+/// Items on disk, and queries like those of a search: items, moved towards another item.
 struct Library {
     name: String,
     folder: tempfile::TempDir,
@@ -92,8 +92,8 @@ impl Library {
         })
     }
 
-    /// As embeddings of texts are: unit vectors of many dimensions that a network made of few properties. Each item
-    /// is of one of 1000 topics and has 24 properties; two layers of random weights make the vector.
+    /// Vectors like embeddings of texts: unit vectors of many dimensions that a network computes from few properties. Each item
+    /// has one of 1000 topics and 24 properties. Two layers of random weights give the vector.
     fn learned(rows: usize, dim: usize) -> Self {
         const PROPERTIES: usize = 24;
         let mut rng = ChaCha8Rng::seed_from_u64(SEED);
@@ -113,7 +113,7 @@ impl Library {
         Self::new(format!("learned {rows} x {dim}"), vectors, |_, rng| rng.next_u32() as usize % rows)
     }
 
-    /// The molecules of this repository, queries moved towards any other.
+    /// The molecules of this repository. Queries move towards any other item.
     fn molecules() -> uphill::Result<Self> {
         let frame = uphill::read_parquet(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/data/molecules.parquet")))?;
         let vectors = uphill::matrix::<f32>(&frame, "embedding")?.view().to_owned();
@@ -141,7 +141,7 @@ impl Library {
     }
 }
 
-/// Builds each index, asks each with each `nprobes` and an exact scan in turns, and prints a row for each.
+/// Builds each index, times it with each `nprobes` and an exact search in turns, and prints a row for each.
 fn compare(library: &Library, indexes: &[(IndexKind, Option<usize>)], nprobes: &[Option<usize>]) -> uphill::Result<()> {
     println!("\n{}", library.name);
     println!(
@@ -195,7 +195,7 @@ fn size(folder: &Path) -> u64 {
     entries.map(|entry| bytes(entry.path())).sum()
 }
 
-/// CPU and wall seconds of one search, over as many as take a fifth of a second.
+/// The CPU and wall seconds of one search: the mean over a fifth of a second.
 fn time(database: &LanceDatabase, queries: &DataFrame) -> uphill::Result<(f64, f64)> {
     let (start, cpu_start) = (Instant::now(), cpu());
     let mut searches = 0.0;

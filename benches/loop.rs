@@ -1,17 +1,17 @@
-//! What an iteration costs, stage by stage: `cargo bench --bench loop -- DATASET.lance QUERIES.parquet [OPTION=VALUE …]`.
+//! The cost of an iteration by stage: `cargo bench --bench loop -- DATASET.lance QUERIES.parquet [OPTION=VALUE …]`.
 //!
-//! Options: k, nprobes, exact (0 or 1), iterations, repeats, out (a folder for the run), keep (1: leave the run there). Prints a JSON line per repeat: CPU and
-//! wall seconds of the whole search and of its stages, and peak memory. The score is a cheap expression over two attributes `a`
-//! and `b`. `benches/compare` makes the data and runs this beside other programs.
+//! Options: k, nprobes, exact (0 or 1), iterations, repeats, out (a folder for the run), keep (1: keep the run). Prints a JSON
+//! line per repeat: CPU and wall seconds of the whole search and of its stages, and peak memory. The score is a cheap
+//! expression over two attributes `a` and `b`. `benches/compare` makes the data, and compares the figures with other programs.
 
-mod measured;
+mod resource_usage;
 
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use self::measured::{cpu_seconds, peak_mb};
+use self::resource_usage::{cpu_seconds, peak_mb};
 use polars::prelude::*;
 use serde_json::json;
 use uphill::{BlockVisitor, Step, VectorDatabase};
@@ -22,6 +22,7 @@ use uphill::{
 /// A stage, its CPU seconds and its wall seconds.
 type Lap = (&'static str, f64, f64);
 
+/// Collects the time of each stage.
 #[derive(Clone, Default)]
 struct Clock(Arc<Mutex<Vec<Lap>>>);
 
@@ -55,8 +56,8 @@ impl VectorDatabase for TimedDatabase {
     fn metric(&self) -> Metric {
         self.0.metric()
     }
-    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
-        self.1.time("search", || self.0.query(queries, request))
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {
+        self.1.time("search", || self.0.query(queries, options))
     }
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         self.0.take(db_idx)
@@ -116,7 +117,7 @@ fn main() {
     let queries = uphill::queries(vectors.view()).expect("queries");
     let out = option("out").map_or_else(std::env::temp_dir, PathBuf::from);
 
-    // Once to warm the caches of index and files.
+    // Fills the caches of the index and of files.
     database.query(&queries, QueryOptions::default()).expect("a query");
     for repeat in 0..repeats {
         let clock = Clock::default();

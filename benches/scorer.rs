@@ -1,12 +1,12 @@
-//! The price of asking: items a second through the stream scorer, where the score itself costs nothing.
+//! The overhead of scorer processes: items per second through the stream scorer, with a score that costs nothing.
 //!
 //! ```text
 //! cargo bench --profile dev --bench scorer
 //! ```
 //!
-//! Each line is the median of five runs over the same items, with processes that are up already, and without the ledger.
-//! `right` is the share of items that came back with their own score. The scorers are Python's: of the interpreter that
-//! `UPHILL_PYTHON` names (it needs pyarrow), else of an environment that is made under the target folder.
+//! Each line is the median of five runs over the same items, with running processes and without the ledger. `right` is the
+//! share of items that were returned with their own score. The scorers are Python programs, run by the interpreter that
+//! `UPHILL_PYTHON` names (it needs pyarrow), or by one in an environment that is made below the target folder.
 
 #[path = "../tests/it/python.rs"]
 mod python;
@@ -68,7 +68,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// As a run hands them over, with the score that is to come back.
+/// Items as a run sends them, with the expected score.
 fn items() -> Result<DataFrame> {
     let scores: Vec<f64> = (0..ITEMS).map(|item| (item as f64 + 0.1) / 7.0).collect();
     let names: Vec<String> = (0..ITEMS).map(|item| format!("item {item}")).collect();
@@ -88,7 +88,7 @@ fn report(format: &str, score: CommandScore, items: &DataFrame) -> Result<()> {
     let mut right = 0;
     for _ in 0..RUNS {
         let started = Instant::now();
-        let answers = ask(&score, items)?;
+        let answers = score_all(&score, items)?;
         seconds.push(started.elapsed().as_secs_f64());
         right += count_right(&answers, items)?;
     }
@@ -101,11 +101,11 @@ fn report(format: &str, score: CommandScore, items: &DataFrame) -> Result<()> {
     Ok(())
 }
 
-/// Brings all processes up: each takes longer to start than the threads to meet.
+/// Starts all processes. A process takes longer to start than the threads take to reach the barrier.
 fn start(score: &CommandScore, items: &DataFrame, workers: usize) -> Result<()> {
-    let meet = Barrier::new(workers);
+    let barrier = Barrier::new(workers);
     let ask = || {
-        meet.wait();
+        barrier.wait();
         score.score(&items.head(Some(1)))
     };
     thread::scope(|scope| {
@@ -114,8 +114,8 @@ fn start(score: &CommandScore, items: &DataFrame, workers: usize) -> Result<()> 
     })
 }
 
-/// Asks for all items as a run does: in batches of the score's size, by as many threads as it has workers.
-fn ask(score: &CommandScore, items: &DataFrame) -> Result<Vec<DataFrame>> {
+/// Scores all items as a run does: in batches of the score's size, with one thread per worker.
+fn score_all(score: &CommandScore, items: &DataFrame) -> Result<Vec<DataFrame>> {
     let size = Score::batch_size(score);
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(Vec::new());
@@ -136,15 +136,16 @@ fn ask(score: &CommandScore, items: &DataFrame) -> Result<Vec<DataFrame>> {
     Ok(answers.into_inner().expect("no panic"))
 }
 
+/// The number of items that were returned with the expected score.
 fn count_right(answers: &[DataFrame], items: &DataFrame) -> Result<usize> {
     let expected = items.column("qed")?.f64()?;
-    let mut seen = vec![false; ITEMS];
+    let mut is_right = vec![false; ITEMS];
     for frame in answers {
         let scores = frame.column("score")?.f64()?;
         for (item, score) in frame.column("db_idx")?.u64()?.iter().zip(scores.iter()) {
             let item = item.expect("an id") as usize;
-            seen[item] |= score == expected.get(item);
+            is_right[item] |= score == expected.get(item);
         }
     }
-    Ok(seen.into_iter().filter(|seen| *seen).count())
+    Ok(is_right.into_iter().filter(|is_right| *is_right).count())
 }

@@ -1,24 +1,24 @@
-//! Which rule finds most for least: the share of the true best 100 items, after scoring 1, 2 and 5 % of a library.
+//! Compares update rules: the share of the true best 100 items found after scoring 1, 2 and 5 % of a library.
 //!
 //! ```text
 //! cargo bench --bench strategies -- --data molecules.parquet --data enamine10k.parquet --made --seeds 20 --out benches/STRATEGIES.md
 //! ```
 //!
-//! Every rule runs through the real [`Runner`], from 16 random items, on one ivf-flat index for all of them, with
-//! scores that are known. An item counts if its score reaches the 100th best of the file. The budget counts the
-//! distinct items scored, the starting ones too. Two seeds run at a time.
+//! Every rule runs through the real [`Runner`], from 16 random items, on the same ivf-flat index, with known scores. An item
+//! counts if its score reaches the 100th best of the file. The budget counts the distinct items scored, including the
+//! starting ones. Two seeds run at a time.
 //!
-//! The default rule runs twice: it sees the embeddings only, or the other columns of the file too. Scores are never
-//! among them, neither the one searched for nor others (of `--score`): they would give it away.
+//! The default rule runs twice: with the embeddings only, and with the other columns of the file too. Columns of scores (of
+//! `--score`) are always excluded, because they would leak the target.
 
-mod measured;
+mod resource_usage;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::measured::cpu_seconds;
+use self::resource_usage::cpu_seconds;
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use ndarray::{Array1, Array2, ArrayView1, Axis};
@@ -34,9 +34,9 @@ use uphill::{
 
 const TOP: usize = 100;
 const SHARES: [f64; 3] = [0.01, 0.02, 0.05];
-/// Iterations without a new item after which a walk begins again.
+/// The number of iterations without a new item after which a query restarts.
 const RESTART: u32 = 3;
-/// How far along its gradient a sweep looks.
+/// The step lengths along the gradient.
 const SWEEP: [f64; 4] = [0.0, 0.5, 1.0, 2.0];
 
 #[derive(Parser)]
@@ -44,35 +44,35 @@ struct Arguments {
     /// Items with a column `embedding` and the scores; may be given several times.
     #[arg(long, default_value = "data/molecules.parquet")]
     data: Vec<PathBuf>,
-    /// Columns of scores, higher is better; of each file those it has.
+    /// Columns of scores (higher is better). Columns that a file lacks are skipped for that file.
     #[arg(long, default_values = [
         "qed", "logp", "mw", "score", "near_three", "fsp3_rings", "peaks2", "peaks6", "word_length", "peaks", "rare", "linear", "heavy"
     ])]
     score: Vec<String>,
-    /// A made library too: 20,000 vectors of 384 components as a network gives them, with several peaks, a score that
-    /// is mostly zero, one that is linear and noisy, and one of few huge values.
+    /// Add a synthetic library: 20,000 vectors of 384 components from a random network, and scores with several peaks, mostly
+    /// zeros, linear with noise, and heavy-tailed.
     #[arg(long)]
     made: bool,
     /// Runs per rule and score.
     #[arg(long, default_value_t = 5)]
     seeds: u64,
-    /// The first of their seeds.
+    /// The first seed.
     #[arg(long, default_value_t = 0)]
     first_seed: u64,
-    /// Columns that no rule sees, beside the scores.
+    /// Columns to hide from all rules, besides the scores.
     #[arg(long)]
     hide: Vec<String>,
-    /// A folder that keeps the indexes, so that another table is made on the same.
+    /// A folder for the indexes, so that another table uses the same ones.
     #[arg(long)]
     indexes: Option<PathBuf>,
-    /// The default rule in large batches, and with batches out while it chooses, instead of the rules of the table.
+    /// Run the default rule with large batches and with asynchronous batches, instead of the rules of the table.
     #[arg(long)]
     behind: bool,
-    /// Rules to run; all where none is named.
+    /// Rules to run (default: all).
     #[arg(long)]
     rule: Vec<String>,
-    /// Where the table goes, beside standard output: each row as it is made, in the place of one of the same library, rule and
-    /// columns. All others stay as they are.
+    /// A file for the table, in addition to standard output. Each row is written when it is complete, and replaces a row of the
+    /// same library, rule and columns. Other rows are kept.
     #[arg(long)]
     out: Option<PathBuf>,
     /// `cargo bench` passes it.
@@ -82,7 +82,7 @@ struct Arguments {
 
 type Rule = fn() -> Box<dyn QueryUpdate>;
 
-/// The rules, by what a run file would say; the peers of the field last.
+/// The rules by name. Rules from the literature come last.
 fn rules() -> Vec<(&'static str, Rule)> {
     vec![
         (EMBEDDING_ONLY, || Box::new(SurrogateUpdate::new().features(Features::columns(NONE)))),
@@ -104,8 +104,8 @@ fn rules() -> Vec<(&'static str, Rule)> {
     ]
 }
 
-/// The default rule where so many items are scored at a time: those of a batch, or of several.
-fn behind() -> Vec<(&'static str, Rule)> {
+/// The default rule with different batch sizes and numbers of asynchronous batches.
+fn asynchronous_rules() -> Vec<(&'static str, Rule)> {
     fn rule(batch: usize, behind: usize) -> Box<dyn QueryUpdate> {
         Box::new(SurrogateUpdate::new().features(Features::columns(NONE)).batch(batch).behind(behind))
     }
@@ -123,21 +123,21 @@ fn behind() -> Vec<(&'static str, Rule)> {
     ]
 }
 
-/// What the others are compared with.
+/// The baseline of the comparison.
 const EMBEDDING_ONLY: &str = "surrogate, the embedding only";
 
 const NONE: [&str; 0] = [];
 
-/// Its queries have gradients, along which the database looks.
+/// A rule whose queries have gradients, along which the database searches.
 const VVS: &str = "best item, then its gradient, restart (VVS)";
 
-/// Queries at random items: what a search has to beat.
+/// The random baseline: queries at random items.
 fn random(step: &Step<'_>) -> uphill::Result<DataFrame> {
     let items = step.database.sample(step.queries.height(), &mut step.rng("random", 0))?;
     uphill::queries_at(step.database, &items)
 }
 
-/// Asks for the 10 neighbours of the best item that was not asked for its neighbours yet.
+/// Expands the best item that is not expanded yet: scores its 10 nearest neighbours.
 #[derive(Default)]
 struct BestFirst {
     scores: HashMap<u64, f64>,
@@ -165,7 +165,7 @@ impl QueryUpdate for BestFirst {
 }
 
 /// Rocchio (1971), for distances: `(q + 0.75 m+ - 0.15 m-) / 1.6`, where m+ and m- are the means of the better and the
-/// worse half of what the query met, the better weighted by score above the worst of them.
+/// worse half of the neighbours of a query. The better half is weighted by score above its lowest.
 fn rocchio(step: &Step<'_>) -> uphill::Result<DataFrame> {
     let mut vectors = uphill::matrix::<f64>(step.queries, "embedding")?.view().to_owned();
     let met = uphill::matrix::<f32>(step.results, "embedding")?;
@@ -196,7 +196,7 @@ fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     if arguments.made {
         let made = folder.path().join("made-20k-384.parquet");
-        make(&made)?;
+        write_synthetic(&made)?;
         arguments.data.push(made);
     }
     let indexes = arguments.indexes.clone().unwrap_or_else(|| folder.path().to_path_buf());
@@ -221,8 +221,8 @@ fn main() -> Result<()> {
             let columns: Vec<String> = seen.iter().cloned().chain([attribute(score)]).collect();
             let whole = LanceDatabase::open(dataset.to_string_lossy())?.columns(&columns)?;
             let embedded = whole.clone().columns(&[attribute(score)])?;
-            let mut embedding_only: Option<Vec<Found>> = None;
-            for (name, rule) in if arguments.behind { behind() } else { rules() } {
+            let mut embedding_only: Option<Vec<RunResult>> = None;
+            for (name, rule) in if arguments.behind { asynchronous_rules() } else { rules() } {
                 let columns = if name.ends_with("the whole item") { seen.join(", ") } else { String::new() };
                 let head = format!("| {stem}, {score} | {name} | {columns} |");
                 if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| name.starts_with(wanted)) {
@@ -242,7 +242,7 @@ fn main() -> Result<()> {
                 }
                 println!("{row}");
                 if let Some(out) = &arguments.out {
-                    put(out, &head, &row)?;
+                    write_row(out, &head, &row)?;
                 }
             }
         }
@@ -250,16 +250,16 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The name of a score in the index, where `score` and its like are not allowed.
+/// The name of a score in the index, where reserved names such as `score` are not allowed.
 fn attribute(score: &str) -> String {
     if uphill::is_reserved_column(score) { format!("true_{score}") } else { score.into() }
 }
 
-/// What a run found for each of the budgets, and how many items it scored.
-type Found = ([f64; SHARES.len()], usize);
+/// The share of the best items found at each budget, and the number of items scored.
+type RunResult = ([f64; SHARES.len()], usize);
 
-/// One run.
-fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, seed: u64) -> Result<Found> {
+/// Runs one rule with one seed.
+fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, seed: u64) -> Result<RunResult> {
     let budgets = SHARES.map(|share| (database.len() as f64 * share).round() as u64);
     let start = database.sample(16, &mut uphill::random_stream(seed, "queries", 0, 0))?;
     let mut queries = uphill::queries_at(database, &start)?;
@@ -283,8 +283,8 @@ fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, 
     Ok((shares, found.height()))
 }
 
-/// What each seed found, in the order of the seeds.
-fn two_at_a_time(seeds: u64, one: impl Fn(u64) -> Result<Found> + Sync) -> Result<Vec<Found>> {
+/// The result of each seed, in the order of the seeds.
+fn two_at_a_time(seeds: u64, one: impl Fn(u64) -> Result<RunResult> + Sync) -> Result<Vec<RunResult>> {
     let (next, found) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -305,10 +305,11 @@ fn two_at_a_time(seeds: u64, one: impl Fn(u64) -> Result<Found> + Sync) -> Resul
     found.into_iter().map(|(_, found)| found).collect()
 }
 
-/// The cells of a row: means and standard errors; how many times as much as with the embedding only, with the standard error
-/// of that over pairs of seeds; seeds; CPU milliseconds of everything for an item scored.
-fn row(found: &[Found], embedding_only: Option<&[Found]>, seconds: f64) -> String {
-    let shares = |found: &[Found], budget: usize| found.iter().map(|(shares, _)| shares[budget]).collect::<Vec<f64>>();
+/// The cells of a row: mean and standard error of each share; the ratios to the baseline with their standard errors over pairs
+/// of seeds; the number of seeds; CPU milliseconds per scored item.
+fn row(found: &[RunResult], embedding_only: Option<&[RunResult]>, seconds: f64) -> String {
+    let shares =
+        |found: &[RunResult], budget: usize| found.iter().map(|(shares, _)| shares[budget]).collect::<Vec<f64>>();
     let cells: Vec<String> = (0..SHARES.len()).map(|budget| mean_and_error(&shares(found, budget))).collect();
     let ratio = |budget: usize| {
         let base = shares(embedding_only?, budget);
@@ -336,15 +337,15 @@ fn mean_and_error(values: &[f64]) -> String {
     format!("{:.3} ± {:.3}", mean(values), error(values))
 }
 
-/// Writes the made library.
-fn make(path: &Path) -> Result<()> {
+/// Writes the synthetic library.
+fn write_synthetic(path: &Path) -> Result<()> {
     const ITEMS: usize = 20_000;
     const PROPERTIES: usize = 10;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut normal = |rows, columns| -> Array2<f64> {
         Array2::from_shape_simple_fn((rows, columns), || StandardNormal.sample(&mut rng))
     };
-    // Items of 60 kinds, by ten properties; the vectors are what two layers of random weights make of them.
+    // Items of 60 kinds have ten properties. Two layers of random weights give the vectors.
     let (kinds, mut items) = (normal(60, PROPERTIES) * 1.2, normal(ITEMS, PROPERTIES) * 0.65);
     for (row, mut item) in items.rows_mut().into_iter().enumerate() {
         item += &kinds.row(row % 60);
@@ -387,9 +388,8 @@ fn make(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts a row into the table of a file, where one of the same head stands, else at its end; the table into the file where
-/// there is none yet.
-fn put(out: &Path, head: &str, row: &str) -> Result<()> {
+/// Writes a row to the table of a file: replaces the row with the same head, or appends it. Adds the table if the file has none.
+fn write_row(out: &Path, head: &str, row: &str) -> Result<()> {
     const HEAD: &str = "| data, score | rule | columns seen | 1 % | 2 % | 5 % | of the embedding only | seeds | CPU ms per scored item |";
     let mut text = match std::fs::read_to_string(out) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

@@ -18,16 +18,16 @@ pub(crate) fn merge_candidates(
     met: DataFrame,
     named: &[u64],
     queries: &DataFrame,
-    request: QueryOptions<'_>,
+    options: QueryOptions<'_>,
     database: &dyn VectorDatabase,
 ) -> Result<DataFrame> {
     let mut passed: HashSet<u64> = schema::u64s(&met, DB_IDX)?.into_iter().collect();
-    let left_out = |id: &u64| request.exclude.is_some_and(|exclude| exclude.contains(id));
+    let left_out = |id: &u64| options.exclude.is_some_and(|exclude| exclude.contains(id));
     let named: Vec<u64> = named.iter().copied().filter(|id| !left_out(id) && passed.insert(*id)).collect();
     if named.is_empty() {
         return Ok(met);
     }
-    let mut items = match request.columns {
+    let mut items = match options.columns {
         Some(columns) => database.take_columns(&named, columns)?,
         None => database.take(&named)?,
     };

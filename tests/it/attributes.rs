@@ -38,11 +38,11 @@ impl VectorDatabase for Watched {
     fn identity(&self) -> Option<&DatasetIdentity> {
         self.library.identity()
     }
-    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {
         if queries.height() > 0 {
-            self.asked.lock().expect("no panic").searches.push(request.columns.map(<[String]>::to_vec));
+            self.asked.lock().expect("no panic").searches.push(options.columns.map(<[String]>::to_vec));
         }
-        self.library.query(queries, request)
+        self.library.query(queries, options)
     }
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         self.asked.lock().expect("no panic").whole += db_idx.len();

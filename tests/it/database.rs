@@ -349,8 +349,8 @@ fn excluded_items_make_room_for_the_next_nearest() {
         let database = open(&dataset(&folder, &library, &options)).k(10).nprobes(10);
         let truth = brute_force(&library, queries.row(0), 40, Metric::L2);
         let exclude = truth[..30].iter().map(|pair| pair.1).collect();
-        let request = QueryOptions::new().exclude(&exclude);
-        let results = database.query(&queries_of(&queries), request).expect("results");
+        let options = QueryOptions::new().exclude(&exclude);
+        let results = database.query(&queries_of(&queries), options).expect("results");
         let ids: Vec<u64> = found(&results, 0).into_iter().map(|pair| pair.1).collect();
         assert_eq!(ids, truth[30..].iter().map(|pair| pair.1).collect::<Vec<_>>(), "{index:?}");
     }
@@ -370,8 +370,8 @@ fn what_few_items_match_is_found_whole_and_left_out_items_do_not_hide_it() {
         let of_few = library.select(Axis(0), &matching);
         for (k, left_out) in [(20, 0), (20, 100), (240, 0), (500, 0), (500, 239)] {
             let exclude = matching[..left_out].iter().map(|row| *row as u64).collect();
-            let request = QueryOptions::new().k(k).exclude(&exclude);
-            let results = few.query(&frame, request).expect("results");
+            let options = QueryOptions::new().k(k).exclude(&exclude);
+            let results = few.query(&frame, options).expect("results");
             for (number, query) in (0..).zip(queries.rows()) {
                 let truth = brute_force(&of_few, query, 240, Metric::L2).into_iter();
                 let truth = truth.map(|(distance, at)| (distance, matching[at as usize] as u64));
@@ -549,9 +549,9 @@ fn a_small_library_in_memory_gives_what_the_files_of_its_index_give() {
             [(1, 10, None), (6, 10, None), (6, 10, Some(&booked)), (50, 500, None), (3, 300, None)]
         {
             let ask = |library: &LanceDatabase| {
-                let request = QueryOptions::new().k(k);
-                let request = exclude.map_or(request, |items| request.exclude(items));
-                library.clone().nprobes(nprobes).query(&queries, request).expect("results")
+                let options = QueryOptions::new().k(k);
+                let options = exclude.map_or(options, |items| options.exclude(items));
+                library.clone().nprobes(nprobes).query(&queries, options).expect("results")
             };
             let (in_memory, from_files) = (ask(&open(&path)), ask(&files));
             if exclude.is_none() {
@@ -574,14 +574,14 @@ fn what_a_search_finds_does_not_depend_on_the_memory_that_it_is_given() {
     for (kind, ..) in KINDS {
         let folder = folder();
         let path = dataset(&folder, &library, &IndexOptions::new().index(kind));
-        let ask = |bytes: usize, request: QueryOptions<'_>| {
-            let options = OpenOptions::new().index_cache_bytes(bytes);
-            let database = LanceDatabase::open_with(path.to_string_lossy(), &options).expect("opened").recall(0.9);
-            [0, 1].map(|_| database.query(&queries, request).expect("results"))
+        let ask = |bytes: usize, options: QueryOptions<'_>| {
+            let open_options = OpenOptions::new().index_cache_bytes(bytes);
+            let database = LanceDatabase::open_with(path.to_string_lossy(), &open_options).expect("opened").recall(0.9);
+            [0, 1].map(|_| database.query(&queries, options).expect("results"))
         };
-        for request in [QueryOptions::new(), QueryOptions::new().exclude(&booked)] {
-            let [kept, kept_again] = ask(384 << 20, request);
-            let [read, read_again] = ask(0, request);
+        for options in [QueryOptions::new(), QueryOptions::new().exclude(&booked)] {
+            let [kept, kept_again] = ask(384 << 20, options);
+            let [read, read_again] = ask(0, options);
             assert!(kept.equals(&kept_again) && kept.equals(&read) && kept.equals(&read_again), "{kind}");
         }
     }

@@ -388,8 +388,8 @@ impl VectorDatabase for Described {
     fn metric(&self) -> uphill::Metric {
         self.inner.metric()
     }
-    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> uphill::Result<DataFrame> {
-        self.inner.query(queries, request)
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> uphill::Result<DataFrame> {
+        self.inner.query(queries, options)
     }
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
         self.inner.take(db_idx)

@@ -42,8 +42,8 @@ impl VectorDatabase for Watched {
     fn identity(&self) -> Option<&DatasetIdentity> {
         self.library.identity()
     }
-    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
-        self.library.query(queries, request)
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {
+        self.library.query(queries, options)
     }
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
         self.fetched.lock().expect("no panic").push(db_idx.len());

@@ -238,9 +238,9 @@ impl VectorDatabase for Watched {
     fn identity(&self) -> Option<&DatasetIdentity> {
         self.library.identity()
     }
-    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> uphill::Result<DataFrame> {
-        self.most.fetch_max(request.k.unwrap_or(0) * queries.height(), Ordering::Relaxed);
-        self.broken(self.library.query(queries, request)?)
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> uphill::Result<DataFrame> {
+        self.most.fetch_max(options.k.unwrap_or(0) * queries.height(), Ordering::Relaxed);
+        self.broken(self.library.query(queries, options)?)
     }
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
         self.broken(self.library.take(db_idx)?)
@@ -382,8 +382,8 @@ impl VectorDatabase for WithOneOff {
     fn metric(&self) -> Metric {
         self.0.metric()
     }
-    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> uphill::Result<DataFrame> {
-        self.0.query(queries, request)
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> uphill::Result<DataFrame> {
+        self.0.query(queries, options)
     }
     fn take(&self, db_idx: &[u64]) -> uphill::Result<DataFrame> {
         self.0.take(db_idx)

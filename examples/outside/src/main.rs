@@ -46,12 +46,12 @@ impl VectorDatabase for Cube {
         Metric::L2
     }
 
-    fn query(&self, queries: &DataFrame, request: QueryOptions<'_>) -> Result<DataFrame> {
+    fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {
         let (vectors, nothing) = (matrix::<f64>(queries, columns::EMBEDDING)?, HashSet::new());
         let (mut query_idx, mut db_idx, mut distances) = (Vec::new(), Vec::new(), Vec::new());
         for (query, number) in vectors.view().rows().into_iter().zip(queries.column(columns::QUERY_IDX)?.u32()?.iter())
         {
-            for (distance, item) in self.nearest(query, request.k.unwrap_or(5), request.exclude.unwrap_or(&nothing)) {
+            for (distance, item) in self.nearest(query, options.k.unwrap_or(5), options.exclude.unwrap_or(&nothing)) {
                 query_idx.extend(number);
                 db_idx.push(item);
                 distances.push(distance);

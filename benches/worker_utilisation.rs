@@ -1,13 +1,13 @@
-//! How busy workers are: the share of the time that they score, where some scores take much longer than others.
+//! Worker utilisation: the share of the time in which workers score, when scoring times vary.
 //!
 //! ```text
-//! cargo bench --profile dev --bench busy
+//! cargo bench --profile dev --bench worker_utilisation
 //! ```
 //!
-//! A search of the molecules of `data/` by 64 workers, each asked for one item at a time, through the real loop. An item takes a
-//! second in the mean, lognormal with a coefficient of variation of 1, always the same for the same item. A batch has one or four items for each
-//! worker. Busy is the sum of those times by 64 times the time of the whole search, the first batch, for which there
-//! is no model, included.
+//! Searches the molecules of `data/` with 64 workers, which score one item at a time, through the real loop. An item takes a
+//! second on average, lognormal with a coefficient of variation of 1, and always the same time for the same item. A batch has
+//! one or four items per worker. Utilisation is the sum of these times, divided by 64 times the duration of the whole search,
+//! including the first batch, for which there is no model.
 
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,10 @@ const WORKERS: usize = 64;
 const ITEMS: u64 = 1280;
 const NONE: [&str; 0] = [];
 
-/// Sleeps.
-struct Uneven;
+/// A score that sleeps for the time of each item.
+struct SlowScore;
 
-/// Seconds that an item takes.
+/// The scoring time of an item in seconds.
 fn seconds(item: u64) -> f64 {
     // Mean and coefficient of variation 1: sigma^2 = ln 2, mu = -sigma^2 / 2.
     let sigma = std::f64::consts::LN_2.sqrt();
@@ -34,7 +34,7 @@ fn seconds(item: u64) -> f64 {
     times.sample(&mut ChaCha8Rng::seed_from_u64(item))
 }
 
-impl Score for Uneven {
+impl Score for SlowScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
         let items: Vec<u64> = batch.column("db_idx")?.u64()?.into_no_null_iter().collect();
         std::thread::sleep(Duration::from_secs_f64(items.into_iter().map(seconds).sum()));
@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let dataset = folder.path().join("molecules.lance");
     uphill::index("data/molecules.parquet", &dataset, &IndexOptions::default())?;
-    println!("{:>16} {:>7} {:>8} {:>6}", "items per worker", "behind", "seconds", "busy");
+    println!("{:>16} {:>7} {:>8} {:>12}", "items per worker", "behind", "seconds", "utilisation");
     for per_worker in [1, 4] {
         for behind in 0..=3 {
             let database = LanceDatabase::open(dataset.to_string_lossy())?.columns(&["qed"])?;
@@ -65,11 +65,11 @@ fn main() -> anyhow::Result<()> {
                 SurrogateUpdate::new().features(Features::columns(NONE)).batch(per_worker * WORKERS).behind(behind);
             let stop = StopConditions::new().evaluations(ITEMS);
             let started = Instant::now();
-            let log = Runner::new(database, Uneven, rule).stop(stop).search(&queries, u32::MAX)?;
+            let log = Runner::new(database, SlowScore, rule).stop(stop).search(&queries, u32::MAX)?;
             let wall = started.elapsed().as_secs_f64();
             let items = uphill::collect(log.compile_results()?)?;
             let scored: f64 = items.column("db_idx")?.u64()?.into_no_null_iter().map(seconds).sum();
-            println!("{per_worker:>16} {behind:>7} {wall:>8.1} {:>5.0}%", 100.0 * scored / (WORKERS as f64 * wall));
+            println!("{per_worker:>16} {behind:>7} {wall:>8.1} {:>11.0}%", 100.0 * scored / (WORKERS as f64 * wall));
         }
     }
     Ok(())
