@@ -19,7 +19,7 @@ pub(super) struct ObservedBatch {
     pub vectors: Array2<f32>,
 }
 
-/// Items that were chosen, but whose scores are not known yet.
+/// Items that were chosen, but whose evaluations are pending.
 pub(super) struct PendingItems {
     pub ids: HashSet<u64>,
     /// `(items, width)`

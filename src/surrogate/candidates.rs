@@ -12,7 +12,7 @@ use polars::prelude::DataFrame;
 use self::library::Library;
 use self::query_points::BEST;
 use self::shortlist::Shortlist;
-use self::width::SearchWidth;
+use self::width::{MAX_CANDIDATES, SearchWidth};
 use super::batch::PendingItems;
 use super::distance::ScaledDistance;
 use super::embeddings::{finite_embeddings, finite_rows};
@@ -27,9 +27,6 @@ use crate::frame::schema::EMBEDDING;
 use crate::random::random_stream;
 use crate::step::Step;
 
-/// The number of rows of candidates in one search, at most. The embedding of each (4 bytes a component) and its attributes are
-/// in memory at once. With 768 components that is 150 MB.
-const MAX_CANDIDATES: usize = 50_000;
 /// The number of random items that stand for a library that is too large to be ranked.
 const SAMPLE: usize = 2000;
 

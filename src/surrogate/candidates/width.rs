@@ -1,7 +1,8 @@
 //! The width of the search: how many neighbours of each query are candidates.
 
-use super::MAX_CANDIDATES;
-
+/// The number of rows of candidates in one search, at most. The embedding of each (4 bytes a component) and its attributes are
+/// in memory at once. With 768 components that is 150 MB.
+pub(super) const MAX_CANDIDATES: usize = 50_000;
 /// The number of neighbours of each query at first.
 const NEIGHBOURS: usize = 100;
 
