@@ -27,7 +27,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use uphill::{
-    Features, GradientColumn, GradientQuery, GradientUpdate, IndexOptions, LanceDatabase, PruneUpdate, QueryGroup,
+    Features, GradientColumn, GradientDatabase, GradientUpdate, IndexOptions, LanceDatabase, PruneUpdate, QueryGroup,
     QueryUpdate, RestartUpdate, RlUpdate, Runner, SqlScore, Step, StopConditions, SurrogateUpdate, TopKDiscreteUpdate,
     TopKPrune, TopKUpdate, VectorDatabase,
 };
@@ -266,7 +266,7 @@ fn run(database: &LanceDatabase, score: &str, cut: f64, name: &str, rule: Rule, 
     let mut searched: Box<dyn VectorDatabase> = Box::new(database.clone());
     if name == VVS {
         queries = uphill::with_gradients(&queries, Array2::zeros((queries.height(), database.dim())).view())?;
-        searched = Box::new(GradientQuery::new(database.clone(), GradientColumn, SWEEP));
+        searched = Box::new(GradientDatabase::new(database.clone(), GradientColumn, SWEEP));
     }
     let stop = StopConditions::new().evaluations(budgets[SHARES.len() - 1]).nothing_new(100);
     let mut runner = Runner::from_parts(searched, Box::new(SqlScore::new(score)), rule()).seed(seed).stop(stop);

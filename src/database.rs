@@ -12,7 +12,7 @@ use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-pub use self::gradient::{Gradient, GradientColumn, GradientQuery, with_gradients};
+pub use self::gradient::{Gradient, GradientColumn, GradientDatabase, with_gradients};
 #[cfg(feature = "cli")]
 pub(crate) use self::lance::DEFAULT_RECALL;
 pub use self::lance::{DatasetIdentity, IndexInfo, LanceDatabase, OpenOptions, RecallLevel, RecallTable};
@@ -149,7 +149,7 @@ pub type BlockVisitor<'a> = dyn FnMut(&[u64], ArrayView2<'_, f32>) -> Result<()>
 
 /// A library of embedded items with nearest-neighbour search.
 ///
-/// [`LanceDatabase`] is the standard implementation; [`GradientQuery`] wraps another database.
+/// [`LanceDatabase`] is the standard implementation; [`GradientDatabase`] wraps another database.
 ///
 /// # Example
 ///
@@ -195,12 +195,12 @@ pub trait VectorDatabase: Send + Sync {
         None
     }
 
-    /// Protects the open version from cleanup, with a tag of this name. [`LanceDatabase::release_version`] deletes the tag.
+    /// Protects the open version from cleanup, with a tag of this name. [`LanceDatabase::untag_version`] deletes the tag.
     /// Does nothing if the tag exists, or if the database has no versions.
     ///
     /// # Errors
     /// A library that is read-only. It can still be searched.
-    fn keep_version(&self, _name: &str) -> Result<()> {
+    fn tag_version(&self, _name: &str) -> Result<()> {
         Ok(())
     }
 
@@ -275,8 +275,8 @@ impl<D: VectorDatabase + ?Sized> VectorDatabase for Box<D> {
     fn identity(&self) -> Option<&DatasetIdentity> {
         (**self).identity()
     }
-    fn keep_version(&self, name: &str) -> Result<()> {
-        (**self).keep_version(name)
+    fn tag_version(&self, name: &str) -> Result<()> {
+        (**self).tag_version(name)
     }
     fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {
         (**self).query(queries, options)

@@ -54,7 +54,7 @@
 //!
 //! # The parts
 //!
-//! [`VectorDatabase`] ([`LanceDatabase`], [`GradientQuery`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
+//! [`VectorDatabase`] ([`LanceDatabase`], [`GradientDatabase`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
 //! scored, [`Select`] which are worth it; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
 //! they are worth, and each item is asked for once per run; [`SearchLog`] keeps every iteration as Parquet, until [`remove`];
 //! [`QueryUpdate`] says where to look next: [`SurrogateUpdate`], the default of run files, by a model of the scores, others
@@ -112,7 +112,7 @@ pub use config::{
     QueriesConfig, RestartConfig, ScoreConfig, StopConfig, UpdateConfig, queries_at,
 };
 pub use database::{
-    BlockVisitor, DatasetIdentity, Gradient, GradientColumn, GradientQuery, IndexInfo, LanceDatabase, Metric,
+    BlockVisitor, DatasetIdentity, Gradient, GradientColumn, GradientDatabase, IndexInfo, LanceDatabase, Metric,
     OpenOptions, QueryOptions, RecallLevel, RecallTable, VectorDatabase, with_gradients,
 };
 pub use error::{Error, Result};

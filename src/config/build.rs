@@ -6,7 +6,7 @@ use polars::prelude::DataFrame;
 
 use super::functions::{FunctionRegistry, NoFunctions};
 use super::{Config, Direction, ScoreConfig, UpdateConfig};
-use crate::database::{GradientColumn, GradientQuery, LanceDatabase, VectorDatabase, is_remote};
+use crate::database::{GradientColumn, GradientDatabase, LanceDatabase, VectorDatabase, is_remote};
 use crate::error::{Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::EMBEDDING;
@@ -97,7 +97,7 @@ impl Config {
             Some(gradient) if gradient.scales.is_empty() => {
                 Err(Error::Config("gradient.scales: expected at least one number, found an empty list".into()))
             }
-            Some(gradient) => Ok(Box::new(GradientQuery::new(database, GradientColumn, gradient.scales.clone()))),
+            Some(gradient) => Ok(Box::new(GradientDatabase::new(database, GradientColumn, gradient.scales.clone()))),
         }
     }
 

@@ -143,8 +143,8 @@ impl ProductBound {
         let (norm, worst) = (f64::from(norm), f64::from(worst.distance));
         let (base, slope) = match metric {
             Metric::L2 => {
-                let kept = 0.5 - rounding;
-                (kept * norm - 0.5 * worst, kept)
+                let slope = 0.5 - rounding;
+                (slope * norm - 0.5 * worst, slope)
             }
             Metric::Cosine => (0.0, (1.0 - worst - 2.0 * rounding) * norm.sqrt()),
             Metric::Dot => (1.0 - worst - rounding * (1.0 + norm), -rounding),

@@ -68,13 +68,13 @@ pub fn with_gradients(queries: &DataFrame, gradients: ArrayView2<'_, f64>) -> Re
 ///
 /// Source: emb_opt 0.0.2, `GradQueryDB`; emb_opt 1.0.2, `DataPluginGradWrapper`. The latter prepends a scale of 0 and
 /// keeps duplicates if the library has no ids.
-pub struct GradientQuery<D, G> {
+pub struct GradientDatabase<D, G> {
     database: D,
     gradient: G,
     scales: Vec<f64>,
 }
 
-impl<D, G> GradientQuery<D, G>
+impl<D, G> GradientDatabase<D, G>
 where
     D: VectorDatabase,
     G: Gradient,
@@ -82,11 +82,11 @@ where
     /// `gradient` is a closure from query vectors `(n_queries, dim)` to gradients of the same shape, or
     /// [`GradientColumn`]. A scale of 0 searches at the query itself.
     pub fn new(database: D, gradient: G, scales: impl Into<Vec<f64>>) -> Self {
-        GradientQuery { database, gradient, scales: scales.into() }
+        GradientDatabase { database, gradient, scales: scales.into() }
     }
 }
 
-impl<D, G> VectorDatabase for GradientQuery<D, G>
+impl<D, G> VectorDatabase for GradientDatabase<D, G>
 where
     D: VectorDatabase,
     G: Gradient,
@@ -111,8 +111,8 @@ where
         self.database.identity()
     }
 
-    fn keep_version(&self, name: &str) -> Result<()> {
-        self.database.keep_version(name)
+    fn tag_version(&self, name: &str) -> Result<()> {
+        self.database.tag_version(name)
     }
 
     fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {

@@ -129,7 +129,7 @@ impl LanceDatabase {
     /// # Errors
     /// A dataset that cannot be read.
     pub(crate) fn compute_features(&self) -> Result<()> {
-        self.guarded(|| features::compute_and_store(&self.table, &self.columns, self.identity.rows as usize))
+        self.catch_errors(|| features::compute_and_store(&self.table, &self.columns, self.identity.rows as usize))
     }
 
     /// The columns that [`VectorDatabase::features`] reads.
@@ -142,12 +142,12 @@ impl LanceDatabase {
         Ok(features.into_iter().map(|feature| feature.column).collect())
     }
 
-    /// Deletes the tag that [`VectorDatabase::keep_version`] created in the dataset at a path or URI. Returns whether the tag
+    /// Deletes the tag that [`VectorDatabase::tag_version`] created in the dataset at a path or URI. Returns whether the tag
     /// existed.
     ///
     /// # Errors
     /// A dataset that does not exist or is read-only.
-    pub fn release_version(uri: impl AsRef<str>, tag: &str) -> Result<bool> {
+    pub fn untag_version(uri: impl AsRef<str>, tag: &str) -> Result<bool> {
         let uri = uri.as_ref();
         let existed = catch_at_path(uri, || tags::delete(uri, tag)).map_err(|error| error.with_path(uri))?;
         if existed {
@@ -228,8 +228,8 @@ impl LanceDatabase {
                 return Err(Error::Config(format!("database.columns: `{column}` is named twice")));
             }
             if schema.field(column).is_none() {
-                let there = schema.fields.iter().map(|field| field.name.as_str());
-                let missing = unknown_column(column, &format!(" in {}", self.identity.uri), there);
+                let names = schema.fields.iter().map(|field| field.name.as_str());
+                let missing = unknown_column(column, &format!(" in {}", self.identity.uri), names);
                 return Err(Error::Config(format!("database.columns: {missing}")));
             }
             if column == self.table.embedding_column
@@ -275,7 +275,7 @@ impl LanceDatabase {
     }
 
     /// Runs work on the dataset. Panics become errors, and errors name the dataset.
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn catch_errors<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let uri = &self.identity.uri;
         catch_at_path(uri, work).map_err(|error| error.with_path(uri))
     }
@@ -302,20 +302,20 @@ impl VectorDatabase for LanceDatabase {
         Some(&self.identity)
     }
 
-    fn keep_version(&self, name: &str) -> Result<()> {
-        self.guarded(|| tags::create(&self.table.dataset, name))
+    fn tag_version(&self, name: &str) -> Result<()> {
+        self.catch_errors(|| tags::create(&self.table.dataset, name))
     }
 
     fn query(&self, queries: &DataFrame, options: QueryOptions<'_>) -> Result<DataFrame> {
-        self.guarded(|| self.nearest(queries, options))
+        self.catch_errors(|| self.nearest(queries, options))
     }
 
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame> {
-        self.guarded(|| self.items(db_idx, &self.columns))
+        self.catch_errors(|| self.items(db_idx, &self.columns))
     }
 
     fn take_columns(&self, db_idx: &[u64], columns: &[String]) -> Result<DataFrame> {
-        self.guarded(|| self.items(db_idx, &self.result_columns(Some(columns))))
+        self.catch_errors(|| self.items(db_idx, &self.result_columns(Some(columns))))
     }
 
     fn sample(&self, n: usize, rng: &mut RandomStream) -> Result<Vec<u64>> {
@@ -324,7 +324,7 @@ impl VectorDatabase for LanceDatabase {
             // Each id is its position in the list of ids.
             draw(rng, self.identity.rows as usize).map(|position| position as u64).collect()
         } else {
-            let all = self.guarded(|| self.matching())?;
+            let all = self.catch_errors(|| self.matching())?;
             draw(rng, all.len()).map(|position| all[position]).collect()
         };
         sampled.sort_unstable();
@@ -338,8 +338,8 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn visit_columns(&self, columns: &[String], visit: &mut dyn FnMut(DataFrame) -> Result<()>) -> Result<()> {
-        let matching = if self.prefilter.is_some() { Some(self.guarded(|| self.matching())?) } else { None };
-        self.guarded(|| {
+        let matching = if self.prefilter.is_some() { Some(self.catch_errors(|| self.matching())?) } else { None };
+        self.catch_errors(|| {
             self.table.scan_columns(columns, &mut |items| {
                 let Some(matching) = matching else { return visit(items) };
                 let ids = schema::u64s(&items, DB_IDX)?;
@@ -351,7 +351,7 @@ impl VectorDatabase for LanceDatabase {
     }
 
     fn features(&self, wanted: &Features, hidden: &[String]) -> Result<ItemFeatures> {
-        let matching = if self.prefilter.is_some() { Some(self.guarded(|| self.matching())?) } else { None };
-        self.guarded(|| features::load(&self.table, &self.columns, wanted, hidden, matching))
+        let matching = if self.prefilter.is_some() { Some(self.catch_errors(|| self.matching())?) } else { None };
+        self.catch_errors(|| features::load(&self.table, &self.columns, wanted, hidden, matching))
     }
 }

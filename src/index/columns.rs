@@ -18,9 +18,9 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
     let names = || schema.fields().iter().map(|field| field.name().as_str());
     if let Some(name) = wanted {
         let Ok(position) = schema.index_of(name) else {
-            let within = name.split_once('.').and_then(|(column, _)| schema.field_with_name(column).ok());
-            let within = within.and_then(column_hint).map_or(String::new(), |hint| format!("; {hint}"));
-            return Err(Error::input(path, unknown_column(name, "", names()) + &within));
+            let parent = name.split_once('.').and_then(|(column, _)| schema.field_with_name(column).ok());
+            let hint = parent.and_then(column_hint).map_or(String::new(), |hint| format!("; {hint}"));
+            return Err(Error::input(path, unknown_column(name, "", names()) + &hint));
         };
         let field = schema.field(position);
         if !is_list_of_numbers(field.data_type()) {
@@ -45,8 +45,8 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
     match found.as_slice() {
         [one] => Ok(*one),
         [] => {
-            let there = || format!(" (there are: {})", names().collect::<Vec<_>>().join(", "));
-            let hint = schema_hint(schema).map_or_else(there, |hint| format!("; {hint}"));
+            let available = || format!(" (there are: {})", names().collect::<Vec<_>>().join(", "));
+            let hint = schema_hint(schema).map_or_else(available, |hint| format!("; {hint}"));
             Err(Error::input(path, format!("no column has lists of numbers{hint}")))
         }
         many => match many.iter().find(|at| schema.field(**at).name() == EMBEDDING) {
@@ -66,8 +66,8 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
 /// The columns of the dataset: renamed, checked, and with the embeddings as fixed-size lists of f32.
 pub(super) fn output_schema(input: &Schema, embedding: usize, dim: usize, options: &IndexOptions) -> Result<SchemaRef> {
     if let Some((from, _)) = options.rename.iter().find(|(from, _)| input.index_of(from).is_err()) {
-        let there = input.fields().iter().map(|field| field.name().as_str());
-        return Err(Error::Config(format!("--rename: {}", unknown_column(from, "", there))));
+        let names = input.fields().iter().map(|field| field.name().as_str());
+        return Err(Error::Config(format!("--rename: {}", unknown_column(from, "", names))));
     }
     for (position, (from, to)) in options.rename.iter().enumerate() {
         if let Some((_, first)) = options.rename[..position].iter().find(|(other, _)| other == from) {

@@ -33,7 +33,7 @@ pub(crate) fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::input(items, format!("{none_found}{}", found.describe_others())));
     }
     if !found.hidden.is_empty() {
-        let hidden = name_some(&found.hidden);
+        let hidden = list_paths(&found.hidden);
         log::warn!("{}: skipped files and folders whose names begin with `_` or `.`: {hidden}", items.display());
     }
     let mut files: Vec<PathBuf> = found.files.into_values().collect();
@@ -175,10 +175,10 @@ impl FoundFiles {
 
     /// Names some of the other files and folders, for a message.
     fn describe_others(&self) -> String {
-        let mut there: Vec<PathBuf> = self.other.iter().chain(&self.hidden).cloned().collect();
-        there.sort();
-        there.dedup();
-        if there.is_empty() { String::new() } else { format!(" (there are: {})", name_some(&there)) }
+        let mut others: Vec<PathBuf> = self.other.iter().chain(&self.hidden).cloned().collect();
+        others.sort();
+        others.dedup();
+        if others.is_empty() { String::new() } else { format!(" (there are: {})", list_paths(&others)) }
     }
 }
 
@@ -239,7 +239,7 @@ fn contains_parquet(folder: &Path) -> bool {
 }
 
 /// The first few paths, and the number of the others.
-fn name_some(paths: &[PathBuf]) -> String {
+fn list_paths(paths: &[PathBuf]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<String> = paths.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
     let more = paths.len().saturating_sub(SHOWN);

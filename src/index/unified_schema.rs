@@ -26,7 +26,7 @@ struct Column {
     name: String,
     dtype: DataType,
     /// Whether the statistics say that no number is negative.
-    is_positive: bool,
+    is_non_negative: bool,
     /// The file that determined the type.
     path: PathBuf,
 }
@@ -55,15 +55,16 @@ impl InputFile<'_> {
                 return Err(Error::input(self.path, format!("two columns are named `{name}`")));
             }
             let dtype = if is_uuid(field) { DataType::Utf8 } else { field.data_type().clone() };
-            let is_positive = dtype.is_signed_integer() && self.metadata.is_some_and(|file| is_positive(file, &name));
-            columns.push(Column { name, dtype, is_positive, path: self.path.into() });
+            let is_non_negative =
+                dtype.is_signed_integer() && self.metadata.is_some_and(|file| is_non_negative(file, &name));
+            columns.push(Column { name, dtype, is_non_negative, path: self.path.into() });
         }
         Ok(columns)
     }
 }
 
 /// Whether a file's statistics say that no number of a column is negative.
-fn is_positive(file: &ParquetMetaData, name: &str) -> bool {
+fn is_non_negative(file: &ParquetMetaData, name: &str) -> bool {
     file.row_groups().iter().filter(|group| group.num_rows() > 0).all(|group| {
         let column = group.columns().iter().find(|column| column.column_path().parts() == [name]);
         let Some(statistics) = column.and_then(|column| column.statistics()) else { return false };
@@ -103,7 +104,7 @@ impl UnifiedSchema {
             let Some(column) = theirs.iter().find(|column| column.name == ours.name) else {
                 return lacks(file.path, &ours.name, &theirs, &ours.path);
             };
-            let is_positive = ours.is_positive && column.is_positive;
+            let is_non_negative = ours.is_non_negative && column.is_non_negative;
             let Some(wide) = ours.supertype(column) else {
                 let difference = format!("column `{}` is {}, not {}", ours.name, column.dtype, ours.dtype);
                 return Err(Error::input(file.path, format!("differs from {}: {difference}", ours.path.display())));
@@ -111,7 +112,7 @@ impl UnifiedSchema {
             if wide != ours.dtype {
                 (ours.dtype, ours.path) = (wide, file.path.into());
             }
-            ours.is_positive = is_positive;
+            ours.is_non_negative = is_non_negative;
         }
         Ok(())
     }
@@ -143,7 +144,7 @@ impl Column {
     fn supertype(&self, other: &Column) -> Option<DataType> {
         use DataType::UInt64;
         // No signed type holds all values of UInt64. If no number is negative, UInt64 holds both.
-        let fits_unsigned = |one: &Column, other: &Column| one.dtype == UInt64 && other.is_positive;
+        let fits_unsigned = |one: &Column, other: &Column| one.dtype == UInt64 && other.is_non_negative;
         if fits_unsigned(self, other) || fits_unsigned(other, self) {
             return Some(UInt64);
         }

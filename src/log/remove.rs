@@ -71,7 +71,7 @@ fn delete_tag(manifest: &Manifest, library: Option<&str>) {
     let tag = manifest.version_tag.as_ref().filter(|tag| tag.starts_with(TAG_PREFIX));
     let (Some(tag), Some(dataset)) = (tag, &manifest.dataset) else { return };
     let Some(library) = library.or(manifest.library()) else { return };
-    let why = match LanceDatabase::release_version(library, tag) {
+    let why = match LanceDatabase::untag_version(library, tag) {
         Ok(true) => return,
         Ok(false) => format!("{library}: has no tag {tag}; if the run's dataset is another one, it"),
         Err(error) => format!("{error}; if the dataset still exists, it"),

@@ -20,7 +20,7 @@ impl Runner {
     pub fn resume(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         let mut log = SearchLog::resume(path)?;
         self.check_compatible(&log)?;
-        self.keep_version(&log);
+        self.tag_version(&log);
         self.prepare(queries, log.manifest().planned)?;
         self.begin(&log)?;
         self.record_library_path(&mut log)?;

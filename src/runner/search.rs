@@ -33,7 +33,7 @@ impl Runner {
         self.prepare(queries, self.stop.evaluations)?;
         let manifest = Manifest { version_tag: self.database.identity().map(|_| new_tag()), ..self.manifest() };
         let log = SearchLog::create(path, manifest)?;
-        self.keep_version(&log);
+        self.tag_version(&log);
         self.begin(&log)?;
         self.run(log, queries.clone(), Progress::new(iterations), VecDeque::new())
     }
@@ -56,9 +56,9 @@ impl Runner {
 
     /// Tags the dataset version that a run reads, so that clean-ups keep it. run.json names the tag before it is set: if
     /// the process is killed in between, resuming sets it, and no tag is ever without its run.
-    pub(super) fn keep_version(&self, log: &SearchLog) {
+    pub(super) fn tag_version(&self, log: &SearchLog) {
         let Some(tag) = &log.manifest().version_tag else { return };
-        if let Err(error) = self.database.keep_version(tag) {
+        if let Err(error) = self.database.tag_version(tag) {
             log::warn!(
                 "{error}; the search continues, but it cannot be resumed once this dataset version is cleaned up"
             );

@@ -12,7 +12,7 @@ use crate::frame::convert;
 use crate::frame::schema::{self, EMBEDDING, PARENT_IDX};
 use crate::step::Step;
 
-/// A rule that adds the gradient of the score to its queries, for a [`GradientQuery`](crate::GradientQuery) by
+/// A rule that adds the gradient of the score to its queries, for a [`GradientDatabase`](crate::GradientDatabase) by
 /// [`GradientColumn`](crate::GradientColumn).
 ///
 /// The gradient at a next query `q'` is that of [`RlUpdate`](super::RlUpdate), from the neighbours of its parent:

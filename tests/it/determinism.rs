@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use polars::prelude::*;
-use uphill::{GradientQuery, LanceDatabase, QueryOptions, RlUpdate, Runner, SearchLog, SqlScore, VectorDatabase};
+use uphill::{GradientDatabase, LanceDatabase, QueryOptions, RlUpdate, Runner, SearchLog, SqlScore, VectorDatabase};
 
 use crate::common::*;
 
@@ -177,7 +177,7 @@ fn gradient_queries_do_not_depend_on_threads() {
             // Of no queries, as the runner asks first, there is no mean.
             queries.mean_axis(ndarray::Axis(0)).map_or(queries.to_owned(), |mean| &queries - &mean)
         };
-        let database = GradientQuery::new(database, gradient, [0.0, 0.1, 0.5]);
+        let database = GradientDatabase::new(database, gradient, [0.0, 0.1, 0.5]);
         let mut runner = Runner::new(database, SqlScore::new("weight"), RlUpdate::new(0.5));
         runner.search_into(out, &start, 4).expect("a search");
         return;

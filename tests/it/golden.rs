@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use ndarray::{Array1, Array2, ArrayView2};
 use polars::prelude::*;
-use uphill::{GradientQuery, IndexKind, IndexOptions, QueryUpdate, RlUpdate, Runner, SearchLog, SqlFilter, TopKUpdate};
+use uphill::{
+    GradientDatabase, IndexKind, IndexOptions, QueryUpdate, RlUpdate, Runner, SearchLog, SqlFilter, TopKUpdate,
+};
 
 use crate::common::*;
 
@@ -61,7 +63,7 @@ fn reproduce(case: Case, update: impl QueryUpdate + 'static) {
                 .expect("json");
         let target = Array1::from(target);
         let gradient = move |queries: ArrayView2<f64>| -> Array2<f64> { &queries - &target };
-        Runner::new(GradientQuery::new(database, gradient, [0.0, 0.1, 0.5]), score, update)
+        Runner::new(GradientDatabase::new(database, gradient, [0.0, 0.1, 0.5]), score, update)
     } else {
         Runner::new(database, score, update)
     };

@@ -225,7 +225,7 @@ fn a_library_in_another_is_tagged_too_and_none_for_a_log_in_a_temporary_folder()
     let runner = || {
         let flat = |vectors: ndarray::ArrayView2<'_, f64>| ndarray::Array2::zeros(vectors.dim());
         let wrapped: Box<dyn uphill::VectorDatabase> =
-            Box::new(uphill::GradientQuery::new(database.clone(), flat, [0.0]));
+            Box::new(uphill::GradientDatabase::new(database.clone(), flat, [0.0]));
         uphill::Runner::new(wrapped, uphill::SqlScore::new("weight"), uphill::RlUpdate::new(1.0))
     };
     let log = runner().search(&queries, 1).expect("a log");

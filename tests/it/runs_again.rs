@@ -2,7 +2,7 @@
 
 use polars::prelude::*;
 use uphill::{
-    Features, GradientColumn, GradientQuery, GradientUpdate, LanceDatabase, ManualScore, PruneUpdate, QueryGroup,
+    Features, GradientColumn, GradientDatabase, GradientUpdate, LanceDatabase, ManualScore, PruneUpdate, QueryGroup,
     QueryUpdate, RestartUpdate, RlUpdate, Runner, Score, SearchLog, SearchState, SqlScore, SurrogateUpdate,
     TopKDiscreteUpdate, TopKPrune, TopKUpdate, VectorDatabase,
 };
@@ -36,7 +36,7 @@ fn surrogate() -> SurrogateUpdate {
 
 fn runner(name: &str, database: &LanceDatabase, score: impl Score + 'static) -> Runner {
     let database: Box<dyn VectorDatabase> = match name {
-        "gradient" => Box::new(GradientQuery::new(database.clone(), GradientColumn, [0.0, 0.5])),
+        "gradient" => Box::new(GradientDatabase::new(database.clone(), GradientColumn, [0.0, 0.5])),
         _ => Box::new(database.clone()),
     };
     Runner::from_parts(database, Box::new(score), rule(name)).seed(4)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use ndarray::{Array2, ArrayView2, arr2};
 use polars::prelude::*;
 use uphill::{
-    Aggregation, GradientColumn, GradientQuery, GradientUpdate, GroundTruth, IndexKind, IndexOptions, LanceDatabase,
+    Aggregation, GradientColumn, GradientDatabase, GradientUpdate, GroundTruth, IndexKind, IndexOptions, LanceDatabase,
     Norm, PruneUpdate, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate, Runner, SearchLog, SqlFilter, Step,
     TopKDiscreteUpdate, TopKPrune, TopKUpdate,
 };
@@ -88,7 +88,7 @@ fn reproduce(case: Case, update: impl QueryUpdate + 'static) -> Reproduced {
         None => Runner::new(database, score, update),
         Some(scales) => {
             queries = uphill::with_gradients(&queries, Array2::zeros(start.dim()).view()).expect("gradients");
-            Runner::new(GradientQuery::new(database, GradientColumn, scales), score, update)
+            Runner::new(GradientDatabase::new(database, GradientColumn, scales), score, update)
         }
     };
     let met = Arc::new(Mutex::new(HashSet::new()));
@@ -372,7 +372,7 @@ fn what_cannot_be_is_refused_with_both_values() {
 #[test]
 fn a_search_along_gradients_needs_them_in_the_queries() {
     let folder = folder();
-    let database = GradientQuery::new(line(&folder), GradientColumn, [0.0, 1.0]);
+    let database = GradientDatabase::new(line(&folder), GradientColumn, [0.0, 1.0]);
     let queries = uphill::queries_at(&database, &[0, 5]).expect("queries");
     let error = Runner::new(database, by_position, RlUpdate::new(1.0)).step(0, &queries, None).expect_err("refused");
     assert_eq!(
@@ -462,7 +462,7 @@ fn a_run_file_means_what_the_same_rules_mean_in_rust() {
         let start = theirs.queries(0).expect("queries");
         let score = uphill::SqlScore::new("qed");
         let runner = match gradient {
-            true => Runner::new(GradientQuery::new(database, GradientColumn, [0.0, 0.5]), score, rule),
+            true => Runner::new(GradientDatabase::new(database, GradientColumn, [0.0, 0.5]), score, rule),
             false => Runner::new(database, score, rule),
         };
         let ours = runner.filter(SqlFilter::new("mw < 500")).seed(7).search(&start, 4).expect("a search");

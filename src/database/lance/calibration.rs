@@ -20,7 +20,7 @@ pub(crate) struct Margins {
 impl LanceDatabase {
     /// The `k` nearest rows of each query and their distances, by exact search.
     pub(crate) fn exact_neighbours(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<(u64, f32)>>> {
-        let found = self.guarded(|| self.exact_search().neighbours(queries, k, &|_| false, None))?;
+        let found = self.catch_errors(|| self.exact_search().neighbours(queries, k, &|_| false, None))?;
         let pair = |neighbour: Neighbour| (neighbour.db_idx, neighbour.distance);
         Ok(found.into_iter().map(|neighbours| neighbours.into_iter().map(pair).collect()).collect())
     }
@@ -33,7 +33,7 @@ impl LanceDatabase {
         fetch: usize,
     ) -> Result<Candidates> {
         let Some(search) = self.index_search() else { return Ok(vec![Vec::new(); queries.nrows()]) };
-        self.guarded(|| {
+        self.catch_errors(|| {
             let search = IndexSearch { centroids: self.centroids()?, ..search };
             search.candidates(queries, probes, fetch, &|_| false)
         })
@@ -42,14 +42,14 @@ impl LanceDatabase {
     /// For each query, the margins of the partitions that contain its `rows`. `None` if the index has several segments.
     pub(crate) fn margins(&self, queries: ArrayView2<'_, f32>, rows: &[Vec<u64>]) -> Result<Option<Margins>> {
         let Some(index) = &self.identity.index else { return Ok(None) };
-        self.guarded(|| {
+        self.catch_errors(|| {
             let Some((centroids, lists)) = inverted_lists::read(&self.table, &index.name, self.identity.metric)? else {
                 return Ok(None);
             };
-            let wanted: HashSet<u64> = rows.iter().flatten().copied().collect();
-            let mut partition_of = HashMap::with_capacity(wanted.len());
+            let all_rows: HashSet<u64> = rows.iter().flatten().copied().collect();
+            let mut partition_of = HashMap::with_capacity(all_rows.len());
             for (partition, list) in lists.iter().enumerate() {
-                partition_of.extend(list.iter().filter(|row| wanted.contains(row)).map(|row| (*row, partition)));
+                partition_of.extend(list.iter().filter(|row| all_rows.contains(row)).map(|row| (*row, partition)));
             }
             let mut margins = Margins { partitions: Vec::new(), rows: Vec::new() };
             for (query, rows) in queries.rows().into_iter().zip(rows) {

@@ -106,7 +106,7 @@ impl Centroids {
 
 /// The number of partitions to search, given the distances of their centroids.
 fn partition_count(distances: &[f32], probes: Probes) -> usize {
-    let within = probes.margin.map_or(0, |most| margins(distances).into_iter().filter(|at| *at <= most).count());
+    let within = probes.margin.map_or(0, |max| margins(distances).into_iter().filter(|at| *at <= max).count());
     within.max(probes.min_partitions).clamp(1, distances.len().max(1))
 }
 

@@ -88,21 +88,21 @@ impl<'a> FeatureFiles<'a> {
             }
             readers.push(reader);
         }
-        let (mut views, mut width): (Vec<FeatureGroup>, usize) = Default::default();
+        let (mut groups, mut width): (Vec<FeatureGroup>, usize) = Default::default();
         let mut ranges = Vec::with_capacity(readers.len());
         for header in readers.iter().map(|reader| &reader.header) {
             let components = width..width + header.width;
             width = components.end;
             ranges.push(components.clone());
             if header.width > 0 {
-                views.push(FeatureGroup { name: header.column.clone(), role: header.role, components });
+                groups.push(FeatureGroup { name: header.column.clone(), role: header.role, components });
             }
         }
         let mut values = Array2::zeros((items, width));
         for (reader, components) in readers.into_iter().zip(ranges) {
             reader.read(values.slice_mut(s![.., components]))?;
         }
-        Ok(Some((views, values)))
+        Ok(Some((groups, values)))
     }
 
     /// Computes the features of this number of items, and writes their files.
@@ -137,10 +137,10 @@ fn sample(table: &Table, names: &[String], rows: usize) -> Result<DataFrame> {
     let stride = rows.div_ceil(SAMPLE_ITEMS).max(1);
     let (mut sample, mut rows_read): (Option<DataFrame>, usize) = (None, 0);
     table.scan_columns(names, &mut |items| {
-        let wanted = (0..items.height()).filter(|row| (rows_read + row).is_multiple_of(stride));
-        let wanted: Vec<u32> = wanted.map(|row| row as u32).collect();
+        let sampled = (0..items.height()).filter(|row| (rows_read + row).is_multiple_of(stride));
+        let sampled: Vec<u32> = sampled.map(|row| row as u32).collect();
         rows_read += items.height();
-        let items = convert::gather(&items, &wanted)?;
+        let items = convert::gather(&items, &sampled)?;
         match &mut sample {
             None => sample = Some(items),
             Some(sample) => {

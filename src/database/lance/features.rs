@@ -37,11 +37,11 @@ pub(super) fn load(
         ids.extend(schema::u64s(&items, DB_IDX)?);
         Ok(())
     })?;
-    let (views, values) = read_or_compute(table, &features, ids.len())?;
-    let Some(matching) = matching else { return ItemFeatures::new(&ids, views, values) };
+    let (groups, values) = read_or_compute(table, &features, ids.len())?;
+    let Some(matching) = matching else { return ItemFeatures::new(&ids, groups, values) };
     let rows: Vec<usize> = (0..ids.len()).filter(|row| matching.binary_search(&ids[*row]).is_ok()).collect();
     let ids: Vec<u64> = rows.iter().map(|row| ids[*row]).collect();
-    ItemFeatures::new(&ids, views, values.select(Axis(0), &rows))
+    ItemFeatures::new(&ids, groups, values.select(Axis(0), &rows))
 }
 
 /// Computes and stores the features of all readable columns, for later searches.
@@ -118,8 +118,8 @@ pub(super) fn columns(
             for (position, feature) in features.iter().enumerate() {
                 let Feature { column, .. } = feature;
                 if schema.field_with_name(column).is_err() {
-                    let there = schema.fields().iter().map(|field| field.name().as_str());
-                    let missing = unknown_column(column, &format!(" in {}", table.uri), there);
+                    let names = schema.fields().iter().map(|field| field.name().as_str());
+                    let missing = unknown_column(column, &format!(" in {}", table.uri), names);
                     return Err(Error::Config(format!("update.features: {missing}")));
                 }
                 if *column == table.embedding_column {

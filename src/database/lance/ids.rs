@@ -28,8 +28,8 @@ impl IdMap {
     /// A column that does not exist, or that does not contain unique non-negative integers.
     pub(super) fn from_column(dataset: &Dataset, uri: &str, name: &str, is_item: Option<&str>) -> Result<Self> {
         if dataset.schema().field(name).is_none() {
-            let there = dataset.schema().fields.iter().map(|field| field.name.as_str());
-            let missing = unknown_column(name, &format!(" in {uri}"), there);
+            let names = dataset.schema().fields.iter().map(|field| field.name.as_str());
+            let missing = unknown_column(name, &format!(" in {uri}"), names);
             return Err(Error::Config(format!("database.id_column: {missing}")));
         }
         let mut scanner = dataset.scan();

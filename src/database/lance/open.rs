@@ -237,8 +237,8 @@ fn embedding_field(dataset: &Dataset, uri: &str, wanted: Option<&str>) -> Result
         _ => None,
     };
     if let Some(name) = wanted {
-        let there = || schema.fields().iter().map(|field| field.name().as_str());
-        let missing = || unknown_column(name, &format!(" in {uri}"), there());
+        let names = || schema.fields().iter().map(|field| field.name().as_str());
+        let missing = || unknown_column(name, &format!(" in {uri}"), names());
         let field = schema
             .field_with_name(name)
             .map_err(|_| Error::Config(format!("database.embedding_column: {}", missing())))?;

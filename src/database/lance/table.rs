@@ -48,8 +48,8 @@ impl Table {
             scanner.filter(sql).wrap_err("database.prefilter")?;
         }
         if let Some(fragments) = fragments {
-            let wanted = self.dataset.fragments().iter().filter(|fragment| fragments.contains(&fragment.id));
-            scanner.with_fragments(wanted.cloned().collect());
+            let selected = self.dataset.fragments().iter().filter(|fragment| fragments.contains(&fragment.id));
+            scanner.with_fragments(selected.cloned().collect());
         }
         for_each_batch(scanner, |batch| {
             let (batch, vectors) = self.drop_null_embeddings(batch)?;
@@ -72,11 +72,11 @@ impl Table {
         }
         for_each_batch(scanner, |batch| {
             let ids = self.ids.ids_of(column(&batch, ROW_ID)?.as_primitive::<UInt64Type>().values())?;
-            let wanted: Vec<usize> = columns
+            let selected: Vec<usize> = columns
                 .iter()
                 .map(|name| batch.schema().index_of(name).wrap_err("reading items"))
                 .collect::<Result<_>>()?;
-            let mut items = convert::to_polars(&batch.project(&wanted).wrap_err("reading items")?)?.into_columns();
+            let mut items = convert::to_polars(&batch.project(&selected).wrap_err("reading items")?)?.into_columns();
             items.insert(0, Column::new(DB_IDX.into(), ids));
             visit(DataFrame::new(batch.num_rows(), items).wrap_err("reading items")?)
         })
@@ -152,9 +152,9 @@ impl Table {
         let mut names: Vec<&str> = vec![ROW_ID, &self.embedding_column];
         names.extend(attributes.iter().map(String::as_str));
         let projection = ProjectionRequest::from_columns(names, self.dataset.schema());
-        let (dataset, wanted) = (self.dataset.clone(), row_ids.to_vec());
+        let (dataset, selected) = (self.dataset.clone(), row_ids.to_vec());
         let batch =
-            block_on(async move { dataset.take_rows(&wanted, projection).await })?.wrap_err("fetching items")?;
+            block_on(async move { dataset.take_rows(&selected, projection).await })?.wrap_err("fetching items")?;
         // Lance silently skips rows that do not exist.
         let found = column(&batch, ROW_ID)?.as_primitive::<UInt64Type>().values();
         if let Some(missing) = (0..row_ids.len()).find(|at| found.get(*at) != Some(&row_ids[*at])) {
@@ -188,8 +188,8 @@ impl Table {
             return Ok(Vec::new());
         }
         let projection = ProjectionRequest::from_columns(names, self.dataset.schema());
-        let (dataset, wanted) = (self.dataset.clone(), row_ids.to_vec());
-        let batch = block_on(async move { dataset.take_rows(&wanted, projection).await })?;
+        let (dataset, selected) = (self.dataset.clone(), row_ids.to_vec());
+        let batch = block_on(async move { dataset.take_rows(&selected, projection).await })?;
         Ok(convert::to_polars(&batch.wrap_err("fetching items")?)?.into_columns())
     }
 }
