@@ -26,7 +26,7 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "dataset tag": manifest.version_tag,
             "seed": manifest.seed,
             "iterations": log.iterations().len(),
-            label("ended", "state"): manifest.status(),
+            label("ended", "status"): manifest.status(),
             "evaluations": manifest.ended.as_ref().map(|ended| ended.evaluations),
             "items scored": manifest.ended.as_ref().map(|ended| ended.scored.unwrap_or(ended.evaluations)),
             "items reused": manifest.ended.as_ref().map(|ended| ended.reused),

@@ -1,15 +1,16 @@
-//! The templates, and what they are filled with. All text is escaped, whatever a template's name.
+//! Rendering of the templates. All text is escaped, whatever the name of the template.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
-use super::chart::{Drawn, HEIGHT, ReadOff, WIDTH};
-use super::curves::{Group, Legend};
-use super::items::Items;
-use super::map::Map;
-use super::recipe::Recipe;
+use super::chart::{ChartDrawing, HEIGHT, Tooltip, WIDTH};
+use super::configuration::Configuration;
+use super::curves::{LegendEntry, RunGroup};
+use super::items::ItemsTable;
+use super::map::LibraryMap;
+use super::run_data::RunData;
 use super::tables::{self, Table};
 use crate::error::{Result, WrapErr};
 use crate::frame::text::format_number;
@@ -26,27 +27,27 @@ const SCRIPT: &str = include_str!("script.js");
 const DRAWER: &str = include_str!("smiles-drawer/smiles-drawer.min.js");
 const LICENCES: [&str; 2] = [include_str!("smiles-drawer/LICENSE"), include_str!("smiles-drawer/LICENSE-chroma-js")];
 
-/// SHA-256 of the scripts, in base64: no other runs. A test compares.
-const SCRIPT_HASH: &str = "sha256-D19ilFNJYwImg+Ewo4/hWhks6/kdf/wd48g+ZnJDFnk=";
+/// SHA-256 hashes of the scripts, in base64. The page allows no other scripts. A test compares them.
+const SCRIPT_HASH: &str = "sha256-BCI2/OtJbDT5eRvls0MWf2WTL7312nCsiTnWHwtriSs=";
 const DRAWER_HASH: &str = "sha256-MltE7LrTHq578adLmWZXcPoyPZg8qvgOb5l6ywwfYP4=";
 
-/// What a page is made of.
-pub(super) struct Told<'a> {
-    pub runs: &'a [super::Told],
-    pub charts: Vec<Drawn>,
-    pub groups: &'a [Group<'a>],
-    /// The map, or why there is none; `None` where several runs are compared.
-    pub map: Option<Result<Map, String>>,
-    pub items: Items,
+/// The content of a page.
+pub(super) struct PageContext<'a> {
+    pub runs: &'a [RunData],
+    pub charts: Vec<ChartDrawing>,
+    pub groups: &'a [RunGroup<'a>],
+    /// The map, or the reason why it cannot be drawn. `None` if several runs are compared.
+    pub map: Option<Result<LibraryMap, String>>,
+    pub items: ItemsTable,
     pub score: String,
 }
 
-/// A number that says how it went.
+/// A key figure of a run.
 #[derive(Serialize)]
-struct Figure {
+struct KeyFigure {
     label: String,
     value: String,
-    beside: String,
+    note: String,
 }
 
 #[derive(Serialize)]
@@ -59,63 +60,66 @@ struct Page<'a> {
     script: Value,
     drawer: Option<Value>,
     licences: [&'static str; 2],
-    figures: Vec<Figure>,
-    legend: Vec<Legend>,
-    charts: Vec<Shown<'a>>,
-    map: Option<Shown<'a>>,
+    figures: Vec<KeyFigure>,
+    legend: Vec<LegendEntry>,
+    charts: Vec<Drawing<'a>>,
+    map: Option<Drawing<'a>>,
     scale: &'a [String],
     minimize: bool,
-    without_map: Option<&'a str>,
-    items: &'a Items,
+    map_error: Option<&'a str>,
+    items: &'a ItemsTable,
     comparisons: Vec<Value>,
     tables: Vec<Value>,
-    recipes: Vec<Recipe>,
+    configurations: Vec<Configuration>,
     data: Value,
     score: &'a str,
 }
 
-/// A drawing and what is said about it.
+/// A drawing as SVG, with its title, caption and description.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct Drawing<'a> {
     title: &'a str,
     caption: &'a str,
-    says: &'a str,
+    aria_label: &'a str,
     svg: Value,
 }
 
-/// What the script reads values off from.
+/// The data of the tooltips, for the script.
 #[derive(Serialize)]
-struct Data<'a> {
-    charts: Vec<ReadOff<'a>>,
+struct TooltipData<'a> {
+    charts: Vec<Tooltip<'a>>,
     marks: &'a [(f64, f64, u64, String, u32)],
 }
 
-pub(super) fn report(told: Told<'_>) -> Result<String> {
-    let runs = told.runs;
-    let charts = told.charts.iter().map(|chart| {
-        Ok(Shown {
+/// The HTML page of a report.
+pub(super) fn report(context: PageContext<'_>) -> Result<String> {
+    let runs = context.runs;
+    let charts = context.charts.iter().map(|chart| {
+        Ok(Drawing {
             title: chart.title,
             caption: &chart.caption,
-            says: &chart.says,
-            svg: Value::from_safe_string(fill("chart.svg", CHART, chart)?),
+            aria_label: &chart.aria_label,
+            svg: Value::from_safe_string(render("chart.svg", CHART, chart)?),
         })
     });
-    let map = match &told.map {
-        Some(Ok(map)) => Some(Shown {
+    let map = match &context.map {
+        Some(Ok(map)) => Some(Drawing {
             title: "Map",
             caption: &map.caption,
-            says: &map.says,
-            svg: Value::from_safe_string(fill("map.svg", MAP, map)?),
+            aria_label: &map.aria_label,
+            svg: Value::from_safe_string(render("map.svg", MAP, map)?),
         }),
         _ => None,
     };
-    let drawn = told.map.as_ref().and_then(|map| map.as_ref().ok());
-    let data =
-        Data { charts: told.charts.iter().map(Drawn::read_off).collect(), marks: drawn.map_or(&[], |map| &map.marks) };
-    // Nothing in it ends the element that it is in.
+    let drawn_map = context.map.as_ref().and_then(|map| map.as_ref().ok());
+    let data = TooltipData {
+        charts: context.charts.iter().map(ChartDrawing::tooltip).collect(),
+        marks: drawn_map.map_or(&[], |map| &map.marks),
+    };
+    // Escaped, so that no text can end the script element.
     let data = serde_json::to_string(&data).wrap_err("report")?.replace('<', "\\u003c");
-    let structures = told.items.structures;
-    let drawer = if structures { format!(" '{DRAWER_HASH}'") } else { String::new() };
+    let has_structures = context.items.has_structures;
+    let drawer = if has_structures { format!(" '{DRAWER_HASH}'") } else { String::new() };
     let policy = format!(
         "default-src 'none'; script-src '{SCRIPT_HASH}'{drawer}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     );
@@ -123,30 +127,31 @@ pub(super) fn report(told: Told<'_>) -> Result<String> {
     let page = Page {
         title: heading.chars().take(70).collect(),
         heading,
-        subtitle: subtitle(&told),
+        subtitle: subtitle(&context),
         policy,
         styles: Value::from_safe_string(format!("{THEME}{CHART_STYLE}{STYLE}")),
         script: Value::from_safe_string(SCRIPT.into()),
-        drawer: structures.then(|| Value::from_safe_string(DRAWER.into())),
+        drawer: has_structures.then(|| Value::from_safe_string(DRAWER.into())),
         licences: LICENCES,
         figures: figures(runs)?,
-        legend: told.groups.iter().map(Group::legend).collect(),
+        legend: context.groups.iter().map(RunGroup::legend_entry).collect(),
         charts: charts.collect::<Result<_>>()?,
         map,
-        scale: drawn.map_or(&[], |map| &map.scale),
+        scale: drawn_map.map_or(&[], |map| &map.scale),
         minimize: runs.iter().any(|run| run.minimize),
-        without_map: told.map.as_ref().and_then(|map| map.as_ref().err()).map(String::as_str),
-        items: &told.items,
-        comparisons: shown(tables::comparing(runs))?,
-        tables: shown(tables::telling(runs))?,
-        recipes: told.groups.iter().map(|group| Recipe::of(&group.runs)).collect(),
+        map_error: context.map.as_ref().and_then(|map| map.as_ref().err()).map(String::as_str),
+        items: &context.items,
+        comparisons: render_tables(tables::comparison_tables(runs))?,
+        tables: render_tables(tables::detail_tables(runs))?,
+        configurations: context.groups.iter().map(|group| Configuration::new(&group.runs)).collect(),
         data: Value::from_safe_string(data),
-        score: &told.score,
+        score: &context.score,
     };
-    fill("page.html", PAGE, &page)
+    render("page.html", PAGE, &page)
 }
 
-pub(super) fn plot(charts: Vec<Drawn>, legend: Vec<Legend>) -> Result<String> {
+/// The SVG of a plot.
+pub(super) fn plot(charts: Vec<ChartDrawing>, legend: Vec<LegendEntry>) -> Result<String> {
     #[derive(Serialize)]
     struct Plot<'a> {
         width: f64,
@@ -154,17 +159,17 @@ pub(super) fn plot(charts: Vec<Drawn>, legend: Vec<Legend>) -> Result<String> {
         line: f64,
         panel: f64,
         style: Value,
-        charts: Vec<Shown<'a>>,
-        legend: Vec<Legend>,
+        charts: Vec<Drawing<'a>>,
+        legend: Vec<LegendEntry>,
     }
     const LINE: f64 = 20.0;
     let legend = if legend.len() > 1 { legend } else { Vec::new() };
     let panels = charts.iter().map(|chart| {
-        Ok(Shown {
+        Ok(Drawing {
             title: chart.title,
             caption: &chart.caption,
-            says: &chart.says,
-            svg: Value::from_safe_string(fill("chart.svg", CHART, chart)?),
+            aria_label: &chart.aria_label,
+            svg: Value::from_safe_string(render("chart.svg", CHART, chart)?),
         })
     });
     let plot = Plot {
@@ -172,26 +177,26 @@ pub(super) fn plot(charts: Vec<Drawn>, legend: Vec<Legend>) -> Result<String> {
         height: HEIGHT + LINE * legend.len() as f64 + 8.0,
         line: LINE,
         panel: WIDTH,
-        style: Value::from_safe_string(as_light(CHART_STYLE)),
+        style: Value::from_safe_string(with_light_colours(CHART_STYLE)),
         charts: panels.collect::<Result<_>>()?,
         legend,
     };
-    fill("plot.svg", PLOT, &plot)
+    render("plot.svg", PLOT, &plot)
 }
 
-/// Fills a template.
-fn fill(name: &'static str, template: &'static str, with: impl Serialize) -> Result<String> {
+/// Renders a template.
+fn render(name: &'static str, template: &'static str, context: impl Serialize) -> Result<String> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().wrap_err(name)?;
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_template(name, template).wrap_err(name)?;
-    environment.get_template(name).and_then(|template| template.render(Value::from(Serde(with)))).wrap_err(name)
+    environment.get_template(name).and_then(|template| template.render(Value::from(Serde(context)))).wrap_err(name)
 }
 
-/// A style with the colours that it names as they are in the light: programs that set papers know no variables.
-fn as_light(style: &str) -> String {
+/// A style sheet with its variables replaced by the colours of the light theme, as typesetting programs support no variables.
+fn with_light_colours(style: &str) -> String {
     let light = THEME.split('}').next().unwrap_or_default();
     let mut style = style.to_string();
     for (name, value) in light.lines().filter_map(|line| line.trim().trim_end_matches(';').split_once(':')) {
@@ -200,64 +205,64 @@ fn as_light(style: &str) -> String {
     style
 }
 
-fn heading(runs: &[super::Told]) -> String {
+fn heading(runs: &[RunData]) -> String {
     match runs {
         [run] => format!("{}: {}", run.library(), run.rule()),
         runs => {
-            let all_alike = |value: &dyn Fn(&super::Told) -> String| {
+            let common = |value: &dyn Fn(&RunData) -> String| {
                 runs.iter()
                     .map(value)
                     .reduce(|a, b| if a == b { a } else { String::new() })
                     .filter(|value| !value.is_empty())
             };
-            let library = all_alike(&super::Told::library).unwrap_or("several libraries".into());
-            let rule = all_alike(&super::Told::rule).unwrap_or("several rules".into());
+            let library = common(&RunData::library).unwrap_or("several libraries".into());
+            let rule = common(&RunData::rule).unwrap_or("several rules".into());
             format!("{library}: {rule}, {} runs", runs.len())
         }
     }
 }
 
-fn subtitle(told: &Told<'_>) -> String {
-    let better = if told.runs.iter().any(|run| run.minimize) { "smaller is better" } else { "larger is better" };
-    let ended = |run: &super::Told| {
+fn subtitle(context: &PageContext<'_>) -> String {
+    let better = if context.runs.iter().any(|run| run.minimize) { "smaller is better" } else { "larger is better" };
+    let status = |run: &RunData| {
         let manifest = run.log.manifest();
         manifest.ended.as_ref().map_or_else(|| manifest.status(), |ended| format!("ended: {ended}"))
     };
-    match told.runs {
+    match context.runs {
         [run] => format!(
             "Run {}, seed {}. Score: {} ({better}). {}.",
             run.name,
             run.log.manifest().seed,
             run.score(),
-            capital(&ended(run))
+            capitalize(&status(run))
         ),
-        _ => format!("Score: {} ({better}).", told.score),
+        _ => format!("Score: {} ({better}).", context.score),
     }
 }
 
-fn capital(text: &str) -> String {
+fn capitalize(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// What was found and what it cost, of one run.
-fn figures(runs: &[super::Told]) -> Result<Vec<Figure>> {
+/// The key figures of one run: its results and cost.
+fn figures(runs: &[RunData]) -> Result<Vec<KeyFigure>> {
     let [run] = runs else { return Ok(Vec::new()) };
     let mut figures = Vec::new();
     let mut figure =
-        |label: &str, value: String, beside: String| figures.push(Figure { label: label.into(), value, beside });
-    let (paid, scored) = (run.counts.paid, run.counts.scored_anew());
+        |label: &str, value: String, note: String| figures.push(KeyFigure { label: label.into(), value, note });
+    let (evaluations, scored) = (run.counts.evaluations, run.counts.newly_scored());
     let rows = run.log.manifest().dataset.as_ref().map(|dataset| dataset.rows).filter(|rows| *rows > 0);
-    let share = rows.map_or(String::new(), |rows| format!("{} % of {rows}", percent(paid as f64 / rows as f64)));
+    let share = rows.map_or(String::new(), |rows| format!("{} % of {rows}", percent(evaluations as f64 / rows as f64)));
     figure("Best score", run.best()?.map_or("none".into(), format_number), String::new());
-    if let Some(found) = &run.found {
-        let reached = found.point_at(u64::MAX).found;
-        figure("Of the true best", format!("{reached} of {}", found.top()), String::new());
+    if let Some(curve) = &run.true_curve {
+        let found = curve.point_at(u64::MAX).found;
+        figure("True best found", format!("{found} of {}", curve.top()), String::new());
     }
-    if paid == scored {
+    if evaluations == scored {
         figure("Items scored", scored.to_string(), share);
     } else {
-        figure("Evaluations", paid.to_string(), share);
+        figure("Evaluations", evaluations.to_string(), share);
         figure("Items scored", scored.to_string(), String::new());
     }
     figure("Iterations", run.log.iterations().len().to_string(), String::new());
@@ -266,8 +271,8 @@ fn figures(runs: &[super::Told]) -> Result<Vec<Figure>> {
     figure("Failed", run.counts.failed.to_string(), String::new());
     if let Some(ended) = &run.log.manifest().ended {
         let seconds = ended.at.saturating_sub(run.log.manifest().started);
-        figure("Start to end", duration(seconds), String::new());
-        for (items, label) in [(ended.retries, "Retried"), (ended.asked_again, "Asked again after a stop")] {
+        figure("Elapsed time", duration(seconds), String::new());
+        for (items, label) in [(ended.retries, "Retried"), (ended.asked_again, "Requested again")] {
             if items > 0 {
                 figure(label, items.to_string(), String::new());
             }
@@ -276,9 +281,9 @@ fn figures(runs: &[super::Told]) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// A share in percent, to a tenth, but that some is never none.
-fn percent(share: f64) -> String {
-    let percent = 100.0 * share;
+/// A fraction in percent, rounded to a tenth, but never rounded to 0.
+fn percent(fraction: f64) -> String {
+    let percent = 100.0 * fraction;
     format_number(match percent < 0.1 {
         true => format!("{percent:.0e}").parse().unwrap_or(percent),
         false => (10.0 * percent).round() / 10.0,
@@ -293,7 +298,7 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-/// Tables as they are shown.
-fn shown(tables: Vec<Table>) -> Result<Vec<Value>> {
-    tables.iter().map(|table| Ok(Value::from_safe_string(fill("table.html", TABLE, table)?))).collect()
+/// The HTML of tables.
+fn render_tables(tables: Vec<Table>) -> Result<Vec<Value>> {
+    tables.iter().map(|table| Ok(Value::from_safe_string(render("table.html", TABLE, table)?))).collect()
 }

@@ -1,20 +1,20 @@
-//! Why items have no score: reasons that differ only in numbers, ids and what is quoted are one.
+//! Groups of reasons why items have no score. Reasons that differ only in numbers, ids and quoted text form one group.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// An outcome, its reason, and the items of which it is the reason.
+/// An outcome, its reason, and the number of items with both.
 pub(super) type Reason = (&'static str, String, u64);
 
-/// Values that are all shown, where a reason has no more of them.
-const FEW: usize = 3;
+/// Up to this number of different values, a group lists all of them.
+const LISTED: usize = 3;
 
-/// The reasons of one text but for what varies in it, the most frequent first. What is among the known names (of parts,
-/// gates and columns) does not vary.
-pub(super) fn grouped(reasons: impl Iterator<Item = Reason>, known: &BTreeSet<String>) -> Vec<Reason> {
-    let mut groups: BTreeMap<(&'static str, Vec<String>), Group> = BTreeMap::new();
+/// Groups reasons that are equal except for their varying parts, most frequent first. Words in `fixed_words` (names of parts,
+/// gates and columns) do not vary.
+pub(super) fn group_reasons(reasons: impl Iterator<Item = Reason>, fixed_words: &BTreeSet<String>) -> Vec<Reason> {
+    let mut groups: BTreeMap<(&'static str, Vec<String>), ReasonGroup> = BTreeMap::new();
     for (outcome, reason, items) in reasons {
-        let (fixed, varying) = pieces(&reason, known);
+        let (fixed, varying) = split(&reason, fixed_words);
         let fixed = fixed.into_iter().map(String::from).collect();
         groups.entry((outcome, fixed)).or_default().add(&varying, items);
     }
@@ -24,77 +24,77 @@ pub(super) fn grouped(reasons: impl Iterator<Item = Reason>, known: &BTreeSet<St
     reasons
 }
 
-/// Reasons that are alike.
+/// Reasons with the same fixed parts.
 #[derive(Default)]
-struct Group {
+struct ReasonGroup {
     items: u64,
-    /// Of each place that varies.
-    values: Vec<Values>,
+    /// The values of each varying part.
+    values: Vec<VaryingPart>,
 }
 
-impl Group {
+impl ReasonGroup {
     fn add(&mut self, varying: &[&str], items: u64) {
         self.items += items;
-        self.values.resize_with(varying.len(), Values::default);
+        self.values.resize_with(varying.len(), VaryingPart::default);
         self.values.iter_mut().zip(varying).for_each(|(values, text)| values.add(text));
     }
 
-    /// What is the same in all, and the values between.
+    /// The fixed parts with the values in between.
     fn text(&self, fixed: &[String]) -> String {
-        let values = self.values.iter().map(Values::text).chain([String::new()]);
+        let values = self.values.iter().map(VaryingPart::text).chain([String::new()]);
         fixed.iter().zip(values).map(|(fixed, value)| fixed.clone() + &value).collect()
     }
 }
 
-/// What stood in one place.
+/// The values of one varying part.
 #[derive(Default)]
-struct Values {
-    /// The first that came, one more than are shown.
+struct VaryingPart {
+    /// The first different values, one more than are listed.
     first: Vec<String>,
-    /// The least and the greatest, with their texts; of numbers only.
+    /// The smallest and the largest number, with their texts.
     range: Option<[(f64, String); 2]>,
-    has_others: bool,
+    has_text: bool,
 }
 
-impl Values {
+impl VaryingPart {
     fn add(&mut self, text: &str) {
-        if self.first.len() <= FEW && !self.first.iter().any(|other| other == text) {
+        if self.first.len() <= LISTED && !self.first.iter().any(|other| other == text) {
             self.first.push(text.into());
         }
         match text.parse::<f64>() {
             Ok(value) if value.is_finite() => {
-                let [least, most] =
+                let [min, max] =
                     self.range.get_or_insert_with(|| [(value, text.to_string()), (value, text.to_string())]);
-                if value < least.0 {
-                    *least = (value, text.into());
+                if value < min.0 {
+                    *min = (value, text.into());
                 }
-                if value > most.0 {
-                    *most = (value, text.into());
+                if value > max.0 {
+                    *max = (value, text.into());
                 }
             }
-            _ => self.has_others = true,
+            _ => self.has_text = true,
         }
     }
 
     fn text(&self) -> String {
         match (&self.range, self.first.as_slice()) {
-            (_, few) if few.len() <= FEW => few.join(", "),
-            (Some([(_, least), (_, most)]), _) if !self.has_others => format!("{least} to {most}"),
+            (_, few) if few.len() <= LISTED => few.join(", "),
+            (Some([(_, min), (_, max)]), _) if !self.has_text => format!("{min} to {max}"),
             (_, first) => first.iter().take(1).map(|first| format!("{first}, …")).collect(),
         }
     }
 }
 
-/// What is fixed in a reason, and what varies between: one less.
-fn pieces<'a>(reason: &'a str, known: &BTreeSet<String>) -> (Vec<&'a str>, Vec<&'a str>) {
-    // A part's reasons begin with its name, whatever that is made of.
+/// Splits a reason into its fixed parts and the varying parts between them, one fewer.
+fn split<'a>(reason: &'a str, fixed_words: &BTreeSet<String>) -> (Vec<&'a str>, Vec<&'a str>) {
+    // The reason of a part starts with its name, which may contain any characters.
     let is_part = |name: &&String| reason.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(": "));
-    let mut at = known.iter().filter(is_part).map(String::len).max().unwrap_or(0);
+    let mut at = fixed_words.iter().filter(is_part).map(String::len).max().unwrap_or(0);
     let (mut fixed, mut varying, mut begin) = (Vec::new(), Vec::new(), 0);
     while at < reason.len() {
         let (varies, end) = token(&reason[at..], reason[..at].chars().next_back());
         let (from, to) = (at + varies.start, at + varies.end);
-        if from < to && !known.contains(&reason[from..to]) {
+        if from < to && !fixed_words.contains(&reason[from..to]) {
             fixed.push(&reason[begin..from]);
             varying.push(&reason[from..to]);
             begin = to;
@@ -105,8 +105,8 @@ fn pieces<'a>(reason: &'a str, known: &BTreeSet<String>) -> (Vec<&'a str>, Vec<&
     (fixed, varying)
 }
 
-/// What may vary at the beginning of a text, after some letter: a word with a digit in it, or what stands in quotes; and
-/// where the rest begins.
+/// The range at the start of a text that may vary (a word with a digit, or quoted text), and the start of the rest.
+/// `before` is the character before the text.
 fn token(text: &str, before: Option<char>) -> (Range<usize>, usize) {
     let begins = !before.is_some_and(char::is_alphanumeric);
     let mut letters = text.chars();
@@ -123,7 +123,7 @@ fn token(text: &str, before: Option<char>) -> (Range<usize>, usize) {
     while let Some((at, letter)) = letters.next() {
         let next = letters.peek().map_or(' ', |(_, next)| *next);
         let is_sign = at == 0 && begins && "+-.".contains(letter) && next.is_ascii_digit();
-        // Of numbers, times and ids.
+        // Inside of numbers, times and ids.
         let joins = has_digit && "+-.:".contains(letter) && next.is_alphanumeric();
         if !(letter.is_alphanumeric() || letter == '_' || is_sign || joins) {
             break;

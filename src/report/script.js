@@ -8,16 +8,16 @@
   };
   const nearest = (list, distance) => {
     let best = -1;
-    let least = Infinity;
+    let minimum = Infinity;
     list.forEach((item, position) => {
-      const far = distance(item);
-      if (far < least) [best, least] = [position, far];
+      const value = distance(item);
+      if (value < minimum) [best, minimum] = [position, value];
     });
-    return [best, least];
+    return [best, minimum];
   };
 
-  // What is under the pointer, or chosen by the arrow keys, is told beside it.
-  const reading = (svg, count, find, show) => {
+  // A tooltip for the point under the pointer or selected with the arrow keys.
+  const addTooltip = (svg, count, find, show) => {
     const guide = element("g", { class: "guide" });
     svg.append(guide);
     const tip = document.createElement("div");
@@ -68,41 +68,41 @@
 
   for (const svg of document.querySelectorAll("svg[data-chart]")) {
     const { lines, top, bottom } = data.charts[svg.dataset.chart];
-    const longest = lines.reduce((a, b) => (b.places.length > a.places.length ? b : a), { places: [] }).places;
+    const longest = lines.reduce((a, b) => (b.points.length > a.points.length ? b : a), { points: [] }).points;
     if (longest.length === 0) continue;
-    reading(svg, longest.length, (x) => nearest(longest, (place) => Math.abs(place[0] - x))[0], (at) => {
+    addTooltip(svg, longest.length, (x) => nearest(longest, (point) => Math.abs(point[0] - x))[0], (at) => {
       const x = longest[at][0];
       const marks = [element("path", { d: `M${x} ${top}V${bottom}` })];
-      const told = [];
+      const texts = [];
       let high = bottom;
-      for (const { label, places } of lines) {
-        // As it was there; a line that has ended says nothing more.
-        const place = places.findLastIndex((other) => other[0] <= x + 0.5);
-        if (place < 0 || places.at(-1)[0] < x - 0.5) continue;
-        const y = places[place][1];
+      for (const { label, points } of lines) {
+        // The value at this x. A line that has ended has none.
+        const index = points.findLastIndex((other) => other[0] <= x + 0.5);
+        if (index < 0 || points.at(-1)[0] < x - 0.5) continue;
+        const y = points[index][1];
         high = Math.min(high, y);
         marks.push(element("circle", { cx: x, cy: y, r: 3.5 }));
-        told.push(lines.length > 1 ? `${label}: ${places[place][3]}` : places[place][3]);
+        texts.push(lines.length > 1 ? `${label}: ${points[index][3]}` : points[index][3]);
       }
-      return [x, high, `${told.join("\n")}\nat ${longest[at][2]}`, ...marks];
+      return [x, high, `${texts.join("\n")}\nat ${longest[at][2]}`, ...marks];
     });
   }
 
-  let ring = null;
+  let highlight = null;
   for (const svg of document.querySelectorAll("svg[data-map]")) {
     const marks = data.marks;
     if (marks.length === 0) continue;
     const find = (x, y) => {
-      const [place, far] = nearest(marks, (mark) => Math.hypot(mark[0] - x, mark[1] - y));
-      return far < 12 ? place : -1;
+      const [index, distance] = nearest(marks, (mark) => Math.hypot(mark[0] - x, mark[1] - y));
+      return distance < 12 ? index : -1;
     };
-    const map = reading(svg, marks.length, find, (at) => {
+    const map = addTooltip(svg, marks.length, find, (at) => {
       const [x, y, item, score, iteration] = marks[at];
       const text = `item ${item}\nscore ${score}\niteration ${iteration}`;
       return [x, y, text, element("circle", { cx: x, cy: y, r: 7 })];
     });
-    const places = new Map(marks.map((mark, place) => [String(mark[2]), place]));
-    ring = (item) => (places.has(item) ? map.go(places.get(item)) : map.hide());
+    const indices = new Map(marks.map((mark, index) => [String(mark[2]), index]));
+    highlight = (item) => (indices.has(item) ? map.go(indices.get(item)) : map.hide());
   }
 
   const table = document.getElementById("items");
@@ -112,7 +112,7 @@
     const heads = [...table.tHead.rows[0].cells];
     const value = (row, column) => {
       const cell = row.cells[column];
-      // Before it there may be a drawing.
+      // A drawing may precede the text.
       const text = cell.lastChild?.textContent ?? "";
       const number = cell.dataset.n ?? text;
       return number === "" || Number.isNaN(Number(number)) ? text : Number(number);
@@ -127,13 +127,13 @@
       button.append(...head.childNodes);
       head.append(button);
       button.addEventListener("click", () => {
-        const down = head.ariaSort === "ascending";
+        const descending = head.ariaSort === "ascending";
         heads.forEach((other) => other.removeAttribute("aria-sort"));
-        head.ariaSort = down ? "descending" : "ascending";
+        head.ariaSort = descending ? "descending" : "ascending";
         const keyed = rows.map((row) => [value(row, column), row]);
-        // What is not there comes last, whichever way.
+        // Empty cells come last in both directions.
         const absent = (key) => (key === "" ? 1 : 0);
-        keyed.sort(([a], [b]) => absent(a) - absent(b) || (down ? compare(b, a) : compare(a, b)));
+        keyed.sort(([a], [b]) => absent(a) - absent(b) || (descending ? compare(b, a) : compare(a, b)));
         body.append(...keyed.map(([, row]) => row));
       });
     });
@@ -157,15 +157,15 @@
     const item = heads.findIndex((head) => head.textContent === "db_idx");
     body.addEventListener("pointerover", (event) => {
       const row = event.target.closest("tr");
-      if (ring && row) ring(row.cells[item].textContent);
+      if (highlight && row) highlight(row.cells[item].textContent);
     });
   }
 
-  // Structures are drawn when they come into sight, or are to be printed.
+  // Structures are drawn when they become visible or the page is printed.
   const cells = [...document.querySelectorAll("td.smiles")];
   if (cells.length > 0 && window.SmilesDrawer) {
-    const colours = { C: "ink", H: "ink", O: "oxygen", N: "nitrogen", S: "sulphur", P: "sulphur", F: "halogen", CL: "halogen", BR: "halogen", I: "halogen", B: "sulphur", SI: "sulphur", FOREGROUND: "ink", BACKGROUND: "paper" };
-    const page = Object.fromEntries(Object.entries(colours).map(([atom, name]) => [atom, `var(--${name})`]));
+    const colors = { C: "ink", H: "ink", O: "oxygen", N: "nitrogen", S: "sulphur", P: "sulphur", F: "halogen", CL: "halogen", BR: "halogen", I: "halogen", B: "sulphur", SI: "sulphur", FOREGROUND: "ink", BACKGROUND: "paper" };
+    const page = Object.fromEntries(Object.entries(colors).map(([atom, name]) => [atom, `var(--${name})`]));
     const options = { width: 180, height: 120, padding: 4, bondThickness: 0.9, compactDrawing: false, themes: { page } };
     const drawn = new WeakSet();
     const draw = (cell) => {
@@ -176,13 +176,13 @@
         window.SmilesDrawer.parse(cell.textContent, (tree) => {
           new window.SmilesDrawer.SvgDrawer(options).draw(tree, svg, "page");
           cell.prepend(svg);
-          // As large as it may be, but small molecules no larger than others.
+          // As large as possible, but at a common maximum scale for small molecules.
           const { x, y, width, height } = svg.getBBox();
-          const wide = Math.max(width + 8, (height + 8) * 1.5, 120);
-          svg.setAttribute("viewBox", [x + (width - wide) / 2, y + (height - wide / 1.5) / 2, wide, wide / 1.5].join(" "));
+          const size = Math.max(width + 8, (height + 8) * 1.5, 120);
+          svg.setAttribute("viewBox", [x + (width - size) / 2, y + (height - size / 1.5) / 2, size, size / 1.5].join(" "));
         }, () => {});
       } catch {
-        // Not a molecule: its text is there.
+        // Not a molecule: the text stays.
       }
     };
     const observer = new IntersectionObserver((seen) => {

@@ -207,11 +207,14 @@ fn tell_report_and_remove_can_be_told_where_a_library_was_moved_to() {
     assert!(place.page("lab").contains("<svg class=\"map\""));
 
     let page = place.page("other");
-    assert!(page.contains("is not there; if it was moved, say where it is: --library DATASET"), "no way to go on");
+    assert!(
+        page.contains("does not exist; if it was moved, pass its new path with --library DATASET"),
+        "no way to go on"
+    );
     place.ok(&["report", "other", "-o", "report.html", "--library", "there.lance"]);
     assert!(std::fs::read_to_string(place.path("report.html")).expect("a page").contains("<svg class=\"map\""));
     let (code, said) = place.fails(&["report", "lab", "other", "--library", "there.lance"]);
-    assert!(code == Some(2) && said.contains("several runs have none"), "{said}");
+    assert!(code == Some(2) && said.contains("only the report of a single run has a map"), "{said}");
     let said = stderr(&uphill(&["remove", "other"], place.folder.path()));
     assert!(said.contains(".tags.delete(\"uphill-run-"), "{said}");
     assert_eq!(place.tags("there.lance"), 1, "both runs have one tag, as one is a copy");
@@ -278,7 +281,7 @@ fn a_run_of_the_rust_api_knows_where_its_library_is_from_any_folder_and_after_a_
 }
 
 #[test]
-fn what_a_run_goes_on_with_is_recorded_and_the_recipe_makes_it_again_from_the_first_budget_on() {
+fn what_a_run_goes_on_with_is_recorded_and_the_report_reproduces_it_from_the_first_budget_on() {
     let place = Place::new();
     place.run_file("run.toml", "[score]\nsql = 'weight'\n[stop]\nevaluations = 20");
     place.ok(&["search", "run.toml", "--out", "run"]);
@@ -308,7 +311,7 @@ fn what_a_run_goes_on_with_is_recorded_and_the_recipe_makes_it_again_from_the_fi
 }
 
 #[test]
-fn runs_of_one_recipe_are_compared_as_such_wherever_their_library_was() {
+fn runs_of_one_configuration_are_grouped_wherever_their_library_was() {
     let place = Place::new();
     place.run_file("run.toml", "[score]\nsql = 'weight'\n[update]\nrule = 'rl'\n[stop]\niterations = 2");
     place.ok(&["search", "run.toml", "--out", "first"]);

@@ -46,7 +46,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
 fn data_of(page: &str, chart: usize) -> (Vec<String>, Vec<String>) {
     let data = between(page, "<script type=\"application/json\" id=\"data\">", "</script>")[0];
     let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
-    let points = data["charts"][chart]["lines"][0]["places"].as_array().expect("points");
+    let points = data["charts"][chart]["lines"][0]["points"].as_array().expect("points");
     let told = |at: usize| points.iter().map(|point| point[at].as_str().expect("text").to_string()).collect();
     (told(2), told(3))
 }
@@ -149,7 +149,7 @@ fn a_score_to_be_minimised_is_shown_as_the_scorer_gave_it() {
     // Compared with one that maximises.
     search(&folder, "other", &["score.sql=weight + 1.0"]);
     let output = uphill(&["report", "run", "other"], folder.path());
-    assert_eq!(stderr(&output), "uphill: other: maximises, but run minimises: they cannot be compared\n");
+    assert_eq!(stderr(&output), "uphill: other: maximizes the score, but run minimizes it; they cannot be compared\n");
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -167,8 +167,8 @@ fn a_report_is_one_file_without_a_network_that_says_all_without_scripts() {
     assert_eq!(between(&shown, "<svg class=\"chart\"", "</svg>").len(), 3);
     let map = between(&shown, "<svg class=\"map\"", "</svg>")[0].to_string();
     // All of the library, which is smaller than a sample.
-    assert_eq!(between(&map, "class=\"dust\" d=\"", "\"")[0].matches('M').count(), 300);
-    assert_eq!(between(&map, "class=\"walk\"", "/path").len(), 4, "{map}");
+    assert_eq!(between(&map, "class=\"sample\" d=\"", "\"")[0].matches('M').count(), 300);
+    assert_eq!(between(&map, "class=\"query-path\"", "/path").len(), 4, "{map}");
     let scored = paid(&folder.path().join("run")).len();
     assert_eq!(
         between(&map, "class=\"mark v", "/>").iter().map(|dots| dots.matches('M').count()).sum::<usize>(),
@@ -177,11 +177,11 @@ fn a_report_is_one_file_without_a_network_that_says_all_without_scripts() {
     for said in ["uphill search run.toml --out again", "rule = &quot;rl&quot;", "<h2 id=\"times\">", "vector search"] {
         assert!(shown.contains(said), "{said}");
     }
-    // The recipe is one: it makes the same run again.
-    let recipe = between(&shown, "<pre class=\"file\" tabindex=\"0\"><code>", "</code>")[0];
-    let recipe = recipe.replace("&quot;", "\"").replace("&#x2f;", "/");
-    std::fs::write(folder.path().join("recipe.toml"), recipe).expect("written");
-    uphill_ok(&["search", "recipe.toml", "--out", "again"], folder.path());
+    // The configuration reproduces the run.
+    let file = between(&shown, "<pre class=\"file\" tabindex=\"0\"><code>", "</code>")[0];
+    let file = file.replace("&quot;", "\"").replace("&#x2f;", "/");
+    std::fs::write(folder.path().join("again.toml"), file).expect("written");
+    uphill_ok(&["search", "again.toml", "--out", "again"], folder.path());
     assert_eq!(paid(&folder.path().join("run")), paid(&folder.path().join("again")));
 
     assert!(page.contains("http-equiv=\"Content-Security-Policy\" content=\"default-src &#x27;none&#x27;;"));
@@ -239,7 +239,7 @@ fn a_report_of_5000_scored_items_has_less_than_600_kilobytes_and_200_more_with_s
         let page = report(&folder, &["run", "--truth", "items.parquet", "--score-column", "weight"]);
         println!("{} bytes", page.len());
         assert!(page.len() < if structures { 800_000 } else { 600_000 }, "{}", page.len());
-        assert!(page.contains("(3000 are left out)"), "not all are marked");
+        assert!(page.contains("(3000 are not shown)"), "not all are marked");
     }
 }
 
@@ -339,7 +339,7 @@ fn pictures_of_the_users_own_are_images_only() {
 }
 
 #[test]
-fn runs_of_one_recipe_are_one_line_with_a_band_and_other_recipes_are_others() {
+fn runs_that_differ_only_in_their_seeds_are_one_line_with_a_band() {
     let folder = library(300);
     for (run, seed) in [("a", "seed=1"), ("b", "seed=2"), ("c", "seed=3")] {
         search(&folder, run, &[seed]);
@@ -359,7 +359,7 @@ fn runs_of_one_recipe_are_one_line_with_a_band_and_other_recipes_are_others() {
     let differences = between(&page, "<h2 id=\"differences\">", "</table>")[0];
     let learning_rates = "<th scope=\"row\">update.lr</th><td>0.5</td><td>0.5</td><td>0.5</td><td>3.0</td>";
     assert!(differences.contains(learning_rates), "{differences}");
-    assert!(page.contains("The same with the seeds 2, 3."));
+    assert!(page.contains("The other runs have the seeds 2, 3."));
 }
 
 #[test]
@@ -404,7 +404,7 @@ fn a_report_comes_from_runs_that_were_killed_are_empty_by_hand_of_format_1_or_wi
     std::fs::write(folder.path().join("run.toml"), by_hand).expect("written");
     uphill_ok(&["ask", "run.toml", "--out", "asked", "-o", "asked.parquet"], folder.path());
     let page = report(&folder, &["asked"]);
-    assert!(page.contains("Nothing to draw: no item has a score.") && page.contains("uphill ask run.toml --out again"));
+    assert!(page.contains("No curves: no item has a score.") && page.contains("uphill ask run.toml --out again"));
     assert!(page.contains("<p>No item has a score.</p>"));
     let output = uphill(&["plot", "asked"], folder.path());
     assert_eq!(stderr(&output), "uphill: asked: nothing to draw: no item has a score\n");
@@ -422,7 +422,7 @@ fn a_report_comes_from_runs_that_were_killed_are_empty_by_hand_of_format_1_or_wi
 
     std::fs::remove_dir_all(folder.path().join("items.lance")).expect("removed");
     let page = report(&folder, &["run"]);
-    assert!(page.contains("There is no map, as the dataset cannot be read: "));
+    assert!(page.contains("The map cannot be drawn, as the dataset cannot be read: "));
     assert!(
         page.contains("<td>item ") && page.contains("<svg class=\"chart\"") && !page.contains("<svg class=\"map\"")
     );
@@ -430,7 +430,7 @@ fn a_report_comes_from_runs_that_were_killed_are_empty_by_hand_of_format_1_or_wi
     let old = root().join("tests/format-1/run");
     uphill_ok(&["report", &old.to_string_lossy(), "-o", "report.html"], folder.path());
     let page = std::fs::read_to_string(folder.path().join("report.html")).expect("a report");
-    assert!(page.contains("<svg class=\"chart\"") && page.contains("<th scope=\"row\">format of the run folder</th>"));
+    assert!(page.contains("<svg class=\"chart\"") && page.contains("<th scope=\"row\">run folder format</th>"));
 }
 
 #[test]
@@ -487,7 +487,7 @@ fn no_panel_is_empty_and_no_label_promises_more_however_few_items_have_a_score()
         let page = report(&folder, &[&run]);
         let charts = charts(&page);
         for (says, lines, below) in &charts {
-            let is_seen = |(class, d): &(&str, &str)| d.contains('L') || class.ends_with(" lone") && d.contains("h0");
+            let is_seen = |(class, d): &(&str, &str)| d.contains('L') || class.ends_with(" single") && d.contains("h0");
             assert!(!lines.is_empty() && lines.iter().all(is_seen), "{scored}: {says}: {lines:?}");
             // Items and iterations are counted.
             assert!(below.iter().all(|tick| tick.parse::<u32>().is_ok()), "{scored}: {says}: {below:?}");
@@ -506,7 +506,7 @@ fn no_panel_is_empty_and_no_label_promises_more_however_few_items_have_a_score()
 
     // More than there are, if that is asked for, is said.
     let page = report(&folder, &["run-15", "--top", "50"]);
-    assert!(page.contains("There is no sum of the best 50: no run has so many scores."));
+    assert!(page.contains("There is no sum of the best 50: no run has 50 scores."));
     assert!(!charts(&page).iter().any(|chart| chart.0.starts_with("Sum of")));
     // In a table, too: where there are fewer, their sum is another.
     let page = report(&folder, &["run-150", "run-15", "--top", "50"]);
@@ -648,8 +648,8 @@ fn a_function_is_called_by_its_own_name() {
         let page = report(&folder, &["run"]);
         assert!(page.contains(&format!("Best score, {name} against")), "{:?}", charts(&page));
         assert!(page.contains(&format!("Score: {name} (larger is better)")), "{call}");
-        let before_recipe = page.split("<h2 id=\"recipe\">").next().expect("a page");
-        assert!(!before_recipe.contains("__main__") && !before_recipe.contains("lambda"), "{call}");
+        let before_configuration = page.split("<h2 id=\"configuration\">").next().expect("a page");
+        assert!(!before_configuration.contains("__main__") && !before_configuration.contains("lambda"), "{call}");
         assert!(!plot(&folder, &["run"]).contains("__main__"));
     }
 }
@@ -686,8 +686,8 @@ fn the_map_has_no_scale_of_colours_where_there_is_nothing_to_tell_apart() {
     let page = report(&folder, &["alike"]);
     assert!(!page.contains("<div class=\"scale\">") && page.contains("<svg class=\"map\""));
     let page = report(&folder, &["nothing"]);
-    assert!(!page.contains("<div class=\"scale\">") && page.contains("coloured: nothing, as no item has a score"));
-    assert!(page.contains("Nothing to draw: no item has a score."));
+    assert!(!page.contains("<div class=\"scale\">") && page.contains("Coloured: none, as no item has a score"));
+    assert!(page.contains("No curves: no item has a score."));
     // All but few are alike: from the one to the other.
     let results = read_results(&folder.path().join("ties"));
     assert_eq!(f64s(&results, "score")[0], 2.0);

@@ -1,29 +1,29 @@
-//! What a run was asked: its run file, and the command that makes it again.
+//! The configuration of a run: its run file, and the commands that reproduce it.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::told::Told;
+use super::run_data::RunData;
 use crate::config::as_toml;
 
-/// How a run is made again.
+/// The configuration of a run, or of runs that differ only in their seeds.
 #[derive(Serialize)]
-pub(super) struct Recipe {
+pub(super) struct Configuration {
     name: String,
-    /// Of the runs that are alike but for them.
+    /// The seeds of the other runs.
     seeds: String,
-    /// The run file; as JSON, where TOML cannot say it.
+    /// The run file as TOML, or as JSON if TOML cannot represent it.
     file: Option<String>,
     file_name: &'static str,
-    /// Or two, in their order.
+    /// One or two commands, one per line.
     command: String,
-    /// What the rule learned of how much each column says about the score: names and percentages, the largest first.
-    learned: Vec<(String, String)>,
+    /// The learned relevance weight of each feature column, in percent, largest first.
+    relevance: Vec<(String, String)>,
 }
 
-impl Recipe {
-    /// Of runs that differ in their seeds.
-    pub fn of(runs: &[&Told]) -> Self {
+impl Configuration {
+    /// The configuration of runs that differ only in their seeds.
+    pub fn new(runs: &[&RunData]) -> Self {
         let run = runs[0];
         let seeds: Vec<String> = runs[1..].iter().map(|run| run.log.manifest().seed.to_string()).collect();
         let manifest = run.log.manifest();
@@ -33,47 +33,50 @@ impl Recipe {
             (Value::Null, _) => (None, "run.toml", Vec::new()),
             (_, Some(text)) => (Some(text), "run.toml", commands(config, manifest.planned)),
             (_, None) => {
-                let by = "by a program, as a run file cannot say all of it".to_string();
-                (serde_json::to_string_pretty(config).ok(), "run.json", vec![by])
+                let note = "# started by a program: a run file cannot represent this configuration".to_string();
+                (serde_json::to_string_pretty(config).ok(), "run.json", vec![note])
             }
         };
-        let learned = manifest.ended.iter().flat_map(|ended| &ended.learned);
-        let learned = learned.map(|(column, share)| (column.clone(), format!("{:.1} %", 100.0 * share))).collect();
-        Recipe {
+        let relevance = manifest.ended.iter().flat_map(|ended| &ended.learned);
+        let relevance =
+            relevance.map(|(column, weight)| (column.clone(), format!("{:.1} %", 100.0 * weight))).collect();
+        Configuration {
             name: run.name.clone(),
             seeds: seeds.join(", "),
             file,
             file_name,
             command: commands.join("\n"),
-            learned,
+            relevance,
         }
     }
 }
 
-/// The commands that make a run again of its run file, which has the last budget, where it planned with the first.
+/// The commands that reproduce a run from its run file. The file has the last budget; a rule that plans with the first one
+/// is started with that.
 fn commands(config: &Value, planned: Option<u64>) -> Vec<String> {
     let calls = |section: &Value| section["call"].is_string();
     let parts = config["score"]["sum"].as_array();
     if calls(&config["filter"]) || calls(&config["score"]) || parts.is_some_and(|sum| sum.iter().any(calls)) {
-        return vec!["by the program whose functions it calls".into()];
+        return vec!["# started by the program whose functions it calls".into()];
     }
-    let (begin, go_on) = match config["score"]["by_hand"] == true {
+    let (start, resume) = match config["score"]["by_hand"] == true {
         true => ("uphill ask run.toml --out again", "uphill ask run.toml --out again"),
         false => ("uphill search run.toml --out again", "uphill search run.toml --out again --resume"),
     };
     let plans = config["update"]["rule"] == "surrogate" && planned != config["stop"]["evaluations"].as_u64();
     match planned.filter(|_| plans) {
-        Some(first) => vec![format!("{begin} --set stop.evaluations={first}"), go_on.into()],
-        None => vec![begin.into()],
+        Some(first) => vec![format!("{start} --set stop.evaluations={first}"), resume.into()],
+        None => vec![start.into()],
     }
 }
 
-/// A section without a key says nothing.
+/// The configuration without sections that have no value.
 fn without_empty_sections(config: &Value) -> Value {
     let mut config = config.clone();
     if let Some(sections) = config.as_object_mut() {
-        let says = |section: &Value| section.as_object().is_none_or(|keys| keys.values().any(|value| !value.is_null()));
-        sections.retain(|_, section| says(section));
+        let has_value =
+            |section: &Value| section.as_object().is_none_or(|keys| keys.values().any(|value| !value.is_null()));
+        sections.retain(|_, section| has_value(section));
     }
     config
 }
