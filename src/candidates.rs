@@ -1,4 +1,5 @@
-//! Items that a rule names, as candidates beside what its queries met; and what is fetched only of those that are chosen.
+//! Candidates: merging the neighbours of the queries with items that the rule proposes, and fetching the attributes of
+//! selected items.
 
 use std::collections::HashSet;
 
@@ -9,27 +10,28 @@ use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 
-/// What the queries met, and the items of those ids: each under the query that it is nearest to, in the order of results.
-/// Items that were met, or are left out, are passed over; so are those farther than the database lets items be.
+/// Adds the items with the `proposed` ids to the neighbours of the queries. Each item belongs to its nearest query. The rows
+/// are sorted by query, distance and id, as results are. Proposed items are skipped if they are neighbours already, are
+/// excluded, or are farther than the database's `max_distance`.
 ///
 /// # Errors
-/// An id that the library does not have.
+/// The library does not have an id.
 pub(crate) fn merge_candidates(
-    met: DataFrame,
-    named: &[u64],
+    neighbours: DataFrame,
+    proposed: &[u64],
     queries: &DataFrame,
     options: QueryOptions<'_>,
     database: &dyn VectorDatabase,
 ) -> Result<DataFrame> {
-    let mut passed: HashSet<u64> = schema::u64s(&met, DB_IDX)?.into_iter().collect();
-    let left_out = |id: &u64| options.exclude.is_some_and(|exclude| exclude.contains(id));
-    let named: Vec<u64> = named.iter().copied().filter(|id| !left_out(id) && passed.insert(*id)).collect();
-    if named.is_empty() {
-        return Ok(met);
+    let mut seen: HashSet<u64> = schema::u64s(&neighbours, DB_IDX)?.into_iter().collect();
+    let is_excluded = |id: &u64| options.exclude.is_some_and(|exclude| exclude.contains(id));
+    let proposed: Vec<u64> = proposed.iter().copied().filter(|id| !is_excluded(id) && seen.insert(*id)).collect();
+    if proposed.is_empty() {
+        return Ok(neighbours);
     }
     let mut items = match options.columns {
-        Some(columns) => database.take_columns(&named, columns)?,
-        None => database.take(&named)?,
+        Some(columns) => database.take_columns(&proposed, columns)?,
+        None => database.take(&proposed)?,
     };
     let vectors = convert::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|value| value as f32);
     let query_idx = schema::u32s(queries, QUERY_IDX)?;
@@ -52,7 +54,7 @@ pub(crate) fn merge_candidates(
     items.insert_column(0, Column::new(QUERY_IDX.into(), nearest)).wrap_err("candidates")?;
     items.insert_column(2, Column::new(DISTANCE.into(), distances)).wrap_err("candidates")?;
     let items = if near.len() < items.height() { convert::gather(&items, &near)? } else { items };
-    let all = if met.height() == 0 { items } else { met.vstack(&items).wrap_err("candidates")? };
+    let all = if neighbours.height() == 0 { items } else { neighbours.vstack(&items).wrap_err("candidates")? };
 
     let (queries, ids) = (schema::u32s(&all, QUERY_IDX)?, schema::u64s(&all, DB_IDX)?);
     let distances = all.column(DISTANCE).and_then(|column| column.f32().cloned()).wrap_err("candidates")?;
@@ -65,23 +67,27 @@ pub(crate) fn merge_candidates(
     convert::gather(&all, &order)
 }
 
-/// Chosen rows with all attributes, in the order of the library: of candidates only those were fetched that decide.
+/// Fetches all attributes of the selected items, and returns these with their rows in the order of the library. Candidates only
+/// have the attributes that filter and select read.
 ///
 /// # Errors
-/// A library that cannot be read.
+/// The library cannot be read.
 pub(crate) fn fetch_attributes(
-    chosen: &DataFrame,
+    selected: &DataFrame,
     queries: &DataFrame,
     database: &dyn VectorDatabase,
 ) -> Result<DataFrame> {
-    let ids = schema::u64s(chosen, DB_IDX)?;
+    let ids = schema::u64s(selected, DB_IDX)?;
     let items = match ids.is_empty() {
         true => database.query(&queries.head(Some(0)), QueryOptions::default())?,
         false => database.take(&ids)?,
     };
-    let met = [QUERY_IDX, DB_IDX, DISTANCE, EMBEDDING];
-    let attributes = items.columns().iter().filter(|column| !met.contains(&column.name().as_str()));
-    let found =
-        met.iter().map(|name| chosen.column(name).cloned()).collect::<Result<Vec<_>, _>>().wrap_err("candidates")?;
-    DataFrame::new(chosen.height(), found.into_iter().chain(attributes.cloned()).collect()).wrap_err("candidates")
+    let search_columns = [QUERY_IDX, DB_IDX, DISTANCE, EMBEDDING];
+    let attributes = items.columns().iter().filter(|column| !search_columns.contains(&column.name().as_str()));
+    let found = search_columns
+        .iter()
+        .map(|name| selected.column(name).cloned())
+        .collect::<Result<Vec<_>, _>>()
+        .wrap_err("candidates")?;
+    DataFrame::new(selected.height(), found.into_iter().chain(attributes.cloned()).collect()).wrap_err("candidates")
 }

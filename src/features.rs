@@ -1,11 +1,11 @@
-//! What a model reads of an item beside its embedding: numbers, categories, text, further embeddings.
+//! Features: item columns that a model reads in addition to the embedding. Numbers, categories, text, further embeddings.
 
 mod category;
 mod encoder;
+mod ngrams;
 mod numeric;
 mod store;
 mod subspace;
-mod text;
 
 use std::collections::HashMap;
 use std::fmt::Formatter;
@@ -20,40 +20,40 @@ pub(crate) use self::encoder::Encoder;
 pub(crate) use self::store::{FeatureReader, FeatureWriter};
 use crate::error::Error;
 
-/// Which columns of the items a model reads beside their embeddings.
+/// Which columns of the items a model reads in addition to the embedding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Features {
-    /// The first 64 columns that ride along, but those that the score or the filter reads. Of them, those that can be read:
-    /// numbers, dates and text, more than one value.
+    /// The first 64 attributes, without those that the score or the filter reads. Of these, the columns with a supported type
+    /// (numbers, dates, text, embeddings) and more than one value.
     #[default]
     Auto,
-    /// These, whatever reads them; none of an empty list.
+    /// These columns, even if the score or the filter reads them. An empty list means no features.
     Columns(Vec<Feature>),
 }
 
-/// A column that a model reads.
+/// A column that a model reads, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Feature {
-    /// Its name.
+    /// The name of the column.
     pub column: String,
-    /// How it is read; as its type and its values suggest where `None`.
+    /// How the column is encoded. `None` infers the role from its dtype and values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
 }
 
-/// How a column is read.
+/// How a column is encoded as numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Numbers, dates, times, true and false: `(x - median) / (interquartile range / 1.349)`, cut at 4 on both sides. Nulls are the
-    /// median, and stand in a column of their own.
+    /// Numbers, dates, times and booleans: `(x - median) / (interquartile range / 1.349)`, clipped to -4 to 4. Nulls become the
+    /// median, and an extra component marks them.
     Numeric,
-    /// A column for each of the 64 most frequent values.
+    /// One-hot encoding of the 64 most frequent values.
     Category,
-    /// Text of any kind (SMILES, titles, sequences): how often each run of one to four characters stands in the first
-    /// 500 of it, as `ln(1 + count)`, in the 64 directions in which the library varies most.
+    /// Text of any kind (SMILES, titles, sequences): counts of character n-grams of length 1 to 4 in the first 500 characters,
+    /// as `ln(1 + count)`, projected on the first 64 principal components of the library.
     Text,
-    /// Another list of numbers of one length, in the 64 directions in which the library varies most, if it has more.
+    /// Another embedding, projected on the first 64 principal components of the library if it has more dimensions.
     Embedding,
 }
 
@@ -68,7 +68,7 @@ impl std::fmt::Display for Role {
     }
 }
 
-/// As a run file has it: `"auto"`, or a list.
+/// The form in a run file: `"auto"`, or a list.
 impl Serialize for Features {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -80,9 +80,9 @@ impl Serialize for Features {
 
 impl<'de> Deserialize<'de> for Features {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Written;
+        struct RunFileVisitor;
 
-        impl<'de> Visitor<'de> for Written {
+        impl<'de> Visitor<'de> for RunFileVisitor {
             type Value = Features;
 
             fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
@@ -100,11 +100,11 @@ impl<'de> Deserialize<'de> for Features {
                 Vec::deserialize(SeqAccessDeserializer::new(columns)).map(Features::Columns)
             }
         }
-        deserializer.deserialize_any(Written)
+        deserializer.deserialize_any(RunFileVisitor)
     }
 }
 
-/// As a run file has it: a name, or `{ column = "…", role = "…" }`.
+/// The form in a run file: a name, or `{ column = "…", role = "…" }`.
 impl<'de> Deserialize<'de> for Feature {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -114,9 +114,9 @@ impl<'de> Deserialize<'de> for Feature {
             role: Option<Role>,
         }
 
-        struct Written;
+        struct RunFileVisitor;
 
-        impl<'de> Visitor<'de> for Written {
+        impl<'de> Visitor<'de> for RunFileVisitor {
             type Value = Feature;
 
             fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
@@ -132,54 +132,54 @@ impl<'de> Deserialize<'de> for Feature {
                 Ok(Feature { column, role })
             }
         }
-        deserializer.deserialize_any(Written)
+        deserializer.deserialize_any(RunFileVisitor)
     }
 }
 
 impl Features {
-    /// Whether nothing was said.
+    /// Whether this is `Auto`, the default.
     pub(crate) fn is_auto(&self) -> bool {
         *self == Features::Auto
     }
 
-    /// Columns, each read as its type and its values suggest.
+    /// Columns whose roles are inferred from their dtypes and values.
     pub fn columns<S: Into<String>>(columns: impl IntoIterator<Item = S>) -> Self {
         Features::Columns(columns.into_iter().map(|column| Feature { column: column.into(), role: None }).collect())
     }
 }
 
-/// A column as numbers: which of the components of an [`ItemFeatures`] are its own.
+/// A feature group: the components of [`ItemFeatures`] that encode one column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureGroup {
-    /// The column.
+    /// The name of the column.
     pub name: String,
-    /// How it was read.
+    /// How the column is encoded.
     pub role: Role,
-    /// Its components.
+    /// The range of its components.
     pub components: Range<usize>,
 }
 
-/// The features of a library's items, a row of f32 for each. Each group is centred and of a length such that the mean squared
-/// distance of two items in it is 1.
+/// The features of the items of a library: a matrix of f32 with a row per item. Each feature group is centred, and scaled so that
+/// the mean squared distance of two items is 1.
 #[derive(Clone, Default)]
 pub struct ItemFeatures {
     groups: Vec<FeatureGroup>,
     values: Array2<f32>,
-    /// The id of each row, and back, if that is not its number.
+    /// The ids of the rows, and the rows of the ids. Empty if the ids are the row numbers.
     ids: Vec<u64>,
     row_of: Option<HashMap<u64, usize>>,
 }
 
 impl ItemFeatures {
-    /// Features of items, `values` `(items, components)`.
+    /// Features of the items with these ids, with `values` of shape `(items, components)`.
     ///
     /// # Errors
-    /// An id that is there twice, values that are not finite, groups that do not fit the shape.
+    /// A duplicate id, a value that is not finite, or a group outside of the shape.
     pub fn new(ids: &[u64], groups: Vec<FeatureGroup>, values: Array2<f32>) -> crate::error::Result<Self> {
         let wrong =
             |column: &str, expected: &str, found: String| Err(Error::contract("features", column, expected, found));
         if ids.len() != values.nrows() {
-            return wrong("rows", &format!("one for each of {} items", ids.len()), values.nrows().to_string());
+            return wrong("rows", &format!("a row for each of {} items", ids.len()), values.nrows().to_string());
         }
         if let Some(group) = groups.iter().find(|group| group.components.end > values.ncols()) {
             let found = format!("components {} to {}", group.components.start, group.components.end);
@@ -193,22 +193,22 @@ impl ItemFeatures {
         }
         let row_of: HashMap<u64, usize> = ids.iter().copied().zip(0..).collect();
         if row_of.len() < ids.len() {
-            return wrong("ids", "each once", "one twice".into());
+            return wrong("ids", "unique ids", "a duplicate".into());
         }
         Ok(ItemFeatures { groups, values, ids: ids.to_vec(), row_of: Some(row_of) })
     }
 
-    /// What there is of each item.
+    /// The feature groups, in the order of their components.
     pub fn groups(&self) -> &[FeatureGroup] {
         &self.groups
     }
 
-    /// Numbers of each item.
+    /// The number of components per item.
     pub fn width(&self) -> usize {
         self.values.ncols()
     }
 
-    /// The features of items, `(items, components)`; zeros, which is the mean, of one that has none.
+    /// The features of items, of shape `(items, components)`. An item without features gets zeros, which are the mean.
     pub fn rows(&self, ids: &[u64]) -> Array2<f32> {
         let mut rows = Array2::zeros((ids.len(), self.width()));
         for (id, mut row) in ids.iter().zip(rows.rows_mut()) {
@@ -223,30 +223,30 @@ impl ItemFeatures {
         rows
     }
 
-    /// All of them, `(items, components)`.
+    /// The features of all items, of shape `(items, components)`.
     pub(crate) fn values(&self) -> ArrayView2<'_, f32> {
         self.values.view()
     }
 
-    /// The item of a row.
+    /// The id of the item in a row.
     pub(crate) fn id(&self, row: usize) -> u64 {
         self.ids.get(row).copied().unwrap_or(row as u64)
     }
 }
 
-/// The name of the file that holds a feature of a library in a state. All of them begin and end as [`is_file_name`] says.
+/// The name of the file with a feature of a library in a given state. It matches [`is_file_name`].
 pub(crate) fn file_name(state: &str, feature: &Feature) -> String {
     let role = feature.role.map_or_else(String::new, |role| role.to_string());
     let key = blake3::hash(format!("{} {state} {role} {}", store::FORMAT, feature.column).as_bytes()).to_hex();
     format!("features-{}.f32", &key[..32])
 }
 
-/// Whether a file of this name holds features.
+/// Whether a file name is that of a feature file.
 pub(crate) fn is_file_name(name: &str) -> bool {
     name.starts_with("features-") && name.ends_with(".f32")
 }
 
-/// All names that the features of a column in a state can have.
+/// All possible file names for the features of a column in a given state, one per role.
 pub(crate) fn file_names(state: &str, column: &str) -> Vec<String> {
     let roles = [None, Some(Role::Numeric), Some(Role::Category), Some(Role::Text), Some(Role::Embedding)];
     roles.map(|role| file_name(state, &Feature { column: column.into(), role })).into()

@@ -1,4 +1,4 @@
-//! Which of the found items may be scored.
+//! `Filter`: removes candidates before they are scored.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::frame::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
 use crate::sql::{columns_of, evaluate, excerpt};
 use crate::suggest::names_no_column;
 
-/// Removes rows of a results frame before they are paid for. Closures are filters:
+/// Removes rows of a results frame before they are scored. Closures are filters:
 /// `|results: DataFrame| Ok(results.head(Some(5)))`.
 ///
 /// # Example
@@ -28,34 +28,34 @@ use crate::suggest::names_no_column;
 /// assert!(light.height() < found.height());
 /// assert!(light.column("mw")?.f64()?.iter().flatten().all(|weight| weight < 250.0));
 ///
-/// // Of a function's results, only those rows stay that were there before, unchanged.
-/// let few = |results: DataFrame| Ok(results.head(Some(5)));
-/// assert_eq!(few.filter(found)?.height(), 5);
+/// // A closure returns a subset of its input rows, unchanged.
+/// let first_five = |results: DataFrame| Ok(results.head(Some(5)));
+/// assert_eq!(first_five.filter(found)?.height(), 5);
 /// # Ok(())
 /// # }
 /// ```
 pub trait Filter: Send + Sync {
-    /// The rows that stay, unchanged.
+    /// Returns a subset of the rows, unchanged.
     ///
     /// # Errors
-    /// Whatever keeps the filter from deciding.
+    /// Any error stops the run.
     fn filter(&self, results: DataFrame) -> Result<DataFrame>;
 
-    /// The attributes that it decides by: it may be given no others. `None` (default) if it cannot say: it is given all.
+    /// The attributes that the filter reads. The frame may have no others. `None` (default) means all attributes.
     fn columns_read(&self) -> Option<Vec<String>> {
         None
     }
 
-    /// Called once before a search, with a frame of no rows, so that mistakes show early.
+    /// Checks the filter once before a search, with a frame without rows, so that mistakes show early.
     ///
     /// # Errors
-    /// A filter that cannot work on such frames.
+    /// The filter cannot process frames with these columns.
     fn check(&self, _results: &DataFrame) -> Result<()> {
         Ok(())
     }
 }
 
-/// Keeps everything.
+/// A filter that keeps all rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PassThroughFilter;
 
@@ -69,31 +69,32 @@ impl Filter for PassThroughFilter {
     }
 }
 
-/// Keeps the rows for which a Polars SQL expression over the frame's columns is true
-/// (not false, not null): `mw < 500 AND smiles NOT LIKE '%Br%'`.
+/// A filter that keeps the rows for which a Polars SQL expression over the frame's columns is true (not false, not null):
+/// `mw < 500 AND smiles NOT LIKE '%Br%'`.
 #[derive(Clone, Debug)]
 pub struct SqlFilter {
     sql: String,
 }
 
 impl SqlFilter {
-    /// An expression, not a statement.
+    /// A filter by a SQL expression (not a statement).
     pub fn new(sql: impl Into<String>) -> Self {
         SqlFilter { sql: sql.into() }
     }
 
     fn not_a_condition(&self, value: &DataFrame) -> Error {
         let dtype = value.columns().first().map_or("nothing".into(), |column| column.dtype().to_string());
-        Error::Config(format!("filter.sql: expected true or false of `{}`, found {dtype}", self.sql))
+        Error::Config(format!("filter.sql: expected a boolean from `{}`, found {dtype}", self.sql))
     }
 }
 
-/// The rows of a results frame for which the one column of another, of true and false, is true (not false, not null).
+/// Keeps the rows of a results frame for which a mask is true (not false, not null). The mask is a frame with one boolean
+/// column and as many rows.
 ///
 /// # Errors
-/// Another number of columns or of rows; a column of something else.
+/// The mask has another number of columns or rows, or another dtype.
 pub fn filter_by_mask(results: &DataFrame, mask: &DataFrame) -> Result<DataFrame> {
-    let wrong = |found: String| Error::contract("filter", "rows", "true or false for each of its input", found);
+    let wrong = |found: String| Error::contract("filter", "rows", "one boolean for each row of its input", found);
     let [column] = mask.columns() else { return Err(wrong(format!("{} columns", mask.width()))) };
     let mask = column.bool().map_err(|_| wrong(format!("a column of {}", column.dtype())))?;
     match mask.len() == results.height() {
@@ -107,14 +108,14 @@ fn rows_where(results: DataFrame, mask: &BooleanChunked) -> Result<DataFrame> {
     if rows.len() == results.height() { Ok(results) } else { convert::gather(&results, &rows) }
 }
 
-/// The column in which an expression says whether a row stays.
+/// The column with the value of the expression.
 const MASK: &str = "_keep";
 
 impl Filter for SqlFilter {
     fn filter(&self, results: DataFrame) -> Result<DataFrame> {
         let frame = results.clone().lazy();
         let mask = evaluate("filter.sql", &self.sql, &results, |expression| {
-            // Beside the columns, so that a constant is repeated for each row.
+            // `with_columns` broadcasts a constant to all rows.
             frame.with_columns([expression.alias(MASK)]).select([col(MASK)]).collect()
         })?;
         let mask = mask.column(MASK).and_then(Column::bool).map_err(|_| self.not_a_condition(&mask))?;
@@ -164,8 +165,8 @@ impl Filter for Box<dyn Filter> {
     }
 }
 
-/// Checks that a stage only took rows away: what it gave must be rows of what it got, unchanged,
-/// each at most once. (Embeddings are compared by dtype only.)
+/// Checks that a stage only removed rows: its output must be rows of its input, unchanged, each at most once. (Embeddings are
+/// compared by dtype only.)
 pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &DataFrame) -> Result<()> {
     let (had, has) = (before.schema(), after.schema());
     if had != has {
@@ -176,7 +177,7 @@ pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &Data
     }
     let (had, has) = (keys(before)?, keys(after)?);
     let rows = in_order(&had, &has).map_or_else(|| in_any_order(&had, &has), Ok).map_err(|(query, item)| {
-        let found = format!("item {item} under query {query}, which was not there, or twice");
+        let found = format!("item {item} of query {query}, which is new or a duplicate");
         Error::contract(stage, DB_IDX, "rows of its input, each at most once", found)
     })?;
     let (before, after) = (without_embedding(before)?, without_embedding(after)?);
@@ -194,13 +195,13 @@ fn keys(frame: &DataFrame) -> Result<Vec<Key>> {
 
 type Key = (u32, u64);
 
-/// Where each key is among those of before, if they kept their order.
+/// The position of each key in `had`; `None` if the order differs or a key is missing.
 fn in_order(had: &[Key], has: &[Key]) -> Option<Vec<u32>> {
     let mut before = (0u32..).zip(had);
     has.iter().map(|key| before.find(|(_, had)| *had == key).map(|(row, _)| row)).collect()
 }
 
-/// Where each key is among those of before; the first that is not there, or there for the second time.
+/// The position of each key in `had`, in any order. The error is the first key that is missing or a duplicate.
 fn in_any_order(had: &[Key], has: &[Key]) -> Result<Vec<u32>, Key> {
     let mut row_of: HashMap<Key, u32> = had.iter().copied().zip(0..).collect();
     has.iter().map(|key| row_of.remove(key).ok_or(*key)).collect()

@@ -1,4 +1,4 @@
-//! Giving up when a flag is set: between steps, and while a step that cannot look for itself is under way.
+//! Interrupting long work when a flag is set: between steps, and during steps that do not check the flag.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,13 +14,13 @@ use futures::future::{Either, select};
 use crate::error::{Error, Result, WrapErr};
 use crate::panics::catch_message;
 
-/// How often the flag is looked at.
-const EVERY: Duration = Duration::from_millis(20);
+/// How often the flag is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Bytes of stack of a step.
-const STACK: usize = 16 << 20;
+/// Bytes of stack of a worker thread.
+const STACK_SIZE: usize = 16 << 20;
 
-/// A flag that is set to stop, if there is one.
+/// An optional flag that interrupts work when it is set.
 #[derive(Clone, Default)]
 pub(crate) struct Interrupt {
     flag: Option<Arc<AtomicBool>>,
@@ -31,10 +31,10 @@ impl Interrupt {
         Interrupt { flag }
     }
 
-    /// Between two steps.
+    /// Checks the flag. Call this between two steps.
     ///
     /// # Errors
-    /// [`Error::Interrupted`], if the flag is set.
+    /// [`Error::Interrupted`] if the flag is set.
     pub(crate) fn check(&self) -> Result<()> {
         match &self.flag {
             Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Interrupted),
@@ -42,8 +42,8 @@ impl Interrupt {
         }
     }
 
-    /// Does a step on a thread of its own, which is left to itself when the flag is set: the step must not make what it would
-    /// leave behind.
+    /// Runs `work` on another thread and returns [`Error::Interrupted`] as soon as the flag is set. The thread then runs on in
+    /// the background, so `work` must not create files or other things that would be left behind.
     pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         self.check()?;
         if self.flag.is_none() {
@@ -54,31 +54,31 @@ impl Interrupt {
             let failed = |message| Err(Error::Library { context: "stopped by a bug".into(), message, cause: None });
             let _ = sender.send(catch_message(work).unwrap_or_else(failed));
         };
-        thread::Builder::new().stack_size(STACK).spawn(work).wrap_err("starting a thread")?;
+        thread::Builder::new().stack_size(STACK_SIZE).spawn(work).wrap_err("starting a thread")?;
         loop {
-            match receiver.recv_timeout(EVERY) {
-                Ok(done) => return done,
+            match receiver.recv_timeout(CHECK_INTERVAL) {
+                Ok(result) => return result,
                 Err(RecvTimeoutError::Timeout) => self.check()?,
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::Interrupted),
             }
         }
     }
 
-    /// Waits for a future, which is dropped when the flag is set.
+    /// Awaits a future. If the flag is set, the future is dropped.
     pub(crate) async fn run_async<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         let Some(flag) = self.flag.clone() else { return Ok(future.await) };
         self.check()?;
         let (sender, set) = oneshot::channel::<()>();
         let watch = move || {
             while !sender.is_canceled() && !flag.load(Ordering::Relaxed) {
-                thread::sleep(EVERY);
+                thread::sleep(CHECK_INTERVAL);
             }
-            // The future may have ended meanwhile.
+            // The receiver is gone if the future has completed.
             let _ = sender.send(());
         };
         thread::Builder::new().spawn(watch).wrap_err("starting a thread")?;
         match select(pin!(future), set).await {
-            Either::Left((done, _)) => Ok(done),
+            Either::Left((output, _)) => Ok(output),
             Either::Right(_) => Err(Error::Interrupted),
         }
     }

@@ -1,6 +1,7 @@
-//! Cholesky factors and triangular solves, blocked so that matrix products do the work; squared distances; sums of vectors.
+//! Linear algebra: blocked Cholesky factorization, triangular solves, squared distances, dot products.
 //!
-//! Loops over single numbers are counted by hand, because iterators are calls where little is optimised.
+//! Blocks turn most of the work into matrix products. Inner loops use indices, because iterators are slow in builds with little
+//! optimization.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
@@ -9,7 +10,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::frame::schema::EMBEDDING;
 
-/// Rows and columns that are factored one by one.
+/// The block size: rows and columns within a block are factored one by one.
 const BLOCK: usize = 64;
 
 /// The lower triangular `L` of a symmetric positive definite matrix `A = L L'`, shape `(n, n)`.
@@ -18,16 +19,16 @@ pub(crate) struct Cholesky {
     lower: Array2<f64>,
     /// The inverse of each diagonal block of `lower`.
     inverses: Vec<Array2<f64>>,
-    /// Whether the diagonal was raised.
+    /// Whether jitter was added to the diagonal.
     has_jitter: bool,
 }
 
 impl Cholesky {
-    /// Factors a matrix of which only the lower triangle is read. Where rounding leaves it short of
-    /// positive definite, its diagonal is raised by a millionth of its mean, or ten times that, and so on.
+    /// Factors a matrix. Only the lower triangle is read. If rounding makes the matrix indefinite, jitter is added to the
+    /// diagonal: a millionth of its mean, then ten times that, and so on.
     ///
     /// # Errors
-    /// A matrix that is not finite: nothing would make it positive definite. `what` it is of is said.
+    /// A value is not finite: no jitter would help. The error names the matrix by `what`.
     pub fn new(matrix: &Array2<f64>, what: &str) -> Result<Self> {
         let lower = matrix.indexed_iter().filter(|((row, column), _)| column <= row);
         if let Some(((row, column), value)) = lower.into_iter().find(|(_, value)| !value.is_finite()) {
@@ -38,7 +39,7 @@ impl Cholesky {
         let mean = matrix.diag().iter().map(|value| value.abs()).sum::<f64>() / n.max(1) as f64;
         let (mut shifted, mut jitter) = (matrix.clone(), 1e-6 * mean.max(f64::MIN_POSITIVE));
         loop {
-            // Ends: a diagonal that outweighs its rows makes any finite matrix positive definite, as does an infinite one.
+            // This terminates: a diagonal that dominates its rows makes any finite matrix positive definite, as an infinite one does.
             if let Some(factor) = Self::try_new(shifted, Vec::new()) {
                 return Ok(Cholesky { has_jitter: jitter > 1e-6 * mean.max(f64::MIN_POSITIVE), ..factor });
             }
@@ -48,14 +49,14 @@ impl Cholesky {
         }
     }
 
-    /// How many of the first so many rows a larger matrix's factor can take over: those of whole blocks.
+    /// How many of the first `rows` rows the factor of a larger matrix can reuse: those of complete blocks.
     pub fn reusable_rows(&self, rows: usize) -> usize {
         if self.has_jitter { 0 } else { rows.min(self.lower.nrows()) / BLOCK * BLOCK }
     }
 
-    /// The factor of a larger matrix of which the first rows and columns, as many as are [`reusable`](Self::reusable_rows), are
-    /// those of this one's: `rows` are the others, of shape `(n - reusable, n)`; their upper triangle is not read. The same to
-    /// the last bit as of the whole matrix. `None` if that is not positive definite.
+    /// Extends the factor to a larger matrix of shape `(n, n)` whose first [`reusable_rows`](Self::reusable_rows) rows and columns
+    /// are those of this matrix. `rows` are the other rows, of shape `(n - reusable_rows, n)`; their upper triangle is not
+    /// read. The result equals the factor of the whole matrix bit for bit. `None` if the matrix is not positive definite.
     pub fn extend(&self, rows: ArrayView2<'_, f64>) -> Option<Self> {
         let (n, kept) = (rows.ncols(), rows.ncols() - rows.nrows());
         let mut a = Array2::zeros((n, n));
@@ -64,7 +65,7 @@ impl Cholesky {
         Self::try_new(a, self.inverses[..kept / BLOCK].to_vec())
     }
 
-    /// Of a matrix of which as many first blocks as there are inverses are factored.
+    /// Factors a matrix whose first blocks are factored already, one for each of the `inverses`.
     fn try_new(mut a: Array2<f64>, mut inverses: Vec<Array2<f64>>) -> Option<Self> {
         let n = a.nrows();
         let factored = inverses.len() * BLOCK;
@@ -78,7 +79,7 @@ impl Cholesky {
                 block.assign(&solved);
                 continue;
             }
-            // What the columns to the left explain of this block of columns.
+            // Subtract the product of the columns to the left.
             let (left, mut block) = a.multi_slice_mut((s![start.., ..start], s![start.., start..end]));
             general_mat_mul(-1.0, &left, &left.slice(s![..end - start, ..]).t(), 1.0, &mut block);
             let (mut diagonal, mut below) = block.split_at(ndarray::Axis(0), end - start);
@@ -99,7 +100,7 @@ impl Cholesky {
         self.lower.view()
     }
 
-    /// `X` of `L X = B`, for `B` of shape `(n, m)`, in its place.
+    /// Solves `L X = B` in place, for `B` of shape `(n, m)`.
     pub fn solve_lower(&self, b: &mut Array2<f64>) {
         for (block, inverse) in self.inverses.iter().enumerate() {
             let start = block * BLOCK;
@@ -111,7 +112,7 @@ impl Cholesky {
         }
     }
 
-    /// `X` of `L' X = B`, for `B` of shape `(n, m)`, in its place.
+    /// Solves `L' X = B` in place, for `B` of shape `(n, m)`.
     pub fn solve_upper(&self, b: &mut Array2<f64>) {
         for (block, inverse) in self.inverses.iter().enumerate().rev() {
             let start = block * BLOCK;
@@ -130,7 +131,7 @@ impl Cholesky {
         half.t().dot(&half)
     }
 
-    /// `x` of `A x = b`.
+    /// Solves `A x = b`.
     pub fn solve(&self, b: ArrayView1<'_, f64>) -> Array1<f64> {
         let mut x = b.to_owned().insert_axis(ndarray::Axis(1));
         self.solve_lower(&mut x);
@@ -139,12 +140,13 @@ impl Cholesky {
     }
 }
 
-/// `|a_i - b_j|^2`, for `a` `(n, dim)` and `b` `(m, dim)`, shape `(n, m)`, row-major.
+/// Squared Euclidean distances `|a_i - b_j|^2` for `a` of shape `(n, dim)` and `b` of shape `(m, dim)`: shape `(n, m)`,
+/// row-major.
 pub(crate) fn squared_distances(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Array2<f64> {
     let squares =
         |points: ArrayView2<'_, f64>| -> Vec<f64> { points.rows().into_iter().map(|row| row.dot(&row)).collect() };
     let (a_squares, b_squares) = (squares(a), squares(b));
-    // Row-major, whatever the layout of the two: `dot` chooses by it.
+    // The result is row-major for any layout of the inputs; `dot` would choose the layout by theirs.
     let mut values = Array2::zeros((a.nrows(), b.nrows()));
     general_mat_mul(1.0, &a, &b.t(), 0.0, &mut values);
     if let Some(values) = values.as_slice_mut().filter(|values| !values.is_empty()) {
@@ -159,7 +161,7 @@ pub(crate) fn squared_distances(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) 
     values
 }
 
-/// `a . b`, in eight lanes.
+/// The dot product `a . b`, summed in eight lanes.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (length, mut lanes, mut at) = (a.len().min(b.len()), [0f32; 8], 0);
     while at + 8 <= length {
@@ -189,6 +191,7 @@ pub(crate) fn add_scaled(to: &mut [f32], scale: f32, from: &[f32]) {
     }
 }
 
+/// Factors a block in place. `None` if it is not positive definite.
 fn factor_in_place(a: &mut ArrayViewMut2<'_, f64>) -> Option<()> {
     for column in 0..a.ncols() {
         for row in column..a.nrows() {
@@ -206,7 +209,7 @@ fn factor_in_place(a: &mut ArrayViewMut2<'_, f64>) -> Option<()> {
     Some(())
 }
 
-/// The inverse of a lower triangular matrix, whose upper triangle is not read.
+/// The inverse of a lower triangular matrix. The upper triangle is not read.
 fn invert_lower(lower: ArrayView2<'_, f64>) -> Array2<f64> {
     let n = lower.nrows();
     let mut inverse = Array2::<f64>::zeros((n, n));
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_and_solves_of_every_block_size_multiply_back() {
+    fn factors_and_solutions_multiply_back_for_every_block_size() {
         for n in [1, 2, 63, 64, 65, 130, 200] {
             let half = matrix(n, n + 5);
             let a = half.dot(&half.t()) + Array2::<f64>::eye(n);
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_factor_that_is_extended_is_that_of_the_whole_to_the_last_bit() {
+    fn an_extended_factor_equals_the_factor_of_the_whole_matrix_bit_for_bit() {
         let bits = |factor: &Cholesky| factor.lower().iter().map(|value| value.to_bits()).collect::<Vec<u64>>();
         let half = matrix(333, 340);
         let a = half.dot(&half.t()) + Array2::<f64>::eye(333);
@@ -261,7 +264,7 @@ mod tests {
             let kept = before.reusable_rows(from);
             assert_eq!(kept, from / 64 * 64);
             let mut rows = part(to).slice_move(s![kept.., ..]);
-            // Nobody reads these.
+            // The upper triangle is not read.
             rows.indexed_iter_mut()
                 .filter(|((row, column), _)| *column > kept + row)
                 .for_each(|(_, value)| *value = 1e9);
@@ -269,23 +272,23 @@ mod tests {
             assert_eq!(bits(&grown.expect("a factor")), bits(&whole), "{from} to {to}");
         }
         let not_definite = Cholesky::new(&Array2::ones((70, 70)), "matrix").expect("a factor");
-        assert_eq!(not_definite.reusable_rows(70), 0, "its diagonal is not that of the matrix");
+        assert_eq!(not_definite.reusable_rows(70), 0, "jitter changed its diagonal");
     }
 
     #[test]
-    fn matrices_that_are_not_definite_are_raised_until_they_are() {
+    fn jitter_makes_indefinite_matrices_positive_definite() {
         for a in [Array2::ones((70, 70)), Array2::zeros((3, 3)), -Array2::<f64>::eye(2)] {
             let factor = Cholesky::new(&a, "matrix").expect("a factor");
             assert!(factor.lower().iter().all(|value| value.is_finite()), "{a}");
         }
     }
     #[test]
-    fn a_matrix_that_is_not_finite_is_refused_with_the_place() {
+    fn a_matrix_with_a_value_that_is_not_finite_is_an_error_with_its_position() {
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             for place in [[0, 0], [66, 2], [69, 69]] {
                 let mut a = Array2::<f64>::eye(70);
                 a[place] = value;
-                let error = Cholesky::new(&a, "covariance of nothing").expect_err("refused").to_string();
+                let error = Cholesky::new(&a, "covariance of nothing").expect_err("an error").to_string();
                 let [row, column] = place;
                 assert_eq!(
                     error,

@@ -1,15 +1,15 @@
-//! Which of the candidates are worth paying for.
+//! `Select`: chooses which candidates are scored.
 
 use polars::prelude::DataFrame;
 
 use crate::error::Result;
 use crate::step::Step;
 
-/// Chooses what is scored of the candidates: what the queries met and the filter let pass. Closures are selects:
-/// `|step: &Step| Ok(step.results.head(Some(8)))`.
+/// Chooses which candidates are scored. Candidates are the neighbours of the queries that passed the filter. Closures are
+/// selects: `|step: &Step| Ok(step.results.head(Some(8)))`.
 ///
-/// A rule that has a model of the scores brings its own ([`QueryUpdate::selector`](crate::QueryUpdate::selector));
-/// without one, all candidates are scored.
+/// A rule with a model of the scores has its own ([`QueryUpdate::selector`](crate::QueryUpdate::selector)). Without a select,
+/// all candidates are scored.
 ///
 /// # Example
 ///
@@ -21,7 +21,7 @@ use crate::step::Step;
 /// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
 /// let library = LanceDatabase::open(path.to_string_lossy())?;
 /// let queries = uphill::queries_at(&library, &[17, 400])?;
-/// // Of the twenty that two queries meet, the three heaviest are scored.
+/// // Score the three heaviest of the twenty neighbours of two queries.
 /// let heaviest = |step: &Step<'_>| {
 ///     Ok(step.results.sort(["mw"], SortMultipleOptions::default().with_order_descending(true))?.head(Some(3)))
 /// };
@@ -32,13 +32,13 @@ use crate::step::Step;
 /// # }
 /// ```
 pub trait Select: Send {
-    /// The rows of `step.results` worth paying for, unchanged, in the order to be asked.
+    /// Returns the rows of `step.results` to score, unchanged, in the order of scoring.
     ///
     /// # Errors
-    /// Whatever should stop the run.
+    /// Any error stops the run.
     fn select(&self, step: &Step<'_>) -> Result<DataFrame>;
 
-    /// The attributes that it chooses by: it may be given no others. `None` (default) if it cannot say: it is given all.
+    /// The attributes that the select reads. The frame may have no others. `None` (default) means all attributes.
     fn columns_read(&self) -> Option<Vec<String>> {
         None
     }

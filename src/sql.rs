@@ -11,8 +11,8 @@ use crate::frame::schema;
 use crate::panics;
 use crate::suggest::unknown_column;
 
-/// Uses a Polars SQL expression on a frame; errors say where it was asked. An expression, not a statement: it sees the
-/// frame, and no file.
+/// Evaluates a Polars SQL expression on a frame. It is an expression, not a statement: it reads the frame, and no file.
+/// `using` runs the parsed expression. Errors name `key`, the key of the run file.
 pub(crate) fn evaluate(
     key: &str,
     sql: &str,
@@ -30,7 +30,7 @@ pub(crate) fn evaluate(
     value.and_then(|value| value).map_err(wrong)
 }
 
-/// The columns that an expression names; `None` where it names them by a pattern, or cannot be read.
+/// The columns that an expression names. `None` if it selects columns by a pattern or cannot be parsed.
 pub(crate) fn columns_of(sql: &str) -> Option<Vec<String>> {
     let columns = on_deep_stack(|| {
         let expression = parse::expression(sql).ok()?;
@@ -47,13 +47,14 @@ pub(crate) fn columns_of(sql: &str) -> Option<Vec<String>> {
     columns.ok().flatten()
 }
 
-/// The most operators and parentheses in an expression.
-const OPERATORS: usize = 1000;
+/// The highest number of operators and parentheses in an expression.
+const MAX_OPERATORS: usize = 1000;
 
-/// Refuses SQL that is more than one expression, or so deep that reading it could overflow the stack.
+/// Rejects SQL with several expressions, and SQL so deep that parsing could overflow the stack. `key` is the key of the run
+/// file.
 ///
 /// # Errors
-/// A semicolon outside of quotes, or too many operators. `key` is the one of the run file.
+/// A semicolon outside of quotes, or too many operators.
 pub(crate) fn check(key: &str, sql: &str) -> Result<()> {
     let mut quote = None;
     let mut operators = 0;
@@ -74,23 +75,23 @@ pub(crate) fn check(key: &str, sql: &str) -> Result<()> {
             }
         }
     }
-    if operators > OPERATORS {
-        let reason = format!("{key}: {operators} operators, more than the {OPERATORS} that an expression may have");
+    if operators > MAX_OPERATORS {
+        let reason = format!("{key}: {operators} operators; an expression may have at most {MAX_OPERATORS}");
         return Err(Error::Config(reason));
     }
     Ok(())
 }
 
-/// As much of SQL as a message shows.
+/// The first 200 characters of an expression, on one line, for messages.
 pub(crate) fn excerpt(sql: &str) -> String {
     let start: String = sql.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
     start + if sql.chars().nth(200).is_some() { "…" } else { "" }
 }
 
-/// Does what may recurse deeply, and what may panic; gives what the panic said.
+/// Runs deeply recursive work on a thread with a large stack. A panic becomes an error with its message.
 pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(DEEP).spawn_scoped(scope, work);
+        let thread = std::thread::Builder::new().stack_size(LARGE_STACK).spawn_scoped(scope, work);
         match thread {
             Ok(thread) => thread.join().map_err(|panic| panics::message(&*panic)),
             Err(error) => Err(error.to_string()),
@@ -98,5 +99,5 @@ pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<
     })
 }
 
-/// Bytes of a deep stack: Polars takes about 50 kB an operator where it is not optimised.
-const DEEP: usize = 256 << 20;
+/// Bytes of a large stack: unoptimized builds of Polars use about 50 kB per operator.
+const LARGE_STACK: usize = 256 << 20;

@@ -12,7 +12,10 @@ pub(crate) fn unknown_column<'a>(wrong: &str, place: &str, columns: impl IntoIte
 /// A message about a condition that names no column, with all columns.
 pub(crate) fn names_no_column<'a>(condition: &str, columns: impl IntoIterator<Item = &'a str>) -> String {
     let columns: Vec<&str> = columns.into_iter().collect();
-    format!("`{condition}` names no column, so it holds for all items or for none (there are: {})", columns.join(", "))
+    format!(
+        "`{condition}` names no column, so it is true for all items or for none (there are: {})",
+        columns.join(", ")
+    )
 }
 
 /// The closest of the candidate names, if it is similar enough.

@@ -62,9 +62,9 @@ def test_a_filter_may_return_any_type_of_column(dataset, expected, mask):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (lambda rows: rows["mw"], "expected true or false for each of its input, found a column of f64"),
-        (lambda rows: [True], "expected true or false for each of its input, found 1 rows for"),
-        (lambda rows: rows, "expected true or false for each of its input, found .* columns"),
+        (lambda rows: rows["mw"], "expected one boolean for each row of its input, found a column of f64"),
+        (lambda rows: [True], "expected one boolean for each row of its input, found 1 rows for"),
+        (lambda rows: rows, "expected one boolean for each row of its input, found .* columns"),
     ],
 )
 def test_an_invalid_result_of_a_filter_is_rejected(dataset, result, message):

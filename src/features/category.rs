@@ -1,4 +1,4 @@
-//! Categories: a component for each frequent value.
+//! One-hot encoding of frequent values.
 
 use std::collections::HashMap;
 
@@ -6,16 +6,16 @@ use polars::prelude::*;
 
 use crate::error::{Result, WrapErr};
 
-/// Values that have a component; the others share that they have none.
-const VALUES: usize = 64;
+/// The highest number of values with a component. Rarer values are encoded as zeros.
+const MAX_VALUES: usize = 64;
 
-/// Frequent values, null among them.
-pub(super) struct Category {
+/// A one-hot encoder of the most frequent values. Null counts as a value.
+pub(super) struct CategoryEncoder {
     component_of: HashMap<Option<String>, usize>,
 }
 
-impl Category {
-    /// The frequent values of a sample; `None` if there is but one.
+impl CategoryEncoder {
+    /// Finds the most frequent values of a sample. `None` if there is only one value.
     pub(super) fn fit(sample: &Column) -> Result<Option<Self>> {
         let mut counts: HashMap<Option<String>, usize> = HashMap::new();
         for value in texts(sample)?.str().wrap_err("categories")?.iter() {
@@ -26,15 +26,15 @@ impl Category {
         }
         let mut values: Vec<(Option<String>, usize)> = counts.into_iter().collect();
         values.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
-        values.truncate(VALUES);
-        Ok(Some(Category { component_of: values.into_iter().map(|(value, _)| value).zip(0..).collect() }))
+        values.truncate(MAX_VALUES);
+        Ok(Some(CategoryEncoder { component_of: values.into_iter().map(|(value, _)| value).zip(0..).collect() }))
     }
 
     pub(super) fn width(&self) -> usize {
         self.component_of.len()
     }
 
-    /// `(rows, width)`, row-major.
+    /// Encodes a column: values of shape `(rows, width)`, row-major.
     pub(super) fn encode(&self, column: &Column) -> Result<Vec<f32>> {
         let mut values = vec![0.0; column.len() * self.width()];
         for (row, value) in texts(column)?.str().wrap_err("categories")?.iter().enumerate() {

@@ -1,20 +1,20 @@
-//! A column as numbers: how it is read, what a sample of it says, and its length.
+//! `Encoder`: encodes a column as centred and scaled numbers.
 
 use ndarray::{Array2, Axis};
 use polars::prelude::*;
 
-use super::category::Category;
-use super::numeric::Numeric;
-use super::subspace::{DIRECTIONS, Dense, Subspace};
-use super::text::Text;
+use super::category::CategoryEncoder;
+use super::ngrams::NgramEncoder;
+use super::numeric::NumericEncoder;
+use super::subspace::{DIRECTIONS, DenseRows, Subspace};
 use super::{Feature, Role};
 use crate::error::{Error, Result, WrapErr};
 use crate::random::random_stream;
 
-/// Different values up to which text is a category.
-const CATEGORIES: usize = 32;
+/// Text with at most this many distinct values is read as a category.
+const MAX_CATEGORIES: usize = 32;
 
-/// Turns a column into numbers of which the mean squared distance of two items is 1.
+/// Encodes a column as numbers, scaled so that the mean squared distance of two items is 1.
 pub(crate) struct Encoder {
     column: String,
     kind: Kind,
@@ -23,37 +23,40 @@ pub(crate) struct Encoder {
 }
 
 enum Kind {
-    Numeric(Numeric),
-    Category(Category),
-    Text(Text),
+    Numeric(NumericEncoder),
+    Category(CategoryEncoder),
+    Text(NgramEncoder),
     Embedding(Option<Subspace>, usize),
 }
 
 impl Encoder {
-    /// What a sample says of a column; `None` if it says nothing: all its values are the same, or it can be read in no way.
+    /// Fits the encoder to a sample of a column. `None` if the column has no information: all values are equal, or its dtype is
+    /// unsupported.
     ///
     /// # Errors
-    /// A role that the column cannot have.
+    /// The dtype of the column does not support the configured role.
     pub(crate) fn fit(feature: &Feature, sample: &Column) -> Result<Option<Self>> {
-        let Some(role) = feature.role.map_or_else(|| suggested(sample), |role| Ok(Some(role)))? else {
+        let Some(role) = feature.role.map_or_else(|| infer_role(sample), |role| Ok(Some(role)))? else {
             return Ok(None);
         };
-        if !can_be(role, sample.dtype()) {
+        if !supports_role(role, sample.dtype()) {
             let name = &feature.column;
-            let reason = format!("update.features: column `{name}` is {}; it cannot be read as {role}", sample.dtype());
+            let reason =
+                format!("update.features: column `{name}` is {}; role `{role}` does not support it", sample.dtype());
             return Err(Error::Config(reason));
         }
         let kind = match role {
-            Role::Numeric => Numeric::fit(sample)?.map(Kind::Numeric),
-            Role::Category => Category::fit(sample)?.map(Kind::Category),
-            Role::Text if distinct(sample)? < 2 => None,
-            Role::Text => Some(Kind::Text(Text::fit(sample)?)),
+            Role::Numeric => NumericEncoder::fit(sample)?.map(Kind::Numeric),
+            Role::Category => CategoryEncoder::fit(sample)?.map(Kind::Category),
+            Role::Text if distinct_count(sample)? < 2 => None,
+            Role::Text => Some(Kind::Text(NgramEncoder::fit(sample)?)),
             Role::Embedding => {
                 let vectors = vectors(sample)?;
                 let subspace = match vectors.ncols() > DIRECTIONS {
-                    true => {
-                        Some(Subspace::fit(&Dense(vectors.view()), &mut random_stream(0, "embedding features", 0, 0))?)
-                    }
+                    true => Some(Subspace::fit(
+                        &DenseRows(vectors.view()),
+                        &mut random_stream(0, "embedding features", 0, 0),
+                    )?),
                     false => None,
                 };
                 Some(Kind::Embedding(subspace, vectors.ncols()))
@@ -91,7 +94,7 @@ impl Encoder {
         }
     }
 
-    /// The numbers of some items `(rows, width)`.
+    /// Encodes a column: an array of shape `(rows, width)`.
     pub(crate) fn encode(&self, column: &Column) -> Result<Array2<f32>> {
         let mut values = self.raw(column)?;
         for mut row in values.rows_mut() {
@@ -106,44 +109,44 @@ impl Encoder {
             Kind::Category(kind) => kind.encode(column)?,
             Kind::Text(kind) => kind.encode(column)?,
             Kind::Embedding(None, _) => return vectors(column),
-            Kind::Embedding(Some(subspace), _) => return Ok(subspace.project(&Dense(vectors(column)?.view()))),
+            Kind::Embedding(Some(subspace), _) => return Ok(subspace.project(&DenseRows(vectors(column)?.view()))),
         };
         Array2::from_shape_vec((column.len(), self.width()), values).wrap_err(format!("features of `{}`", self.column))
     }
 }
 
-/// How a column is best read, if in any way.
-fn suggested(sample: &Column) -> Result<Option<Role>> {
+/// Infers the role of a column from its dtype and values. `None` if its dtype is unsupported.
+fn infer_role(sample: &Column) -> Result<Option<Role>> {
     let dtype = sample.dtype();
-    if can_be(Role::Numeric, dtype) {
+    if supports_role(Role::Numeric, dtype) {
         return Ok(Some(Role::Numeric));
     }
-    if can_be(Role::Embedding, dtype) {
+    if supports_role(Role::Embedding, dtype) {
         return Ok(Some(Role::Embedding));
     }
     if *dtype != DataType::String {
         return Ok(None);
     }
-    Ok(Some(if distinct(sample)? <= CATEGORIES { Role::Category } else { Role::Text }))
+    Ok(Some(if distinct_count(sample)? <= MAX_CATEGORIES { Role::Category } else { Role::Text }))
 }
 
-/// How many different values there are.
-fn distinct(column: &Column) -> Result<usize> {
+/// The number of distinct values.
+fn distinct_count(column: &Column) -> Result<usize> {
     column.n_unique().wrap_err(format!("column `{}`", column.name()))
 }
 
-/// Whether columns of a type can be read so.
-fn can_be(role: Role, dtype: &DataType) -> bool {
-    let is_number = dtype.is_primitive_numeric() || dtype.is_decimal() || dtype.is_temporal() || dtype.is_bool();
+/// Whether a dtype supports a role.
+fn supports_role(role: Role, dtype: &DataType) -> bool {
+    let is_numeric = dtype.is_primitive_numeric() || dtype.is_decimal() || dtype.is_temporal() || dtype.is_bool();
     match role {
-        Role::Numeric => is_number,
-        Role::Category => is_number || *dtype == DataType::String,
+        Role::Numeric => is_numeric,
+        Role::Category => is_numeric || *dtype == DataType::String,
         Role::Text => *dtype == DataType::String,
         Role::Embedding => matches!(dtype, DataType::Array(inner, _) if inner.is_float()),
     }
 }
 
-/// Lists of one length as f32; nulls and what is not finite are 0.
+/// The vectors of an array column as f32. Nulls and values that are not finite become 0.
 fn vectors(column: &Column) -> Result<Array2<f32>> {
     let DataType::Array(_, dim) = column.dtype() else {
         return Err(Error::contract("features", column.name().as_str(), "an array of numbers", column.dtype()));

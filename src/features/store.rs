@@ -1,4 +1,4 @@
-//! Features of a column in a file, so that they are made once.
+//! Feature files: the encoded features of a column, computed once and stored.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
@@ -11,21 +11,21 @@ use tempfile::NamedTempFile;
 use super::Role;
 use crate::error::{AtPath, Error, Result, WrapErr};
 
-/// The layout of these files, and how features are made: files of another one are made anew.
+/// The version of the file layout and of the encoders. Files of another version are computed again.
 pub(super) const FORMAT: u32 = 1;
 
-/// The first line of a file, as JSON. Below it stand the numbers, row by row, f32 in little-endian order; then a hash of
-/// all that.
+/// The header: the first line of a file, as JSON. The values follow, row by row, as little-endian f32, and then the BLAKE3 hash of
+/// everything before it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Header {
     format: u32,
     pub(crate) column: String,
     pub(crate) role: Role,
-    /// Numbers of a row; none if the column says nothing.
+    /// The number of values per row; 0 if the column has no information.
     pub(crate) width: usize,
 }
 
-/// Writes a file block by block. It appears when it is complete.
+/// Writes a feature file block by block. The file appears when it is complete.
 pub(crate) struct FeatureWriter {
     file: BufWriter<NamedTempFile>,
     hasher: blake3::Hasher,
@@ -62,13 +62,13 @@ impl FeatureWriter {
     }
 }
 
-/// The longest first line that is read.
-const LONGEST_HEADER: u64 = 1 << 20;
+/// The longest supported header in bytes.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// Bytes of the hash.
-const HASH: u64 = 32;
+const HASH_BYTES: u64 = 32;
 
-/// An open file of as many bytes as its header says.
+/// An open feature file whose size agrees with its header.
 pub(crate) struct FeatureReader {
     pub(crate) header: Header,
     file: BufReader<File>,
@@ -77,27 +77,26 @@ pub(crate) struct FeatureReader {
 }
 
 impl FeatureReader {
-    /// `None` if there is no such file, or one of another format.
+    /// Opens the feature file of a library with `rows` items. `None` if there is no such file, or it has another version.
     ///
     /// # Errors
-    /// A file that cannot hold what its header says of so many rows: it is damaged. Nothing is allocated before.
+    /// The size of the file does not agree with its header: it is damaged. Nothing is allocated before this check.
     pub(crate) fn open(path: &Path, rows: usize) -> Result<Option<Self>> {
         let Ok(file) = File::open(path) else { return Ok(None) };
         let bytes = file.metadata().at_path(path)?.len();
         let mut file = BufReader::with_capacity(1 << 20, file);
         let mut line = Vec::new();
-        file.by_ref().take(LONGEST_HEADER).read_until(b'\n', &mut line).at_path(path)?;
-        let header: Header = serde_json::from_slice(&line)
-            .map_err(|error| Error::input(path, format!("damaged: its first line: {error}")))?;
+        file.by_ref().take(MAX_HEADER_BYTES).read_until(b'\n', &mut line).at_path(path)?;
+        let header: Header =
+            serde_json::from_slice(&line).map_err(|error| Error::input(path, format!("damaged header: {error}")))?;
         if header.format != FORMAT {
             return Ok(None);
         }
-        let of_a_row = (header.width as u64).checked_mul(4).filter(|of_a_row| *of_a_row <= bytes);
-        let numbers = of_a_row.and_then(|of_a_row| of_a_row.checked_mul(rows as u64));
-        let expected = numbers.and_then(|numbers| numbers.checked_add(line.len() as u64 + HASH));
+        let row_bytes = (header.width as u64).checked_mul(4).filter(|row_bytes| *row_bytes <= bytes);
+        let value_bytes = row_bytes.and_then(|row_bytes| row_bytes.checked_mul(rows as u64));
+        let expected = value_bytes.and_then(|value_bytes| value_bytes.checked_add(line.len() as u64 + HASH_BYTES));
         if expected != Some(bytes) {
-            let reason =
-                format!("damaged: {bytes} bytes do not hold {} numbers for each of {rows} items", header.width);
+            let reason = format!("damaged: {bytes} bytes do not hold {} values for each of {rows} items", header.width);
             return Err(Error::input(path, reason));
         }
         let mut hasher = blake3::Hasher::new();
@@ -105,10 +104,10 @@ impl FeatureReader {
         Ok(Some(FeatureReader { header, file, hasher, path: path.into() }))
     }
 
-    /// Reads all rows `(rows, width)`.
+    /// Reads all rows into an array of shape `(rows, width)`.
     ///
     /// # Errors
-    /// Other values than were written: the file is damaged.
+    /// The checksum does not match: the file is damaged.
     pub(crate) fn read(mut self, mut values: ArrayViewMut2<'_, f32>) -> Result<()> {
         let mut bytes = vec![0u8; self.header.width * 4];
         for mut row in values.rows_mut() {
@@ -119,10 +118,10 @@ impl FeatureReader {
             }
         }
         let mut hash = Vec::new();
-        self.file.take(HASH + 1).read_to_end(&mut hash).at_path(&self.path)?;
+        self.file.take(HASH_BYTES + 1).read_to_end(&mut hash).at_path(&self.path)?;
         match hash == self.hasher.finalize().as_bytes() {
             true => Ok(()),
-            false => Err(Error::input(&self.path, "damaged: other numbers than were written")),
+            false => Err(Error::input(&self.path, "damaged: the checksum does not match")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The directions in which many vectors vary most.
+//! Principal component analysis by randomized subspace iteration.
 
 use ndarray::{Array1, Array2, ArrayView2};
 use rand_distr::{Distribution, StandardNormal};
@@ -7,26 +7,27 @@ use crate::error::Result;
 use crate::linalg::Cholesky;
 use crate::random::RandomStream;
 
-/// Directions that are kept.
+/// The number of principal components.
 pub(super) const DIRECTIONS: usize = 64;
-/// Products with the data and its transpose.
-const STEPS: usize = 5;
+/// The number of subspace iterations.
+const ITERATIONS: usize = 5;
 
-/// Vectors `(rows, dim)` that can be multiplied, whatever form they have.
-pub(super) trait Rows {
+/// A matrix `X` of shape `(rows, dim)`, dense or sparse, that supports products.
+pub(super) trait RowMatrix {
     fn dim(&self) -> usize;
     /// The mean of the rows.
     fn mean(&self) -> Array1<f32>;
     /// `X V`, for `V` of shape `(dim, m)`.
-    fn times(&self, v: ArrayView2<'_, f32>) -> Array2<f32>;
+    fn multiply(&self, v: ArrayView2<'_, f32>) -> Array2<f32>;
     /// `X' U`, for `U` of shape `(rows, m)`.
-    fn transposed_times(&self, u: ArrayView2<'_, f32>) -> Array2<f32>;
+    fn transpose_multiply(&self, u: ArrayView2<'_, f32>) -> Array2<f32>;
 }
 
-/// A mean, and an orthonormal basis `V` `(dim, directions)`: `(x - mean) V` keeps the distances in these directions.
+/// The space of the first principal components: a mean and an orthonormal basis `V` of shape `(dim, directions)`. The
+/// projection is `(x - mean) V`, which preserves distances within the space.
 ///
-/// By subspace iteration on the covariance, `V <- orth((X - mean)' (X - mean) V)`, from random directions: what is kept is
-/// a space, so the order of its directions does not matter. Source: Halko, Martinsson and Tropp, Finding structure with
+/// Subspace iteration on the covariance from random directions: `V <- orth((X - mean)' (X - mean) V)`. It finds the space,
+/// not the single components, because only distances matter. Source: Halko, Martinsson and Tropp, Finding structure with
 /// randomness (2011), algorithm 4.4.
 pub(super) struct Subspace {
     basis: Array2<f32>,
@@ -35,18 +36,18 @@ pub(super) struct Subspace {
 }
 
 impl Subspace {
-    pub(super) fn fit(rows: &impl Rows, rng: &mut RandomStream) -> Result<Self> {
+    pub(super) fn fit(rows: &impl RowMatrix, rng: &mut RandomStream) -> Result<Self> {
         let (dim, mean) = (rows.dim(), rows.mean());
         let random = Array2::from_shape_simple_fn((dim, DIRECTIONS.min(dim)), || {
             let normal: f64 = StandardNormal.sample(rng);
             normal as f32
         });
         let mut basis = orthonormal(random)?;
-        for _ in 0..STEPS {
-            let mut along = rows.times(basis.view());
-            along -= &mean.dot(&basis);
-            let mut back = rows.transposed_times(along.view());
-            let sums = along.sum_axis(ndarray::Axis(0));
+        for _ in 0..ITERATIONS {
+            let mut projected = rows.multiply(basis.view());
+            projected -= &mean.dot(&basis);
+            let mut back = rows.transpose_multiply(projected.view());
+            let sums = projected.sum_axis(ndarray::Axis(0));
             for (mut row, mean) in back.rows_mut().into_iter().zip(&mean) {
                 row.scaled_add(-mean, &sums);
             }
@@ -59,14 +60,14 @@ impl Subspace {
         self.basis.ncols()
     }
 
-    /// The rows in these directions `(rows, width)`.
-    pub(super) fn project(&self, rows: &impl Rows) -> Array2<f32> {
-        rows.times(self.basis.view()) - &self.centre
+    /// Projects rows on the basis: an array of shape `(rows, width)`.
+    pub(super) fn project(&self, rows: &impl RowMatrix) -> Array2<f32> {
+        rows.multiply(self.basis.view()) - &self.centre
     }
 }
 
-/// An orthonormal basis of the space of the columns, by Cholesky factors of their products; twice, as once loses half of
-/// the digits. Columns that depend on others become what rounding makes of them, which is of no length.
+/// An orthonormal basis of the column space by Cholesky QR, run twice because one pass loses half of the digits. A column that
+/// depends linearly on others becomes a rounding residue, whose projection has no length.
 fn orthonormal(columns: Array2<f32>) -> Result<Array2<f32>> {
     let mut q = columns.mapv(f64::from);
     for _ in 0..2 {
@@ -82,20 +83,20 @@ fn orthonormal(columns: Array2<f32>) -> Result<Array2<f32>> {
     Ok(q.mapv(|value| value as f32))
 }
 
-/// Vectors that stand one after another.
-pub(super) struct Dense<'a>(pub(super) ArrayView2<'a, f32>);
+/// A dense matrix.
+pub(super) struct DenseRows<'a>(pub(super) ArrayView2<'a, f32>);
 
-impl Rows for Dense<'_> {
+impl RowMatrix for DenseRows<'_> {
     fn dim(&self) -> usize {
         self.0.ncols()
     }
     fn mean(&self) -> Array1<f32> {
         self.0.mean_axis(ndarray::Axis(0)).unwrap_or_else(|| Array1::zeros(self.0.ncols()))
     }
-    fn times(&self, v: ArrayView2<'_, f32>) -> Array2<f32> {
+    fn multiply(&self, v: ArrayView2<'_, f32>) -> Array2<f32> {
         self.0.dot(&v)
     }
-    fn transposed_times(&self, u: ArrayView2<'_, f32>) -> Array2<f32> {
+    fn transpose_multiply(&self, u: ArrayView2<'_, f32>) -> Array2<f32> {
         self.0.t().dot(&u)
     }
 }

@@ -1,13 +1,14 @@
-//! SQL expressions as Polars reads them, and whole numbers beyond 2^63, which it does not.
+//! Parsing SQL expressions with Polars, including integers from 2^63 on, which its parser rejects.
 
 use polars::prelude::*;
 
-/// The expression that a text means.
+/// Parses a SQL expression. Integers from 2^63 to 2^64 are replaced by placeholders for Polars' parser, and restored in the
+/// parsed expression.
 ///
 /// # Errors
-/// What Polars says of it.
+/// Polars' parser errors.
 pub(super) fn expression(sql: &str) -> PolarsResult<Expr> {
-    let (text, large) = stand_ins(sql);
+    let (text, large) = with_placeholders(sql);
     let expression = polars::sql::sql_expr(&text)?;
     if large.is_empty() {
         return Ok(expression);
@@ -16,15 +17,15 @@ pub(super) fn expression(sql: &str) -> PolarsResult<Expr> {
         if let Expr::Literal(LiteralValue::Series(values)) = &part
             && *values.dtype() == DataType::Int64
         {
-            // The values of an `IN`.
-            return restored(values, &large).map(|values| values.map_or_else(|| part.clone(), lit));
+            // The list of an `IN` operator.
+            return restore(values, &large).map(|values| values.map_or_else(|| part.clone(), lit));
         }
-        for (stand_in, meant) in &large {
-            if part == lit(*stand_in) {
-                return Ok(lit(*meant));
+        for (placeholder, original) in &large {
+            if part == lit(*placeholder) {
+                return Ok(lit(*original));
             }
-            if part == lit(-stand_in) {
-                polars_ensure!(*meant == 1 << 63, InvalidOperation: "-{meant} is less than any whole number of 64 bits");
+            if part == lit(-placeholder) {
+                polars_ensure!(*original == 1 << 63, InvalidOperation: "-{original} is less than the smallest 64-bit integer");
                 return Ok(lit(i64::MIN));
             }
         }
@@ -32,34 +33,34 @@ pub(super) fn expression(sql: &str) -> PolarsResult<Expr> {
     })
 }
 
-/// A list of numbers with those that are meant, if stand-ins are among them.
-fn restored(values: &Series, large: &[(i64, u64)]) -> PolarsResult<Option<Series>> {
-    let is_stand_in = |number: &i64| large.iter().find(|(stand_in, _)| stand_in == number);
+/// A list of integers with placeholders replaced by the original integers; `None` if it has no placeholders.
+fn restore(values: &Series, large: &[(i64, u64)]) -> PolarsResult<Option<Series>> {
+    let original_of = |number: &i64| large.iter().find(|(placeholder, _)| placeholder == number);
     let numbers: Vec<Option<i64>> = values.i64()?.iter().collect();
-    if !numbers.iter().flatten().any(|number| is_stand_in(number).is_some()) {
+    if !numbers.iter().flatten().any(|number| original_of(number).is_some()) {
         return Ok(None);
     }
-    let meant = |number: i64| {
-        match is_stand_in(&number) {
-        Some((_, meant)) => Ok(*meant),
+    let original = |number: i64| {
+        match original_of(&number) {
+        Some((_, original)) => Ok(*original),
         None => u64::try_from(number).map_err(|_| {
-            polars_err!(InvalidOperation: "a list has {number}, and numbers beyond {}: no type holds both", i64::MAX)
+            polars_err!(InvalidOperation: "a list has {number} and integers above {}: no dtype holds both", i64::MAX)
         }),
     }
     };
-    let numbers = numbers.into_iter().map(|number| number.map(meant).transpose());
+    let numbers = numbers.into_iter().map(|number| number.map(original).transpose());
     Ok(Some(Series::new(values.name().clone(), numbers.collect::<PolarsResult<Vec<Option<u64>>>>()?)))
 }
 
-/// The text with smaller numbers, which do not stand in it, in place of whole numbers from 2^63 to 2^64; and what they
-/// stand for.
-fn stand_ins(sql: &str) -> (String, Vec<(i64, u64)>) {
+/// Replaces integers from 2^63 to 2^64 by placeholders: smaller integers that do not occur in the text. Returns the text and
+/// pairs of placeholder and original.
+fn with_placeholders(sql: &str) -> (String, Vec<(i64, u64)>) {
     let (mut text, mut large) = (String::with_capacity(sql.len()), Vec::new());
     let mut next = i64::MAX;
     let mut rest = sql;
     while !rest.is_empty() {
-        let token = token(rest);
-        let (word, after) = rest.split_at(token);
+        let length = token_length(rest);
+        let (word, after) = rest.split_at(length);
         rest = after;
         match word.parse::<u64>() {
             Ok(number) if number > i64::MAX as u64 && !rest.starts_with('.') => {
@@ -76,8 +77,8 @@ fn stand_ins(sql: &str) -> (String, Vec<(i64, u64)>) {
     (text, large)
 }
 
-/// The bytes of the first token: what is quoted, a comment, a word or a number, or one character.
-fn token(sql: &str) -> usize {
+/// The length of the first token in bytes: a quoted text, a comment, a word, a number or a single character.
+fn token_length(sql: &str) -> usize {
     let first = sql.chars().next().map_or(0, char::len_utf8);
     let until = |end: &str, from: usize| sql[from..].find(end).map_or(sql.len(), |at| from + at + end.len());
     match &sql[..first] {
@@ -88,7 +89,7 @@ fn token(sql: &str) -> usize {
         _ => {
             let is_of_word = |c: char| c.is_alphanumeric() || c == '_';
             let word = sql.find(|c: char| !is_of_word(c)).unwrap_or(sql.len());
-            // What stands behind a point is no whole number.
+            // Digits after a decimal point are no integer.
             let fraction = sql[first..].find(|c: char| !is_of_word(c)).map_or(sql.len(), |at| first + at);
             if sql.starts_with('.') { fraction } else { word.max(first) }
         }

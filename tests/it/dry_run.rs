@@ -106,7 +106,7 @@ fn what_would_end_a_search_at_once_ends_a_dry_run() {
         ),
         (
             "[score]\nsql = \"weight\"\n[filter]\nsql = \"name\"",
-            "filter.sql: expected true or false of `name`, found str",
+            "filter.sql: expected a boolean from `name`, found str",
         ),
         ("[score]\ncommand = [\"no-such-program\"]", "score.command: program `no-such-program` not found"),
         (

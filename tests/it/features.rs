@@ -174,9 +174,12 @@ fn columns_that_cannot_be_read_as_asked_are_refused_before_anything_is_paid_for(
         ("['sice']", "update.features: no column `sice` in ./items.lance; did you mean `size`?"),
         (
             "[{ column = 'smiles', role = 'numeric' }]",
-            "update.features: column `smiles` is str; it cannot be read as numeric",
+            "update.features: column `smiles` is str; role `numeric` does not support it",
         ),
-        ("[{ column = 'size', role = 'text' }]", "update.features: column `size` is f64; it cannot be read as text"),
+        (
+            "[{ column = 'size', role = 'text' }]",
+            "update.features: column `size` is f64; role `text` does not support it",
+        ),
         ("[{ column = 'size', role = 'number' }]", "unknown"),
         (
             "['smiles', { column = 'smiles', role = 'category' }]",

@@ -98,7 +98,7 @@ fn quotes_mean_the_same_in_a_prefilter_a_filter_and_a_score() {
 #[test]
 fn a_condition_without_a_column_or_with_one_that_is_not_there_is_refused() {
     let folder = library();
-    let no_column = "names no column, so it holds for all items or for none (there are: ";
+    let no_column = "names no column, so it is true for all items or for none (there are: ";
     for (sql, message) in [
         ("1 = 1", no_column),
         ("true", no_column),

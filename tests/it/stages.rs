@@ -141,7 +141,7 @@ fn a_filter_may_only_take_rows_away() {
     );
     let twice = run(|results| Ok(results.vstack(&results).expect("stacked")));
     let expected =
-        "expected rows of its input, each at most once, found item 0 under query 0, which was not there, or twice";
+        "expected rows of its input, each at most once, found item 0 of query 0, which is new or a duplicate";
     assert_eq!(twice, format!("filter in iteration 3: column `db_idx`: {expected}"));
     let lost = run(|results| Ok(results.drop("name").expect("dropped")));
     assert!(lost.starts_with("filter in iteration 3: column `columns`: expected query_idx u32, "), "{lost}");
@@ -380,7 +380,7 @@ fn a_select_may_only_take_candidates_as_they_are() {
     };
     let twice = run(|step| Ok(step.results.vstack(step.results).expect("stacked")));
     let expected =
-        "expected rows of its input, each at most once, found item 0 under query 0, which was not there, or twice";
+        "expected rows of its input, each at most once, found item 0 of query 0, which is new or a duplicate";
     assert_eq!(twice, format!("select in iteration 3: column `db_idx`: {expected}"));
     let lost = run(|step| Ok(step.results.drop("name").expect("dropped")));
     assert!(lost.starts_with("select in iteration 3: column `columns`: expected query_idx u32, "), "{lost}");
@@ -396,7 +396,7 @@ fn mistakes_in_sql_show_before_anything_is_scored() {
         runner.search(&queries, 1).err().expect("refused").to_string()
     };
     assert!(search("wieght < 1", "weight").starts_with("filter.sql: cannot evaluate `wieght < 1`: "));
-    assert_eq!(search("weight + 1", "weight"), "filter.sql: expected true or false of `weight + 1`, found f64");
+    assert_eq!(search("weight + 1", "weight"), "filter.sql: expected a boolean from `weight + 1`, found f64");
     assert_eq!(search("weight < 9", "name"), "score.sql: expected `name` to be a number, found str");
     assert!(search("weight < 9", "(SELECT 1)").starts_with("score.sql: cannot evaluate `(SELECT 1)`: "));
 }

@@ -1,0 +1,135 @@
+//! Text features: hashed counts of character n-grams, projected on principal components.
+
+use ndarray::{Array1, Array2, ArrayView2};
+use polars::prelude::*;
+use rayon::prelude::*;
+
+use super::subspace::{RowMatrix, Subspace};
+use crate::error::{Result, WrapErr};
+use crate::linalg::add_scaled;
+use crate::random::random_stream;
+
+/// The longest n-gram in characters.
+const MAX_NGRAM: usize = 4;
+/// The number of characters that are read of a text.
+const MAX_CHARACTERS: usize = 500;
+/// Bits of the hash of an n-gram. N-grams with equal hashes share a count.
+const HASH_BITS: u32 = 14;
+/// The largest sample for fitting: the number of texts, and of their characters. Fewer texts suffice if they are long.
+const SAMPLE: (usize, usize) = (20_000, 2_500_000);
+/// The number of texts per chunk. One thread sums up a chunk; the fixed size keeps sums independent of the number of threads.
+const CHUNK: usize = 2048;
+
+/// Encodes a text as `ln(1 + count)` of its character n-grams, projected on the principal components of a sample.
+///
+/// Counts are not weighted by rarity (TF-IDF), and not divided by the length of the text: both would lose differences in size.
+pub(super) struct NgramEncoder {
+    subspace: Subspace,
+}
+
+impl NgramEncoder {
+    pub(super) fn fit(sample: &Column) -> Result<Self> {
+        let texts = sample.cast(&DataType::String).wrap_err(format!("column `{}` as text", sample.name()))?;
+        let lengths =
+            texts.str().wrap_err("texts")?.iter().map(|text| text.map_or(0, str::len).clamp(1, MAX_CHARACTERS));
+        let (max_texts, max_characters) = SAMPLE;
+        let texts_to_read = max_texts.min(max_characters * texts.len() / lengths.sum::<usize>().max(1)).max(1);
+        let sample = texts.gather_every(texts.len().div_ceil(texts_to_read).max(1), 0).wrap_err("texts")?;
+        Ok(NgramEncoder {
+            subspace: Subspace::fit(&NgramCounts::from_column(&sample)?, &mut random_stream(0, "text features", 0, 0))?,
+        })
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.subspace.width()
+    }
+
+    /// Encodes a column: values of shape `(rows, width)`, row-major.
+    pub(super) fn encode(&self, column: &Column) -> Result<Vec<f32>> {
+        let mut rows = Vec::with_capacity(column.len() * self.width());
+        // Chunks limit memory: the counts of a text are larger than the text.
+        for start in (0..column.len()).step_by(CHUNK) {
+            rows.extend(self.subspace.project(&NgramCounts::from_column(&column.slice(start as i64, CHUNK))?));
+        }
+        Ok(rows)
+    }
+}
+
+/// A sparse matrix: for each text the hashes of its n-grams and `ln(1 + count)` of each.
+struct NgramCounts(Vec<Vec<(u16, f32)>>);
+
+impl NgramCounts {
+    fn from_column(column: &Column) -> Result<Self> {
+        let texts = column.cast(&DataType::String).wrap_err(format!("column `{}` as text", column.name()))?;
+        let texts: Vec<&str> = texts.str().wrap_err("texts")?.iter().map(Option::unwrap_or_default).collect();
+        Ok(NgramCounts(texts.into_par_iter().map(count_ngrams).collect()))
+    }
+}
+
+/// The hashes of the n-grams of a text with `ln(1 + count)` of each.
+fn count_ngrams(text: &str) -> Vec<(u16, f32)> {
+    let mut characters = [0u32; MAX_CHARACTERS];
+    let mut length = 0;
+    for (to, from) in characters.iter_mut().zip(text.chars()) {
+        *to = u32::from(from);
+        length += 1;
+    }
+    let mut ngrams: Vec<u16> = Vec::with_capacity(length * MAX_NGRAM);
+    for start in 0..length {
+        // FNV-1a over characters; the upper bits are well mixed after the last product.
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for character in &characters[start..(start + MAX_NGRAM).min(length)] {
+            hash = (hash ^ u64::from(*character)).wrapping_mul(0x0000_0100_0000_01b3);
+            ngrams.push((hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - HASH_BITS)) as u16);
+        }
+    }
+    ngrams.sort_unstable();
+    ngrams.chunk_by(|a, b| a == b).map(|same| (same[0], (same.len() as f32).ln_1p())).collect()
+}
+
+impl RowMatrix for NgramCounts {
+    fn dim(&self) -> usize {
+        1 << HASH_BITS
+    }
+
+    fn mean(&self) -> Array1<f32> {
+        let mut sums = vec![0.0f64; self.dim()];
+        self.0.iter().flatten().for_each(|(ngram, value)| sums[*ngram as usize] += f64::from(*value));
+        let n = self.0.len().max(1) as f64;
+        sums.into_iter().map(|sum| (sum / n) as f32).collect()
+    }
+
+    fn multiply(&self, v: ArrayView2<'_, f32>) -> Array2<f32> {
+        let (v, width) = (v.as_standard_layout(), v.ncols());
+        let v = v.as_slice().unwrap_or_default();
+        let mut product = vec![0.0; self.0.len() * width];
+        product.par_chunks_mut(width.max(1)).zip(&self.0).for_each(|(row, counts)| {
+            for (ngram, value) in counts {
+                let start = *ngram as usize * width;
+                add_scaled(row, *value, &v[start..start + width]);
+            }
+        });
+        Array2::from_shape_vec((self.0.len(), width), product).unwrap_or_default()
+    }
+
+    fn transpose_multiply(&self, u: ArrayView2<'_, f32>) -> Array2<f32> {
+        let (u, width) = (u.as_standard_layout(), u.ncols());
+        let u = u.as_slice().unwrap_or_default();
+        let parts: Vec<Vec<f32>> = (0..self.0.len().div_ceil(CHUNK))
+            .into_par_iter()
+            .map(|chunk| {
+                let mut sums = vec![0.0; (1 << HASH_BITS) * width];
+                for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(self.0.len()) {
+                    for (ngram, value) in &self.0[row] {
+                        let start = *ngram as usize * width;
+                        add_scaled(&mut sums[start..start + width], *value, &u[row * width..(row + 1) * width]);
+                    }
+                }
+                sums
+            })
+            .collect();
+        let mut all = vec![0.0; (1 << HASH_BITS) * width];
+        parts.iter().for_each(|part| add_scaled(&mut all, 1.0, part));
+        Array2::from_shape_vec((1 << HASH_BITS, width), all).unwrap_or_default()
+    }
+}
