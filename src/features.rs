@@ -176,24 +176,24 @@ impl ItemFeatures {
     /// # Errors
     /// A duplicate id, a value that is not finite, or a group outside of the shape.
     pub fn new(ids: &[u64], groups: Vec<FeatureGroup>, values: Array2<f32>) -> crate::error::Result<Self> {
-        let wrong =
+        let invalid =
             |column: &str, expected: &str, found: String| Err(Error::contract("features", column, expected, found));
         if ids.len() != values.nrows() {
-            return wrong("rows", &format!("a row for each of {} items", ids.len()), values.nrows().to_string());
+            return invalid("rows", &format!("a row for each of {} items", ids.len()), values.nrows().to_string());
         }
         if let Some(group) = groups.iter().find(|group| group.components.end > values.ncols()) {
             let found = format!("components {} to {}", group.components.start, group.components.end);
-            return wrong(&group.name, &format!("components below {}", values.ncols()), found);
+            return invalid(&group.name, &format!("components below {}", values.ncols()), found);
         }
         if let Some(((row, _), value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
-            return wrong("values", "finite numbers", format!("{value} for item {}", ids[row]));
+            return invalid("values", "finite numbers", format!("{value} for item {}", ids[row]));
         }
         if (0..).zip(ids).all(|(row, id): (u64, _)| row == *id) {
             return Ok(ItemFeatures { groups, values, ids: Vec::new(), row_of: None });
         }
         let row_of: HashMap<u64, usize> = ids.iter().copied().zip(0..).collect();
         if row_of.len() < ids.len() {
-            return wrong("ids", "unique ids", "a duplicate".into());
+            return invalid("ids", "unique ids", "a duplicate".into());
         }
         Ok(ItemFeatures { groups, values, ids: ids.to_vec(), row_of: Some(row_of) })
     }

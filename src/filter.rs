@@ -94,12 +94,12 @@ impl SqlFilter {
 /// # Errors
 /// The mask has another number of columns or rows, or another dtype.
 pub fn filter_by_mask(results: &DataFrame, mask: &DataFrame) -> Result<DataFrame> {
-    let wrong = |found: String| Error::contract("filter", "rows", "one boolean for each row of its input", found);
-    let [column] = mask.columns() else { return Err(wrong(format!("{} columns", mask.width()))) };
-    let mask = column.bool().map_err(|_| wrong(format!("a column of {}", column.dtype())))?;
+    let invalid = |found: String| Error::contract("filter", "rows", "one boolean for each row of its input", found);
+    let [column] = mask.columns() else { return Err(invalid(format!("{} columns", mask.width()))) };
+    let mask = column.bool().map_err(|_| invalid(format!("a column of {}", column.dtype())))?;
     match mask.len() == results.height() {
         true => rows_where(results.clone(), mask),
-        false => Err(wrong(format!("{} rows for {}", mask.len(), results.height()))),
+        false => Err(invalid(format!("{} rows for {}", mask.len(), results.height()))),
     }
 }
 
@@ -181,9 +181,9 @@ pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &Data
         Error::contract(stage, DB_IDX, "rows of its input, each at most once", found)
     })?;
     let (before, after) = (without_embedding(before)?, without_embedding(after)?);
-    let kept =
+    let expected =
         if rows.len() == before.height() && rows.is_sorted() { before } else { convert::gather(&before, &rows)? };
-    match kept.equals_missing(&after) {
+    match expected.equals_missing(&after) {
         true => Ok(()),
         false => Err(Error::contract(stage, "rows", "rows of its input, unchanged", "changed values")),
     }

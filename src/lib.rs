@@ -1,15 +1,15 @@
-//! Find the best-scoring items of an embedded library while scoring only a small share of it.
+//! Find the best-scoring items of an embedded library while scoring only a small fraction of it.
 //!
-//! A *library* holds N items (molecules, documents, products), each with an embedding. A *score*
-//! says how good an item is and costs real money: a docking run, a model, an API call, a person.
-//! `uphill` moves query vectors through embedding space towards better scores:
+//! A *library* has items (molecules, documents, products), each with an embedding. A *score* says how good an item is, and
+//! is expensive: a docking run, a model, an API call, a person. `uphill` moves query vectors through the embedding space
+//! towards better scores. Each iteration finds the neighbours of the queries, scores some of them, and computes new queries:
 //!
 //! ```text
 //! queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Select ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
 //!           (Lance, ANN index)                                  (Parquet per iteration)
 //! ```
 //!
-//! # A first run
+//! # Example
 //!
 //! ```
 //! use uphill::{IndexOptions, LanceDatabase, RlUpdate, Runner, SqlFilter, SqlScore, VectorDatabase};
@@ -17,17 +17,17 @@
 //! # fn main() -> uphill::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let dataset = folder.path().join("molecules.lance");
-//! // Parquet in: a column of embeddings, and any attributes.
+//! // Index a Parquet file with an embedding column and attributes.
 //! uphill::index("data/molecules.parquet", &dataset, &IndexOptions::default())?;
 //! let database = LanceDatabase::open(dataset.to_string_lossy())?.k(10);
 //!
-//! // Start at eight random molecules and climb towards drug-likeness.
+//! // Start at eight random molecules and search for drug-like ones (a high `qed`).
 //! let start = database.sample(8, &mut uphill::random_stream(7, "start", 0, 0))?;
 //! let start = uphill::queries_at(&database, &start)?;
 //! let mut runner = Runner::new(database, SqlScore::new("qed"), RlUpdate::new(0.5)).filter(SqlFilter::new("mw < 500"));
 //! let log = runner.search(&start, 5)?;
 //!
-//! // The log is Parquet; compiled, it has each item once, the best first.
+//! // The log is Parquet. The compiled results have each item once, the best first.
 //! let best = uphill::collect(log.compile_results()?.limit(10))?;
 //! assert_eq!(best.height(), 10);
 //! let scores: Vec<f64> = best.column("score").unwrap().f64().unwrap().into_no_null_iter().collect();
@@ -36,10 +36,10 @@
 //! # }
 //! ```
 //!
-//! # The frames between stages
+//! # Frames
 //!
-//! Every stage takes and gives Polars frames. What user code gives back is checked, and an error
-//! names the stage, the iteration, the column and both values.
+//! Stages exchange Polars frames. Frames that user code returns are checked. An error names the stage, the iteration, the
+//! column, the expected and the found value.
 //!
 //! | frame | columns |
 //! |---|---|
@@ -47,34 +47,50 @@
 //! | results | `query_idx`, `db_idx` u64, `distance` f32, `embedding` array of f32, then the item's attributes |
 //! | scored | results + `score` f64 nullable, `outcome` string, `reason` string nullable, parts of the score, `evaluation` u64 nullable |
 //!
-//! - A higher `score` is better, always. It is null if the item was rejected or failed, as [`Outcome`] says; `reason` says why.
-//! - A smaller `distance` is nearer under every metric. L2 is squared, cosine is `1 - cos`, dot is `1 - a . b`.
-//! - `db_idx` is the item's stable identity: for a dataset that [`index`] built, its position among the kept rows.
-//! - `evaluation` counts the items paid for, from 1: the cost at which an item was found.
+//! - `score`: higher is always better. It is null if the item was rejected or failed. `outcome` has the [`Outcome`], and
+//!   `reason` says why.
+//! - `distance`: smaller is nearer under every metric. L2 is squared, cosine is `1 - cos`, dot is `1 - a . b`.
+//! - `db_idx`: the stable id of the item. In a dataset that [`index`] built, it is the row number after invalid rows were
+//!   skipped.
+//! - `evaluation`: the number of the item's evaluation, from 1. It is the cost at which the item was found.
 //!
-//! # The parts
+//! # Components
 //!
-//! [`VectorDatabase`] ([`LanceDatabase`], [`GradientDatabase`]) finds neighbours; [`Filter`] ([`SqlFilter`]) says which may be
-//! scored, [`Select`] which are worth it; [`Score`] ([`SqlScore`], [`CommandScore`], [`HttpScore`], closures) says what
-//! they are worth, and each item is asked for once per run; [`SearchLog`] keeps every iteration as Parquet, until [`remove`];
-//! [`QueryUpdate`] says where to look next: [`SurrogateUpdate`], the default of run files, by a model of the scores, others
-//! ([`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`]) by moving each query; [`Prune`] ([`TopKPrune`], in a [`PruneUpdate`]
-//! rule) says which queries go on; [`Runner`] is the loop. [`Config`] builds all of them
-//! from a TOML file, as the command line does. [`evaluate`](evaluate()) says how much of the best a run found,
-//! where the scores of all items are known; [`report`](report()) makes a page of it that one can see.
-//! Everything is synchronous, and safe to call from inside an async runtime.
+//! | stage | trait | implementations |
+//! |---|---|---|
+//! | find the neighbours of queries | [`VectorDatabase`] | [`LanceDatabase`], [`GradientDatabase`] |
+//! | remove candidates that must not be scored | [`Filter`] | [`SqlFilter`], closures |
+//! | choose the candidates to score | [`Select`] | the model of a [`SurrogateUpdate`], closures |
+//! | score items, each at most once per run | [`Score`] | [`SqlScore`], [`CommandScore`], [`HttpScore`], [`SumScore`], [`ManualScore`], closures |
+//! | compute the next queries | [`QueryUpdate`] | [`SurrogateUpdate`], [`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`], [`GradientUpdate`], closures |
+//! | drop queries | [`Prune`], in a [`PruneUpdate`] | [`TopKPrune`], closures |
+//! | restart queries that find no new items | | [`RestartUpdate`] |
 //!
-//! # What it needs
+//! - [`Runner`] is the search loop. [`Config`] builds a runner from a TOML run file, as the command line does.
+//! - [`SearchLog`] stores every iteration as Parquet in the run folder. [`remove`] deletes a run folder.
+//! - [`SurrogateUpdate`] fits a model of the scores; it is the default rule of run files. The other rules move each query
+//!   from the scores of its neighbours.
+//! - [`evaluate`](evaluate()) computes how many of the best items a run found, given the scores of all items.
+//!   [`report`](report()) writes a run as an HTML page.
 //!
-//! Linux or macOS: run folders rest on atomic renames and durable folders, scorers on groups of processes. Feature `cli`
-//! (default) is the command line, as [`command`](command()) too; `http` (default) is [`HttpScore`]; `aws`, `gcp` and
-//! `azure` are object stores, which released wheels and binaries have.
+//! All functions are synchronous. Calling them from an async runtime is safe.
+//!
+//! # Platforms and features
+//!
+//! Linux and macOS are supported. Run folders require atomic renames and fsync of folders, and scorers require process
+//! groups.
+//!
+//! | feature | default | enables |
+//! |---|---|---|
+//! | `cli` | yes | the command line, also as the function [`command`](command()) |
+//! | `http` | yes | [`HttpScore`] |
+//! | `aws`, `gcp`, `azure` | no | datasets on object stores; released wheels and binaries have them |
 
 #![deny(unsafe_code)]
 
 #[cfg(not(unix))]
 compile_error!(
-    "uphill is for Linux and macOS: its run folders rest on atomic renames and durable folders, its scorers on groups of processes"
+    "uphill supports Linux and macOS: run folders require atomic renames and fsync of folders, scorers require process groups"
 );
 
 mod candidates;
@@ -146,7 +162,7 @@ pub use update::{
     SearchContext, TopKDiscreteUpdate, TopKPrune, TopKUpdate, next_queries,
 };
 
-// What shows in this crate's signatures, so that nobody has to match versions.
+// Crates whose types occur in public signatures, so that dependents need not match versions.
 pub use {arrow, ndarray, polars};
 
 /// Column names of the frames.
@@ -157,7 +173,7 @@ pub mod columns {
     };
 }
 
-/// The programs in the README and in `docs/rust.md`, which `cargo test` compiles.
+/// The examples in the README and in `docs/rust.md`, compiled by `cargo test`.
 #[cfg(doctest)]
 mod pages {
     #[doc = include_str!("../README.md")]

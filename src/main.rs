@@ -1,4 +1,4 @@
-//! The `uphill` command.
+//! The `uphill` command-line program.
 
 #![forbid(unsafe_code)]
 

@@ -20,14 +20,14 @@ pub(crate) fn evaluate(
     using: impl FnOnce(Expr) -> PolarsResult<DataFrame> + Send,
 ) -> Result<DataFrame> {
     check(key, sql)?;
-    let wrong = |reason: String| {
+    let invalid = |reason: String| {
         let absent = columns_of(sql).into_iter().flatten().find(|column| frame.column(column).is_err());
         let absent = absent.map(|column| unknown_column(&column, "", schema::column_names(frame)));
         let reason = absent.unwrap_or_else(|| first_line(&reason));
         Error::Config(format!("{key}: cannot evaluate `{}`: {reason}", excerpt(sql)))
     };
     let value = on_deep_stack(|| parse::expression(sql).and_then(using).map_err(|error| error.to_string()));
-    value.and_then(|value| value).map_err(wrong)
+    value.and_then(|value| value).map_err(invalid)
 }
 
 /// The columns that an expression names. `None` if it selects columns by a pattern or cannot be parsed.

@@ -2,11 +2,11 @@
 
 /// A message about a column that does not exist, with the closest name or all names: ``no column `wieght` in items; did you
 /// mean `weight`?``. `place` is empty or begins with a space.
-pub(crate) fn unknown_column<'a>(wrong: &str, place: &str, columns: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn unknown_column<'a>(unknown: &str, place: &str, columns: impl IntoIterator<Item = &'a str>) -> String {
     let columns: Vec<&str> = columns.into_iter().collect();
-    let hint = closest_name(wrong, columns.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
+    let hint = closest_name(unknown, columns.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
     let hint = hint.unwrap_or_else(|| format!(" (there are: {})", columns.join(", ")));
-    format!("no column `{wrong}`{place}{hint}")
+    format!("no column `{unknown}`{place}{hint}")
 }
 
 /// A message about a condition that names no column, with all columns.
@@ -19,15 +19,15 @@ pub(crate) fn names_no_column<'a>(condition: &str, columns: impl IntoIterator<It
 }
 
 /// The closest of the candidate names, if it is similar enough.
-pub(crate) fn closest_name<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest_name<'a>(unknown: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// The lowest Jaro-Winkler similarity of a suggestion.
     const MIN_SIMILARITY: f64 = 0.7;
-    let wrong = wrong.to_lowercase();
+    let unknown = unknown.to_lowercase();
     let similarity = |name: &str| {
         let name = name.to_lowercase();
         // Jaro-Winkler is low for short names with two letters swapped.
-        let is_one_edit = wrong.len() > 2 && strsim::osa_distance(&wrong, &name) == 1;
-        if is_one_edit { 1.0 } else { strsim::jaro_winkler(&wrong, &name) }
+        let is_one_edit = unknown.len() > 2 && strsim::osa_distance(&unknown, &name) == 1;
+        if is_one_edit { 1.0 } else { strsim::jaro_winkler(&unknown, &name) }
     };
     let names = candidates.into_iter().map(|name| (similarity(name), name));
     names

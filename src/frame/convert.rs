@@ -138,21 +138,21 @@ impl<T: Component> Matrix<T> {
 /// No such column, a dtype other than `Array(T, dim)`, or nulls.
 pub fn matrix<T: Component>(frame: &DataFrame, name: &str) -> Result<Matrix<T>> {
     let column = frame.column(name).wrap_err("embedding column")?;
-    let wrong = || Error::contract("frame", name, format!("array of {} without nulls", T::DTYPE), column.dtype());
-    let DataType::Array(inner, dim) = column.dtype() else { return Err(wrong()) };
+    let invalid = || Error::contract("frame", name, format!("array of {} without nulls", T::DTYPE), column.dtype());
+    let DataType::Array(inner, dim) = column.dtype() else { return Err(invalid()) };
     if **inner != T::DTYPE {
-        return Err(wrong());
+        return Err(invalid());
     }
     let series = column.as_materialized_series().rechunk();
     let chunk = &series.chunks()[0];
-    let list = chunk.as_any().downcast_ref::<FixedSizeListArray>().ok_or_else(wrong)?;
-    let values = list.values().as_any().downcast_ref::<PrimitiveArray<T>>().ok_or_else(wrong)?;
+    let list = chunk.as_any().downcast_ref::<FixedSizeListArray>().ok_or_else(invalid)?;
+    let values = list.values().as_any().downcast_ref::<PrimitiveArray<T>>().ok_or_else(invalid)?;
     if polars_arrow::array::Array::null_count(list) > 0 || polars_arrow::array::Array::null_count(values) > 0 {
-        return Err(wrong());
+        return Err(invalid());
     }
     let shape = (frame.height(), *dim);
     if values.values().len() != shape.0 * shape.1 {
-        return Err(wrong());
+        return Err(invalid());
     }
     Ok(Matrix { values: values.clone(), shape })
 }

@@ -106,15 +106,17 @@ impl<'a> TableReader<'a> {
     }
 
     fn read_at(&self, local: &Path) -> Result<DataFrame> {
-        let wrong = |reason: String| Error::input(self.path, reason);
+        let invalid = |reason: String| Error::input(self.path, reason);
         let format = Format::detect(local).map_err(|error| self.with_original_path(error))?;
         let frame = match format {
             Format::Parquet => read_parquet(local).map_err(|error| self.with_original_path(error))?,
-            Format::Csv => csv::read(&text::read(local, self.path)?, &self.roles, self.columns_where).map_err(wrong)?,
-            Format::Json => json::read(&text::read(local, self.path)?).map_err(wrong)?,
-            Format::Empty => return Err(wrong("is empty".into())),
+            Format::Csv => {
+                csv::read(&text::read(local, self.path)?, &self.roles, self.columns_where).map_err(invalid)?
+            }
+            Format::Json => json::read(&text::read(local, self.path)?).map_err(invalid)?,
+            Format::Empty => return Err(invalid("is empty".into())),
             Format::Other(..) => {
-                return Err(wrong(format!(
+                return Err(invalid(format!(
                     "is {format}, which is not supported; {}, or as CSV",
                     format.conversion_hint()
                 )));

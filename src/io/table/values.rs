@@ -86,10 +86,10 @@ impl DecimalMark {
     /// Detects the decimal mark: a comma if a column of numbers has an unambiguous decimal comma.
     pub(super) fn detect<'a>(columns: impl Iterator<Item = &'a [Field<'a>]>) -> Self {
         let has_decimal_commas = |fields: &[Field<'_>]| {
-            let mut there =
+            let mut formats =
                 fields.iter().filter(|field| !is_absent(field)).map(|field| number_format(field.text.trim()));
             let mut is_comma = false;
-            there.all(|format| {
+            formats.all(|format| {
                 is_comma |= format == NumberFormat::Comma;
                 format != NumberFormat::Text
             }) && is_comma
@@ -120,8 +120,8 @@ pub(super) fn column(
         return Ok(text());
     }
     let must_be_numbers = has(roles.numbers) || has(roles.ids);
-    let there = || fields.lines.iter().zip(fields.fields).filter(|(_, field)| !is_absent(field));
-    if there().next().is_none() {
+    let present = || fields.lines.iter().zip(fields.fields).filter(|(_, field)| !is_absent(field));
+    if present().next().is_none() {
         return Ok(match must_be_numbers {
             true => Column::full_null(name.into(), fields.fields.len(), &DataType::Float64),
             false => text(),
@@ -131,7 +131,7 @@ pub(super) fn column(
         return Ok(Column::new(name.into(), booleans));
     }
     let is_id = has(roles.ids);
-    let problem = there().find_map(|(line, field)| {
+    let problem = present().find_map(|(line, field)| {
         let text = field.text.trim();
         let what = match number_format(text) {
             NumberFormat::Text if text.contains([',', ' ', '\'']) => {
@@ -161,7 +161,7 @@ pub(super) fn column(
                 digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
             };
             // Values with leading zeros are identifiers, not numbers.
-            if !must_be_numbers && there().any(begins_with_zero) {
+            if !must_be_numbers && present().any(begins_with_zero) {
                 Ok(text())
             } else {
                 Ok(numbers(name, fields.fields))
