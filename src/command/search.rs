@@ -143,8 +143,8 @@ pub fn ask(arguments: Ask, signals: &Signals) -> anyhow::Result<u8> {
     }
     let existing = arguments.out.join("run.json").exists().then_some(&*arguments.out);
     let (runner, queries) = config.build(existing)?;
-    let asked = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.max_iterations())?;
-    match asked {
+    let state = runner.interrupt(signals.flag()).ask(&arguments.out, &queries, config.stop.max_iterations())?;
+    match state {
         SearchState::Pending(items) => {
             let run = arguments.out.display();
             info(format_args!(

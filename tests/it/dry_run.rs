@@ -1,4 +1,4 @@
-//! `uphill search --dry-run`: says what a search would do, writes nothing, asks nobody, and its bound holds.
+//! Tests of `uphill search --dry-run`: its plan, that it neither writes nor scores, and that its bound holds.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn a_dry_run_writes_nothing_and_asks_no_scorer() {
+fn a_dry_run_writes_nothing_and_calls_no_scorer() {
     let folder = library(400);
     // What the rule reads is made at the first search, and kept: not by a dry run.
     std::fs::remove_dir_all(folder.path().join("items.lance/_uphill")).expect("removed");
@@ -59,7 +59,7 @@ fn a_dry_run_writes_nothing_and_asks_no_scorer() {
 }
 
 #[test]
-fn a_dry_run_says_what_is_read_and_what_filter_and_score_see() {
+fn a_dry_run_shows_the_columns_and_the_inputs_of_filter_and_scorer() {
     let folder = library(400);
     let said = plan(
         "[filter]\nsql = \"weight < 0.5\"\n[score]\nsql = \"weight * 2\"\n[stop]\nevaluations = 60\n",
@@ -97,7 +97,7 @@ fn a_dry_run_says_what_is_read_and_what_filter_and_score_see() {
 }
 
 #[test]
-fn what_would_end_a_search_at_once_ends_a_dry_run() {
+fn an_error_at_the_start_of_a_search_is_an_error_of_a_dry_run() {
     let folder = library(60);
     for (sections, message) in [
         (
@@ -128,7 +128,7 @@ fn what_would_end_a_search_at_once_ends_a_dry_run() {
 }
 
 #[test]
-fn a_dry_run_of_a_run_that_goes_on_says_so() {
+fn a_dry_run_of_a_resumed_run_names_its_iterations() {
     let folder = library(400);
     let sections = "[score]\nsql = \"weight\"\n[stop]\niterations = 2\n";
     std::fs::write(folder.path().join("run.toml"), format!("{RUN}{sections}")).expect("written");
@@ -145,7 +145,7 @@ fn a_dry_run_of_a_run_that_goes_on_says_so() {
 }
 
 #[test]
-fn no_search_scores_more_than_its_dry_run_says() {
+fn no_search_exceeds_the_bound_of_its_dry_run() {
     let folder = library(400);
     let rules = [
         "[update]\nrule = \"rl\"\nlr = 2.0\n",

@@ -1,4 +1,4 @@
-//! What the command says of itself: the examples of `--help` run as they stand, the manual and the completions are there.
+//! Tests of `--help`, whose examples must run unchanged, of the manual pages and of the shell completions.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use polars::prelude::*;
 use crate::common::*;
 use crate::python::succeeds;
 
-/// Runs a line in a shell that finds `uphill`; it must succeed.
+/// Runs a command line in a shell with `uphill` on PATH. It must succeed.
 fn shell(line: &str, folder: &Path) -> String {
     let uphill = Path::new(env!("CARGO_BIN_EXE_uphill")).parent().expect("a folder");
     let path = format!("{}:{}", uphill.display(), std::env::var("PATH").expect("a path"));
@@ -29,7 +29,7 @@ fn examples(help: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_examples_of_every_command_run_as_they_stand() {
+fn the_examples_of_every_command_run_unchanged() {
     let folder = folder();
     let frame = items(&clustered(400, 8, 8, &mut rng(1)));
     write(&folder.path().join("items.parquet"), &frame);
@@ -48,15 +48,15 @@ fn the_examples_of_every_command_run_as_they_stand() {
         for example in examples {
             assert!(example.starts_with(&format!("uphill {command} ")), "{example}");
             if example.contains("tell") {
-                let asked = read(&folder.path().join("next.parquet"));
-                let scores = asked.lazy().select([col("db_idx"), col("weight").alias("score")]).collect();
+                let items = read(&folder.path().join("next.parquet"));
+                let scores = items.lazy().select([col("db_idx"), col("weight").alias("score")]).collect();
                 write(&folder.path().join("scores.parquet"), &scores.expect("scores"));
             }
             println!("{example}");
             shell(example, folder.path());
         }
     }
-    // Those of the program itself, from the beginning.
+    // The examples of the program itself, from an empty folder.
     let fresh = crate::common::folder();
     write(&fresh.path().join("items.parquet"), &frame);
     let help = uphill_ok(&["--help"], fresh.path());
@@ -66,7 +66,7 @@ fn the_examples_of_every_command_run_as_they_stand() {
 }
 
 #[test]
-fn what_is_mistyped_is_named_with_what_was_meant() {
+fn the_error_for_a_typo_suggests_the_right_name() {
     let folder = folder();
     for (arguments, meant) in [
         (&["serach", "run.toml"][..], "'search'"),
@@ -91,7 +91,7 @@ fn the_manual_has_a_page_for_each_command() {
         let page = page(&format!("uphill-{command}.1"));
         assert!(page.contains(&format!(".TH uphill-{command} 1")), "{page}");
         assert!(page.contains("Examples:") && whole.contains(&page), "{page}");
-        assert!(page.contains(&format!("uphill {command}")), "it is called so: {page}");
+        assert!(page.contains(&format!("uphill {command}")), "the full name of the command: {page}");
     }
 }
 

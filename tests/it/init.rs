@@ -1,4 +1,4 @@
-//! `uphill init`: a run file that fits the dataset and runs as it is.
+//! Tests of `uphill init`: the run file matches the dataset and runs unchanged.
 
 use polars::prelude::*;
 
@@ -17,7 +17,7 @@ fn text(folder: &TempDir, name: &str) -> String {
 }
 
 #[test]
-fn the_file_names_what_the_dataset_has_and_runs_as_it_is() {
+fn the_file_lists_the_columns_of_the_dataset_and_runs_unchanged() {
     let mut frame = items(&clustered(300, 4, 8, &mut rng(1)));
     frame.with_column(Column::new("count".into(), (0..300).collect::<Vec<i64>>())).expect("a column");
     let folder = indexed(&frame);
@@ -36,7 +36,7 @@ fn the_file_names_what_the_dataset_has_and_runs_as_it_is() {
     }
     uphill_ok(&["search", "run.toml", "--out", "run", "--dry-run"], folder.path());
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
-    // What is commented out may be taken in, line by line.
+    // Each commented line can be uncommented.
     let example = written.lines().find(|line| line.starts_with("# prefilter")).expect("a prefilter");
     let taken = written.replace(example, &example[2..]);
     std::fs::write(folder.path().join("run.toml"), taken).expect("written");
@@ -48,7 +48,7 @@ fn the_file_names_what_the_dataset_has_and_runs_as_it_is() {
 }
 
 #[test]
-fn a_file_that_is_there_stays_unless_told() {
+fn an_existing_file_is_not_replaced_without_overwrite() {
     let folder = indexed(&items(&normal(30, 4, &mut rng(1))));
     std::fs::write(folder.path().join("run.toml"), "mine").expect("written");
     let output = uphill(&["init", "items.lance"], folder.path());
@@ -60,7 +60,7 @@ fn a_file_that_is_there_stays_unless_told() {
 }
 
 #[test]
-fn a_file_elsewhere_finds_the_dataset() {
+fn a_file_in_another_folder_finds_the_dataset() {
     let folder = indexed(&items(&normal(30, 4, &mut rng(1))));
     for place in ["below", "below/further"] {
         std::fs::create_dir(folder.path().join(place)).expect("a folder");
@@ -76,7 +76,7 @@ fn a_file_elsewhere_finds_the_dataset() {
 }
 
 #[test]
-fn names_and_texts_that_mean_something_to_toml_and_sql_are_only_names_and_texts() {
+fn names_and_texts_with_special_characters_are_escaped_in_toml_and_sql() {
     let rows = 30;
     let hostile = ["a\"b", "line\nbreak", "it's", "SELECT", "order", "[stop]", "# no", "\u{7f}\u{1b}", "ä ö", "Weight"];
     let mut frame = items(&normal(rows, 4, &mut rng(1))).drop("weight").expect("dropped");
@@ -99,7 +99,7 @@ fn names_and_texts_that_mean_something_to_toml_and_sql_are_only_names_and_texts(
 }
 
 #[test]
-fn without_a_number_the_scores_come_by_hand() {
+fn without_a_numeric_column_scores_are_given_by_hand() {
     let frame = items(&normal(30, 4, &mut rng(1))).drop("weight").expect("dropped");
     let folder = indexed(&frame);
     let output = uphill(&["init", "items.lance"], folder.path());

@@ -1,5 +1,4 @@
-//! What is printed, and what the exit code says of it: closed and full outputs, numbers, and names that a terminal would
-//! take for commands.
+//! Tests of printed output and exit codes: closed and full outputs, numbers, and names with terminal control characters.
 
 use std::fs::File;
 use std::io::Read;
@@ -53,7 +52,7 @@ fn said(output: &Output) -> (String, Option<i32>) {
 }
 
 #[test]
-fn a_reason_that_says_broken_pipe_does_not_make_a_failed_run_a_quiet_success() {
+fn a_reason_with_broken_pipe_is_still_a_failure() {
     const SCORER: &str = r#"
 import json, sys
 for line in sys.stdin:
@@ -72,7 +71,7 @@ for line in sys.stdin:
 }
 
 #[test]
-fn a_closed_standard_output_is_a_quiet_end_and_a_full_one_a_failure() {
+fn a_closed_standard_output_is_no_error_and_a_full_one_is() {
     let folder = library(60, vec![]);
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let shows = |format| ["results", "run", "--format", format];
@@ -105,7 +104,7 @@ fn a_file_that_cannot_be_written_is_a_failure_whatever_the_format() {
 }
 
 #[test]
-fn a_fifo_whose_reader_leaves_is_a_failure() {
+fn a_fifo_that_its_reader_closes_is_a_failure() {
     let folder = library(6_000, vec![]);
     let run = RUN.replace("k = 20", "k = 6000").replace("iterations = 2", "iterations = 1");
     std::fs::write(folder.path().join("run.toml"), run).expect("written");
@@ -126,7 +125,7 @@ fn a_fifo_whose_reader_leaves_is_a_failure() {
 }
 
 #[test]
-fn a_search_is_done_whether_or_not_its_best_can_be_shown() {
+fn a_search_succeeds_even_if_its_best_items_cannot_be_printed() {
     let folder = library(60, vec![]);
     let (shown, code) = on_a_terminal(&["search", "run.toml", "--out", "run", "--format", "parquet"], folder.path());
     assert!(shown.contains("uphill: cannot print the best items: cannot write Parquet to a terminal"), "{shown}");
@@ -143,7 +142,7 @@ fn a_search_is_done_whether_or_not_its_best_can_be_shown() {
 }
 
 #[test]
-fn numbers_in_tables_are_short_and_none_but_zero_is_zero() {
+fn numbers_in_tables_are_short_and_only_zero_is_shown_as_zero() {
     let cases = [
         (0.0, "0"),
         (-0.0, "0"),
@@ -196,7 +195,7 @@ fn assert_inert(text: &str) {
 }
 
 #[test]
-fn names_and_texts_of_a_library_do_nothing_to_a_terminal() {
+fn control_characters_of_a_library_are_escaped_on_a_terminal() {
     let texts: Vec<String> = (0..20).map(|row| format!("{HOSTILE}{row}")).collect();
     let nested = Column::new("nested".into(), [Series::new("".into(), [HOSTILE])]).new_from_index(0, 20);
     let columns = vec![Column::new(format!("x{HOSTILE}").into(), &texts), nested];
@@ -243,7 +242,7 @@ fn names_and_texts_of_a_library_do_nothing_to_a_terminal() {
 }
 
 #[test]
-fn what_a_scorer_says_does_nothing_to_a_terminal() {
+fn control_characters_of_a_scorer_are_escaped_on_a_terminal() {
     let text = serde_json::to_string(HOSTILE).expect("JSON");
     let scorer = format!("import sys\nsys.stdin.readline()\nsys.stdout.buffer.write(({text} + '\\n').encode())\n");
     let folder = library(20, vec![]);
@@ -258,7 +257,7 @@ fn what_a_scorer_says_does_nothing_to_a_terminal() {
 }
 
 #[test]
-fn a_file_whose_name_says_a_format_that_is_not_written_is_refused_before_anything_is_done() {
+fn an_output_file_with_an_unsupported_extension_is_rejected_before_anything_is_computed() {
     let folder = library(60, vec![]);
     let refused = |arguments: &[&str], name: &str| {
         let output = uphill(arguments, folder.path());

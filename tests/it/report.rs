@@ -1,5 +1,4 @@
-//! Reports and plots: what they say, against counts by hand; how large they are; and that what is hostile in a run stays
-//! text in them.
+//! Tests of reports and plots: their values against independent counts, their size, and escaping of hostile text.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -98,7 +97,7 @@ fn parse_xml(folder: &TempDir, svg: &str) {
 }
 
 #[test]
-fn the_curves_end_where_a_count_by_hand_ends() {
+fn the_curves_match_an_independent_count() {
     let folder = library(300);
     search(&folder, "run", &[]);
     let scores = paid(&folder.path().join("run"));
@@ -137,7 +136,7 @@ fn the_curves_end_where_a_count_by_hand_ends() {
 }
 
 #[test]
-fn a_score_to_be_minimised_is_shown_as_the_scorer_gave_it() {
+fn a_minimized_score_is_shown_in_the_direction_of_the_scorer() {
     let folder = library(200);
     search(&folder, "run", &["score.direction=minimize", "score.sql=weight + 1.0"]);
     let best = paid(&folder.path().join("run")).into_iter().fold(f64::MIN, f64::max);
@@ -154,7 +153,7 @@ fn a_score_to_be_minimised_is_shown_as_the_scorer_gave_it() {
 }
 
 #[test]
-fn a_report_is_one_file_without_a_network_that_says_all_without_scripts() {
+fn a_report_is_one_file_that_needs_neither_a_network_nor_scripts() {
     let folder = library(300);
     search(&folder, "run", &[]);
     let page = report(&folder, &["run"]);
@@ -193,7 +192,7 @@ fn a_report_is_one_file_without_a_network_that_says_all_without_scripts() {
 }
 
 #[test]
-fn no_script_runs_but_those_whose_hash_the_policy_has() {
+fn the_policy_allows_only_the_scripts_whose_hash_it_has() {
     let folder = folder();
     let embeddings = normal(30, 3, &mut rng(2));
     let smiles = Column::new("smiles".into(), vec!["CCO"; 30]);
@@ -314,7 +313,7 @@ fn hostile_names_texts_and_settings_are_text_in_reports_and_plots() {
 }
 
 #[test]
-fn pictures_of_the_users_own_are_images_only() {
+fn svg_columns_are_shown_as_images_only() {
     let folder = folder();
     let picture = "<svg xmlns=\"http://www.w3.org/2000/svg\"><script>alert(1)</script></svg>";
     let texts: Vec<String> =
@@ -363,7 +362,7 @@ fn runs_that_differ_only_in_their_seeds_are_one_line_with_a_band() {
 }
 
 #[test]
-fn the_map_says_how_much_of_the_variance_it_shows() {
+fn the_map_shows_its_explained_variance() {
     // On a grid whose variances are 4 to 1, turned by an eighth; the third component is always the same.
     let rows = 400;
     let point = |row: usize| (2.0 * ((row % 20) as f32 - 9.5), (row / 20) as f32 - 9.5);
@@ -434,7 +433,7 @@ fn a_report_comes_from_runs_that_were_killed_are_empty_by_hand_of_format_1_or_wi
 }
 
 #[test]
-fn scores_that_are_all_alike_or_as_large_as_numbers_get_are_drawn() {
+fn scores_that_are_all_equal_or_extremely_large_are_drawn() {
     let folder = library(100);
     for (run, score) in
         [("alike", "0.0 * weight"), ("large", "(weight - 0.5) * 1.7e308 * 2.0"), ("small", "weight / 1.7e308")]
@@ -450,7 +449,7 @@ fn scores_that_are_all_alike_or_as_large_as_numbers_get_are_drawn() {
 }
 
 #[test]
-fn how_long_stages_took_is_noted_beside_the_frames_and_removed_with_the_run() {
+fn the_times_of_stages_are_recorded_and_removed_with_the_run() {
     let folder = library(100);
     search(&folder, "run", &[]);
     let times = uphill::SearchLog::open(folder.path().join("run")).expect("a run").times().expect("times");
@@ -476,7 +475,7 @@ fn charts(page: &str) -> Vec<Drawn<'_>> {
 }
 
 #[test]
-fn no_panel_is_empty_and_no_label_promises_more_however_few_items_have_a_score() {
+fn no_chart_is_empty_and_labels_are_right_even_with_few_scores() {
     let folder = library(300);
     for (scored, summed) in [(1, None), (2, None), (3, Some(2)), (15, Some(8)), (40, Some(20)), (150, Some(75))] {
         let run = format!("run-{scored}");
@@ -515,7 +514,7 @@ fn no_panel_is_empty_and_no_label_promises_more_however_few_items_have_a_score()
 }
 
 #[test]
-fn what_was_paid_for_and_has_no_score_is_not_called_scored() {
+fn evaluations_without_a_score_are_not_counted_as_scored() {
     let folder = library(300);
     let score = "score.sql=CASE WHEN weight > 0.5 THEN weight END";
     let set = ["--set", score, "--set", "stop.failed_share=1", "--set", "score.direction=minimize"];
@@ -570,7 +569,7 @@ fn reasons(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn reasons_that_differ_in_numbers_ids_and_names_alone_are_one_row() {
+fn reasons_that_differ_only_in_numbers_ids_and_names_are_one_row() {
     let folder = library(300);
     let by_hand = RUN.replace("sql = \"weight\"", "by_hand = true").replace("[stop]", "[stop]\nfailed_share = 1");
     std::fs::write(folder.path().join("run.toml"), by_hand).expect("written");
@@ -631,7 +630,7 @@ fn each_gate_of_a_sum_is_one_row_of_the_reasons_whatever_it_is_named() {
 }
 
 #[test]
-fn a_function_is_called_by_its_own_name() {
+fn a_function_is_shown_by_its_own_name() {
     let folder = library(100);
     search(&folder, "run", &[]);
     let file = folder.path().join("run/run.json");
@@ -655,7 +654,7 @@ fn a_function_is_called_by_its_own_name() {
 }
 
 #[test]
-fn what_stands_for_a_picture_names_its_item() {
+fn the_alt_text_of_an_image_names_its_item() {
     let folder = folder();
     let drawn: Vec<&str> = vec!["<svg xmlns=\"http://www.w3.org/2000/svg\"/>"; 40];
     let frame = items(&normal(40, 3, &mut rng(5))).hstack(&[Column::new("drawn".into(), drawn)]).expect("a frame");
@@ -678,7 +677,7 @@ fn what_stands_for_a_picture_names_its_item() {
 }
 
 #[test]
-fn the_map_has_no_scale_of_colours_where_there_is_nothing_to_tell_apart() {
+fn the_map_has_no_colour_scale_if_all_scores_are_equal() {
     let folder = library(100);
     search(&folder, "alike", &["score.sql=0.0 * weight + 0.5"]);
     search(&folder, "nothing", &["score.sql=CASE WHEN weight > 5 THEN weight END", "stop.failed_share=1"]);
@@ -699,7 +698,7 @@ fn the_map_has_no_scale_of_colours_where_there_is_nothing_to_tell_apart() {
 }
 
 #[test]
-fn ticks_are_told_apart_and_a_small_share_is_not_none() {
+fn tick_labels_are_distinct_and_a_small_share_is_not_zero() {
     let folder = library(3000);
     search(&folder, "run", &["score.sql=1000000 + weight / 1000", "stop.evaluations=2"]);
     let page = report(&folder, &["run"]);

@@ -1,4 +1,4 @@
-//! A terminal of some width: what stands on its screen while a command runs, and when it has ended.
+//! A virtual terminal: the screen of a command while it runs and after its end.
 
 use std::io::Read;
 use std::path::Path;

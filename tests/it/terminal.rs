@@ -1,5 +1,4 @@
-//! What a person sees: the block that a search draws, tables that fit, what stands at the end; as golden text of terminals
-//! of three widths, in `tests/terminal`.
+//! Golden tests of terminal screens with three widths, in `tests/terminal`: the progress block, tables, and the end of a search.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -43,7 +42,7 @@ fn library(items: &DataFrame, score: &str) -> TempDir {
     folder
 }
 
-/// The screen without what takes another time each time.
+/// The screen with times, rates and bars replaced, as they vary between runs.
 fn timeless(screen: &str) -> String {
     let part = |part: &str| match part {
         part if part.ends_with(" left") => "TIME left".into(),
@@ -77,7 +76,7 @@ fn assert_golden(name: &str, screen: &str) {
 }
 
 #[test]
-fn a_search_ends_with_its_best_its_cost_and_what_to_do_next() {
+fn a_search_ends_with_its_best_items_its_cost_and_the_next_steps() {
     let folder = library(&molecules(), "sql = \"qed\"");
     for columns in WIDTHS {
         let out = format!("run-{columns}");
@@ -87,7 +86,7 @@ fn a_search_ends_with_its_best_its_cost_and_what_to_do_next() {
 }
 
 #[test]
-fn the_commands_that_a_search_ends_with_go_on_from_there() {
+fn the_next_steps_of_a_search_can_be_run() {
     let folder = library(&molecules(), "sql = \"qed\"");
     // A shell, and SQL, would take these for something else.
     let run = "a run's [1] $HOME";
@@ -134,7 +133,7 @@ fn command(answers: usize) -> String {
 }
 
 #[test]
-fn a_search_draws_one_block_that_says_how_far_it_is_and_what_waits() {
+fn a_search_draws_one_block_with_its_progress_and_pending_evaluations() {
     for columns in WIDTHS {
         let folder = library(&molecules(), &command(24));
         std::fs::write(folder.path().join("score.py"), SCORER).expect("written");
@@ -150,7 +149,7 @@ fn a_search_draws_one_block_that_says_how_far_it_is_and_what_waits() {
 }
 
 #[test]
-fn off_a_terminal_a_search_says_how_far_it_is_now_and_then() {
+fn without_a_terminal_a_search_prints_progress_lines() {
     let folder = library(&molecules(), &command(24));
     std::fs::write(folder.path().join("score.py"), SCORER).expect("written");
     let mut search = Command::new(env!("CARGO_BIN_EXE_uphill"));
@@ -169,7 +168,7 @@ fn off_a_terminal_a_search_says_how_far_it_is_now_and_then() {
 }
 
 #[test]
-fn a_log_of_json_has_an_object_on_each_line_and_one_for_each_iteration() {
+fn a_json_log_has_one_object_per_line_and_per_iteration() {
     let score = "sql = \"qed\"\ndirection = \"minimize\"";
     let folder = library(&molecules(), score);
     let output = uphill(&["search", "run.toml", "--out", "run", "--log-format", "json"], folder.path());
@@ -195,7 +194,7 @@ fn a_log_of_json_has_an_object_on_each_line_and_one_for_each_iteration() {
 }
 
 #[test]
-fn a_quiet_search_says_nothing_and_a_verbose_one_a_line_for_each_iteration() {
+fn a_quiet_search_prints_nothing_and_a_verbose_one_a_line_per_iteration() {
     let folder = library(&molecules(), "sql = \"qed\"");
     let output = uphill(&["search", "run.toml", "--out", "quiet", "-q"], folder.path());
     assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)));
@@ -222,7 +221,7 @@ fn wide() -> DataFrame {
 }
 
 #[test]
-fn no_line_of_a_table_is_wider_than_the_terminal_and_the_score_is_on_it() {
+fn no_line_of_a_table_is_wider_than_the_terminal_and_the_score_is_shown() {
     let folder = library(&wide(), "sql = \"qed\"");
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     for columns in WIDTHS {
@@ -244,7 +243,7 @@ fn no_line_of_a_table_is_wider_than_the_terminal_and_the_score_is_on_it() {
 }
 
 #[test]
-fn a_plan_is_told_at_every_width() {
+fn a_dry_run_is_printed_at_every_width() {
     let folder = library(&molecules(), &command(0));
     std::fs::write(folder.path().join("score.py"), SCORER).expect("written");
     for columns in WIDTHS {
