@@ -27,6 +27,7 @@ use crate::frame::convert;
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EVALUATION, QUERY_IDX, SCORE};
 use crate::panics::lock;
+use crate::prediction;
 use crate::score::{OnError, ReusedScores, Score, SumScore};
 
 /// All requests and answers of a run so far.
@@ -170,7 +171,8 @@ impl Ledger {
 
     /// The scored frame of a committed iteration with the current answers.
     pub(crate) fn with_current_answers(&self, iteration: u32, scored: &DataFrame) -> Result<DataFrame> {
-        self.add_scores(iteration, without_scores(scored)?)
+        let answered = self.add_scores(iteration, without_scores(scored)?)?;
+        if prediction::has(scored) { prediction::attach(answered, scored) } else { Ok(answered) }
     }
 
     /// Counts a new item with an answer.

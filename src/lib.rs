@@ -102,6 +102,7 @@ mod error;
 mod evaluate;
 mod features;
 mod filter;
+mod forecast;
 mod frame;
 mod index;
 mod interrupt;
@@ -110,6 +111,7 @@ mod ledger;
 mod linalg;
 mod log;
 mod panics;
+mod prediction;
 mod random;
 mod report;
 mod runner;
@@ -135,6 +137,7 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluation, GroundTruth, evaluate};
 pub use features::{Feature, FeatureGroup, Features, ItemFeatures, Role};
 pub use filter::{Filter, PassThroughFilter, SqlFilter, filter_by_mask};
+pub use forecast::Forecast;
 pub use frame::convert::{Component, Matrix, embedding_column, matrix, to_arrow, to_polars};
 pub use frame::outcome::Outcome;
 pub use frame::schema::{check_queries, check_results, is_reserved_column, queries};
@@ -168,8 +171,8 @@ pub use {arrow, ndarray, polars};
 /// Column names of the frames.
 pub mod columns {
     pub use crate::frame::schema::{
-        COLLECTION_IDX, DB_IDX, DISTANCE, EMBEDDING, EVALUATION, GRADIENT, ITERATION, OUTCOME, PARENT_IDX, QUERY_IDX,
-        RAW_SCORE, REASON, RESERVED, SCORE, SOURCE_ROW,
+        CHOSEN_BY, COLLECTION_IDX, DB_IDX, DEVIATION, DISTANCE, EMBEDDING, EVALUATION, GRADIENT, ITERATION, OUTCOME,
+        PARENT_IDX, PREDICTED, QUERY_IDX, RAW_SCORE, REASON, RESERVED, SCORE, SOURCE_ROW,
     };
 }
 

@@ -39,7 +39,7 @@ pub use self::run_summary::{RunSummary, StopReason};
 pub use self::stage_times::StageTimes;
 use crate::database::{DatasetIdentity, is_remote, local_path};
 use crate::error::{AtPath, Error, Result};
-use crate::frame::schema::ITERATION;
+use crate::frame::schema::{CHOSEN_BY, ITERATION};
 use crate::io::atomic;
 use crate::io::parquet::{check_counts, read_parquet};
 
@@ -199,6 +199,11 @@ impl SearchLog {
     /// The committed iterations, in order.
     pub fn iterations(&self) -> &[u32] {
         &self.iterations
+    }
+
+    /// Whether the next iteration may have predictions: the first one, and those after one that has them.
+    pub(crate) fn has_predictions(&self) -> bool {
+        self.columns.as_ref().is_none_or(|columns| columns.contains(CHOSEN_BY))
     }
 
     /// Keeps the folder of a temporary log and returns its path.

@@ -35,6 +35,7 @@ use crate::filter::Filter;
 use crate::frame::schema;
 use crate::ledger::Ledger;
 use crate::log::SearchLog;
+use crate::prediction;
 use crate::score::Score;
 use crate::select::Select;
 use crate::update::QueryUpdate;
@@ -86,6 +87,7 @@ pub struct Runner {
     stop: StopConditions,
     config: serde_json::Value,
     retry_failed: bool,
+    submit_callback: Option<IterationCallback>,
     callback: Option<IterationCallback>,
     interrupt: Option<Arc<AtomicBool>>,
 }
@@ -99,22 +101,16 @@ impl Runner {
     /// A stage that fails or breaks its contract. The message names the iteration.
     pub fn step(&mut self, iteration: u32, queries: &DataFrame, mut log: Option<&mut SearchLog>) -> Result<DataFrame> {
         let mut phases = || {
-            let mut batch = self.submit_batch(iteration, queries, log.as_deref_mut(), false)?;
+            let mut batch = self.select_batch(iteration, queries, log.as_deref_mut())?;
+            self.submit_batch(&mut batch, false)?;
             self.complete_batch(&mut batch, log.as_deref_mut())?;
             self.next_queries(&mut batch, &[], log.as_deref_mut())
         };
         phases().map_err(|error| error.in_iteration(iteration))
     }
 
-    /// Query, filter, select and submit: finds candidates and requests the scores of the selected ones. Waits for the
-    /// scores, unless the batch `is_async`.
-    fn submit_batch(
-        &mut self,
-        iteration: u32,
-        queries: &DataFrame,
-        log: Option<&mut SearchLog>,
-        is_async: bool,
-    ) -> Result<Batch> {
+    /// Query, filter and select: finds candidates and chooses those to score.
+    fn select_batch(&self, iteration: u32, queries: &DataFrame, log: Option<&mut SearchLog>) -> Result<Batch> {
         let mut summary = IterationSummary { iteration, ..IterationSummary::default() };
         let times = &mut summary.times;
         schema::check_queries(queries, self.database.dim())?;
@@ -126,13 +122,20 @@ impl Runner {
         let passed = timed(&mut times.filter, || self.apply_filter(&candidates))?;
         (summary.candidates, summary.passed) = (candidates.height(), passed.height());
         // 3. Select: choose the candidates that are worth an evaluation.
-        let selected = timed(&mut times.select, || self.apply_select(iteration, queries, passed))?;
-        // 4. Score: request the scores of new items.
-        let request = timed(&mut times.score, || self.request_scores(iteration, selected, is_async))?;
+        let (selected, predictions) = timed(&mut times.select, || self.apply_select(iteration, queries, passed))?;
+        let state = BatchState::Selected(selected);
+        Ok(Batch { iteration, queries: queries.clone(), state, predictions, summary, is_replay: false })
+    }
 
-        summary.evaluations = self.ledger.evaluations();
-        let state = BatchState::InFlight(request);
-        Ok(Batch { iteration, queries: queries.clone(), state, summary, is_replay: false })
+    /// Submit: requests the scores of the selected items. Waits for them, unless the batch `is_async`.
+    fn submit_batch(&mut self, batch: &mut Batch, is_async: bool) -> Result<()> {
+        let BatchState::Selected(selected) = &batch.state else { return Ok(()) };
+        let (iteration, selected) = (batch.iteration, selected.clone());
+        // 4. Score: request the scores of new items.
+        let request = timed(&mut batch.summary.times.score, || self.request_scores(iteration, selected, is_async))?;
+        batch.summary.evaluations = self.ledger.evaluations();
+        batch.state = BatchState::InFlight(request);
+        Ok(())
     }
 
     /// Score, log and observe: collects the scores of a batch, logs them, and shows them to the update rule.
@@ -141,12 +144,17 @@ impl Runner {
         let scored = match &batch.state {
             BatchState::InFlight(request) => {
                 let (scored, new) = timed(&mut summary.times.score, || self.ledger.finish(iteration, request))?;
+                // A run that began before predictions were logged goes on without them.
+                let predictions =
+                    batch.predictions.as_ref().filter(|_| log.as_ref().is_none_or(|log| log.has_predictions()));
+                let scored =
+                    predictions.map_or(Ok(scored.clone()), |predictions| prediction::attach(scored, predictions))?;
                 *summary = summary.with_scores(&scored, new)?;
                 // 5. Log: commit the iteration.
                 timed(&mut summary.times.log, || log.map_or(Ok(()), |log| log.append(iteration, &scored)))?;
                 scored
             }
-            BatchState::Logged(scored) | BatchState::Observed(scored) => scored.clone(),
+            BatchState::Logged(scored) | BatchState::Observed(scored) | BatchState::Selected(scored) => scored.clone(),
         };
         batch.state = BatchState::Observed(scored);
         self.observe(batch)

@@ -34,6 +34,10 @@ use crate::step::Step;
 pub trait Select: Send {
     /// Returns the rows of `step.results` to score, unchanged, in the order of scoring.
     ///
+    /// A selector with a model may add what it predicts of each row, as three columns: `predicted` f64 (the expected score,
+    /// nullable), `deviation` f64 (its standard deviation, nullable) and `chosen_by` string (nullable). They are logged beside
+    /// the scores, and forecasts are made of them.
+    ///
     /// # Errors
     /// Any error stops the run.
     fn select(&self, step: &Step<'_>) -> Result<DataFrame>;

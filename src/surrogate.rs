@@ -20,6 +20,7 @@ mod relevance;
 mod ridge;
 mod rule;
 mod space;
+mod target_scale;
 mod targets;
 mod vectorizer;
 

@@ -23,6 +23,10 @@ pub struct StopConfig {
     pub seconds: Option<f64>,
     /// The target score, in the scorer's own direction.
     pub score: Option<f64>,
+    /// How many best scores a forecast counts: an entry is a score better than the last of them (default: 100).
+    pub top: Option<usize>,
+    /// The largest number of scores that an entry into the best `top` may be expected to cost.
+    pub scores_per_entry: Option<f64>,
     /// The largest share of evaluated items that may fail, from 0 to 1. A larger share ends the run with an error. Checked
     /// after 100 evaluations, and when the run ends.
     #[serde(default = "default_failed_share")]
@@ -32,8 +36,11 @@ pub struct StopConfig {
 impl StopConfig {
     /// The number of iterations: as set, or else 20, or no limit if another condition is set.
     pub fn max_iterations(&self) -> u32 {
-        let has_other =
-            self.evaluations.is_some() || self.nothing_new.is_some() || self.seconds.is_some() || self.score.is_some();
+        let has_other = self.evaluations.is_some()
+            || self.nothing_new.is_some()
+            || self.seconds.is_some()
+            || self.score.is_some()
+            || self.scores_per_entry.is_some();
         self.iterations.unwrap_or(if has_other { u32::MAX } else { DEFAULT_ITERATIONS })
     }
 
@@ -46,11 +53,19 @@ impl StopConfig {
         if let Some(seconds) = self.seconds.filter(|seconds| *seconds < 0.0) {
             return Err(Error::Config(format!("stop.seconds: expected 0 or more, found {seconds}")));
         }
+        if self.top == Some(0) {
+            return Err(Error::Config("stop.top: expected at least 1, found 0".into()));
+        }
+        if let Some(scores) = self.scores_per_entry.filter(|scores| scores.is_nan() || *scores < 1.0) {
+            return Err(Error::Config(format!("stop.scores_per_entry: expected at least 1, found {scores}")));
+        }
         Ok(StopConditions {
             evaluations: self.evaluations,
             nothing_new: self.nothing_new.or(self.iterations.is_none().then_some(DEFAULT_ITERATIONS)),
             seconds: self.seconds,
             score: self.score,
+            top: self.top,
+            scores_per_entry: self.scores_per_entry,
             failed_share: Some(share),
         })
     }
@@ -64,6 +79,8 @@ impl Default for StopConfig {
             nothing_new: None,
             seconds: None,
             score: None,
+            top: None,
+            scores_per_entry: None,
             failed_share: default_failed_share(),
         }
     }

@@ -37,8 +37,17 @@ pub const ITERATION: &str = "iteration";
 /// u64: the row in the input files, if rows were skipped.
 pub const SOURCE_ROW: &str = "source_row";
 
+/// f64, nullable: the expected score, as the model of the rule predicted it before the score was known. Null for items that no
+/// model chose, and where the model expects a score so low that it does not tell how low.
+pub const PREDICTED: &str = "predicted";
+/// f64, nullable: the standard deviation of `score` around `predicted`. It includes the noise of a single score.
+pub const DEVIATION: &str = "deviation";
+/// string, nullable: the part of the rule that chose the item: `start` (near a starting query), `random`, `model`, or
+/// `elsewhere` (the model of items outside of the best peak). Null for reused scores.
+pub const CHOSEN_BY: &str = "chosen_by";
+
 /// Column names that attributes of items cannot have, because this crate or Lance uses them.
-pub const RESERVED: [&str; 14] = [
+pub const RESERVED: [&str; 17] = [
     QUERY_IDX,
     DB_IDX,
     DISTANCE,
@@ -52,6 +61,9 @@ pub const RESERVED: [&str; 14] = [
     PARENT_IDX,
     COLLECTION_IDX,
     SOURCE_ROW,
+    PREDICTED,
+    DEVIATION,
+    CHOSEN_BY,
     "query_index",
 ];
 

@@ -9,8 +9,9 @@ use super::run_summary::RunSummary;
 use crate::database::DatasetIdentity;
 use crate::error::{AtPath, Error, Result};
 
-/// The version of the run folder's layout. Later versions are rejected with an error. Format 1 has no column `outcome`.
-pub const FORMAT_VERSION: u32 = 2;
+/// The version of the run folder's layout. Later versions are rejected with an error. Format 1 has no column `outcome`,
+/// format 2 no predictions (`predicted`, `deviation`, `chosen_by`).
+pub const FORMAT_VERSION: u32 = 3;
 
 /// `run.json`: the configuration of a run, the dataset that it reads, and how it ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::forecast::Forecast;
+
 /// How a run ended, and what it cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -39,6 +41,9 @@ pub struct RunSummary {
     /// The relevance weight of each column that the rule reads, as it learned them: they sum to 1, the largest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<(String, f32)>,
+    /// What the next scores were expected to bring when the run ended. `None` for rules without a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     /// When the run ended, in seconds since 1970.
     pub at: u64,
 }
@@ -73,6 +78,8 @@ pub enum StopReason {
     Seconds,
     /// The target score is reached.
     Score,
+    /// An entry into the best scores is expected to cost more scores than the limit.
+    ScoresPerEntry,
     /// A signal.
     Interrupted,
     /// An outage: the scorer was unavailable for longer than `score.patience`.
@@ -93,6 +100,7 @@ impl fmt::Display for StopReason {
             StopReason::NothingPasses => "no candidate passes the filter",
             StopReason::Seconds => "the time limit is reached",
             StopReason::Score => "the target score is reached",
+            StopReason::ScoresPerEntry => "an entry into the best scores is expected to cost too much",
             StopReason::Interrupted => "interrupted",
             StopReason::Outage => "the scorer is unavailable",
             StopReason::Error => "an error",

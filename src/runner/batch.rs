@@ -13,6 +13,8 @@ pub(super) struct Batch {
     pub(super) iteration: u32,
     pub(super) queries: DataFrame,
     pub(super) state: BatchState,
+    /// What the selector predicted of its items, if it has a model.
+    pub(super) predictions: Option<DataFrame>,
     /// Complete once the scores are there.
     pub(super) summary: IterationSummary,
     /// Whether an earlier process committed it.
@@ -21,6 +23,8 @@ pub(super) struct Batch {
 
 /// Where the scores of a batch are.
 pub(super) enum BatchState {
+    /// The items are selected, and nothing is requested yet.
+    Selected(DataFrame),
     /// The scores are requested.
     InFlight(ScoreRequest),
     /// The log has the scores. The rule has not observed them yet: it treats the batch as in flight.
@@ -33,6 +37,7 @@ impl Batch {
     /// The results that the rule may see: the scored frame once it is observed, and the same frame without scores before.
     pub(super) fn visible_results(&self) -> Result<DataFrame> {
         match &self.state {
+            BatchState::Selected(selected) => Ok(selected.clone()),
             BatchState::InFlight(request) => Ok(request.results.clone()),
             BatchState::Logged(scored) => without_scores(scored),
             BatchState::Observed(scored) => Ok(scored.clone()),
@@ -43,7 +48,7 @@ impl Batch {
     pub(super) fn height(&self) -> usize {
         match &self.state {
             BatchState::InFlight(request) => request.results.height(),
-            BatchState::Logged(scored) | BatchState::Observed(scored) => scored.height(),
+            BatchState::Selected(frame) | BatchState::Logged(frame) | BatchState::Observed(frame) => frame.height(),
         }
     }
 

@@ -32,7 +32,7 @@ impl Runner {
             Ok(reason) => progress.final_reason(reason, log.manifest().ended.as_ref().map(|ended| ended.reason)),
             Err(Error::Interrupted) => StopReason::Interrupted,
             Err(error) => {
-                let costs = self.run_summary(&log, StopReason::Error);
+                let costs = self.run_summary(&log, &progress, StopReason::Error);
                 self.record_error(&mut log, &error, costs);
                 return Err(error);
             }
@@ -40,13 +40,13 @@ impl Runner {
         if reason == StopReason::NothingPasses && progress.has_completed && progress.passed == 0 {
             log::warn!("filter: none of the {} candidates passes; no item was scored", progress.candidates);
         }
-        let summary = self.run_summary(&log, reason);
+        let summary = self.run_summary(&log, &progress, reason);
         self.record_end(&mut log, summary)?;
         Ok(log)
     }
 
     /// The summary of a run that ends now.
-    fn run_summary(&self, log: &SearchLog, reason: StopReason) -> RunSummary {
+    fn run_summary(&self, log: &SearchLog, progress: &Progress, reason: StopReason) -> RunSummary {
         RunSummary {
             reason,
             error: None,
@@ -59,6 +59,7 @@ impl Runner {
             asked_again: self.ledger.requested_again,
             retries: self.ledger.retries_before + self.score.retry_count(),
             learned: self.update.relevance(),
+            forecast: progress.forecast.map(|forecast| forecast.per_hundred()),
             at: now(),
         }
     }

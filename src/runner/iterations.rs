@@ -27,8 +27,17 @@ impl Runner {
             log.record_running(&self.config)?;
             let iteration = progress.iteration;
             let is_async = self.batches_in_flight() > 0;
-            let submitted = self.submit_batch(iteration, &queries, Some(&mut *log), is_async);
-            in_flight.push_back(submitted.map_err(|error| error.in_iteration(iteration))?);
+            let selected = self.select_batch(iteration, &queries, Some(&mut *log));
+            let mut batch = selected.map_err(|error| error.in_iteration(iteration))?;
+            progress.forecast_batch(&mut batch)?;
+            if self.stop.is_too_expensive(progress) {
+                return self.drain(log, progress, in_flight, StopReason::ScoresPerEntry);
+            }
+            if let Some(callback) = &mut self.submit_callback {
+                callback(&IterationSummary { best_so_far: progress.best, ..batch.summary });
+            }
+            self.submit_batch(&mut batch, is_async).map_err(|error| error.in_iteration(iteration))?;
+            in_flight.push_back(batch);
             progress.iteration += 1;
 
             let mut completed = Vec::new();
@@ -84,7 +93,7 @@ impl Runner {
 
     /// Adds a completed batch to the progress, and calls the callback with its summary.
     fn report(&mut self, batch: &Batch, log: &SearchLog, progress: &mut Progress) -> Result<()> {
-        progress.add(&batch.summary);
+        progress.add(batch)?;
         if batch.is_replay {
             return Ok(());
         }

@@ -35,6 +35,7 @@ impl Runner {
             stop: StopConditions::default(),
             config: serde_json::Value::Null,
             retry_failed: false,
+            submit_callback: None,
             callback: None,
             interrupt: None,
         }
@@ -76,6 +77,13 @@ impl Runner {
     /// What a failed item does to the run (default: its score is null).
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.ledger.on_error = on_error;
+        self
+    }
+
+    /// Calls back with each batch after it is selected, and before its scores are requested: its iteration, candidates, rows
+    /// and forecast.
+    pub fn on_submit(mut self, callback: impl FnMut(&IterationSummary) + Send + 'static) -> Self {
+        self.submit_callback = Some(Box::new(callback));
         self
     }
 

@@ -2,8 +2,13 @@
 
 use std::time::Instant;
 
-use super::summary::IterationSummary;
+use super::{Batch, BatchState, Runner};
+use crate::error::Result;
+use crate::forecast::{Forecast, Forecaster};
 use crate::log::StopReason;
+
+/// How many best scores a forecast counts, unless it is set.
+const DEFAULT_TOP: usize = 100;
 
 /// The progress of a search.
 pub(super) struct Progress {
@@ -23,11 +28,22 @@ pub(super) struct Progress {
     pub(super) passed: usize,
     /// The best score so far.
     pub(super) best: Option<f64>,
+    /// What the completed iterations say of the next scores.
+    pub(super) forecaster: Forecaster,
+    /// The forecast for the batch that was selected last.
+    pub(super) forecast: Option<Forecast>,
+}
+
+impl Runner {
+    /// The progress of a search that begins or is resumed.
+    pub(super) fn progress(&self, iterations: u32) -> Progress {
+        Progress::new(iterations, self.stop.top.unwrap_or(DEFAULT_TOP))
+    }
 }
 
 impl Progress {
     /// The start of a search.
-    pub(super) fn new(iterations: u32) -> Self {
+    pub(super) fn new(iterations: u32, top: usize) -> Self {
         Progress {
             iteration: 0,
             iterations,
@@ -38,16 +54,34 @@ impl Progress {
             candidates: 0,
             passed: 0,
             best: None,
+            forecaster: Forecaster::new(top),
+            forecast: None,
         }
     }
 
     /// Adds a completed iteration.
-    pub(super) fn add(&mut self, summary: &IterationSummary) {
+    pub(super) fn add(&mut self, batch: &Batch) -> Result<()> {
+        if let BatchState::Observed(scored) = &batch.state {
+            self.forecaster.observe(scored)?;
+        }
+        let summary = &batch.summary;
         self.stale_iterations = if summary.new == 0 { self.stale_iterations + 1 } else { 0 };
         self.all_filtered = summary.candidates > 0 && summary.passed == 0;
         self.candidates += summary.candidates;
         self.passed += summary.passed;
         self.best = [self.best, summary.best].into_iter().flatten().max_by(f64::total_cmp);
+        Ok(())
+    }
+
+    /// Forecasts what a selected batch will bring.
+    pub(super) fn forecast_batch(&mut self, batch: &mut Batch) -> Result<()> {
+        batch.summary.rows = batch.height();
+        batch.summary.forecast = match &batch.predictions {
+            Some(predictions) => self.forecaster.forecast(predictions)?,
+            None => None,
+        };
+        self.forecast = batch.summary.forecast;
+        Ok(())
     }
 
     pub(super) fn elapsed_seconds(&self) -> f64 {

@@ -101,7 +101,14 @@ impl Runner {
             let summary =
                 IterationSummary { iteration, candidates: rows, passed: rows, evaluations, ..Default::default() };
             let summary = summary.with_scores(&scored, new)?;
-            batches.push(Batch { iteration, queries, state: BatchState::Logged(scored), summary, is_replay: true });
+            batches.push(Batch {
+                iteration,
+                queries,
+                state: BatchState::Logged(scored),
+                predictions: None,
+                summary,
+                is_replay: true,
+            });
         }
         Ok(batches)
     }
@@ -119,7 +126,7 @@ impl Runner {
         let mut last = None;
         while in_flight.len() > self.batches_in_flight() {
             last = self.complete_oldest(in_flight, None)?;
-            last.iter().for_each(|batch: &Batch| progress.add(&batch.summary));
+            last.iter().try_for_each(|batch: &Batch| progress.add(batch))?;
         }
         Ok(last)
     }

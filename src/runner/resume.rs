@@ -6,7 +6,6 @@ use std::path::Path;
 use polars::prelude::DataFrame;
 
 use super::Runner;
-use super::progress::Progress;
 use super::search::absolute_uri;
 use crate::error::{Error, Result};
 use crate::log::SearchLog;
@@ -28,7 +27,7 @@ impl Runner {
         if self.retry_failed {
             self.retry_failed_items(&mut log)?;
         }
-        let mut progress = Progress::new(iterations);
+        let mut progress = self.progress(iterations);
         let mut in_flight = VecDeque::new();
         let replay = self.replay(&mut log, &mut progress, &mut in_flight)?;
         // The last iteration first, so that at any instant each iteration has all columns of the earlier ones.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use polars::prelude::DataFrame;
 
 use super::Runner;
-use super::progress::Progress;
 use crate::database::DatasetIdentity;
 use crate::error::{Error, Result};
 use crate::log::{FORMAT_VERSION, Manifest, SearchLog, TAG_PREFIX, now};
@@ -22,7 +21,7 @@ impl Runner {
         self.prepare(queries, self.stop.evaluations)?;
         let log = SearchLog::temporary(self.manifest())?;
         self.begin(&log)?;
-        self.run(log, queries.clone(), Progress::new(iterations), VecDeque::new())
+        self.run(log, queries.clone(), self.progress(iterations), VecDeque::new())
     }
 
     /// Searches for a number of iterations and logs to a new folder.
@@ -35,7 +34,7 @@ impl Runner {
         let log = SearchLog::create(path, manifest)?;
         self.tag_version(&log);
         self.begin(&log)?;
-        self.run(log, queries.clone(), Progress::new(iterations), VecDeque::new())
+        self.run(log, queries.clone(), self.progress(iterations), VecDeque::new())
     }
 
     /// Resets the ledger and the score for a run. `prepare` has reset the rule.

@@ -11,8 +11,12 @@ use crate::error::Result;
 use crate::filter::check_subset;
 use crate::frame::schema;
 use crate::ledger::ScoreRequest;
+use crate::prediction;
 use crate::select::Select;
 use crate::step::Step;
+
+/// The selected rows, and the predictions of a selector that has a model.
+type Selection = (DataFrame, Option<DataFrame>);
 
 impl Runner {
     /// The neighbours of the queries, and the candidates that the rule adds to them.
@@ -34,17 +38,18 @@ impl Runner {
         Ok(passed)
     }
 
-    /// The candidates to score, with all their attributes.
-    pub(super) fn apply_select(&self, iteration: u32, queries: &DataFrame, passed: DataFrame) -> Result<DataFrame> {
-        let Some(selector) = self.selector() else { return Ok(passed) };
+    /// The candidates to score, with all their attributes, and what the selector predicts of them.
+    pub(super) fn apply_select(&self, iteration: u32, queries: &DataFrame, passed: DataFrame) -> Result<Selection> {
+        let Some(selector) = self.selector() else { return Ok((passed, None)) };
         let (database, seed) = (&*self.database, self.seed);
         let step = Step { iteration, queries, results: &passed, pending: &[], database, seed, is_replay: false };
-        let selected = selector.select(&step)?;
+        let (selected, predictions) = prediction::separate(selector.select(&step)?)?;
         check_subset("select", &passed, &selected)?;
-        match self.decisive_columns() {
-            Some(_) => candidates::fetch_attributes(&selected, queries, database),
-            None => Ok(selected),
-        }
+        let selected = match self.decisive_columns() {
+            Some(_) => candidates::fetch_attributes(&selected, queries, database)?,
+            None => selected,
+        };
+        Ok((selected, predictions))
     }
 
     /// Reserves the items in the ledger and requests their scores. Waits for them, unless the batch `is_async`.

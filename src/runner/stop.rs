@@ -17,6 +17,12 @@ pub struct StopConditions {
     pub seconds: Option<f64>,
     /// The target score, in the scorer's own direction, checked between iterations.
     pub score: Option<f64>,
+    /// How many best scores a forecast counts: an entry is a score better than the last of them. `None`: 100.
+    pub top: Option<usize>,
+    /// The largest number of scores that an entry into the best `top` may be expected to cost: see
+    /// [`Forecast::scores_per_entry`](crate::Forecast::scores_per_entry). Checked before each batch is submitted, over at
+    /// least so many scores. Only rules with a model forecast.
+    pub scores_per_entry: Option<f64>,
     /// The largest share of evaluated items that may fail, from 0 to 1. A larger share ends the run with an error. Checked
     /// after 100 evaluations, and when the run ends.
     pub failed_share: Option<f64>,
@@ -52,6 +58,18 @@ impl StopConditions {
         self
     }
 
+    /// Sets how many best scores a forecast counts.
+    pub fn top(mut self, top: usize) -> Self {
+        self.top = Some(top);
+        self
+    }
+
+    /// Sets the largest number of scores that an entry may be expected to cost.
+    pub fn scores_per_entry(mut self, scores: f64) -> Self {
+        self.scores_per_entry = Some(scores);
+        self
+    }
+
     /// Sets the largest share of evaluated items that may fail.
     pub fn failed_share(mut self, failed_share: f64) -> Self {
         self.failed_share = Some(failed_share);
@@ -70,6 +88,13 @@ impl StopConditions {
             (target.is_some_and(|target| progress.best.is_some_and(|best| best >= target)), StopReason::Score),
         ];
         reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
+    }
+
+    /// Whether the next entry is expected to cost too many scores.
+    pub(super) fn is_too_expensive(&self, progress: &Progress) -> bool {
+        let (Some(limit), Some(next)) = (self.scores_per_entry, progress.forecast) else { return false };
+        let forecast = progress.forecaster.over_at_least(limit, next);
+        forecast.is_some_and(|forecast| forecast.scores_per_entry() > limit)
     }
 
     /// Whether the budget is larger than the one that a run spent. The last iteration of that run may have been cut.

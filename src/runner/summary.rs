@@ -3,6 +3,7 @@
 use polars::prelude::DataFrame;
 
 use crate::error::Result;
+use crate::forecast::Forecast;
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, OUTCOME, SCORE};
 use crate::log::StageTimes;
@@ -33,6 +34,9 @@ pub struct IterationSummary {
     pub best_so_far: Option<f64>,
     /// The mean score of the iteration's rows.
     pub mean: Option<f64>,
+    /// How many entries into the best scores were expected of the batch, before it was scored. `None` for rules without a
+    /// model, and while fewer scores are known than count as best.
+    pub forecast: Option<Forecast>,
     /// The seconds that each stage took.
     pub times: StageTimes,
 }

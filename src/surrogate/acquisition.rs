@@ -5,7 +5,7 @@ use rand::RngExt;
 use rand::seq::{SliceRandom, index};
 
 use super::observations::Observations;
-use super::posterior::{FittedProcess, Posterior};
+use super::posterior::{FittedProcess, Posterior, Prediction};
 use super::ranks::descending;
 use crate::error::Result;
 use crate::random::RandomStream;
@@ -20,34 +20,55 @@ pub(super) const RANDOM: usize = 64;
 pub(super) const FRONT_OUTSIDE: usize = 100;
 
 /// An item that was chosen for a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Choice {
     /// Its row among the candidates.
     pub row: usize,
-    /// What chose it.
-    pub chosen_by: ChosenBy,
+    /// What chose it. `None` for an item with a reused score.
+    pub chosen_by: Option<ChosenBy>,
+    /// The prediction of the process that chose it. `None` in the random start, and if the process expects so low a score that
+    /// it does not tell how low.
+    pub prediction: Option<Prediction>,
 }
 
 /// What chose an item of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChosenBy {
-    /// The random start, before there is a model.
+    /// A starting query: the item is one of its neighbours.
     Start,
     /// A sample of the process of all observations, among the candidates of the highest mean.
     Model,
     /// A sample of the process outside of the peak.
     Outside,
-    /// A sample of the process of all observations, among random candidates.
+    /// Chance: the item is one of the random start, or a random candidate that was the best of a sample.
     Random,
 }
 
+impl ChosenBy {
+    /// The value in the column `chosen_by`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChosenBy::Start => "start",
+            ChosenBy::Model => "model",
+            ChosenBy::Outside => "elsewhere",
+            ChosenBy::Random => "random",
+        }
+    }
+}
+
 /// Chooses a batch of the random start from candidates, by id: items with reused scores, which cost nothing, then the others
-/// in their order.
-pub(super) fn choose_start(ids: &[u64], observations: &Observations, batch_size: usize) -> Vec<Choice> {
+/// in their order. `chosen_by` is what found the others.
+pub(super) fn choose_start(
+    ids: &[u64],
+    observations: &Observations,
+    batch_size: usize,
+    chosen_by: ChosenBy,
+) -> Vec<Choice> {
     let (reused, others): (Vec<usize>, Vec<usize>) = (0..ids.len()).partition(|row| observations.is_reused(ids[*row]));
     let missing = batch_size.saturating_sub(reused.len());
-    let rows = reused.into_iter().chain(others.into_iter().take(missing));
-    rows.map(|row| Choice { row, chosen_by: ChosenBy::Start }).collect()
+    let reused = reused.into_iter().map(|row| (row, None));
+    let choices = reused.chain(others.into_iter().take(missing).map(|row| (row, Some(chosen_by))));
+    choices.map(|(row, chosen_by)| Choice { row, chosen_by, prediction: None }).collect()
 }
 
 /// Chooses a batch by the posterior from candidates with vectors `(candidates, width)`, the most promising first.
@@ -122,12 +143,13 @@ fn sample_choices(
     front.extend(random.into_iter().map(|position| rest[position]));
     let samples = process.gp.samples(points_of(&front).view(), count, process.sample_scale, rng)?;
     let mut is_open = vec![true; front.len()];
-    for sample in samples.rows() {
+    for sample in samples.draws.rows() {
         let open = (0..front.len()).filter(|position| is_open[*position]);
         let Some(position) = open.max_by(|a, b| sample[*a].total_cmp(&sample[*b])) else { break };
         is_open[position] = false;
         let chosen_by = if position < front_size { candidates.chosen_by } else { ChosenBy::Random };
-        choices.push(Choice { row: front[position], chosen_by });
+        let prediction = process.predict(samples.mean[position], samples.variance[position]);
+        choices.push(Choice { row: front[position], chosen_by: Some(chosen_by), prediction });
     }
     Ok(())
 }
@@ -140,8 +162,10 @@ mod tests {
     fn a_start_takes_reused_scores_first_and_fills_up_with_the_others_in_their_order() {
         let mut observations = Observations::default();
         observations.begin(&[7, 3]);
-        let start = |row| Choice { row, chosen_by: ChosenBy::Start };
-        assert_eq!(choose_start(&[5, 3, 9, 7, 8], &observations, 3), [start(1), start(3), start(0)]);
-        assert_eq!(choose_start(&[5, 3, 9, 7, 8], &observations, 1), [start(1), start(3)]);
+        let reused = |row| Choice { row, chosen_by: None, prediction: None };
+        let random = Choice { chosen_by: Some(ChosenBy::Random), ..reused(0) };
+        let choose = |count| choose_start(&[5, 3, 9, 7, 8], &observations, count, ChosenBy::Random);
+        assert_eq!(choose(3), [reused(1), reused(3), random]);
+        assert_eq!(choose(1), [reused(1), reused(3)]);
     }
 }

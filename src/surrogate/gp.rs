@@ -31,6 +31,16 @@ pub(super) struct GaussianProcess {
     weights: Array1<f64>,
 }
 
+/// Joint draws from a posterior at m points.
+pub(super) struct Samples {
+    /// `(draws, m)`.
+    pub draws: Array2<f64>,
+    /// The posterior mean, `(m)`.
+    pub mean: Array1<f64>,
+    /// The posterior variance without noise, `(m)`.
+    pub variance: Array1<f64>,
+}
+
 impl GaussianProcess {
     /// Fits a process without a previous one.
     #[cfg(test)]
@@ -123,12 +133,14 @@ impl GaussianProcess {
         draws: usize,
         scale: f64,
         rng: &mut RandomStream,
-    ) -> Result<Array2<f64>> {
+    ) -> Result<Samples> {
         let (mean, mut covariance) = self.posterior(at);
+        let variance = covariance.diag().to_owned();
         covariance.diag_mut().mapv_inplace(|value| value + JITTER);
         let normal = Array2::from_shape_simple_fn((draws, mean.len()), || StandardNormal.sample(rng));
         let factor = Cholesky::new(&covariance, "covariance of the candidates")?;
-        Ok(mean + scale * normal.dot(&factor.lower().t()))
+        let draws = &mean + scale * normal.dot(&factor.lower().t());
+        Ok(Samples { draws, mean, variance })
     }
 }
 
@@ -217,7 +229,7 @@ mod tests {
         let rng = &mut random_stream(1, "test", 0, 0);
         let n = 4000.0;
         let mut second = Array2::<f64>::zeros(covariance.raw_dim());
-        for off in (gp.samples(at.view(), 4000, 0.5, rng).expect("samples") - &mean).rows() {
+        for off in (gp.samples(at.view(), 4000, 0.5, rng).expect("samples").draws - &mean).rows() {
             second += &(&off.view().insert_axis(Axis(1)) * &off.view().insert_axis(Axis(0)));
         }
         let expected = covariance * 0.25;

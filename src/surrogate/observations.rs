@@ -6,6 +6,7 @@ use ndarray::{Array1, Array2, Axis};
 
 use super::batch::ObservedBatch;
 use super::ranks::descending;
+use super::target_scale::TargetScale;
 use super::targets::{Baseline, noise_threshold, targets};
 use crate::error::{Error, Result};
 
@@ -196,7 +197,12 @@ impl TrainingSet<'_> {
 
     /// The targets of the items, standardised over all observations.
     pub fn targets(&self) -> Array1<f64> {
-        targets(&self.observations.scores, self.baseline()).select(Axis(0), &self.rows)
+        targets(&self.observations.scores, self.baseline()).0.select(Axis(0), &self.rows)
+    }
+
+    /// The scale of the targets.
+    pub fn target_scale(&self) -> TargetScale {
+        targets(&self.observations.scores, self.baseline()).1
     }
 
     /// The baseline of the observations.

@@ -6,7 +6,8 @@ use super::distance::ScaledDistance;
 use super::gp::GaussianProcess;
 use super::niching::Niching;
 use super::observations::TrainingSet;
-use super::targets::{NOISE_ABOVE, noise, noise_threshold, targets};
+use super::target_scale::TargetScale;
+use super::targets::{NOISE_ABOVE, noise, noise_of, noise_threshold, targets};
 use crate::error::Result;
 
 /// The least number of points outside of the peak. With fewer, the second process is fitted to all points.
@@ -18,6 +19,17 @@ pub(super) struct FittedProcess {
     pub gp: GaussianProcess,
     pub ids: Vec<u64>,
     pub sample_scale: f64,
+    scale: TargetScale,
+    noise_threshold: f64,
+}
+
+/// The prediction of a score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Prediction {
+    /// The expected score.
+    pub mean: f64,
+    /// The standard deviation of the score.
+    pub deviation: f64,
 }
 
 /// The posterior that one batch is chosen by.
@@ -54,17 +66,20 @@ impl Posterior {
                 }
                 let part = training.select(&positions);
                 let (scores, baseline) = (part.scores(), part.baseline());
-                let (targets, noise) = (targets(&scores, baseline), noise(&scores, noise_threshold(&scores, baseline)));
+                let ((targets, scale), threshold) = (targets(&scores, baseline), noise_threshold(&scores, baseline));
+                let (noise, scale) = (noise(&scores, threshold), (scale, threshold));
                 let previous = previous.and_then(|previous| previous.outside.as_ref());
                 let points = points.select(Axis(0), &positions);
-                Some(FittedProcess::fit(previous, points, (targets, noise), part.ids(), positions.len())?)
+                Some(FittedProcess::fit(previous, points, (targets, noise), scale, part.ids(), positions.len())?)
             }
         };
-        let (targets, noise) = (training.targets(), noise(&training.scores(), distance.noise_threshold()));
+        let threshold = distance.noise_threshold();
+        let (targets, noise) = (training.targets(), noise(&training.scores(), threshold));
         let all = FittedProcess::fit(
             previous.map(|previous| &previous.all),
             points,
             (targets, noise),
+            (training.target_scale(), threshold),
             training.ids(),
             training.observations.scored_count(),
         )?;
@@ -108,13 +123,22 @@ impl FittedProcess {
         previous: Option<&FittedProcess>,
         points: Array2<f64>,
         (targets, noise): (Array1<f64>, Array1<f64>),
+        (scale, noise_threshold): (TargetScale, f64),
         ids: Vec<u64>,
         scored_count: usize,
     ) -> Result<Self> {
         // Samples have half of the posterior deviation at first, and less with more scores.
         let sample_scale = 0.5 * (64.0 / scored_count.max(1) as f64).sqrt().min(1.0);
         let gp = GaussianProcess::fit(previous.map(|previous| &previous.gp), points, targets, 1.0, &noise)?;
-        Ok(FittedProcess { gp, ids, sample_scale })
+        Ok(FittedProcess { gp, ids, sample_scale, scale, noise_threshold })
+    }
+
+    /// The score of an item whose target has this posterior mean and variance, as a prediction of a single score: with noise.
+    /// `None` if the target does not determine the score.
+    pub fn predict(&self, mean: f64, variance: f64) -> Option<Prediction> {
+        let (score, slope) = self.scale.to_score(mean, 1.0)?;
+        let noise = noise_of(score, self.noise_threshold);
+        Some(Prediction { mean: score, deviation: (variance.max(0.0) + noise).sqrt() * slope })
     }
 
     /// The ids of the points, and the weights of their kernels in the posterior mean.

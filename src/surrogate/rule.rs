@@ -2,7 +2,7 @@
 
 use polars::prelude::DataFrame;
 
-use super::acquisition::{choose_batch, choose_start};
+use super::acquisition::{ChosenBy, choose_batch, choose_start};
 use super::batch::{ObservedBatch, PendingItems};
 use super::candidates::Candidates;
 use super::niching::Niching;
@@ -14,6 +14,7 @@ use super::space::Space;
 use crate::error::Result;
 use crate::features::Features;
 use crate::frame::convert;
+use crate::prediction;
 use crate::select::Select;
 use crate::step::Step;
 use crate::update::{QueryUpdate, SearchContext};
@@ -231,10 +232,17 @@ impl Select for SurrogateUpdate {
                 let vectors = pool.vectors(vectorizer);
                 choose_batch(posterior, vectors.view(), size, &mut step.rng("surrogate sample", 0))?
             }
-            _ => choose_start(&pool.ids, &self.observations, size),
+            _ => {
+                let chosen_by = if step.iteration == 0 { ChosenBy::Start } else { ChosenBy::Random };
+                choose_start(&pool.ids, &self.observations, size, chosen_by)
+            }
         };
         let rows: Vec<u32> = choices.iter().map(|choice| pool.result_row(choice.row)).collect();
-        convert::gather(step.results, &rows)
+        let predictions = choices.iter().map(|choice| choice.prediction);
+        let (means, deviations): (Vec<Option<f64>>, Vec<Option<f64>>) =
+            predictions.map(|prediction| prediction.map(|score| (score.mean, score.deviation)).unzip()).unzip();
+        let chosen_by: Vec<_> = choices.iter().map(|choice| choice.chosen_by.map(ChosenBy::name)).collect();
+        prediction::append(convert::gather(step.results, &rows)?, means, deviations, chosen_by)
     }
 
     fn columns_read(&self) -> Option<Vec<String>> {

@@ -2,6 +2,8 @@
 
 use ndarray::Array1;
 
+use super::target_scale::TargetScale;
+
 /// The number of first observations that form the baseline.
 const BASELINE: usize = 32;
 /// The variance of the noise, if that of the targets is 1.
@@ -44,20 +46,9 @@ impl Baseline {
 }
 
 /// Converts scores, in the order of observation, to targets with mean 0 and variance 1, without the differences that do not
-/// matter: scores are clipped at the floor, and values above 3 deviations become logarithmic. Zeros while nothing is scored.
-pub(super) fn targets(scores: &[f64], baseline: Baseline) -> Array1<f64> {
-    let floor = baseline.floor(scores);
-    let mut targets: Array1<f64> = scores.iter().map(|score| score.max(floor)).collect();
-    standardise(&mut targets);
-    // Each pass brings the standard deviation closer to that of the bulk of the scores.
-    for _ in 0..3 {
-        if targets.iter().all(|z| *z <= 3.0) {
-            break;
-        }
-        targets.mapv_inplace(|z| if z > 3.0 { 3.0 + (z - 2.0).ln() } else { z });
-        standardise(&mut targets);
-    }
-    targets
+/// matter ([`TargetScale`]). Zeros while nothing is scored.
+pub(super) fn targets(scores: &[f64], baseline: Baseline) -> (Array1<f64>, TargetScale) {
+    TargetScale::fit(scores, baseline.floor(scores))
 }
 
 /// The score above which scores have less noise: the median, or the floor of the targets if that is higher.
@@ -65,9 +56,14 @@ pub(super) fn noise_threshold(scores: &[f64], baseline: Baseline) -> f64 {
     quantile(scores, 2).max(baseline.floor(scores))
 }
 
-/// The variance of the noise of each target. Scores above the threshold have less noise, because their differences matter.
+/// The variance of the noise of each target.
 pub(super) fn noise(scores: &[f64], threshold: f64) -> Array1<f64> {
-    scores.iter().map(|score| if *score > threshold { NOISE_ABOVE } else { NOISE }).collect()
+    scores.iter().map(|score| noise_of(*score, threshold)).collect()
+}
+
+/// The variance of the noise of one target. Scores above the threshold have less noise, because their differences matter.
+pub(super) fn noise_of(score: f64, threshold: f64) -> f64 {
+    if score > threshold { NOISE_ABOVE } else { NOISE }
 }
 
 /// The lowest value that one in `part` of the values is below. Of two in the middle the upper one. 0 if there are no values.
@@ -75,20 +71,4 @@ fn quantile(values: &[f64], part: usize) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / part).copied().unwrap_or(0.0)
-}
-
-/// Scales values to mean 0 and variance 1. Zeros if all values are equal.
-fn standardise(values: &mut Array1<f64>) {
-    // Scores near the largest f64 are scaled down first, or their squares would overflow.
-    let largest = values.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
-    if largest > 1e100 {
-        *values /= largest;
-    }
-    let n = values.len().max(1) as f64;
-    let mean = values.sum() / n;
-    *values -= mean;
-    let deviation = (values.dot(values) / n).sqrt();
-    // Differences below rounding are noise.
-    let scale = if deviation > 1e-12 * mean.abs() { 1.0 / deviation } else { 0.0 };
-    values.mapv_inplace(|value| if scale > 0.0 { value * scale } else { 0.0 });
 }
