@@ -1,4 +1,4 @@
-//! Reading and writing files: atomic writes, safe Parquet reading, tables in the formats that users have.
+//! Reading and writing files: atomic writes, safe Parquet reading, format detection.
 
 pub(crate) mod atomic;
 #[cfg(debug_assertions)]
@@ -6,4 +6,3 @@ mod fault;
 pub(crate) mod format;
 pub(crate) mod parquet;
 pub(crate) mod parquet_writer;
-pub(crate) mod table;

@@ -121,6 +121,7 @@ mod sql;
 mod step;
 mod suggest;
 mod surrogate;
+mod table;
 mod update;
 
 #[cfg(feature = "cli")]

@@ -14,9 +14,9 @@ use super::signals::Signals;
 use crate::config::{Config, Direction};
 use crate::error::Error;
 use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
-use crate::io::table::TableReader;
 use crate::log::{SearchLog, StopReason};
 use crate::runner::SearchState;
+use crate::table::TableReader;
 
 #[derive(clap::Args)]
 pub struct Search {

@@ -11,10 +11,10 @@ use crate::database::{VectorDatabase, with_gradients};
 use crate::error::{Error, Result, first_line};
 use crate::frame::convert;
 use crate::frame::schema::{self, EMBEDDING};
-use crate::io::table::TableReader;
 use crate::panics::catch_at_path;
 use crate::random::random_stream;
 use crate::suggest::unknown_column;
+use crate::table::TableReader;
 
 /// `[queries]`: the starting queries.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

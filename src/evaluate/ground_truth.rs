@@ -12,11 +12,11 @@ use crate::frame::keys::{KeyMap, Keys};
 use crate::frame::schema::{self, DB_IDX, SOURCE_ROW};
 use crate::index::find_files;
 use crate::io::parquet::{open_parquet, read_rows};
-use crate::io::table::{TableReader, is_parquet};
 use crate::log::{SearchLog, collect};
 use crate::panics::catch_at_path;
 use crate::score::numbers;
 use crate::suggest::unknown_column;
+use crate::table::{TableReader, is_parquet};
 
 /// The true scores of all items: where they are, and how their rows are matched with items.
 #[derive(Clone, Debug)]

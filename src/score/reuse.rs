@@ -10,10 +10,10 @@ use crate::database::{LocalPath, VectorDatabase};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::keys::{KeyMap, Keys};
 use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, REASON, SCORE};
-use crate::io::table::TableReader;
 use crate::log::{SearchLog, collect};
 use crate::panics::catch_at_path;
 use crate::suggest::unknown_column;
+use crate::table::TableReader;
 
 /// The sources of earlier scores, and how to match their items.
 #[derive(Clone, Debug, Default)]
