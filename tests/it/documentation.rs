@@ -1,4 +1,4 @@
-//! The README and the pages in `docs/`: what they show, name and link to is there.
+//! Tests of the README and the pages in `docs/`: links, commands, options, run files, and the output that they show.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::common::*;
 use crate::python::succeeds;
 use crate::screen::Screen;
 
-/// The pages of the documentation.
+/// The paths of all pages.
 fn pages() -> Vec<PathBuf> {
     let docs = std::fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("an entry").path());
     let mut pages: Vec<PathBuf> = docs.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect();
@@ -22,7 +22,7 @@ fn text(page: &Path) -> String {
     std::fs::read_to_string(page).expect("a page")
 }
 
-/// The blocks of code of a page, with their kinds.
+/// The code blocks of a page, with their languages.
 fn blocks(text: &str) -> Vec<(String, String)> {
     let mut blocks = Vec::new();
     let mut lines = text.lines();
@@ -35,12 +35,12 @@ fn blocks(text: &str) -> Vec<(String, String)> {
     blocks
 }
 
-/// A page without its blocks of code.
+/// The text of a page without its code blocks.
 fn prose(text: &str) -> String {
     text.split("\n```").step_by(2).collect()
 }
 
-/// What a page links to.
+/// The targets of the links and images of a page.
 fn links(text: &str) -> Vec<String> {
     let ends = [("](", ')'), ("src=\"", '"')];
     let found = |(begin, end): (&str, char)| -> Vec<String> {
@@ -49,7 +49,7 @@ fn links(text: &str) -> Vec<String> {
     ends.into_iter().flat_map(found).collect()
 }
 
-/// The anchors of the headings of a page, as GitHub makes them.
+/// The anchors of the headings of a page, as GitHub generates them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let anchor = |line: &str| -> String {
@@ -63,7 +63,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     for page in pages() {
         let text = text(&page);
         for link in links(&prose(&text)).into_iter().filter(|link| !link.starts_with("https://")) {
@@ -89,7 +89,7 @@ fn the_list_of_pages_has_all_of_them() {
     }
 }
 
-/// Parts of run files: `[database]` and `[score]` are put before those that do not have them.
+/// The pages show parts of run files. The test adds `[database]` and `[score]` if they are missing.
 #[test]
 fn the_run_files_of_the_pages_are_run_files() {
     let mut read = 0;
@@ -106,10 +106,10 @@ fn the_run_files_of_the_pages_are_run_files() {
     assert!(read > 8, "{read} run files");
 }
 
-/// Commands and options are there: with `--help` at its end a command says what it does, if all before is known.
+/// Appends `--help` to each command, so that it only parses its arguments: an unknown option is an error.
 #[test]
 fn the_commands_of_the_pages_have_the_options_that_they_are_given() {
-    let mut asked = 0;
+    let mut parsed = 0;
     for page in pages() {
         for (_, block) in
             blocks(&text(&page)).into_iter().filter(|(kind, _)| ["sh", "console"].contains(&kind.as_str()))
@@ -123,34 +123,36 @@ fn the_commands_of_the_pages_have_the_options_that_they_are_given() {
                 let path = format!("{}:{}", uphill.display(), std::env::var("PATH").expect("a path"));
                 let line = format!("{command} --help");
                 succeeds(std::process::Command::new("bash").args(["-ec", &line]).env("PATH", path));
-                asked += 1;
+                parsed += 1;
             }
         }
     }
-    assert!(asked > 20, "{asked} commands");
+    assert!(parsed > 20, "{parsed} commands");
 }
 
-/// A line without what another processor or another day may change: rows of tables, numbers, widths.
-fn steady(line: &str) -> String {
+/// A line without what differs between machines: rows of tables, numbers, widths of columns.
+fn normalized(line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     if words.first().is_some_and(|word| line.starts_with("  ") && word.starts_with(|c: char| c.is_ascii_digit())) {
         return "a row of a table".into();
     }
-    let mut steady = String::new();
+    let mut normalized = String::new();
     for character in words.join(" ").chars().map(|c| if c.is_ascii_digit() { '0' } else { c }) {
-        if !(['0', '─'].contains(&character) && steady.ends_with(character)) {
-            steady.push(character);
+        if !(['0', '─'].contains(&character) && normalized.ends_with(character)) {
+            normalized.push(character);
         }
     }
-    steady
+    normalized
 }
 
-/// Whether lines are those that are expected, where `…` stands for any.
-fn agree(expected: &[&str], found: &[String]) -> bool {
+/// Whether the lines match, where an expected `…` matches any number of lines.
+fn matches(expected: &[&str], found: &[String]) -> bool {
     match expected.split_first() {
         None => found.is_empty(),
-        Some((&"…", rest)) => (0..=found.len()).any(|skipped| agree(rest, &found[skipped..])),
-        Some((line, rest)) => found.first().is_some_and(|found| *found == steady(line)) && agree(rest, &found[1..]),
+        Some((&"…", rest)) => (0..=found.len()).any(|skipped| matches(rest, &found[skipped..])),
+        Some((line, rest)) => {
+            found.first().is_some_and(|found| *found == normalized(line)) && matches(rest, &found[1..])
+        }
     }
 }
 
@@ -158,7 +160,7 @@ fn agree(expected: &[&str], found: &[String]) -> bool {
 fn the_readme_shows_what_its_commands_print() {
     let folder = folder();
     std::os::unix::fs::symlink(root().join("data"), folder.path().join("data")).expect("a link");
-    // A copy, as the run file names the dataset from where it is.
+    // A copy, because the run file has a path relative to itself.
     std::fs::create_dir(folder.path().join("examples")).expect("a folder");
     std::fs::copy(root().join("examples/run.toml"), folder.path().join("examples/run.toml")).expect("copied");
     let readme = text(&root().join("README.md"));
@@ -166,10 +168,10 @@ fn the_readme_shows_what_its_commands_print() {
     for command in shown.split("$ uphill ").skip(1) {
         let (command, expected) = command.split_once('\n').expect("what it prints");
         let screen = Screen::of(&command.split_whitespace().collect::<Vec<_>>(), folder.path(), 100);
-        let found: Vec<String> = screen.lines().filter(|line| !line.is_empty()).map(steady).collect();
+        let found: Vec<String> = screen.lines().filter(|line| !line.is_empty()).map(normalized).collect();
         let expected: Vec<&str> = expected.lines().collect();
         assert!(
-            agree(&expected, &found),
+            matches(&expected, &found),
             "uphill {command} prints\n{screen}\nand the README has\n{}",
             expected.join("\n")
         );
@@ -177,6 +179,6 @@ fn the_readme_shows_what_its_commands_print() {
 }
 
 #[test]
-fn the_picture_of_a_report_is_of_todays_report() {
+fn the_picture_of_the_report_is_not_older_than_its_templates() {
     succeeds(std::process::Command::new("python3").arg(root().join("scripts/report-picture")).arg("--check"));
 }

@@ -1,4 +1,4 @@
-//! `docs/run-file.md` and the code know the same keys, types and defaults.
+//! Compares `docs/run-file.md` with the code: the keys of a run file, their types and defaults.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use uphill::Config;
 
 use crate::common::root;
 
-/// Nothing that has a default.
+/// The smallest run file: every other key has its default.
 const LEAST: &str = "[database]\npath = \"items.lance\"\n[score]\n";
 
-/// No key and no value of a run file.
+/// A name that is neither a key nor a value.
 const UNKNOWN: &str = "qzqzqzqz";
 
-/// Headings of the page whose tables list the keys of one section; the section; the keys that it needs beside others.
-const SECTIONS: [(&[&str], &str, &[&str]); 14] = [
+/// For each section: the headings of its tables on the page, its name, and the settings that it requires.
+const SECTIONS: [(&[&str], &str, &[&str]); 15] = [
     (&["Top level"], "", &[]),
     (&["[database]"], "database", &[]),
     (&["[queries]"], "queries", &[]),
@@ -29,10 +29,8 @@ const SECTIONS: [(&[&str], &str, &[&str]); 14] = [
     (&["[prune]"], "prune", &["prune.k=1"]),
     (&["[restart]"], "restart", &["restart={}"]),
     (&["[gradient]"], "gradient", &["gradient.scales=[0]"]),
+    (&["[stop]"], "stop", &[]),
 ];
-
-/// `[stop]` is checked as the others are, and has defaults that depend on each other.
-const STOP: (&[&str], &str, &[&str]) = (&["[stop]"], "stop", &[]);
 
 /// A row of a table of keys.
 struct Row {
@@ -60,7 +58,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// A row's setting as `--set` takes it.
+/// The argument of `--set` for a key.
 fn setting(section: &str, key: &str, value: &str) -> String {
     match (section, key) {
         ("", _) => format!("{key}={value}"),
@@ -76,7 +74,7 @@ fn parse(settings: &[&str]) -> Result<Value, String> {
     Ok(serde_json::to_value(config).expect("JSON"))
 }
 
-/// The names that an error about an unknown one lists: they stand at its end, with commas between them.
+/// The valid names that the error about an unknown name lists, separated by commas at its end.
 fn listed(error: &str) -> BTreeSet<String> {
     assert!(error.contains(UNKNOWN), "{error}");
     let (_, list) = error.rsplit_once(UNKNOWN).expect("the unknown name");
@@ -86,18 +84,18 @@ fn listed(error: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The texts in backticks.
+/// The code spans of a cell.
 fn spans(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
-/// The text in backticks, if that is all there is.
+/// The code span of a cell that has nothing else.
 fn literal(cell: &str) -> Option<&str> {
     let inside = cell.strip_prefix('`')?.strip_suffix('`')?;
     (!inside.contains('`')).then_some(inside)
 }
 
-/// Values of a type, as TOML.
+/// A TOML value for each alternative of a type.
 fn samples(kind: &str) -> Vec<&str> {
     const WORDS: [(&str, &str); 9] = [
         ("integer", "1"),
@@ -126,7 +124,7 @@ fn as_json(toml: &str) -> Value {
 fn the_page_has_a_row_for_every_key_and_no_other() {
     let rows = rows();
     let mut checked = 0;
-    for (headings, section, needed) in SECTIONS.into_iter().chain([STOP]) {
+    for (headings, section, needed) in SECTIONS {
         let rows = rows.iter().filter(|row| headings.contains(&row.heading.as_str()));
         let named: BTreeSet<String> = rows.map(|row| row.key.clone()).collect();
         checked += named.len();
@@ -137,10 +135,10 @@ fn the_page_has_a_row_for_every_key_and_no_other() {
         let error = parse(&[needed, &[unknown.as_str()][..]].concat()).expect_err("an unknown key");
         let known = listed(&error);
         match (section, needed) {
-            // The keys of a rule have tables of their own.
+            // Each rule has a table of its own for its keys.
             ("update", []) => assert_eq!(named, ["rule".to_string()].into(), "{headings:?}"),
             ("", _) => {
-                let is_section = |name: &String| SECTIONS.iter().chain([&STOP]).any(|(_, other, _)| other == name);
+                let is_section = |name: &String| SECTIONS.iter().any(|(_, other, _)| other == name);
                 let keys: BTreeSet<String> = known.into_iter().filter(|name| !is_section(name)).collect();
                 assert_eq!(named, keys, "keys that stand above all sections, or a section that the page lacks");
             }
@@ -153,8 +151,8 @@ fn the_page_has_a_row_for_every_key_and_no_other() {
 #[test]
 fn the_page_has_the_type_of_every_key() {
     for Row { heading, key, kind, .. } in rows() {
-        let all = || SECTIONS.into_iter().chain([STOP]);
-        let (_, section, needed) = all().find(|(names, ..)| names.contains(&heading.as_str())).expect("a section");
+        let (_, section, needed) =
+            SECTIONS.into_iter().find(|(names, ..)| names.contains(&heading.as_str())).expect("a section");
         let with = |value: &str| parse(&[needed, &[setting(section, &key, value).as_str()][..]].concat());
         for value in samples(&kind) {
             with(value).unwrap_or_else(|error| panic!("{heading} {key} = {value}: {error}"));
@@ -170,8 +168,8 @@ fn the_page_has_the_type_of_every_key() {
 #[test]
 fn the_page_has_the_default_of_every_key() {
     for Row { heading, key, default, .. } in rows() {
-        let all = || SECTIONS.into_iter().chain([STOP]);
-        let (_, section, needed) = all().find(|(names, ..)| names.contains(&heading.as_str())).expect("a section");
+        let (_, section, needed) =
+            SECTIONS.into_iter().find(|(names, ..)| names.contains(&heading.as_str())).expect("a section");
         let place = format!("{heading} {key}");
         if default == "required" {
             let without = match section {
@@ -189,7 +187,7 @@ fn the_page_has_the_default_of_every_key() {
         match (resolved, literal(&default)) {
             (Some(value), Some(default)) => assert_eq!(*value, as_json(default), "{place}"),
             (Some(value), None) => panic!("{place}: the default is {value}, not {default}"),
-            // The stage that takes it has the default: here it is at least a value of the key.
+            // The default is in the code that uses the key. Here, check that it is a valid value.
             (None, Some(default)) => {
                 let set = setting(section, &key, default);
                 parse(&[needed, &[set.as_str()][..]].concat()).unwrap_or_else(|error| panic!("{place}: {error}"));
@@ -199,7 +197,7 @@ fn the_page_has_the_default_of_every_key() {
     }
 }
 
-/// Defaults that a stage has, and not the run file.
+/// Defaults that are not in `Config`, but in the code that uses the key.
 #[test]
 fn the_page_has_the_defaults_that_other_parts_of_the_program_know() {
     let rows = rows();
@@ -214,7 +212,6 @@ fn the_page_has_the_defaults_that_other_parts_of_the_program_know() {
     assert_eq!(default("[gradient]", "norm"), json(serde_json::to_value(uphill::Norm::default())));
     let least = Config::parse(LEAST, &[]).expect("a run file");
     assert_eq!(default("[stop]", "iterations"), least.stop.max_iterations());
-    // Of what a library has, so many items are drawn.
     let folder = crate::common::folder();
     let embeddings = crate::common::normal(40, 4, &mut crate::common::rng(1));
     let database = crate::common::exact_library(&folder, &embeddings);
