@@ -25,10 +25,6 @@ use crate::database::local_path;
 use crate::error::Error;
 
 /// Find the best-scoring items of an embedded library while scoring only a small share of it.
-///
-/// Exit codes: 0 success, 1 failure, 2 invalid arguments or configuration, 4 the run folder or
-/// dataset is in use, 75 the scorer is unavailable, 130 or 143 interrupted. After 75, 130 and 143,
-/// `uphill search --resume` continues the run and keeps all scores.
 #[derive(Parser)]
 #[command(name = "uphill", version, after_long_help = help::UPHILL)]
 struct Cli {
@@ -40,25 +36,33 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a first search, from Parquet to a report, and show each command.
+    /// Run a first search, from a Parquet file to a report, and show each command.
     #[command(after_long_help = help::DEMO)]
     Demo(demo::Demo),
-    /// Build a Lance dataset with a vector index from Parquet files of embedded items.
+    /// Build a dataset with a vector index from Parquet files of embedded items.
+    ///
+    /// The dataset is in the Lance format. It appears only when it is complete.
     #[command(after_long_help = help::INDEX)]
     Index(index::Index),
-    /// Write a run file for a dataset, with comments and ready to run.
+    /// Write a commented run file for a dataset, ready to run.
     #[command(after_long_help = help::INIT)]
     Init(init::Init),
-    /// Search a library as a run file describes, and write a run folder.
+    /// Search a library as configured in a run file, and write a run folder.
+    ///
+    /// A search that was interrupted or killed continues with --resume and loses no score.
     #[command(after_long_help = help::SEARCH)]
     Search(search::Search),
-    /// Get the next items to score by hand. Until you tell their scores, repeated calls return the same items.
+    /// Get the next items to score by hand.
+    ///
+    /// Until you give their scores with `uphill tell`, repeated calls return the same items.
     #[command(after_long_help = help::ASK)]
     Ask(search::Ask),
-    /// Give scores of items from `ask`, all or some of them, and continue the search.
+    /// Give scores of items that `uphill ask` returned, and continue the search.
+    ///
+    /// You can give all scores at once or some at a time.
     #[command(after_long_help = help::TELL)]
     Tell(search::Tell),
-    /// Print the items that a run found, best first, one row each.
+    /// Print the items that a run found, best first.
     #[command(after_long_help = help::RESULTS)]
     Results(results::RunRows),
     /// Print the query vectors of each iteration.
@@ -73,15 +77,18 @@ enum Command {
         #[command(flatten)]
         rows: results::RunRows,
     },
-    /// Measure how many of the best items a run found, and at what cost. Needs the true scores of all items.
+    /// Measure how many of the best items a run found, and at what cost.
+    ///
+    /// This needs the true scores of all items.
     #[command(after_long_help = help::EVALUATE)]
     Evaluate(evaluate::Evaluate),
-    /// Write an HTML report of a run, or a comparison of several: curves, map, best items, configuration.
+    /// Write an HTML report of a run, or a comparison of several.
     ///
-    /// The report is one file that needs no network.
+    /// The report shows the curves, a map of the library, the best items and the configuration. It is one file and needs no
+    /// network.
     #[command(after_long_help = help::REPORT)]
     Report(report::Report),
-    /// Draw the curves of one or several runs as SVG, for a paper.
+    /// Draw the curves of one or several runs as SVG.
     #[command(after_long_help = help::PLOT)]
     Plot(report::Plot),
     /// Remove a run folder, and the tag that keeps its dataset version.

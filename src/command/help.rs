@@ -1,4 +1,4 @@
-//! Examples at the end of `--help`. A test runs each of them.
+//! Text at the end of `--help`: examples, each of which a test runs, and exit codes.
 
 pub const UPHILL: &str = "\
 Examples:
@@ -8,7 +8,18 @@ Examples:
   uphill results run -n 10
   uphill report run -o report.html
 
-See `uphill COMMAND --help` for options and examples of a command.";
+See `uphill COMMAND --help` for the options and examples of a command.
+
+Exit codes:
+  0    success
+  1    failure
+  2    invalid arguments or configuration
+  4    the run folder or the dataset is in use by another process
+  75   the scorer is unavailable
+  130  interrupted by Ctrl-C (SIGINT)
+  143  interrupted by SIGTERM
+
+After 75, 130 and 143, `uphill search --resume` continues the run and keeps all scores.";
 
 pub const DEMO: &str = "\
 Examples:
