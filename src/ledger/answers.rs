@@ -103,7 +103,9 @@ impl Answers {
         let columns: Vec<String> = schema::column_names(&answers).into_iter().map(str::to_string).collect();
         let first = columns.iter().position(|name| name == REASON).map_or(columns.len(), |position| position + 1);
         let known = [DB_IDX, SCORE, OUTCOME, REASON].into_iter().filter(|name| answers.column(name).is_ok());
-        let parts: Vec<&str> = columns[first..].iter().map(String::as_str).filter(|name| *name != EVALUATION).collect();
+        // Predictions follow the evaluation. They are no answers.
+        let parts: Vec<&str> =
+            columns[first..].iter().map(String::as_str).take_while(|name| *name != EVALUATION).collect();
         let columns: Vec<&str> = known.chain(parts.iter().copied()).collect();
         // Keep newer parts of failed items that were being retried when the run ended.
         let items = schema::u64s(&answers, DB_IDX)?.into_iter();
