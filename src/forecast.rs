@@ -41,9 +41,9 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// The central 80 % interval of the number of entries, both ends included.
+    /// The shortest interval that has the number of entries with a probability of at least 80 %, both ends included.
     pub fn interval(&self) -> (u64, u64) {
-        (poisson_quantile(self.entries, 0.1), poisson_quantile(self.entries, 0.9))
+        poisson_interval(self.entries, 0.8)
     }
 
     /// The expected number of scores for an entry.
@@ -159,17 +159,24 @@ fn standard_normal_cdf(z: f64) -> f64 {
     0.5 * libm::erfc(-z / std::f64::consts::SQRT_2)
 }
 
-/// The smallest number whose cumulative probability is at least `probability`, of a Poisson distribution of this mean.
-fn poisson_quantile(mean: f64, probability: f64) -> u64 {
+/// The shortest interval of at least this probability, of a Poisson distribution: it grows from the most likely number to the
+/// more likely of its neighbours.
+fn poisson_interval(mean: f64, probability: f64) -> (u64, u64) {
+    let mode = mean.floor();
     // In logarithms: `exp(-mean)` underflows from 745 on.
-    let (mut count, mut log_term) = (0u64, -mean);
-    let mut cumulative = log_term.exp();
-    while cumulative < probability && (count as f64) < 2.0 * mean + 100.0 {
-        count += 1;
-        log_term += (mean / count as f64).ln();
-        cumulative += log_term.exp();
+    let log_factorial = |count: f64| libm::lgamma(count + 1.0);
+    let density = |count: f64| (count * mean.max(f64::MIN_POSITIVE).ln() - mean - log_factorial(count)).exp();
+    let (mut low, mut high, mut covered) = (mode, mode, density(mode));
+    while covered < probability && high < 2.0 * mean + 100.0 {
+        let (below, above) = (if low > 0.0 { density(low - 1.0) } else { 0.0 }, density(high + 1.0));
+        if below > above {
+            low -= 1.0;
+        } else {
+            high += 1.0;
+        }
+        covered += below.max(above);
     }
-    count
+    (low as u64, high as u64)
 }
 
 #[cfg(test)]
@@ -177,12 +184,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_and_probabilities_are_those_of_scipy() {
-        // scipy.stats.poisson.ppf([0.1, 0.9], mean) and scipy.stats.norm.cdf(z)
-        for (mean, low, high) in
-            [(0.05, 0, 0), (0.5, 0, 1), (3.2, 1, 6), (9.0, 5, 13), (40.0, 32, 48), (1e3, 960, 1041)]
-        {
-            assert_eq!((poisson_quantile(mean, 0.1), poisson_quantile(mean, 0.9)), (low, high), "mean {mean}");
+    fn intervals_and_probabilities_are_those_of_scipy() {
+        // The counts of the highest scipy.stats.poisson.pmf, until they sum to 0.8; scipy.stats.norm.cdf(z).
+        for (mean, low, high) in [
+            (0.0, 0, 0),
+            (0.05, 0, 0),
+            (0.5, 0, 1),
+            (3.2, 1, 5),
+            (4.8, 2, 7),
+            (9.3, 6, 13),
+            (40.2, 32, 48),
+            (1000.5, 960, 1041),
+        ] {
+            assert_eq!(poisson_interval(mean, 0.8), (low, high), "mean {mean}");
         }
         for (z, expected) in [(-3.0, 0.001_349_898_031_630_094_6), (0.0, 0.5), (1.5, 0.933_192_798_731_141_9)] {
             assert!((standard_normal_cdf(z) - expected).abs() < 1e-12, "z {z}");
@@ -193,7 +207,7 @@ mod tests {
     fn a_forecast_reads_as_a_sentence() {
         let forecast = Forecast { top: 100, items: 20, entries: 1.8 };
         let expected =
-            "the next 100 scores are expected to bring 9.0 entries into the best 100 (5 to 13): 11 scores each";
+            "the next 100 scores are expected to bring 9.0 entries into the best 100 (5 to 12): 11 scores each";
         assert_eq!(forecast.per_hundred().to_string(), expected);
     }
 }

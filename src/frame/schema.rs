@@ -46,6 +46,9 @@ pub const DEVIATION: &str = "deviation";
 /// `elsewhere` (the model of items outside of the best peak). Null for reused scores.
 pub const CHOSEN_BY: &str = "chosen_by";
 
+/// The columns of predictions.
+pub(crate) const PREDICTIONS: [&str; 3] = [PREDICTED, DEVIATION, CHOSEN_BY];
+
 /// Column names that attributes of items cannot have, because this crate or Lance uses them.
 pub const RESERVED: [&str; 17] = [
     QUERY_IDX,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::ReportOptions;
 use super::run_data::RunData;
 use crate::error::{Error, Result, WrapErr};
-use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
+use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, PREDICTIONS, RAW_SCORE, REASON, SCORE};
 use crate::frame::text::{format_number, to_json_types};
 use crate::log::collect;
 use crate::suggest::unknown_column;
@@ -165,7 +165,7 @@ fn attribute_columns(frames: &[DataFrame]) -> (Vec<String>, usize) {
     let mut names: Vec<String> = Vec::new();
     for name in frames.iter().flat_map(schema::column_names) {
         let has_own_column = [DB_IDX, SCORE, RAW_SCORE, OUTCOME, REASON, EVALUATION, ITERATION].contains(&name);
-        if !has_own_column && !names.iter().any(|other| other == name) {
+        if !has_own_column && !PREDICTIONS.contains(&name) && !names.iter().any(|other| other == name) {
             names.push(name.into());
         }
     }

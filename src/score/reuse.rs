@@ -9,7 +9,7 @@ use super::numbers;
 use crate::database::{LocalPath, VectorDatabase};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::keys::{KeyMap, Keys};
-use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, RAW_SCORE, REASON, SCORE};
+use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, PREDICTIONS, RAW_SCORE, REASON, SCORE};
 use crate::log::{SearchLog, collect};
 use crate::panics::catch_at_path;
 use crate::suggest::unknown_column;
@@ -239,7 +239,7 @@ fn check_same_library(source: &Path, theirs: Option<&str>, ours: Option<&str>) -
 
 /// The items of a run, with `score` as the scorer returned it.
 fn read_run(log: &SearchLog) -> Result<DataFrame> {
-    let mut scores = collect(log.compile_results()?)?.drop_many([EVALUATION, ITERATION, REASON]);
+    let mut scores = collect(log.compile_results()?)?.drop_many([EVALUATION, ITERATION, REASON]).drop_many(PREDICTIONS);
     if scores.column(RAW_SCORE).is_ok() {
         scores = scores.drop(SCORE).wrap_err("score.reuse")?;
         scores.rename(RAW_SCORE, SCORE.into()).wrap_err("score.reuse")?;

@@ -107,6 +107,12 @@ impl GaussianProcess {
         self.weights.view()
     }
 
+    /// The amplitude: the factor of kernel and noise that makes the targets most likely, `z' (K + diag N)^-1 z / n`. The mean does
+    /// not depend on it. Source: Rasmussen and Williams (2006), equation 5.8, with its derivative by the factor set to zero.
+    pub fn amplitude(&self) -> f64 {
+        self.targets.dot(&self.weights) / self.targets.len().max(1) as f64
+    }
+
     /// The posterior mean at points `(m, dim)`.
     pub fn mean(&self, at: ArrayView2<'_, f64>) -> Array1<f64> {
         kernel(at, self.points.view(), self.squared_length).dot(&self.weights)

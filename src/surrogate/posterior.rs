@@ -21,6 +21,8 @@ pub(super) struct FittedProcess {
     pub sample_scale: f64,
     scale: TargetScale,
     noise_threshold: f64,
+    /// The factor of the variances of predictions that makes the targets most likely: `z' (K + diag N)^-1 z / n`.
+    amplitude: f64,
 }
 
 /// The prediction of a score.
@@ -130,7 +132,8 @@ impl FittedProcess {
         // Samples have half of the posterior deviation at first, and less with more scores.
         let sample_scale = 0.5 * (64.0 / scored_count.max(1) as f64).sqrt().min(1.0);
         let gp = GaussianProcess::fit(previous.map(|previous| &previous.gp), points, targets, 1.0, &noise)?;
-        Ok(FittedProcess { gp, ids, sample_scale, scale, noise_threshold })
+        let amplitude = gp.amplitude();
+        Ok(FittedProcess { gp, ids, sample_scale, scale, noise_threshold, amplitude })
     }
 
     /// The score of an item whose target has this posterior mean and variance, as a prediction of a single score: with noise.
@@ -138,7 +141,8 @@ impl FittedProcess {
     pub fn predict(&self, mean: f64, variance: f64) -> Option<Prediction> {
         let (score, slope) = self.scale.to_score(mean, 1.0)?;
         let noise = noise_of(score, self.noise_threshold);
-        Some(Prediction { mean: score, deviation: (variance.max(0.0) + noise).sqrt() * slope })
+        let variance = self.amplitude * (variance.max(0.0) + noise);
+        Some(Prediction { mean: score, deviation: variance.sqrt() * slope })
     }
 
     /// The ids of the points, and the weights of their kernels in the posterior mean.
