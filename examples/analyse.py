@@ -16,7 +16,7 @@ pl.Config.set_tbl_rows(30)
 results = pl.scan_parquet(f"{run}/results/*/*.parquet", hive_partitioning=True)
 queries = pl.scan_parquet(f"{run}/queries/*/*.parquet", hive_partitioning=True)
 
-# Each item once, in the first iteration that found it.
+# Each item once, with the first iteration that found it.
 items = (
     results.sort("iteration", maintain_order=True)
     .unique("db_idx", keep="first", maintain_order=True)

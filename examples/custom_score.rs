@@ -60,7 +60,7 @@ fn main() -> anyhow::Result<()> {
     let first = mean(&log.results(0)?)?;
     let last = mean(&log.results(19)?)?;
     println!("mean lead-likeness: {first:.3} in the first iteration, {last:.3} after 20 iterations");
-    assert!(last > first + 0.05, "the search climbs");
+    assert!(last > first + 0.05, "the search finds better items");
 
     let log = search(&database, lead_like_pure)?;
     let items = uphill::collect(log.compile_results()?)?;

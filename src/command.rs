@@ -68,10 +68,10 @@ enum Command {
     /// Print the query vectors of each iteration.
     #[command(after_long_help = help::QUERIES)]
     Queries(results::RunRows),
-    /// Print the path of each query and the scores of the items it found.
+    /// Print the path of each query, with the scores of the items that it found.
     #[command(after_long_help = help::TRAJECTORIES)]
     Trajectories {
-        /// Print one path from the start for each leaf of the tree of branching queries, with `leaf_idx` and `pruned`.
+        /// Print the tree of branching queries as one path for each leaf, with `leaf_idx` and `pruned`.
         #[arg(long)]
         paths: bool,
         #[command(flatten)]
@@ -114,7 +114,7 @@ enum Command {
     Generate(generate::Generate),
 }
 
-/// The exit code of an outage of the scorer: EX_TEMPFAIL of sysexits.h, after which schedulers retry.
+/// The exit code if the scorer is unavailable: EX_TEMPFAIL of sysexits.h. Schedulers may retry after it.
 const EX_TEMPFAIL: u8 = 75;
 
 /// Runs the `uphill` command with these arguments, the program name first. It prints, handles signals, and returns the exit
@@ -161,7 +161,7 @@ fn resolve_file_url(argument: OsString) -> OsString {
     }
 }
 
-/// Runs a command and returns the exit code. A command that completes succeeds, even if a signal came.
+/// Runs a command and returns the exit code. A command that completes is a success, even after a signal.
 fn run(command: Command, signals: &Signals) -> anyhow::Result<u8> {
     match command {
         Command::Demo(arguments) => return demo::demo(arguments, signals),
@@ -188,19 +188,19 @@ fn run_reader(command: Command) -> anyhow::Result<()> {
         Command::Plot(arguments) => report::plot(arguments),
         Command::Inspect { path, json } => inspect::inspect(path, json),
         Command::Generate(arguments) => generate::generate(arguments, Cli::command()),
-        // `run` handles the others.
+        // `run` handles the other commands.
         _ => Ok(()),
     }
 }
 
-/// Prints an error and returns its exit code. `interrupted` is the exit code of an interruption.
-fn fail(error: &anyhow::Error, interrupted: u8) -> u8 {
+/// Prints an error and returns its exit code. `interrupt_code` is the exit code after a signal.
+fn fail(error: &anyhow::Error, interrupt_code: u8) -> u8 {
     output::error(format_args!("uphill: {}", error_chain(error)));
     match error.downcast_ref::<Error>() {
         Some(Error::Config(_)) => 2,
         Some(Error::Locked { .. }) => 4,
         Some(Error::Unavailable { .. }) => EX_TEMPFAIL,
-        Some(Error::Interrupted) => interrupted,
+        Some(Error::Interrupted) => interrupt_code,
         _ => 1,
     }
 }

@@ -152,8 +152,8 @@ impl Evaluation {
     }
 
     /// The curve at budgets that are shares of the library, rounded to whole items, and at the whole cost of the run:
-    /// `share`, `budget` and the columns of [`Evaluation::curve`]. Leaves out budgets that the run did not reach, and those of
-    /// less than one item.
+    /// `share`, `budget` and the columns of [`Evaluation::curve`]. Omits budgets that the run did not reach, and those of less
+    /// than one item. If the run ended exactly at one of the budgets, the whole run has no row of its own.
     ///
     /// # Errors
     /// A frame that Polars cannot build.
@@ -161,8 +161,12 @@ impl Evaluation {
         let all = self.cost();
         let budgets = shares.iter().map(|share| (*share, self.budget(*share)));
         let reached = budgets.filter(|(share, budget)| *budget <= all && (*budget > 0 || *share == 0.0));
-        let whole = if self.rows == 0 { 0.0 } else { all as f64 / self.rows as f64 };
-        let (shares, budgets): (Vec<f64>, Vec<u64>) = reached.chain([(whole, all)]).unzip();
+        let (mut shares, mut budgets): (Vec<f64>, Vec<u64>) = reached.unzip();
+        // If the run ended at a budget, that row already shows the whole run.
+        if !budgets.contains(&all) {
+            shares.push(if self.rows == 0 { 0.0 } else { all as f64 / self.rows as f64 });
+            budgets.push(all);
+        }
         let columns = vec![Column::new("share".into(), shares), Column::new("budget".into(), budgets.clone())];
         self.frame(budgets, columns)
     }

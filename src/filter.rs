@@ -10,7 +10,7 @@ use crate::frame::schema::{self, DB_IDX, EMBEDDING, QUERY_IDX};
 use crate::sql::{columns_of, evaluate, excerpt};
 use crate::suggest::names_no_column;
 
-/// Removes rows of a results frame before they are scored. Closures are filters:
+/// Removes rows of a results frame before they are scored. A closure implements `Filter`:
 /// `|results: DataFrame| Ok(results.head(Some(5)))`.
 ///
 /// # Example
@@ -41,7 +41,7 @@ pub trait Filter: Send + Sync {
     /// Any error stops the run.
     fn filter(&self, results: DataFrame) -> Result<DataFrame>;
 
-    /// The attributes that the filter reads. The frame may have no others. `None` (default) means all attributes.
+    /// The attributes that the filter reads. The frame may lack all other attributes. `None` (default) means all attributes.
     fn columns_read(&self) -> Option<Vec<String>> {
         None
     }
@@ -165,21 +165,23 @@ impl Filter for Box<dyn Filter> {
     }
 }
 
-/// Checks that a stage only removed rows: its output must be rows of its input, unchanged, each at most once. (Embeddings are
-/// compared by dtype only.)
+/// Checks that a stage only removed rows: each row of its output must be an unchanged row of its input, at most once.
+/// Embeddings are compared by dtype only.
 pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &DataFrame) -> Result<()> {
-    let (had, has) = (before.schema(), after.schema());
-    if had != has {
+    let (expected, found) = (before.schema(), after.schema());
+    if expected != found {
         let describe = |schema: &SchemaRef| {
             schema.iter().map(|(name, dtype)| format!("{name} {dtype}")).collect::<Vec<_>>().join(", ")
         };
-        return Err(Error::contract(stage, "columns", describe(had), describe(has)));
+        return Err(Error::contract(stage, "columns", describe(expected), describe(found)));
     }
-    let (had, has) = (keys(before)?, keys(after)?);
-    let rows = in_order(&had, &has).map_or_else(|| in_any_order(&had, &has), Ok).map_err(|(query, item)| {
-        let found = format!("item {item} of query {query}, which is new or a duplicate");
-        Error::contract(stage, DB_IDX, "rows of its input, each at most once", found)
-    })?;
+    let (input, output) = (keys(before)?, keys(after)?);
+    let rows = positions_in_order(&input, &output)
+        .map_or_else(|| positions_in_any_order(&input, &output), Ok)
+        .map_err(|(query, item)| {
+            let found = format!("item {item} of query {query}, which is new or a duplicate");
+            Error::contract(stage, DB_IDX, "rows of its input, each at most once", found)
+        })?;
     let (before, after) = (without_embedding(before)?, without_embedding(after)?);
     let expected =
         if rows.len() == before.height() && rows.is_sorted() { before } else { convert::gather(&before, &rows)? };
@@ -189,22 +191,23 @@ pub(crate) fn check_subset(stage: &'static str, before: &DataFrame, after: &Data
     }
 }
 
+/// The query and the item of each row.
 fn keys(frame: &DataFrame) -> Result<Vec<Key>> {
     Ok(schema::u32s(frame, QUERY_IDX)?.into_iter().zip(schema::u64s(frame, DB_IDX)?).collect())
 }
 
 type Key = (u32, u64);
 
-/// The position of each key in `had`; `None` if the order differs or a key is missing.
-fn in_order(had: &[Key], has: &[Key]) -> Option<Vec<u32>> {
-    let mut before = (0u32..).zip(had);
-    has.iter().map(|key| before.find(|(_, had)| *had == key).map(|(row, _)| row)).collect()
+/// The position of each output key in the input. `None` if the order differs or a key is missing.
+fn positions_in_order(input: &[Key], output: &[Key]) -> Option<Vec<u32>> {
+    let mut input = (0u32..).zip(input);
+    output.iter().map(|key| input.find(|(_, other)| *other == key).map(|(row, _)| row)).collect()
 }
 
-/// The position of each key in `had`, in any order. The error is the first key that is missing or a duplicate.
-fn in_any_order(had: &[Key], has: &[Key]) -> Result<Vec<u32>, Key> {
-    let mut row_of: HashMap<Key, u32> = had.iter().copied().zip(0..).collect();
-    has.iter().map(|key| row_of.remove(key).ok_or(*key)).collect()
+/// The position of each output key in the input, in any order. The error is the first key that is missing or a duplicate.
+fn positions_in_any_order(input: &[Key], output: &[Key]) -> Result<Vec<u32>, Key> {
+    let mut row_of: HashMap<Key, u32> = input.iter().copied().zip(0..).collect();
+    output.iter().map(|key| row_of.remove(key).ok_or(*key)).collect()
 }
 
 fn without_embedding(frame: &DataFrame) -> Result<DataFrame> {

@@ -2,7 +2,7 @@
 
 pub(crate) mod atomic;
 #[cfg(debug_assertions)]
-mod fault;
+mod fault_injection;
 pub(crate) mod format;
 pub(crate) mod parquet;
 pub(crate) mod parquet_writer;

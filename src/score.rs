@@ -53,11 +53,11 @@ pub(crate) use self::validation::{given_items, is_part, numbers, score_batch, sp
 use crate::error::Result;
 use crate::frame::schema::SCORE;
 
-/// Scores items. A higher score is better (see `Runner::minimize`). Closures implement it:
-/// they take the items and return one number for each, in order.
+/// Scores items. A higher score is better (see `Runner::minimize`). A closure implements `Score`: it takes the items and
+/// returns one number for each, in order.
 ///
-/// The runner scores each item once per run. A batch holds distinct items,
-/// with the columns `db_idx`, `embedding` and the attributes.
+/// The runner scores each item once per run. It calls the score with batches of distinct items. A batch has the columns
+/// `db_idx`, `embedding` and the attributes.
 ///
 /// # Example
 ///
@@ -75,9 +75,9 @@ use crate::frame::schema::SCORE;
 ///     let (weights, qed) = (items.column("mw")?.f64()?.clone(), items.column("qed")?.f64()?.clone());
 ///     Ok(qed.into_no_null_iter().zip(weights.into_no_null_iter()).map(|(qed, weight)| qed / weight).collect())
 /// };
-/// let ours = density.score(&items)?;
-/// let sql = SqlScore::new("qed / mw").score(&items)?;
-/// assert!(ours.column("score")?.f64()?.equal_missing(sql.column("score")?.f64()?).all());
+/// let by_closure = density.score(&items)?;
+/// let by_sql = SqlScore::new("qed / mw").score(&items)?;
+/// assert!(by_closure.column("score")?.f64()?.equal_missing(by_sql.column("score")?.f64()?).all());
 /// # Ok(())
 /// # }
 /// ```
@@ -92,13 +92,14 @@ pub trait Score: Send + Sync {
     ///   ignored with a warning.
     ///
     /// # Errors
-    /// Whatever should stop the run. [`Error::Unavailable`](crate::Error::Unavailable) means that the scorer was unavailable and did not
-    /// process the items.
+    /// Any error stops the run. [`Error::Unavailable`](crate::Error::Unavailable) means that the scorer was unavailable and
+    /// did not process the items.
     fn score(&self, batch: &DataFrame) -> Result<DataFrame>;
 
-    /// Like [`Score::score`], but passes answers to `sink` as they arrive, each item once. Answers that were passed to
-    /// `sink` are kept even if a later one fails. On success, items without an answer have failed. On an error, they count
-    /// as not evaluated.
+    /// Like [`Score::score`], but passes the answers to `sink`, each item once, possibly in several calls. The default
+    /// implementation makes one call. [`ExternalScore`] calls `sink` before each retry and at the end. Answers that were
+    /// passed to `sink` are kept even if an error follows. On success, items without an answer have failed. On an error,
+    /// they count as not evaluated.
     ///
     /// # Errors
     /// As [`Score::score`], and any error from `sink`.
@@ -152,7 +153,7 @@ pub trait Score: Send + Sync {
         0
     }
 
-    /// Takes scores from outside. Returns `false` if this score does not accept them.
+    /// Takes scores that the user gives. Returns `false` if this score does not accept any.
     fn tell(&self, _scores: &DataFrame) -> bool {
         false
     }
@@ -184,7 +185,7 @@ pub type AnswerSink<'a> = dyn FnMut(DataFrame) -> Result<()> + Send + 'a;
 pub struct Session {
     /// The identifier of the run. It survives a resume, and changes when failed items are retried.
     pub id: String,
-    /// The folder for the standard error of scorers.
+    /// The folder in which the standard error of scorers is saved.
     pub stderr: PathBuf,
     /// Set to interrupt the run. A score that waits should poll it, and return
     /// [`Error::Interrupted`](crate::Error::Interrupted) when it is set.
@@ -193,7 +194,7 @@ pub struct Session {
     pub has_answers: bool,
 }
 
-/// What a failed item does to the run.
+/// How a run handles a failed item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {

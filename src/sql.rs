@@ -11,13 +11,13 @@ use crate::frame::schema;
 use crate::panics;
 use crate::suggest::unknown_column;
 
-/// Evaluates a Polars SQL expression on a frame. It is an expression, not a statement: it reads the frame, and no file.
-/// `using` runs the parsed expression. Errors name `key`, the key of the run file.
+/// Evaluates a Polars SQL expression on a frame. It is an expression, not a statement, so it cannot read files. `apply`
+/// applies the parsed expression to the frame. Errors name `key`, the key of the run file.
 pub(crate) fn evaluate(
     key: &str,
     sql: &str,
     frame: &DataFrame,
-    using: impl FnOnce(Expr) -> PolarsResult<DataFrame> + Send,
+    apply: impl FnOnce(Expr) -> PolarsResult<DataFrame> + Send,
 ) -> Result<DataFrame> {
     check(key, sql)?;
     let invalid = |reason: String| {
@@ -26,7 +26,7 @@ pub(crate) fn evaluate(
         let reason = absent.unwrap_or_else(|| first_line(&reason));
         Error::Config(format!("{key}: cannot evaluate `{}`: {reason}", excerpt(sql)))
     };
-    let value = on_deep_stack(|| parse::expression(sql).and_then(using).map_err(|error| error.to_string()));
+    let value = on_deep_stack(|| parse::expression(sql).and_then(apply).map_err(|error| error.to_string()));
     value.and_then(|value| value).map_err(invalid)
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn columns_of(sql: &str) -> Option<Vec<String>> {
     columns.ok().flatten()
 }
 
-/// The highest number of operators and parentheses in an expression.
+/// The maximum number of operators and parentheses in an expression.
 const MAX_OPERATORS: usize = 1000;
 
 /// Rejects SQL with several expressions, and SQL so deep that parsing could overflow the stack. `key` is the key of the run
@@ -99,5 +99,5 @@ pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<
     })
 }
 
-/// Bytes of a large stack: unoptimized builds of Polars use about 50 kB per operator.
+/// Bytes of a large stack: unoptimised builds of Polars use about 50 kB per operator.
 const LARGE_STACK: usize = 256 << 20;

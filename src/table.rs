@@ -50,7 +50,7 @@ impl ColumnRoles<'_> {
 }
 
 impl<'a> TableReader<'a> {
-    /// A reader of a local file or of one on an object store.
+    /// A reader of a file, local or on an object store.
     pub(crate) fn new(path: &'a Path) -> Self {
         TableReader { path, local: None, columns_where: None, roles: ColumnRoles::default() }
     }
@@ -160,7 +160,7 @@ impl<'a> TableReader<'a> {
     }
 }
 
-/// Whether a file is Parquet, or neither CSV nor JSON and must be read as Parquet.
+/// Whether a file should be read as Parquet: it is neither CSV nor JSON.
 pub(crate) fn is_parquet(path: &Path) -> bool {
     !matches!(Format::detect(path), Ok(Format::Csv | Format::Json))
 }

@@ -3,8 +3,8 @@
 #
 #     sbatch examples/slurm/array.sh egfr braf jak2
 #
-# However a job ends, the same command resumes its run; --resume also starts a run that does not exist yet. The run
-# folders may be on any file system with locks. Each batch of scores is durable there as soon as it is finished.
+# After any end of a job, the same command resumes its run. --resume also starts a run that does not exist yet. The run
+# folders may be on any file system with locks. Each batch of scores is stored durably there when it is finished.
 #SBATCH --job-name=uphill
 #SBATCH --array=0-2
 #SBATCH --cpus-per-task=8

@@ -96,7 +96,7 @@ impl Library {
 
     /// The items with these ids, in the given order.
     fn take(&self, py: Python<'_>, db_idx: Vec<u64>) -> PyResult<Table> {
-        detached(py, || self.0.take(&db_idx))
+        without_gil(py, || self.0.take(&db_idx))
     }
 }
 
@@ -205,7 +205,7 @@ pub fn tell(
 /// The items found, best first.
 #[pyfunction]
 pub fn results(py: Python<'_>, run: PathBuf, limit: Option<u32>) -> PyResult<Table> {
-    compiled(py, run, |log| {
+    collect_query(py, run, |log| {
         let results = log.compile_results()?;
         Ok(limit.into_iter().fold(results, LazyFrame::limit))
     })
@@ -214,24 +214,26 @@ pub fn results(py: Python<'_>, run: PathBuf, limit: Option<u32>) -> PyResult<Tab
 /// The query vectors of each iteration.
 #[pyfunction]
 pub fn queries(py: Python<'_>, run: PathBuf) -> PyResult<Table> {
-    compiled(py, run, |log| Ok(log.scan_queries()?.unwrap_or_default()))
+    collect_query(py, run, |log| Ok(log.scan_queries()?.unwrap_or_default()))
 }
 
-/// The path of each query, or with `paths` one path from the start for each leaf.
+/// The path of each query. With `paths`, one path from the start for each leaf of the tree of branching queries.
 #[pyfunction]
 pub fn trajectories(py: Python<'_>, run: PathBuf, paths: bool) -> PyResult<Table> {
-    compiled(py, run, |log| if paths { log.compile_paths() } else { log.compile_trajectories() })
+    collect_query(py, run, |log| if paths { log.compile_paths() } else { log.compile_trajectories() })
 }
 
-fn compiled(
+/// Collects a query of a run.
+fn collect_query(
     py: Python<'_>,
     run: PathBuf,
     query: impl FnOnce(&SearchLog) -> Result<LazyFrame> + Send,
 ) -> PyResult<Table> {
-    detached(py, || uphill::collect(query(&SearchLog::open(&run)?)?))
+    without_gil(py, || uphill::collect(query(&SearchLog::open(&run)?)?))
 }
 
-fn detached(py: Python<'_>, frame: impl FnOnce() -> Result<DataFrame> + Send) -> PyResult<Table> {
+/// Computes a frame without holding the GIL.
+fn without_gil(py: Python<'_>, frame: impl FnOnce() -> Result<DataFrame> + Send) -> PyResult<Table> {
     py.detach(|| Table::of(&frame()?)).map_err(|error| exception(py, error))
 }
 
@@ -247,7 +249,7 @@ pub fn evaluate(
     key: Option<String>,
     curve: bool,
 ) -> PyResult<Table> {
-    detached(py, || {
+    without_gil(py, || {
         let mut truth = GroundTruth::new(truth, score_column);
         truth.key = key;
         let evaluation = uphill::evaluate(&SearchLog::open(&run)?, &truth, top)?;

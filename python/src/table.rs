@@ -40,7 +40,7 @@ impl Table {
         py: Python<'py>,
         requested_schema: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
-        // Optional in the interface: a caller that wants other types casts them.
+        // The interface allows ignoring the requested types. The caller casts them if necessary.
         drop(requested_schema);
         let reader = RecordBatchIterator::new([Ok(self.0.clone())], self.0.schema());
         PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(Box::new(reader)), STREAM)

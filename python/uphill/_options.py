@@ -80,7 +80,7 @@ class ScoreOptions(TypedDict, total=False):
 
 
 class UpdateOptions(TypedDict, total=False):
-    """`[update]`: how the queries move."""
+    """`[update]`: how the search chooses what to score next."""
 
     rule: Literal["surrogate", "rl", "top-k", "top-k-discrete"]
     lr: float | Sequence[float]
@@ -111,7 +111,7 @@ class RestartOptions(TypedDict, total=False):
 
 
 class GradientOptions(TypedDict, total=False):
-    """`[gradient]`: additional queries along the gradient of the score."""
+    """`[gradient]`: more queries, along the gradient of the score."""
 
     scales: Sequence[float]
     distance_penalty: float
@@ -127,13 +127,15 @@ class StopOptions(TypedDict, total=False):
     nothing_new: int
     seconds: float
     score: float
+    scores_per_entry: float
+    top: int
     failed_share: float
 
 
 class Sections(TypedDict, total=False):
-    """The sections other than `database` and `score`: a dict of keys, or a shorthand for the main key."""
+    """The other sections of a run file. Each is a dict of keys, or the value of its main key."""
 
-    #: SQL, or a function that returns for each row of a frame whether it may be scored.
+    #: SQL, or a function that returns a boolean for each row of a frame: whether it may be scored.
     filter: str | Function | FilterOptions
     #: A number of random items, or a table with a column `embedding`.
     queries: int | Table | QueriesOptions

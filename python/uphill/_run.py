@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class RunSummary(TypedDict):
     """Why a run ended, and what it cost."""
 
-    #: `evaluations`, `iterations`, …. After an error it is `away` (an outage of the scorer) or `error`.
+    #: `evaluations`, `iterations`, …. After an error it is `error`, or `away` if the scorer was unavailable.
     reason: str
     #: The message of the error that ended the run, if there was one.
     error: NotRequired[str]
@@ -34,7 +34,7 @@ class RunSummary(TypedDict):
     reused: int
     rejected: int
     failed: int
-    #: Items that were requested again after the run had been stopped.
+    #: Items that were scored again after a kill, because their answers had not been stored.
     asked_again: int
     retries: int
     #: Relevance weight of each feature column, as learned by the rule.
@@ -89,8 +89,8 @@ class Run:
         return frame(_uphill.queries(self.path))
 
     def trajectories(self, *, paths: bool = False) -> pl.DataFrame:
-        """The path of each query and the scores of the items it found. Branching queries make a tree: with `paths`, the
-        result has one path from the start for each leaf of it."""
+        """The path of each query, with the scores of the items that it found. Branching queries form a tree. With `paths`, the
+        result has one path from the start for each leaf of that tree."""
         return frame(_uphill.trajectories(self.path, paths))
 
     def evaluate(
@@ -102,11 +102,12 @@ class Run:
         key: str | None = None,
         curve: bool = False,
     ) -> pl.DataFrame:
-        """How many of the best items the run found, and at what cost. This needs the true scores of all items. Rows are after
-        1, 2 and 5 % of the library, as far as the run went, and at its end. With `curve`, there is a row for each item.
+        """How many of the best items the run found, and at what cost. This needs the true scores of all items. There are rows at
+        1, 2 and 5 % of the library, as far as the run went, and at its end. With `curve`, there is a row for each evaluation.
 
-        `truth` is the indexed table, in the same order, or, with a `key`, any table or file (Parquet, CSV) that has that
-        column. The best items are the `top` with the highest true score: by default 100, or all that have one if fewer.
+        `truth` is the indexed table, in the same order. With a `key`, it is any table or file (Parquet, CSV) with that column.
+        The best items are the `top` items with the best true score. The default is 100, or all items with a true score if
+        those are fewer.
 
         >>> uphill.Run("run").evaluate(molecules, "qed", top=10).columns
         ['share', 'budget', 'scored', 'found', 'recall', 'best', 'top_sum']
@@ -144,7 +145,7 @@ class Run:
         )
 
     def keep(self) -> Path:
-        """Keeps the temporary folder of a run without `out`, which is removed with this object otherwise."""
+        """Keeps the temporary folder of a run without `out`, which would otherwise be removed with this object."""
         if self._removal is not None:
             self._removal.detach()
         return self.path
@@ -222,7 +223,7 @@ def plot(
 
 
 def _output_path(output: PathLike | None, *extensions: str) -> Path | None:
-    """The path to write. Another extension than these is an error, before anything is done."""
+    """The path to write. Raises an error if it has another extension."""
     if output is None:
         return None
     file = Path(output)

@@ -49,18 +49,18 @@ def search(
     A `score` function takes a frame of distinct items (`db_idx`, `embedding`, attributes). It returns a number for each
     as a column of any library, or a frame with `score` and, optionally, `db_idx`, `outcome`, `reason` and parts of the
     score. None and NaN are failures. An exception makes all items of that call fail, with its message as their `reason`.
-    With `on_error="stop"`, it ends the run and is raised. A `filter` function returns for each row of a frame whether it
-    may be scored.
+    With `on_error="stop"`, it ends the run and is raised. A `filter` function returns a boolean for each row of a frame:
+    whether it may be scored.
 
-    The rule `surrogate` reads the attribute columns. It cannot know which of them a function reads. List the others in
-    `update={"features": [...]}`, so that the rule does not read what the score is computed from.
+    The rule `surrogate` reads the attribute columns. It cannot know which of them a score function reads. If the score is
+    computed from a column, exclude that column: list the other columns in `update={"features": [...]}`.
 
     `out` is the run folder. Without it, the run is temporary and is removed with the `Run` object (see `Run.keep`). Ctrl-C
     ends the search when the running calls have returned, and keeps their scores. A second Ctrl-C raises KeyboardInterrupt
     in these calls. To resume, repeat the same call with `resume=True`.
 
-    >>> dear = {"call": lambda items: items["qed"].to_numpy(), "batch_size": 8, "on_error": "stop"}
-    >>> options = {"score": dear, "update": {"rule": "rl", "lr": 2.0}, "seed": 7, "out": "climb"}
+    >>> expensive = {"call": lambda items: items["qed"].to_numpy(), "batch_size": 8, "on_error": "stop"}
+    >>> options = {"score": expensive, "update": {"rule": "rl", "lr": 2.0}, "seed": 7, "out": "climb"}
     >>> uphill.search("molecules.lance", **options, stop={"iterations": 2}).ended["reason"]
     'iterations'
     >>> uphill.search("molecules.lance", **options, stop={"iterations": 3}, resume=True).ended["iterations"]
@@ -137,7 +137,7 @@ def _request(
 
 @contextmanager
 def _run_folder(out: PathLike | None) -> Iterator[Path]:
-    """The run folder. If the work fails, the error says how to resume, and an unused temporary folder is removed."""
+    """The run folder. If the work fails, adds a note to the error on how to resume. Removes an unused temporary folder."""
     path = Path(mkdtemp(prefix="uphill-") if out is None else out)
     try:
         yield path

@@ -1,4 +1,4 @@
-//! `uphill demo`: a first search by ordinary commands, each shown before it runs.
+//! `uphill demo`: runs a first search with ordinary commands, and prints each command before it runs.
 
 use std::path::{Path, PathBuf};
 
@@ -23,10 +23,10 @@ path = \"molecules.lance\"
 sql = \"mw < 500\"     # which items may be scored
 
 [score]
-sql = \"qed\"          # yours may be a command, a URL, or scores given by hand
+sql = \"qed\"          # replace it with a command, a URL, or scores by hand
 
 [stop]
-evaluations = 400     # the budget: how many items are scored
+evaluations = 400     # the maximum number of items to score
 ";
 
 #[derive(clap::Args)]
@@ -47,9 +47,14 @@ pub fn demo(arguments: Demo, signals: &Signals) -> anyhow::Result<u8> {
     }
     let items = items_path(arguments.items)?;
     crate::io::atomic::create_dir_all(folder)?;
-    let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    let (items, dataset, run_file, run, report) =
-        (items.to_string_lossy().into_owned(), at("molecules.lance"), at("run.toml"), at("run"), at("report.html"));
+    let path_of = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let (items, dataset, run_file, run, report) = (
+        items.to_string_lossy().into_owned(),
+        path_of("molecules.lance"),
+        path_of("run.toml"),
+        path_of("run"),
+        path_of("report.html"),
+    );
     run_step(&["index", &items, &dataset, "--index", "ivf-flat"], signals)?;
     info(format_args!("$ cat {}", quote(&run_file)));
     RUN_FILE.lines().for_each(info);

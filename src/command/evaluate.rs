@@ -1,4 +1,4 @@
-//! `uphill evaluate`: how many of the best items a run found, and at what cost.
+//! `uphill evaluate`: the recall of a run against its cost, given the true scores of all items.
 
 use std::path::PathBuf;
 
@@ -18,20 +18,20 @@ pub struct Evaluate {
     /// The column of the true score.
     #[arg(long)]
     score_column: String,
-    /// Evaluate by the N items with the best true score [default: 100, or all that have one if fewer].
+    /// Measure the recall of the N items with the best true score [default: 100, or all items with a true score if fewer].
     #[arg(long, value_name = "N")]
     top: Option<usize>,
-    /// Match items by this column of both instead of by row number.
+    /// Match items by this column, which the run and the truth have, instead of by row number.
     #[arg(long, value_name = "COLUMN")]
     key: Option<String>,
-    /// Print a row after each evaluation instead of after 1, 2 and 5 % of the library and at the end.
+    /// Print a row for each evaluation, instead of rows at 1, 2 and 5 % of the library and at the end.
     #[arg(long)]
     curve: bool,
     #[command(flatten)]
     output: OutputOptions,
 }
 
-/// Fractions of the library after which the results are evaluated.
+/// The budgets to evaluate, as fractions of the library.
 const BUDGETS: [f64; 3] = [0.01, 0.02, 0.05];
 
 pub fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
@@ -40,7 +40,7 @@ pub fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
     let truth = GroundTruth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
     let evaluation = crate::evaluate::evaluate(&log, &truth, arguments.top)?;
     if arguments.top.is_none() && evaluation.top() < DEFAULT_TOP {
-        info(format_args!("evaluated by the best {0} items: only {0} have a true score", evaluation.top()));
+        info(format_args!("recall of the best {0} items: only {0} have a true score", evaluation.top()));
     }
     let frame = if arguments.curve {
         evaluation.curve()?
@@ -51,7 +51,7 @@ pub fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
     Ok(arguments.output.write(frame.lazy())?)
 }
 
-/// Names the budgets that have no row, as the run did not reach them.
+/// Prints the budgets that the run did not reach. They have no row.
 fn report_missing_budgets(evaluation: &Evaluation) {
     let missing = BUDGETS.iter().filter(|budget| evaluation.budget(**budget) > evaluation.cost());
     let missing: Vec<String> = missing

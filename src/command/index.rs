@@ -20,7 +20,7 @@ pub struct Index {
     /// Distance metric: l2 (squared), cosine or dot.
     #[arg(long, default_value = "l2")]
     metric: Metric,
-    /// Index type: auto, none (exact search), ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq. auto is none below 20,000
+    /// Index type: auto, none (exact search), ivf-flat, ivf-sq, ivf-pq, ivf-rq or ivf-hnsw-sq. auto selects none below 20,000
     /// rows, ivf-flat below 100,000 rows or if the dimension is not a multiple of 8, else ivf-rq.
     #[arg(long, default_value = "auto")]
     index: IndexKind,
@@ -30,7 +30,7 @@ pub struct Index {
     /// Rename a column, for example --rename score=docking. Can be repeated.
     #[arg(long, value_name = "FROM=TO", value_parser = rename)]
     rename: Vec<(String, String)>,
-    /// Skip rows with an invalid embedding instead of failing. The column `source_row` keeps the original row numbers.
+    /// Skip rows with an invalid embedding instead of failing. The column `source_row` has the original row numbers.
     #[arg(long)]
     skip_invalid: bool,
     /// Replace an existing dataset.
@@ -60,7 +60,7 @@ fn rename(text: &str) -> Result<(String, String), String> {
 
 pub fn index(arguments: Index, signals: &Signals) -> anyhow::Result<()> {
     if arguments.index == IndexKind::IvfHnswSq {
-        // Its graphs depend on the order in which threads insert.
+        // The graphs depend on the order in which threads insert items. One thread makes the index reproducible.
         rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
     }
     let bar = row_progress_bar();

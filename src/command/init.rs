@@ -27,7 +27,7 @@ pub struct Init {
     overwrite: bool,
 }
 
-/// Number of sampled items, from which the columns are described.
+/// Number of items that are sampled to describe the columns.
 const SAMPLE: usize = 1000;
 
 pub fn init(arguments: Init) -> anyhow::Result<()> {
@@ -50,7 +50,7 @@ pub fn init(arguments: Init) -> anyhow::Result<()> {
     let text = run_file(&database, &items, &path, embedding_column.as_deref(), &output);
     to_file(&output, |mut out| Ok(out.write_all(text.as_bytes())?))?;
     let file = quote(&output.to_string_lossy());
-    match guessed_score(&items) {
+    match guess_score_column(&items) {
         Some(_) => info(format_args!("wrote {}; next: uphill search {file} --out run --dry-run", output.display())),
         None => info(format_args!("wrote {}; next: uphill ask {file} --out run -o next.parquet", output.display())),
     }
@@ -79,7 +79,7 @@ fn run_file(
     let index = database.identity().and_then(|identity| identity.index.as_ref());
     let index = index.map_or("no index".into(), |index| format!("{} with {} partitions", index.kind, index.partitions));
     let file = quote(&output.to_string_lossy());
-    let score = guessed_score(items);
+    let score = guess_score_column(items);
     let command = if score.is_some() { "search" } else { "ask" };
     let evaluations = (rows / 50).clamp(100, 2000).min(rows);
 
@@ -91,35 +91,36 @@ fn run_file(
     text += "# Commented lines are defaults or examples.\n\n";
     text += "seed = 7                    # the same seed gives the same run\n\n";
 
-    let _ = writeln!(text, "[database]\npath = {}", toml(path));
+    let _ = writeln!(text, "[database]\npath = {}", toml_string(path));
     if let Some(column) = embedding_column {
-        let _ = writeln!(text, "embedding_column = {}", toml(column));
+        let _ = writeln!(text, "embedding_column = {}", toml_string(column));
     }
-    text += "# The columns that the filter, the score and the rule can read, and that the results have.\ncolumns = [\n";
+    text +=
+        "# The columns that the filter, the score and the rule can read, and that the results contain.\ncolumns = [\n";
     for column in items.columns() {
-        let _ = writeln!(text, "    {:<27} # {}", format!("{},", toml(column.name())), describe(column));
+        let _ = writeln!(text, "    {:<27} # {}", format!("{},", toml_string(column.name())), describe(column));
     }
     text += "]\n";
     text += "k = 10                      # neighbours per query\n";
     let recall = match database.recall_table() {
-        Some(_) => "share of the nearest items that a query finds; 1 searches all items",
+        Some(_) => "share of the nearest items that a query finds; 1 compares with all items",
         None if database.uses_index() => "not measured for this index; nprobes = 16 searches 16 partitions",
         None => "no effect without an index: all items are searched",
     };
     let _ = writeln!(text, "# recall = 0.99             # {recall}");
     let condition = example_condition(items);
-    let _ = writeln!(text, "# prefilter = {}   # other items are never found", toml(&condition));
+    let _ = writeln!(text, "# prefilter = {}   # other items are never found", toml_string(&condition));
 
     text += "\n[queries]\nsample = 16                 # start at 16 random items\n";
     text += "# path = \"queries.parquet\"  # or at your own vectors, in a column `embedding`\n";
     let _ = writeln!(text, "\n[filter]                    # which items may be scored");
-    let _ = writeln!(text, "# sql = {}", toml(&condition));
+    let _ = writeln!(text, "# sql = {}", toml_string(&condition));
 
     text += "\n[score]                     # how items are scored\n";
     match &score {
         Some(column) => {
             text += "# A placeholder, so that this file runs: a column of the items, at no cost.\n";
-            let _ = writeln!(text, "sql = {}", toml(&identifier(column)));
+            let _ = writeln!(text, "sql = {}", toml_string(&quote_identifier(column)));
         }
         None => {
             text += "# No numeric column can be a placeholder. `uphill ask` prints the items to score,\n";
@@ -145,7 +146,7 @@ fn run_file(
 
 /// A column that can be a placeholder for a score: the last one with a typical name, else the last column of floats, else the
 /// last column of integers. Columns with a single value do not count.
-fn guessed_score(items: &DataFrame) -> Option<String> {
+fn guess_score_column(items: &DataFrame) -> Option<String> {
     const SCORE_NAMES: [&str; 7] = ["score", "affinity", "docking", "activity", "rating", "qed", "target"];
     let numbers = items.columns().iter().rev().filter(|column| {
         let varies = column.n_unique().is_ok_and(|values| values > 1);
@@ -163,21 +164,21 @@ fn guessed_score(items: &DataFrame) -> Option<String> {
 
 /// An example condition: half of the items satisfy it if there is a numeric column.
 fn example_condition(items: &DataFrame) -> String {
-    let score = guessed_score(items);
+    let score = guess_score_column(items);
     let score = score.as_deref();
     let others = move || items.columns().iter().filter(move |column| Some(column.name().as_str()) != score);
     let median = |column: &Column| {
         let median = column.cast(&DataType::Float64).ok()?.f64().ok()?.median()?;
         // A column of integers is compared with an integer.
         let median = if column.dtype().is_integer() { median.ceil() } else { median };
-        Some(format!("{} < {}", identifier(column.name()), format_number(median)))
+        Some(format!("{} < {}", quote_identifier(column.name()), format_number(median)))
     };
     let on_float = others().filter(|column| column.dtype().is_float()).find_map(median);
     let on_number =
         on_float.or_else(|| others().filter(|column| column.dtype().is_primitive_numeric()).find_map(median));
     let on_other = || {
         let text = others().find(|column| column.dtype().is_string());
-        Some(format!("{} IS NOT NULL", identifier(text.or(items.columns().first())?.name())))
+        Some(format!("{} IS NOT NULL", quote_identifier(text.or(items.columns().first())?.name())))
     };
     on_number.or_else(on_other).unwrap_or_else(|| "true".into())
 }
@@ -192,19 +193,19 @@ fn describe(column: &Column) -> String {
     };
     let example = || {
         let text: String = column.str().ok()?.iter().flatten().next()?.chars().take(40).collect();
-        Some(format!("{dtype}, such as {}", toml(&text)))
+        Some(format!("{dtype}, such as {}", toml_string(&text)))
     };
     let described = if dtype.is_primitive_numeric() { range() } else { example() };
     described.unwrap_or_else(|| dtype.to_string())
 }
 
 /// A text as a TOML string on one line: as in JSON, but with DEL escaped.
-fn toml(text: &str) -> String {
+fn toml_string(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 /// The name of a column in SQL, quoted if necessary.
-fn identifier(column: &str) -> String {
+fn quote_identifier(column: &str) -> String {
     let is_plain = column.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     match is_plain && columns_of(column).is_some_and(|columns| columns == [column]) {
         true => column.into(),

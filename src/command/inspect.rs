@@ -33,7 +33,7 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "items rejected": manifest.ended.as_ref().map(|ended| ended.rejected),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
             "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
-            label("items asked again after a stop", "requested again"): manifest.ended.as_ref().map(|ended| ended.asked_again),
+            label("items asked again after a stop", "scored again"): manifest.ended.as_ref().map(|ended| ended.asked_again),
             label("columns that say about the score", "relevance"): manifest.ended.as_ref().map(|ended| relevance(&ended.learned)),
             // As given by the scorer.
             "best score": best.as_ref().and_then(|best| {

@@ -71,7 +71,7 @@ impl OutputOptions {
         Ok(match (self.format, &self.output) {
             (Some(format), _) => format,
             (None, Some(path)) => match extension(path, &NAMES.map(|(name, _)| name), " or set --format")? {
-                Some(at) => NAMES[at].1,
+                Some(position) => NAMES[position].1,
                 None => Format::Csv,
             },
             (None, None) if io::stdout().is_terminal() => Format::Table,
@@ -84,8 +84,8 @@ impl OutputOptions {
 /// extension ends with `hint`.
 pub fn extension(path: &Path, supported: &[&str], hint: &str) -> Result<Option<usize>> {
     let Some(found) = path.extension() else { return Ok(None) };
-    let at = supported.iter().position(|name| found.eq_ignore_ascii_case(name));
-    at.map(Some).ok_or_else(|| {
+    let position = supported.iter().position(|name| found.eq_ignore_ascii_case(name));
+    position.map(Some).ok_or_else(|| {
         let (file, found) = (path.display(), found.display());
         let supported = supported.iter().map(|name| format!(".{name}")).collect::<Vec<_>>().join(", ");
         Error::Config(format!("{file}: unsupported extension .{found}; use {supported}{hint}"))

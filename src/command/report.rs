@@ -44,7 +44,7 @@ pub struct Plot {
     truth: TruthOptions,
 }
 
-/// The true scores, from which the share of the best items is computed.
+/// The true scores, for the curve of recall.
 #[derive(clap::Args)]
 struct TruthOptions {
     /// The indexed items with their true scores. Adds the share of the best items that was found.
@@ -56,7 +56,7 @@ struct TruthOptions {
     /// Number of best items [default: 100, or fewer if there are fewer].
     #[arg(long, value_name = "N")]
     top: Option<usize>,
-    /// Match items with the truth by this column of both instead of by row number.
+    /// Match items by this column, which the run and the truth have, instead of by row number.
     #[arg(long, value_name = "COLUMN", requires = "truth")]
     key: Option<String>,
 }
@@ -91,7 +91,7 @@ fn write(path: &Path, text: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens a file in the default program of the desktop. A failure is a warning, as the file is written.
+/// Opens a file in the default program of the desktop. A failure is only a warning, because the file is written.
 fn open(path: &Path) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = std::process::Command::new(program);

@@ -1,4 +1,4 @@
-//! `uphill results`, `uphill queries`, `uphill trajectories`: the frames of a run.
+//! `uphill results`, `uphill queries` and `uphill trajectories`: print the frames of a run.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ pub fn results(arguments: RunRows) -> anyhow::Result<()> {
     write_rows(arguments, best_items).map(|log| print_summary(&log))
 }
 
-/// The items found, best first. If the score is a column of the items, a table shows that column once, as `score (qed)`.
+/// The items found, best first. If the score is an attribute of the items, a table shows it once, as `score (qed)`.
 pub fn best_items(log: &SearchLog, output: &OutputOptions) -> Result<LazyFrame> {
     let mut items = log.compile_results()?;
     let score = &log.manifest().config["score"];
@@ -66,7 +66,7 @@ fn write_rows(
 }
 
 pub fn trajectories(arguments: RunRows) -> anyhow::Result<()> {
-    /// Bytes of the log that are processed at a time.
+    /// The number of bytes of the log to process at a time.
     const BYTES: u64 = 64 << 20;
     arguments.output.check()?;
     let log = SearchLog::open(&arguments.run)?;

@@ -1,4 +1,4 @@
-//! `uphill search`, and its counterparts for scores given by hand: `uphill ask` and `uphill tell`.
+//! `uphill search`, and the same with scores given by hand: `uphill ask` and `uphill tell`.
 
 use std::path::PathBuf;
 

@@ -16,29 +16,33 @@ use crate::error::Error;
 /// How often signals are checked during interruptible work.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long interrupted work may take to discard the file that it was writing.
+/// How long interrupted work may take to discard its unfinished file.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Stack size of the thread, in bytes, as large as that of the main thread.
+/// Stack size of the thread in bytes: the usual size of a main thread.
 const STACK_SIZE: usize = 8 << 20;
 
+/// The handlers of the process, and what they received.
 pub struct Signals {
     is_interrupted: Arc<AtomicBool>,
+    /// 128 + the number of the first signal, or 0.
     exit_code: Arc<AtomicUsize>,
 }
 
 impl Signals {
+    /// Installs the signal handlers.
     pub fn install() -> io::Result<Self> {
-        let (is_interrupted, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (is_interrupted, exit_code) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
-            // In this order: the shutdown finds the flag unset at the first signal, and the code is set before the flag.
+            // The order matters: at the first signal, the shutdown must find the flag unset, and the code must be set before
+            // the flag.
             flag::register_conditional_shutdown(signal, code, is_interrupted.clone())?;
-            flag::register_usize(signal, received.clone(), code as usize)?;
+            flag::register_usize(signal, exit_code.clone(), code as usize)?;
             flag::register(signal, is_interrupted.clone())?;
         }
-        // Caught instead of ignored, as scorers would inherit an ignored signal.
+        // A handler, because scorers would inherit an ignored signal.
         flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-        Ok(Signals { is_interrupted, exit_code: received })
+        Ok(Signals { is_interrupted, exit_code })
     }
 
     /// A flag that the first signal sets.
@@ -46,7 +50,7 @@ impl Signals {
         self.is_interrupted.clone()
     }
 
-    /// Runs work that can be abandoned: the first signal ends it, and discards the file that it was writing.
+    /// Runs work that can be abandoned. The first signal ends it and discards the file that it was writing.
     ///
     /// # Errors
     /// As `work`; [`Error::Interrupted`] if a signal came first.

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 
 use crate::error::{Error, Result, WrapErr};
 
-/// Digits of a 128-bit decimal.
+/// The maximum number of digits of a 128-bit decimal.
 const MAX_DECIMAL_DIGITS: u8 = 38;
 
 /// The metadata key of a field that names its Arrow extension type.
@@ -50,7 +50,7 @@ pub(crate) fn cast_strict(column: &str, array: &ArrayRef, dtype: &DataType) -> R
 /// - In lists and structs, null columns become text.
 ///
 /// # Errors
-/// A dtype without such a counterpart, such as an interval or a union. The error names the column and what to do.
+/// A dtype without a supported counterpart, such as an interval or a union. The error names the column and what to do.
 pub(crate) fn supported_dtype(column: &str, dtype: &DataType) -> Result<DataType> {
     to_supported(dtype).ok_or_else(|| Error::Library {
         context: format!("column `{column}`"),

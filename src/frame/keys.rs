@@ -1,7 +1,7 @@
 //! Key columns: matching the items of a library with rows of files from other tools.
 //!
-//! Integers match across types: 17 equals the 17.0 that a tool writes beside a null. If one side has numbers, a text matches
-//! as the number it shows. Texts match if they are equal, timestamps if they are equal in ISO 8601.
+//! Integers match across types: 17 equals 17.0, which some tools write in columns with nulls. If one side has numbers, the
+//! texts of the other side are parsed as numbers. Texts match if they are equal, timestamps if their ISO 8601 forms are equal.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -11,10 +11,10 @@ use polars::prelude::*;
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::text::to_json_types;
 
-/// f64 holds every integer below this one exactly: 2^53.
+/// 2^53. f64 represents all smaller integers exactly.
 pub(crate) const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-/// A key column in normalized form.
+/// A key column in normalised form.
 pub(crate) struct Keys {
     texts: Vec<Option<String>>,
     dtype: DataType,
@@ -23,13 +23,13 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Normalizes the keys of a column.
+    /// Normalises the keys of a column.
     ///
     /// # Errors
     /// A nested column: lists and structs cannot be keys.
     pub(crate) fn from_column(column: &Column) -> Result<Self> {
         let (name, dtype) = (column.name(), column.dtype().clone());
-        let doing = format!("column `{name}`");
+        let context = format!("column `{name}`");
         let mut inexact = None;
         let texts = match &dtype {
             dtype if dtype.is_nested() => {
@@ -38,22 +38,22 @@ impl Keys {
                 )));
             }
             DataType::Float32 => {
-                let floats = column.f32().wrap_err(&doing)?.iter();
+                let floats = column.f32().wrap_err(&context)?.iter();
                 floats
                     .map(|float| float.and_then(|float| format_float(float.into(), float.to_string(), &mut inexact)))
                     .collect()
             }
             dtype if dtype.is_float() => {
-                let floats = column.cast(&DataType::Float64).wrap_err(&doing)?;
-                let floats = floats.f64().wrap_err(&doing)?.iter();
+                let floats = column.cast(&DataType::Float64).wrap_err(&context)?;
+                let floats = floats.f64().wrap_err(&context)?.iter();
                 floats
                     .map(|float| float.and_then(|float| format_float(float, float.to_string(), &mut inexact)))
                     .collect()
             }
             dtype => {
                 let plain = to_json_types(&column.clone().into_frame())?;
-                let text = plain.column(name).and_then(|plain| plain.cast(&DataType::String)).wrap_err(&doing)?;
-                let text = text.str().wrap_err(&doing)?.iter();
+                let text = plain.column(name).and_then(|plain| plain.cast(&DataType::String)).wrap_err(&context)?;
+                let text = text.str().wrap_err(&context)?.iter();
                 text.map(|text| Some(if dtype.is_decimal() { trim_trailing_zeros(text?) } else { text? }.to_string()))
                     .collect()
             }
@@ -61,7 +61,7 @@ impl Keys {
         Ok(Keys { texts, dtype, inexact })
     }
 
-    /// The normalized key of each row.
+    /// The normalised key of each row.
     pub(crate) fn texts(&self) -> &[Option<String>] {
         &self.texts
     }
@@ -104,7 +104,7 @@ fn trim_trailing_zeros(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
-/// The number in a text as a normalized key; `None` if the text is no number.
+/// The number in a text as a normalised key; `None` if the text is not a number.
 fn parse_number(text: &str) -> Option<String> {
     let text = text.trim();
     // An integer with a decimal comma (`17,0`), but no thousands separator (`1,000`).
@@ -113,7 +113,7 @@ fn parse_number(text: &str) -> Option<String> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_plain =
         digits.starts_with(|c: char| c.is_ascii_digit()) && digits.chars().all(|c| c.is_ascii_digit() || c == '.');
-    // A text with leading zeros is an identifier, no number.
+    // A text with leading zeros is an identifier, not a number.
     if !is_plain || (digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.")) {
         return None;
     }
@@ -130,7 +130,8 @@ pub(crate) struct KeyMap<V> {
 }
 
 impl<V: Copy> KeyMap<V> {
-    /// Builds the map from keys and values, row by row. Rows without key or value are skipped; of equal keys the last wins.
+    /// Builds the map from the key and value of each row. Rows without a key or value are skipped. If keys are equal, the last
+    /// row wins.
     pub(crate) fn new(keys: Keys, values: impl IntoIterator<Item = Option<V>>) -> Self {
         let values = keys.texts.into_iter().zip(values).filter_map(|(key, value)| Some((key?, value?))).collect();
         KeyMap { dtype: keys.dtype, inexact: keys.inexact, values, by_number: OnceLock::new() }
@@ -140,15 +141,17 @@ impl<V: Copy> KeyMap<V> {
         self.values.len()
     }
 
-    /// Looks up the values of other rows by their keys. `here` and `there` name the sources of `keys` and of the map in
-    /// messages.
+    /// Looks up the values of other rows by their keys. In messages, `keys_source` names the source of `keys`, and `map_source`
+    /// that of the map.
     ///
     /// # Errors
     /// One side has integers, and the other has floats that may have lost digits.
-    pub(crate) fn lookup(&self, keys: &Keys, here: &str, there: &str) -> Result<Vec<Option<V>>> {
-        for (inexact, place, other) in [(self.inexact, there, &keys.dtype), (keys.inexact, here, &self.dtype)] {
+    pub(crate) fn lookup(&self, keys: &Keys, keys_source: &str, map_source: &str) -> Result<Vec<Option<V>>> {
+        for (inexact, source, other) in
+            [(self.inexact, map_source, &keys.dtype), (keys.inexact, keys_source, &self.dtype)]
+        {
             if let Some(float) = inexact.filter(|_| !other.is_float()) {
-                let reason = format!("{place} has {float:e}, a float that may have lost digits of an integer");
+                let reason = format!("{source} has {float:e}, a float that may have lost digits of an integer");
                 return Err(Error::Config(format!("{reason}; store the key as integers or as text")));
             }
         }
@@ -158,7 +161,7 @@ impl<V: Copy> KeyMap<V> {
             }),
             false => &self.values,
         };
-        // The map has numbers; a text on this side may contain one.
+        // The map has numbers, and the looked-up texts may contain numbers.
         let parses_text = is_number(&self.dtype) && !keys.is_number();
         let value =
             |key: &String| values.get(key).or_else(|| values.get(&parse_number(key).filter(|_| parses_text)?)).copied();

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// The outcome of an item: the column `outcome`. During an outage of the scorer an item gets no outcome and costs nothing. It
-/// is requested again when the scorer is back.
+/// The outcome of an item: the column `outcome`. While the scorer is unavailable, items get no outcome and cost nothing. They
+/// are requested again when the scorer is available.
 ///
 /// | outcome | meaning | counts as evaluation | counts as failure | requested again |
 /// |---|---|---|---|---|

@@ -37,13 +37,13 @@ pub const ITERATION: &str = "iteration";
 /// u64: the row in the input files, if rows were skipped.
 pub const SOURCE_ROW: &str = "source_row";
 
-/// f64, nullable: the expected score, as the model of the rule predicted it before the score was known. Null for items that no
-/// model chose, and where the model expects a score so low that it does not tell how low.
+/// f64, nullable: the expected score, predicted by the model of the rule before the score was known. Null for items that no model
+/// chose, and for items whose expected score is too low for the model to quantify.
 pub const PREDICTED: &str = "predicted";
 /// f64, nullable: the standard deviation of `score` around `predicted`. It includes the noise of a single score.
 pub const DEVIATION: &str = "deviation";
-/// string, nullable: the part of the rule that chose the item: `start` (near a starting query), `random`, `model`, or
-/// `elsewhere` (the model of items outside of the best peak). Null for reused scores.
+/// string, nullable: how the rule chose the item: `start` (near a starting query), `random`, `model`, or `elsewhere` (by the
+/// model that is fitted outside of the highest peak). Null for reused scores.
 pub const CHOSEN_BY: &str = "chosen_by";
 
 /// The columns of predictions.

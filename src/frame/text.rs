@@ -1,4 +1,4 @@
-//! Values as text: types that JSON and CSV lack, numbers for people, ISO 8601.
+//! Values as text: types that JSON and CSV do not have, readable numbers, and ISO 8601.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -11,7 +11,7 @@ use crate::error::{Result, WrapErr};
 /// ends in `Z`. Other columns are unchanged.
 ///
 /// # Errors
-/// Errors of Polars.
+/// An error from Polars.
 pub fn to_json_types(frame: &DataFrame) -> Result<DataFrame> {
     let column = |column: &Column| match needs_text(column.dtype()) {
         true => Ok(stringify(column.as_materialized_series())
@@ -23,7 +23,7 @@ pub fn to_json_types(frame: &DataFrame) -> Result<DataFrame> {
     DataFrame::new(frame.height(), columns).wrap_err("converting columns to text")
 }
 
-/// Whether JSON lacks the type, or one nested in it.
+/// Whether JSON does not have the type, or a type nested in it.
 fn needs_text(dtype: &DataType) -> bool {
     match dtype {
         DataType::Binary | DataType::BinaryOffset => true,
@@ -51,7 +51,7 @@ fn stringify(series: &Series) -> PolarsResult<Series> {
     })
 }
 
-/// Formats a number for people: six significant digits, whole numbers without a fraction, very large and very small numbers in
+/// Formats a number for display: six significant digits, whole numbers without a fraction, very large and very small numbers in
 /// scientific notation. A number other than zero is never shown as zero.
 pub fn format_number(value: f64) -> String {
     const DIGITS: i32 = 6;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 #[cfg(debug_assertions)]
-use super::fault::inject_fault;
+use super::fault_injection::inject_fault;
 use crate::error::{AtPath, Error, Result};
 
 /// Release builds have no fault injection.
@@ -19,8 +19,8 @@ fn inject_fault(_operation: &str, _paths: &[&Path]) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs a file operation. `name` identifies it for fault injection; an error names the last path.
-fn operate<T>(name: &str, paths: &[&Path], operation: impl FnOnce() -> io::Result<T>) -> Result<T> {
+/// Runs a file operation. `name` identifies it for fault injection. An error names the last path.
+fn run_operation<T>(name: &str, paths: &[&Path], operation: impl FnOnce() -> io::Result<T>) -> Result<T> {
     let last = paths.last().copied().unwrap_or(Path::new(""));
     inject_fault(name, paths).and_then(|()| operation()).at_path(last)
 }
@@ -65,7 +65,8 @@ impl StagingDir {
         &self.path
     }
 
-    /// Moves a finished folder to the target and replaces an existing one. An error of `check` before that aborts it.
+    /// Moves a finished folder to the target, and replaces an existing one. Calls `check` between the steps before that. If
+    /// `check` fails, the target stays as it was.
     pub(crate) fn publish(self, finished: &Path, check: &dyn Fn() -> Result<()>) -> Result<()> {
         sync_tree(finished, check)?;
         check()?;
@@ -85,7 +86,7 @@ impl StagingDir {
         self.path.join("replaced")
     }
 
-    /// Whether a process stopped after it moved the old target away and before it moved the new one in.
+    /// Whether a process stopped after it had moved the old target to the backup, and before it moved the new one to the target.
     fn has_backup(&self) -> bool {
         self.backup().exists() && !self.target.exists()
     }
@@ -96,7 +97,7 @@ impl Drop for StagingDir {
         if self.has_backup() {
             return;
         }
-        // An interrupted writer may create files for a moment longer.
+        // Threads of an interrupted writer may still create files for a moment.
         for _ in 0..20 {
             if remove_dir_all(&self.path).is_ok() {
                 return;
@@ -120,8 +121,9 @@ impl Drop for Lock {
 pub(crate) fn lock(folder: &Path) -> Result<Lock> {
     let path = folder.join("lock");
     let locked = || Error::Locked { path: folder.to_path_buf() };
-    let file = operate("create", &[&path], || File::options().create(true).truncate(false).write(true).open(&path))?;
-    operate("lock", &[&path], || match file.try_lock() {
+    let file =
+        run_operation("create", &[&path], || File::options().create(true).truncate(false).write(true).open(&path))?;
+    run_operation("lock", &[&path], || match file.try_lock() {
         Ok(()) => Ok(true),
         Err(fs::TryLockError::WouldBlock) => Ok(false),
         Err(fs::TryLockError::Error(cause)) => Err(cause),
@@ -129,10 +131,14 @@ pub(crate) fn lock(folder: &Path) -> Result<Lock> {
     .map_err(|error| explain_missing_locks(folder, error))?
     .then_some(())
     .ok_or_else(locked)?;
-    // The previous holder may have removed the file in between. A lock on a removed file excludes nobody.
+    // The previous holder may have removed the file in between. A lock on a removed file does not exclude other processes.
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let ours = file.metadata().map(identity).at_path(&path)?;
-    if fs::metadata(&path).map(identity).is_ok_and(|there| there == ours) { Ok(Lock(file)) } else { Err(locked()) }
+    let locked_file = file.metadata().map(identity).at_path(&path)?;
+    if fs::metadata(&path).map(identity).is_ok_and(|current| current == locked_file) {
+        Ok(Lock(file))
+    } else {
+        Err(locked())
+    }
 }
 
 /// Explains what to do if the file system does not support locks.
@@ -175,7 +181,7 @@ pub(crate) fn publish_file(
     write: impl FnOnce(&mut TemporaryFile) -> Result<()>,
 ) -> Result<()> {
     let path = tmp.join(target.file_name().unwrap_or_default());
-    let file = operate("create", &[&path], || File::create(&path))?;
+    let file = run_operation("create", &[&path], || File::create(&path))?;
     let mut temporary = TemporaryFile { file, path };
     write(&mut temporary)?;
     sync(&temporary.file, &temporary.path)?;
@@ -189,20 +195,20 @@ pub(crate) fn publish(source: &Path, target: &Path) -> Result<()> {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
-    operate("rename", &[from, to], || fs::rename(from, to))
+    run_operation("rename", &[from, to], || fs::rename(from, to))
 }
 
 /// Opens a file for appending and creates it if necessary.
 pub(crate) fn append(path: &Path) -> Result<File> {
-    operate("create", &[path], || File::options().create(true).append(true).open(path))
+    run_operation("create", &[path], || File::options().create(true).append(true).open(path))
 }
 
 /// Writes a small file without fsync. A crash of the machine may lose it.
 pub(crate) fn write_unsynced(path: &Path, text: &str) -> Result<()> {
-    operate("note", &[path], || fs::write(path, text))
+    run_operation("note", &[path], || fs::write(path, text))
 }
 
-/// Appends a line to a file that nothing depends on. Errors are ignored.
+/// Appends a line to a file that is only informative. Errors are ignored.
 pub(crate) fn append_best_effort(path: &Path, line: &str) {
     let file = File::options().create(true).append(true).open(path);
     let _ = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
@@ -210,12 +216,12 @@ pub(crate) fn append_best_effort(path: &Path, line: &str) {
 
 /// Removes a file.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
-    operate("remove", &[path], || fs::remove_file(path))
+    run_operation("remove", &[path], || fs::remove_file(path))
 }
 
 /// Creates a folder unless it exists.
 pub(crate) fn create_dir(folder: &Path) -> Result<()> {
-    operate("create folder", &[folder], || match fs::create_dir(folder) {
+    run_operation("create folder", &[folder], || match fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         result => result,
     })
@@ -233,14 +239,14 @@ pub(crate) fn create_dir_all(folder: &Path) -> Result<()> {
 
 /// Removes a folder with its contents, if it exists.
 pub(crate) fn remove_dir_all(folder: &Path) -> Result<()> {
-    operate("remove folder", &[folder], || match fs::remove_dir_all(folder) {
+    run_operation("remove folder", &[folder], || match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     })
 }
 
 fn sync(file: &File, path: &Path) -> Result<()> {
-    operate("sync", &[path], || file.sync_all())
+    run_operation("sync", &[path], || file.sync_all())
 }
 
 /// Makes the directory entries of a folder durable.

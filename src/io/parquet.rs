@@ -1,6 +1,6 @@
 //! Safe reading of Parquet files that may be damaged.
 //!
-//! A damaged file gives an error that names the file, and nothing worse:
+//! A damaged file is an error that names the file. It cannot exhaust the memory or cause a panic:
 //! - arrow-rs decodes a few thousand rows at a time, so memory grows with the data that exists, not with the counts in the
 //!   footer. Polars allocates what the footer states, so [`check_counts`] compares footer and pages before Polars reads.
 //! - Panics inside the libraries become errors: [`catch_at_path`].
@@ -49,19 +49,19 @@ pub(crate) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilde
     let file = File::open(path).at_path(path)?;
     catch_at_path(path, || {
         let options = ArrowReaderOptions::new();
-        let read = ArrowReaderMetadata::load(&file, options.clone()).map_err(|error| not_parquet(path, error))?;
-        let wanted = normalized_schema(read.schema(), read.parquet_schema());
-        let read = match wanted == **read.schema() {
-            true => read,
-            false => ArrowReaderMetadata::try_new(read.metadata().clone(), options.with_schema(wanted.into()))
+        let metadata = ArrowReaderMetadata::load(&file, options.clone()).map_err(|error| not_parquet(path, error))?;
+        let schema = normalised_schema(metadata.schema(), metadata.parquet_schema());
+        let metadata = match schema == **metadata.schema() {
+            true => metadata,
+            false => ArrowReaderMetadata::try_new(metadata.metadata().clone(), options.with_schema(schema.into()))
                 .map_err(|error| not_parquet(path, error))?,
         };
-        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, read))
+        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata))
     })
 }
 
-/// The schema of a file without dictionaries, and with UUIDs, which only the Parquet schema marks.
-fn normalized_schema(schema: &Schema, parquet: &SchemaDescriptor) -> Schema {
+/// The Arrow schema of a file, with dictionaries replaced by their values, and with UUIDs marked as in the Parquet schema.
+fn normalised_schema(schema: &Schema, parquet: &SchemaDescriptor) -> Schema {
     let columns = schema.fields().iter().zip(parquet.root_schema().get_fields()).map(|(field, column)| {
         let mut field = field.as_ref().clone().with_data_type(without_dictionaries(field.data_type()));
         if column.get_basic_info().logical_type_ref() == Some(&LogicalType::Uuid) {
@@ -139,20 +139,21 @@ pub(crate) fn check_counts(path: &Path) -> Result<ParquetMetaData> {
     let file = File::open(path).at_path(path)?;
     catch_at_path(path, || {
         let reader = SerializedFileReader::new(file).map_err(|error| not_parquet(path, error))?;
-        match counts_differ(&reader).map_err(|error| not_parquet(path, error))? {
+        match count_mismatch(&reader).map_err(|error| not_parquet(path, error))? {
             None => Ok(reader.metadata().clone()),
             Some(what) => Err(Error::input(path, format!("damaged: {what}"))),
         }
     })
 }
 
-fn counts_differ(reader: &SerializedFileReader<File>) -> Result<Option<String>, ParquetError> {
+/// Describes the first difference between the counts in the footer and those of the pages. `None` if they agree.
+fn count_mismatch(reader: &SerializedFileReader<File>) -> Result<Option<String>, ParquetError> {
     let mut rows = 0i64;
-    for (at, group) in reader.metadata().row_groups().iter().enumerate() {
+    for (group_index, group) in reader.metadata().row_groups().iter().enumerate() {
         rows = rows.saturating_add(group.num_rows());
-        let pages = reader.get_row_group(at)?;
+        let pages = reader.get_row_group(group_index)?;
         for (position, column) in group.columns().iter().enumerate() {
-            let (stated, found) = (column.num_values(), values(pages.get_column_page_reader(position)?)?);
+            let (stated, found) = (column.num_values(), count_values(pages.get_column_page_reader(position)?)?);
             let name = column.column_path().string();
             if stated != found {
                 return Ok(Some(format!("column `{name}` should have {stated} values, its pages have {found}")));
@@ -169,7 +170,7 @@ fn counts_differ(reader: &SerializedFileReader<File>) -> Result<Option<String>, 
 }
 
 /// The number of values in the pages of a column, including nulls.
-fn values(mut pages: Box<dyn PageReader>) -> Result<i64, ParquetError> {
+fn count_values(mut pages: Box<dyn PageReader>) -> Result<i64, ParquetError> {
     let mut values = 0i64;
     while let Some(page) = pages.peek_next_page()? {
         if !page.is_dict {

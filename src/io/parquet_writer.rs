@@ -18,8 +18,8 @@ use crate::io::atomic;
 pub(crate) fn write_parquet(tmp: &Path, target: &Path, frame: &DataFrame) -> Result<()> {
     let batch = convert::to_arrow(frame)?;
     let compression = match batch.num_rows() {
-        // A run may have very many small files. In these, most of the time goes into zstd's set-up for each column, on every
-        // write and read.
+        // A run may have many small files. For these, the set-up of zstd takes longer than the compression: it runs for each
+        // column, on every write and read.
         0..1024 => Compression::SNAPPY,
         _ => Compression::ZSTD(ZstdLevel::default()),
     };

@@ -194,7 +194,7 @@ impl Answers {
     }
 }
 
-/// The answers of one attempt. They are added to the batch when the attempt is over, unless its ids were wrong.
+/// The answers of one attempt. [`Answers::merge`] adds them to those of the batch, unless the ids were wrong.
 pub struct Attempt {
     batch: Arc<BatchItems>,
     requested: Vec<bool>,
@@ -213,8 +213,8 @@ impl Attempt {
         self.unanswered == 0
     }
 
-    /// The fault if every answer has something other than a number for a score: then the scorer is wrong, not the items. For
-    /// one item of a larger batch that is scored alone, the item is at fault instead, so this is `None`.
+    /// Returns a fault if none of the scores is a number: then the scorer is wrong, not the items. Returns `None` for a
+    /// single item of a larger batch, because the item is then at fault.
     pub(super) fn invalid_answer(&self) -> Option<AttemptFault> {
         if self.requested.len() > 1 && self.requested.iter().filter(|requested| **requested).count() == 1 {
             return None;
@@ -257,7 +257,7 @@ impl Attempt {
         }
     }
 
-    /// The number of rows of an answer to read: one more than there are items is enough to detect wrong ids.
+    /// The maximum number of rows to read: one more than the batch has items, which is enough to detect wrong ids.
     pub(super) fn max_rows(&self) -> usize {
         self.batch.items.len() + 1
     }
@@ -310,7 +310,7 @@ fn is_number(dtype: &DataType) -> bool {
     dtype.is_primitive_numeric() || dtype.is_decimal() || *dtype == DataType::Boolean
 }
 
-/// Parses the answers of a frame, whatever the dtype of its scores.
+/// Parses the answers of a frame. Scores may have any dtype.
 fn parse_answers(
     scores: &Column,
     reasons: Option<&Column>,
@@ -323,11 +323,11 @@ fn parse_answers(
         }
     };
     let (reasons, outcomes) = (texts(reasons)?, texts(outcomes)?);
-    let beside = reasons.iter().zip(outcomes.iter());
+    let details = reasons.iter().zip(outcomes.iter());
     let no_score = |reason: Option<&str>| Err(InvalidScore::Missing(reason.unwrap_or("no score").to_string()));
     let dtype = scores.dtype();
     if *dtype == DataType::String {
-        let scores = scores.str().wrap_err("score")?.iter().zip(beside);
+        let scores = scores.str().wrap_err("score")?.iter().zip(details);
         let answer = |(score, (reason, outcome)): (Option<&str>, (Option<&str>, Option<&str>))| {
             let score =
                 score.map_or_else(|| no_score(reason), |score| Err(InvalidScore::NotANumber(text_for_number(score))));
@@ -337,10 +337,10 @@ fn parse_answers(
     }
     if !is_number(dtype) && *dtype != DataType::Null {
         let wrong = || Err(InvalidScore::NotANumber(format!("returned {dtype} instead of a number")));
-        return Ok(beside.map(|(reason, outcome)| Answer::new(wrong(), reason, outcome)).collect());
+        return Ok(details.map(|(reason, outcome)| Answer::new(wrong(), reason, outcome)).collect());
     }
     let scores = scores.cast(&DataType::Float64).wrap_err("score")?;
-    let scores = scores.f64().wrap_err("score")?.iter().zip(beside);
+    let scores = scores.f64().wrap_err("score")?.iter().zip(details);
     let answer = |(score, (reason, outcome)): (Option<f64>, (Option<&str>, Option<&str>))| {
         Answer::new(score.map_or_else(|| no_score(reason), Ok), reason, outcome)
     };

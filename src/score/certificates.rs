@@ -1,4 +1,4 @@
-//! TLS certificates to verify a service with: those of the system, or those named by the environment variables of OpenSSL.
+//! TLS certificates for verifying services: those of the system, or those that OpenSSL's environment variables name.
 
 use std::collections::HashSet;
 use std::env;
@@ -20,11 +20,11 @@ use rustls::{
 
 use crate::error::{Error, Result, WrapErr};
 
-const FILE: &str = "SSL_CERT_FILE";
-const FOLDERS: &str = "SSL_CERT_DIR";
+const FILE_VARIABLE: &str = "SSL_CERT_FILE";
+const FOLDERS_VARIABLE: &str = "SSL_CERT_DIR";
 
-/// The certificate bundles of systems: Debian, Fedora, openSUSE, CentOS, Alpine.
-const FILES: [&str; 5] = [
+/// The certificate bundles of Debian, Fedora, openSUSE, CentOS and Alpine.
+const SYSTEM_FILES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -32,15 +32,15 @@ const FILES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The certificate folder of systems.
-const FOLDER: &str = "/etc/ssl/certs";
+/// The certificate folder of these systems.
+const SYSTEM_FOLDER: &str = "/etc/ssl/certs";
 
-/// The TLS configuration; `None` if there are no certificates, neither of the system nor named.
+/// The TLS configuration. `None` if neither the system nor the environment variables have certificates.
 ///
 /// # Errors
-/// Named certificates cannot be read.
+/// The certificates that a variable names cannot be read.
 pub(super) fn client_config() -> Result<Option<Arc<ClientConfig>>> {
-    let trusted = trusted(env::var_os(FILE), env::var_os(FOLDERS))?;
+    let trusted = trusted(env::var_os(FILE_VARIABLE), env::var_os(FOLDERS_VARIABLE))?;
     if trusted.is_empty() {
         return Ok(None);
     }
@@ -48,10 +48,11 @@ pub(super) fn client_config() -> Result<Option<Arc<ClientConfig>>> {
     let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(trusted.iter().cloned());
-    let doing = "reading the certificates of this system";
+    let context = "reading the certificates of this system";
     let verifier =
-        WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build().wrap_err(doing)?;
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().wrap_err(doing)?;
+        WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build().wrap_err(context)?;
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().wrap_err(context)?;
     let verifier = Arc::new(Verifier { verifier, trusted });
     let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     Ok(Some(Arc::new(config)))
@@ -64,25 +65,30 @@ fn trusted(file: Option<OsString>, folders: Option<OsString>) -> Result<Certific
     let mut trusted = Certificates::new();
     match file.filter(|file| !file.is_empty()) {
         Some(file) => {
-            let wrong = |what: String| Error::Config(format!("{FILE}: {}: {what}", Path::new(&file).display()));
+            let wrong =
+                |what: String| Error::Config(format!("{FILE_VARIABLE}: {}: {what}", Path::new(&file).display()));
             let read = read_file(Path::new(&file)).map_err(|error| wrong(error.to_string()))?;
             if read.is_empty() {
                 return Err(wrong("no certificate found; expected PEM, `-----BEGIN CERTIFICATE-----`".into()));
             }
             trusted.extend(read);
         }
-        None => trusted.extend(FILES.iter().find_map(|file| read_file(Path::new(file)).ok()).unwrap_or_default()),
+        None => {
+            trusted.extend(SYSTEM_FILES.iter().find_map(|file| read_file(Path::new(file)).ok()).unwrap_or_default())
+        }
     }
     match folders.filter(|folders| !folders.is_empty()) {
         Some(folders) => {
             let read: Certificates = env::split_paths(&folders).flat_map(|folder| read_folder(&folder)).collect();
             if read.is_empty() {
                 let folders = Path::new(&folders).display();
-                return Err(Error::Config(format!("{FOLDERS}: {folders}: no certificate found; expected PEM files")));
+                return Err(Error::Config(format!(
+                    "{FOLDERS_VARIABLE}: {folders}: no certificate found; expected PEM files"
+                )));
             }
             trusted.extend(read);
         }
-        None => trusted.extend(read_folder(Path::new(FOLDER))),
+        None => trusted.extend(read_folder(Path::new(SYSTEM_FOLDER))),
     }
     Ok(trusted)
 }
@@ -112,13 +118,13 @@ impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, TlsError> {
-        match self.verifier.verify_server_cert(certificate, others, name, ocsp, now) {
-            // The dates are verified before this error.
+        match self.verifier.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            // rustls verifies the dates before it returns this error.
             Err(error) if is_authority(&error) && self.trusted.contains(certificate) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -170,7 +176,7 @@ pub(super) fn advice(error: &TlsError) -> Option<String> {
             | CertificateError::NotValidYetContext { .. } => "renew it, or correct the clock of this machine".into(),
             CertificateError::Revoked => "it was revoked; renew it".into(),
             _ => format!(
-                "if you trust the service, set the environment variable {FILE} to a PEM file with the certificate of its \
+                "if you trust the service, set the environment variable {FILE_VARIABLE} to a PEM file with the certificate of its \
                  authority"
             ),
         },

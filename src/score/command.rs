@@ -63,7 +63,7 @@ pub enum CommandMode {
 ///
 /// An attempt fails if the process exits, closes its output, times out, or leaves items out.
 /// The rest of the batch is then retried by a new process (see [`ExternalScore`]).
-/// The reasons are such as `exited with status 3`, `timeout after 30 s`, `no answer`.
+/// Reasons are, for example, `exited with status 3`, `timeout after 30 s` or `no answer`.
 ///
 /// Output that libraries print to standard output between the answers is ignored. It is saved with the standard error, and
 /// shown in the reason if no answer arrives at all.
@@ -84,7 +84,7 @@ pub struct Command {
     has_custom_stderr: bool,
     /// Idle processes.
     idle: Mutex<Vec<Worker>>,
-    /// Whether the warning about unexpected output was given.
+    /// Whether this run has warned about unexpected output.
     has_warned: AtomicBool,
 }
 
@@ -154,7 +154,7 @@ impl Command {
     fn worker(&self, launcher: &Launcher<'_>) -> Result<Worker, ScorerFault> {
         loop {
             let Some(mut worker) = lock(&self.idle).pop() else { return Worker::start(launcher) };
-            // Text that a library has printed in the meantime does no harm.
+            // Text that a library printed between the batches is harmless.
             if worker.is_alive() && !may_contain_answer(self.format, worker.stdout.unread()) {
                 return Ok(worker);
             }

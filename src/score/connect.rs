@@ -13,8 +13,8 @@ use ureq::unversioned::transport::{
 
 type Result<T> = std::result::Result<T, ureq::Error>;
 
-/// Connects by TCP, or through a tunnel of the configured proxy, with TLS by `tls`, or by the HTTP client's default. With
-/// an `origin` such as `http://example.org:8080`, requests go to a forward proxy.
+/// Connects by TCP, or through a tunnel of the configured proxy. TLS uses the configuration `tls`; if it is `None`, the
+/// default of the HTTP client. With an `origin` such as `http://example.org:8080`, requests go to a forward proxy.
 pub(super) fn connector(tls: Option<Arc<ClientConfig>>, origin: Option<String>) -> impl Connector<()> {
     let connected = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
     connected.chain(TlsConnector(tls)).chain(RustlsConnector::default()).chain(ForwardProxyConnector(origin))

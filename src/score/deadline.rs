@@ -37,10 +37,10 @@ impl Deadline {
         self.limit
     }
 
-    /// Moves the deadline to `left` from now, unless it is earlier.
+    /// Moves the deadline to `left` from now. An earlier deadline stays.
     pub(super) fn shorten(&mut self, left: Duration) {
-        let soon = self.start.elapsed() + left;
-        self.limit = Some(self.limit.map_or(soon, |limit| limit.min(soon)));
+        let new_limit = self.start.elapsed() + left;
+        self.limit = Some(self.limit.map_or(new_limit, |limit| limit.min(new_limit)));
     }
 
     /// Whether the run is interrupted.
@@ -86,7 +86,7 @@ impl Deadline {
         Ok(self.receive(&results).ok())
     }
 
-    /// The fault of an answer that missed the deadline.
+    /// The fault of a scorer that missed the deadline.
     pub(super) fn timeout_fault(&self) -> ScorerFault {
         let reason = format!("timeout after {} s", self.limit.unwrap_or_default().as_secs_f64());
         ScorerFault::new(FaultKind::Timeout, reason)

@@ -22,7 +22,7 @@ const MAX_IDLE_CONNECTIONS: usize = 1024;
 /// The endpoint of a service.
 pub(super) struct Endpoint {
     pub(super) agent: ureq::Agent,
-    /// The URL of the request: that of the service, or of a forward proxy.
+    /// The URL of the request: the service's, or a forward proxy's.
     pub(super) url: Uri,
     /// Headers for the proxy.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
@@ -72,11 +72,11 @@ impl Endpoint {
     pub(super) fn fault(&self, error: ureq::Error, timeout: ScorerFault, secrets: &Secrets) -> ScorerFault {
         let through = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
         if let Some((cause, advice)) = tls_error(&error).and_then(|error| Some((error, certificates::advice(error)?))) {
-            let (host, cause) = (secrets.redacted(&self.host), first_line(&cause.to_string()));
+            let (host, cause) = (secrets.redact_text(&self.host), first_line(&cause.to_string()));
             let reason = format!("TLS with {host}{through}: {cause}: {advice}; then resume with --resume");
             return ScorerFault::Fatal(Error::Score { iteration: None, reason });
         }
-        let message = secrets.redacted(&first_line(&error.to_string()));
+        let message = secrets.redact_text(&first_line(&error.to_string()));
         let reason = format!("connection{through}: {message}");
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => ScorerFault::outage(reason, None),
@@ -108,7 +108,7 @@ impl Endpoint {
     }
 }
 
-/// A tunnelling proxy.
+/// The settings of a proxy that tunnels the connection.
 fn tunnel(proxy: &Proxy) -> Result<ureq::Proxy> {
     let protocol = if proxy.is_tls { ureq::ProxyProtocol::Https } else { ureq::ProxyProtocol::Http };
     let host = if proxy.host.contains(':') { format!("[{}]", proxy.host) } else { proxy.host.clone() };
@@ -116,10 +116,10 @@ fn tunnel(proxy: &Proxy) -> Result<ureq::Proxy> {
     if let Some((user, password)) = &proxy.login {
         tunnel = tunnel.username(user).password(password);
     }
-    tunnel.build().map_err(|_| Error::Config(format!("score.url: cannot go through {proxy}")))
+    tunnel.build().map_err(|_| Error::Config(format!("score.url: cannot connect through {proxy}")))
 }
 
-/// The URL of the same path and query at a forward proxy.
+/// The URL of a forward proxy, with the path and query of the service.
 fn url_at_proxy(proxy: &Proxy, url: Uri) -> Result<Uri> {
     let mut parts = url.into_parts();
     parts.scheme = Some(if proxy.is_tls { Scheme::HTTPS } else { Scheme::HTTP });
@@ -127,7 +127,7 @@ fn url_at_proxy(proxy: &Proxy, url: Uri) -> Result<Uri> {
     Uri::from_parts(parts).wrap_err(format!("score.url: {proxy}"))
 }
 
-/// The headers that name the service, and the proxy's login.
+/// The headers for a forward proxy: the name of the service, and the login.
 fn proxy_headers(proxy: &Proxy, host: &str) -> Result<Vec<(HeaderName, HeaderValue)>> {
     let mut headers = vec![(HOST, HeaderValue::try_from(host).wrap_err("score.url")?)];
     if let Some((user, password)) = &proxy.login {

@@ -32,12 +32,16 @@ pub trait ScorerClient: Send + Sync {
     }
 }
 
-/// The number of items scored alone, with consecutive timeouts, after which the scorer counts as unavailable: if no item of the
-/// batch has an answer, and if some have.
-const TIMEOUTS_BEFORE_OUTAGE: [usize; 2] = [2, 4];
+/// The number of consecutive timeouts of items scored alone after which the scorer counts as unavailable, if no item of the
+/// batch has an answer.
+const TIMEOUTS_WITHOUT_ANSWERS: usize = 2;
 
-/// A [`CommandScore`](super::CommandScore) or [`HttpScore`](super::HttpScore): batching, workers, timeouts, retries and outages
-/// are the same for both.
+/// The same, if some items of the batch have answers.
+const TIMEOUTS_WITH_ANSWERS: usize = 4;
+
+/// A scorer outside of this process: a [`CommandScore`](super::CommandScore) or an [`HttpScore`](super::HttpScore). Batch
+/// sizes, workers, timeouts, retries and outages are the same for both. A *batch* here is the batch of one request. An
+/// iteration may need several.
 ///
 /// # What happens to an item
 /// - *Answer*: a finite number is the item's score. Null (with an optional `reason`), NaN, an infinity or text is a
@@ -47,17 +51,17 @@ const TIMEOUTS_BEFORE_OUTAGE: [usize; 2] = [2, 4];
 ///   stops with [`Error::Unavailable`]. The item is not evaluated. A scorer that accepts items but lets all of them time out is
 ///   unavailable too: `patience` counts from the first such batch. A few items are then scored alone, as a single item may
 ///   block the others. A command that has never answered stops the run instead.
-/// - *No answer*, though the scorer may have processed the item: other answers of the same batch are kept. The rest is retried
-///   up to [`retries`](Self::retries) times with exponential backoff, finally each item alone. If other items of the
-///   batch have answers, items still without one fail with the last reason. If none have, the scorer is at
+/// - *No answer*, though the scorer may have processed the item: other answers of the same batch are kept. Items without an
+///   answer are retried up to [`retries`](Self::retries) times with exponential backoff, finally each item alone. If other
+///   items of the batch have answers, items still without one fail with the last reason. If none have, the scorer is at
 ///   fault: one that has never answered stops the run at once, any other counts as unavailable.
 /// - *Wrong ids* (an item that was not requested, or one item twice): all answers of that attempt are discarded and the batch
 ///   is retried.
-/// - *In flight when the run is interrupted*: answers that have arrived are kept. The rest counts as not evaluated; `--resume`
-///   scores it.
+/// - *In flight when the run is interrupted*: answers that have arrived are kept. The other items count as not evaluated. A
+///   resumed run scores them.
 ///
-/// In a batch of one item, nothing else shows whether the item or the scorer is at fault. The item fails
-/// if the scorer has answered before; on a timeout, if it has answered since its last timeout.
+/// In a batch of one item, there are no other answers to show whether the item or the scorer is at fault. The item fails if
+/// the scorer has answered before. On a timeout, it fails if the scorer has answered since its last timeout.
 pub struct ExternalScore<C> {
     pub(super) client: C,
     batch_size: usize,
@@ -143,21 +147,22 @@ impl<C> ExternalScore<C> {
 }
 
 impl<C: ScorerClient> ExternalScore<C> {
-    /// Scores a batch with retries until each item has an answer or has failed. `answers` keeps what arrived, even on an error.
+    /// Scores a batch with retries until each item has an answer or has failed. Even on an error, `answers` has all answers
+    /// that arrived.
     fn score_with_retries(&self, batch: &DataFrame, answers: &mut Answers, sink: &mut AnswerSink<'_>) -> Result<()> {
-        let mut rest = batch.clone();
+        let mut remaining = batch.clone();
         let (mut retry, mut outage_waits, mut one_by_one, mut answered_alone) = (0, 0, false, false);
         loop {
-            let fault = self.attempt(&rest, one_by_one, answers)?;
+            let fault = self.attempt(&remaining, one_by_one, answers)?;
             let unanswered = answers.unanswered();
-            let has_progress = unanswered.len() < rest.height();
+            let has_progress = unanswered.len() < remaining.height();
             if has_progress {
                 answered_alone |= one_by_one;
                 outage_waits = 0;
             }
             if unanswered.is_empty() {
                 if let Some(fault) = fault {
-                    log::warn!("score: {} (all {} items have answers)", fault.reason, rest.height());
+                    log::warn!("score: {} (all {} items have answers)", fault.reason, remaining.height());
                 }
                 return Ok(());
             }
@@ -167,14 +172,19 @@ impl<C: ScorerClient> ExternalScore<C> {
             // Without a retry, all items have failed or there is an outage.
             let retry_in = match fault.kind {
                 FaultKind::Outage => None,
-                FaultKind::InvalidAnswer if !one_by_one => self.give_up(&fault, batch.height(), false, answers)?,
+                FaultKind::InvalidAnswer if !one_by_one => {
+                    self.give_up(&fault, batch.height(), false, answers)?;
+                    None
+                }
                 // The scorer may have recovered in the meantime: score items alone as long as others get answers.
                 _ if one_by_one && has_progress => Some(retry_delay(self.backoff, 0)),
                 _ if timed_out && !answers.has_any() && self.outage.has_given_up() => {
-                    self.give_up(&fault, batch.height(), true, answers)?
+                    self.give_up(&fault, batch.height(), true, answers)?;
+                    None
                 }
                 _ if retry >= self.retries => {
-                    self.give_up(&fault, batch.height(), one_by_one && !answered_alone, answers)?
+                    self.give_up(&fault, batch.height(), one_by_one && !answered_alone, answers)?;
+                    None
                 }
                 _ if timed_out => Some(retry_delay(self.backoff, retry).min(round_to_tenths(self.outage.remaining()))),
                 _ => Some(retry_delay(self.backoff, retry)),
@@ -184,7 +194,7 @@ impl<C: ScorerClient> ExternalScore<C> {
             }
             // Store answers before the delay, so that a kill during it loses nothing.
             answers.emit(sink)?;
-            rest = convert::gather(batch, &unanswered)?;
+            remaining = convert::gather(batch, &unanswered)?;
             let delay = match retry_in {
                 Some(delay) => {
                     // No time is left for the whole batch. Scoring items alone shows whether one of them is at fault.
@@ -217,7 +227,7 @@ impl<C: ScorerClient> ExternalScore<C> {
             return self.request_once(items, answers);
         }
         let (mut fault, mut timeouts) = (None, 0);
-        let limit = TIMEOUTS_BEFORE_OUTAGE[usize::from(answers.has_any())];
+        let limit = if answers.has_any() { TIMEOUTS_WITH_ANSWERS } else { TIMEOUTS_WITHOUT_ANSWERS };
         for row in 0..items.height() {
             let item_fault = self.request_once(&items.slice(row as i64, 1), answers)?;
             let kind = item_fault.as_ref().map(|fault| fault.kind);
@@ -258,22 +268,19 @@ impl<C: ScorerClient> ExternalScore<C> {
         Ok(fault)
     }
 
-    /// Decides what follows when retries did not help. The items fail if other items of the batch have answers, which shows
-    /// that the items are at fault. If `each_alone` is set, all of them were scored alone in vain, so at least half of the
-    /// batch must have answers. Otherwise there is an outage, or the run stops. Returns no delay, as nothing is retried.
-    fn give_up(
-        &self,
-        fault: &AttemptFault,
-        batch_size: usize,
-        each_alone: bool,
-        answers: &mut Answers,
-    ) -> Result<Option<Duration>> {
+    /// Handles the unanswered items when retries did not help. They fail if other items of the batch have answers, which
+    /// shows that the items are at fault. If all of them were scored alone without success (`each_alone`), at least half of
+    /// the batch must have answers. Otherwise there is an outage, or the run stops.
+    ///
+    /// # Errors
+    /// The scorer is at fault and waiting does not help.
+    fn give_up(&self, fault: &AttemptFault, batch_size: usize, each_alone: bool, answers: &mut Answers) -> Result<()> {
         let (reason, unanswered) = (&fault.reason, answers.unanswered().len());
         let others_answered = if each_alone { 2 * unanswered <= batch_size } else { unanswered < batch_size };
         if others_answered || batch_size == 1 && self.outage.is_item_at_fault(fault.kind) {
             log::warn!("score: {reason}; {unanswered} of {batch_size} items failed");
             answers.fail_unanswered(reason);
-            return Ok(None);
+            return Ok(());
         }
         match fault.kind {
             FaultKind::Timeout if self.is_broken_process() => {
@@ -286,11 +293,11 @@ impl<C: ScorerClient> ExternalScore<C> {
                     ),
                 })
             }
-            FaultKind::Outage | FaultKind::Timeout => Ok(None),
+            FaultKind::Outage | FaultKind::Timeout => Ok(()),
             FaultKind::Malfunction | FaultKind::MissingAnswer | FaultKind::InvalidAnswer
                 if self.outage.has_answered() && batch_size > 1 =>
             {
-                Ok(None)
+                Ok(())
             }
             _ => Err(Error::Score {
                 iteration: None,
@@ -319,9 +326,9 @@ impl<C: ScorerClient> Score for ExternalScore<C> {
     fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
         let batch = self.select_columns(batch);
         let mut answers = Answers::new(&batch)?;
-        let ended = self.score_with_retries(&batch, &mut answers, sink);
+        let result = self.score_with_retries(&batch, &mut answers, sink);
         answers.emit(sink)?;
-        ended
+        result
     }
 
     fn check(&self, items: &DataFrame) -> Result<()> {

@@ -20,7 +20,7 @@ pub struct AttemptFault {
     pub(super) reason: String,
     /// Whether all answers of the attempt are discarded.
     pub(super) discards_answers: bool,
-    /// The delay that the service requests.
+    /// The delay that the service requested (`Retry-After`).
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -56,7 +56,7 @@ impl AttemptFault {
 }
 
 impl ScorerFault {
-    /// Keeps the answers of the attempt; the other items have none.
+    /// A fault that keeps the answers of the attempt.
     pub(super) fn new(kind: FaultKind, reason: impl Into<String>) -> Self {
         ScorerFault::Attempt(AttemptFault::new(kind, reason))
     }
@@ -74,7 +74,7 @@ impl ScorerFault {
         })
     }
 
-    /// The scorer is unavailable; the service may request a delay.
+    /// The scorer is unavailable. A service may request a delay before the next attempt.
     pub(super) fn outage(reason: impl Into<String>, retry_after: Option<Duration>) -> Self {
         ScorerFault::Attempt(AttemptFault { retry_after, ..AttemptFault::new(FaultKind::Outage, reason) })
     }

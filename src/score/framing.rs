@@ -32,7 +32,7 @@ pub enum CommandFormat {
     JsonLines,
 }
 
-/// The byte that begins each message of an Arrow stream, four times.
+/// Each message of an Arrow stream begins with four of this byte. UTF-8 text does not contain it.
 const MESSAGE_MARKER: u8 = 0xff;
 
 /// The maximum size of a line or an Arrow stream.
@@ -41,13 +41,17 @@ const MAX_BYTES: usize = 64 << 20;
 /// How long to wait for the final empty line once every item has an answer.
 const END_GRACE: Duration = Duration::from_secs(5);
 
-/// How long the output must be idle before checking whether the scorer has finished: after an empty line, if some items have
-/// answers and if none have; after a line that is not an answer, if none have.
+/// How long the output must be idle after an empty line before checking whether the scorer has finished, if some items have
+/// answers.
 const IDLE_AFTER_ANSWERS: Duration = Duration::from_millis(100);
+
+/// The same, if no item has an answer yet.
 const IDLE_BEFORE_ANSWERS: Duration = Duration::from_secs(1);
+
+/// The same after a line that is not an answer, if no item has an answer yet.
 const IDLE_AFTER_TEXT: Duration = Duration::from_secs(10);
 
-/// Why answers could not be read to their end.
+/// Why the answers of a batch could not be read completely.
 pub(super) enum ReadError {
     /// The deadline (`TimedOut`), or the end of the output (`UnexpectedEof`).
     Io(io::ErrorKind),
@@ -91,7 +95,7 @@ pub(super) fn encode(format: CommandFormat, batch: &DataFrame) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// Reads the answers to one batch, and not a byte more.
+/// Reads the answers to one batch. Later bytes stay in the pipe.
 pub(super) fn decode(
     format: CommandFormat,
     worker: &mut Worker,

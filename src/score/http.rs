@@ -34,19 +34,19 @@ const MAX_BODY_BYTES: u64 = 64 << 20;
 ///            or {"scores": [0.5, null, …]}
 /// ```
 ///
-/// The list may also be the whole body. Objects may be in any order. Numbers must be in the order of the items, one for each.
+/// The body may also be the list alone. Objects may be in any order. Numbers must be in the order of the items, one for each.
 ///
 /// [`ExternalScore`] describes what happens to an item. For HTTP:
 /// - The service is unavailable if there is no connection, and for status 408, 409, 425, 429, 502 and 503. It is retried
-///   after the backoff or `Retry-After`, whichever is longer. The reasons are such as `HTTP 429`, `connection: …`.
+///   after the backoff or `Retry-After`, whichever is longer. Reasons are, for example, `HTTP 429` or `connection: …`.
 /// - An untrusted certificate, or a service that does not speak TLS, stops the run at once. Certificates are verified
 ///   against the system's, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`, as in OpenSSL.
 /// - Status 401 to 405, 407, 410, 451 and redirects (which are not followed) stop the run at once, with the service's message.
 /// - A response that is not JSON or has no scores is not retried, as a retry would cost the same again.
 /// - Any other status, a timeout, a lost connection, missing items and wrong ids count as no answer.
 ///
-/// Each request has an `Idempotency-Key` header, which is the same if the same items are retried because no answer arrived.
-/// A service that stores its answers by this key can return them again without repeating the work.
+/// Each request has an `Idempotency-Key` header. If no answer arrives, the retry of the same items has the same key. A
+/// service that stores its answers by this key can return them again without repeating the work.
 ///
 /// Proxies are configured as in curl: `http_proxy`, `https_proxy`, `all_proxy` (or in capitals), with exceptions in `no_proxy`.
 ///
@@ -58,7 +58,8 @@ pub type HttpScore = ExternalScore<Http>;
 /// The connections of an [`HttpScore`].
 pub struct Http {
     url: String,
-    /// Header ⇒ environment variable. The values are read for each request and never stored.
+    /// Names of headers, and of the environment variables with their values. Values are read for each request and never
+    /// stored.
     headers: Vec<(String, String)>,
     /// The identifier of the run, for idempotency keys.
     run: String,
@@ -134,8 +135,8 @@ impl Http {
 
     /// The URL without parts that may be secret.
     fn public_url(&self) -> &str {
-        let shown = self.url.split(['?', '#']).next().unwrap_or_default();
-        if shown.contains('@') { "the URL" } else { shown }
+        let public = self.url.split(['?', '#']).next().unwrap_or_default();
+        if public.contains('@') { "the URL" } else { public }
     }
 
     fn bad_url(&self, what: &str) -> Error {
@@ -166,7 +167,7 @@ impl ScorerClient for Http {
         for (name, value) in endpoint.headers.iter().chain(&headers) {
             request = request.header(name, value);
         }
-        // On a thread, because nothing else can end a request early.
+        // On a thread, because a running request cannot be cancelled in any other way.
         let response = deadline.run(move || request.send(&body[..]).and_then(Response::read))?;
         let response = match response.ok_or_else(|| deadline.timeout_fault())? {
             Ok(response) => response,
@@ -239,7 +240,7 @@ impl Response {
         let status = response.status().as_u16();
         let retry_after = parse_retry_after(response.headers());
         let body = match response.body_mut().with_config().limit(MAX_BODY_BYTES).read_to_vec() {
-            // The status is sufficient.
+            // For an error, the status is enough.
             Err(_) if !(200..300).contains(&status) => Vec::new(),
             body => body?,
         };
@@ -251,7 +252,7 @@ impl Response {
 fn record_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt, secrets: &Secrets) -> Result<(), ScorerFault> {
     let excerpt = || secrets.excerpt(body);
     let mut answer = parse(body).map_err(|_| invalid_answer(format!("returned invalid JSON: {}", excerpt())))?;
-    secrets.redact(&mut answer);
+    secrets.redact_json(&mut answer);
     let scores = match &answer {
         Value::Object(fields) => fields.get("scores").and_then(Value::as_array),
         Value::Array(scores) => Some(scores),
@@ -266,7 +267,7 @@ fn record_answers(body: &[u8], items: &DataFrame, attempt: &mut Attempt, secrets
         return Ok(());
     }
     if scores.len() != items.height() {
-        // There is no way to match numbers and items.
+        // The numbers cannot be matched with items.
         return Err(ScorerFault::wrong_ids(format!("returned {} numbers for {} items", scores.len(), items.height())));
     }
     for (item, score) in schema::u64s(items, DB_IDX)?.into_iter().zip(scores) {

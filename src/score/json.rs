@@ -65,7 +65,7 @@ fn values(name: &str, series: &Series) -> Result<Vec<Value>> {
     })
 }
 
-/// Marks a number that serde_json would reject or round. No text of a scorer begins with it.
+/// Marks a number that serde_json would reject or round. Texts of scorers do not begin with this control character.
 pub(super) const NUMBER_MARK: char = '\u{1}';
 
 /// Parses JSON as scorers write it: accepts Python's `NaN` and `Infinity`, and reads floats exactly
@@ -77,8 +77,8 @@ pub(super) fn parse(text: &[u8]) -> std::result::Result<Value, String> {
     serde_json::from_str(&quote_floats(text)).map_err(|_| not_json())
 }
 
-/// Finds the answers in a line of output: its JSON objects with a `db_idx`, ignoring library output before, between and
-/// after them.
+/// Finds the answers in a line of output: its JSON objects with a `db_idx`. Ignores library output before, between and after
+/// them.
 pub(super) fn find_answers(line: &[u8]) -> Vec<Value> {
     /// The maximum number of opening braces that do not begin a JSON object.
     const MAX_TRIES: usize = 64;
@@ -115,41 +115,41 @@ fn is_answer(value: &Value) -> bool {
 /// Replaces each float, NaN and infinity by a marked string. Invalid JSON stays invalid.
 fn quote_floats(text: &str) -> String {
     let bytes = text.as_bytes();
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    let is_of_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
     let mut quoted = String::with_capacity(text.len() + text.len() / 4);
-    let (mut at, mut copied) = (0, 0);
-    while at < bytes.len() {
-        let start = at;
-        match bytes[at] {
+    let (mut position, mut copied) = (0, 0);
+    while position < bytes.len() {
+        let start = position;
+        match bytes[position] {
             b'"' => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != b'"' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                position += 1;
+                while position < bytes.len() && bytes[position] != b'"' {
+                    position += if bytes[position] == b'\\' { 2 } else { 1 };
                 }
-                at += 1;
+                position += 1;
             }
-            byte if is_part(byte) => {
-                while at < bytes.len() && is_part(bytes[at]) {
-                    at += 1;
+            byte if is_of_word(byte) => {
+                while position < bytes.len() && is_of_word(bytes[position]) {
+                    position += 1;
                 }
-                let word = &text[start..at];
+                let word = &text[start..position];
                 let is_float = word.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) && is_json_number(word);
                 if is_float || matches!(word, "NaN" | "Infinity" | "-Infinity") {
                     quoted.push_str(&text[copied..start]);
                     quoted.push_str("\"\\u0001");
                     quoted.push_str(word);
                     quoted.push('"');
-                    copied = at;
+                    copied = position;
                 }
             }
-            _ => at += 1,
+            _ => position += 1,
         }
     }
     quoted.push_str(&text[copied..]);
     quoted
 }
 
-/// Whether a word that Rust may parse as a float is also a number in JSON.
+/// Whether a word is a number in JSON. Rust also parses words that are not, such as `1.`.
 fn is_json_number(word: &str) -> bool {
     let word = word.strip_prefix('-').unwrap_or(word);
     word.starts_with(|c: char| c.is_ascii_digit())
@@ -225,7 +225,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn floats_are_read_exactly_and_python_s_nan_is_a_number() {
+    fn floats_are_exact_and_the_nan_of_python_is_a_number() {
         for text in [
             "0.7433739727632273",
             "-1.0E-7",
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_found_among_what_a_library_prints() {
+    fn answers_are_found_among_library_output() {
         let answer = json!({"db_idx": 1, "score": "\u{1}0.1"});
         for line in [
             r#"{"db_idx": 1, "score": 0.1}"#,

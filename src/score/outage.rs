@@ -18,7 +18,7 @@ struct State {
     began: Option<Instant>,
     /// The time of the last answer.
     last_answer: Option<Instant>,
-    /// Whether the warning about this outage was given.
+    /// Whether the tracker has warned about this outage.
     is_reported: bool,
     /// Whether a worker has stopped waiting for the scorer.
     has_given_up: bool,
@@ -41,7 +41,7 @@ impl OutageTracker {
         panics::lock(&self.state)
     }
 
-    /// Resets for a run, in which the scorer has answered before or not.
+    /// Resets for a run. `has_answered` says whether the scorer answered before the run was resumed.
     pub(super) fn reset(&self, has_answered: bool) {
         *self.state() = State { has_answered, answered_since_timeout: has_answered, ..State::default() };
     }
@@ -57,7 +57,8 @@ impl OutageTracker {
         state.last_answer = Some(Instant::now());
     }
 
-    /// Records an attempt that started at `start` and timed out. Answers to other workers since then delay the start of the outage.
+    /// Records an attempt that started at `start` and timed out. If another worker received an answer since then, the outage
+    /// began with that answer.
     pub(super) fn record_timeout(&self, start: Instant) {
         let mut state = self.state();
         let since = state.last_answer.map_or(start, |answer| answer.max(start));
@@ -86,7 +87,7 @@ impl OutageTracker {
     }
 
     /// Whether an item that was scored alone is at fault, and not the scorer. A hanging scorer looks like an item that takes
-    /// too long. So after a timeout, no second item is at fault before the scorer has answered for another.
+    /// too long. So after one item has timed out, the next timeout is the scorer's fault, unless it has answered in between.
     pub(super) fn is_item_at_fault(&self, kind: FaultKind) -> bool {
         let mut state = self.state();
         match kind {
@@ -96,7 +97,7 @@ impl OutageTracker {
         }
     }
 
-    /// The remaining time to wait in an outage; `None` when it is over. The first call of an outage warns with the reason.
+    /// The remaining time to wait in an outage; `None` if no time is left. The first call of an outage warns with the reason.
     pub(super) fn wait_left(&self, reason: &str) -> Option<Duration> {
         let mut state = self.state();
         let since = *state.began.get_or_insert_with(Instant::now);

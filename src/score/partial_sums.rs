@@ -1,4 +1,4 @@
-//! Partial results of weighted sums: which part to score next for which items, and which items are complete.
+//! Partial results of weighted sums: selects the items that each part scores next, and finds the items that are complete.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -11,50 +11,54 @@ use crate::frame::convert;
 use crate::frame::outcome::{Outcome, PENDING};
 use crate::frame::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
 
-/// A part of a sum.
+/// A term of a sum: the settings of one part.
 pub(super) struct Term {
     pub(super) name: String,
     pub(super) weight: f64,
+    /// The gate: items with a lower score of this part are rejected.
     pub(super) at_least: Option<f64>,
+    /// Whether the scorer of this part is paid ([`Score::is_paid`](super::Score::is_paid)).
     pub(super) is_paid: bool,
 }
 
-/// The result of a part for an item: its score, or why there is none.
+/// The result of a part for an item: its score, or the outcome and reason if it has none.
 type PartResult = std::result::Result<f64, (Outcome, String)>;
 
-/// The partial results of some items. Rows are items.
+/// The results of each part for some items. Each row is an item.
 pub(crate) struct PartialSums {
     terms: Vec<Term>,
-    stages: Vec<Range<usize>>,
-    /// The index of the next stage.
-    next_stage: usize,
+    /// Consecutive parts that are scored concurrently.
+    groups: Vec<Range<usize>>,
+    /// The index of the next group to score.
+    next_group: usize,
     items: DataFrame,
     ids: Vec<u64>,
     row_of: HashMap<u64, u32>,
-    /// By part, then by row; `None` if the part was not requested or has not answered.
+    /// The results by part, then by row. `None` if the part was not requested or has not answered.
     results: Vec<Vec<Option<PartResult>>>,
     /// Other numbers that the parts returned, by column name.
     extra_values: BTreeMap<String, Vec<Option<f64>>>,
-    /// Which rows are complete and were returned.
+    /// Whether each row was returned as complete.
     is_returned: Vec<bool>,
 }
 
-/// Groups parts that are scored concurrently: one free part, or several paid ones, of which only the last has a gate.
-fn group_stages(terms: &[Term]) -> Vec<Range<usize>> {
-    let mut stages: Vec<Range<usize>> = Vec::new();
+/// Groups consecutive parts that are scored concurrently. A group is one free part, or several paid parts of which only the
+/// last may have a gate.
+fn group_parts(terms: &[Term]) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
     for (position, term) in terms.iter().enumerate() {
-        let before = position.checked_sub(1).map(|before| &terms[before]);
-        let is_beside = |before: &Term| before.at_least.is_none() && before.is_paid && term.is_paid;
-        match stages.last_mut().filter(|_| before.is_some_and(is_beside)) {
-            Some(stage) => stage.end = position + 1,
-            None => stages.push(position..position + 1),
+        let previous = position.checked_sub(1).map(|previous| &terms[previous]);
+        let is_concurrent = |previous: &Term| previous.at_least.is_none() && previous.is_paid && term.is_paid;
+        match groups.last_mut().filter(|_| previous.is_some_and(is_concurrent)) {
+            Some(group) => group.end = position + 1,
+            None => groups.push(position..position + 1),
         }
     }
-    stages
+    groups
 }
 
 impl PartialSums {
-    /// Starts with known columns of the items: parts, and other numbers.
+    /// Starts with the columns in `known`: results of parts, and other numbers that parts returned.
     pub(super) fn new(terms: Vec<Term>, items: &DataFrame, known: &[Column]) -> Result<Self> {
         let rows = items.height();
         let ids = schema::u64s(items, DB_IDX)?;
@@ -68,11 +72,11 @@ impl PartialSums {
                 None => drop(extra_values.insert(column.name().to_string(), values)),
             }
         }
-        let (stages, items) = (group_stages(&terms), items.clone());
+        let (groups, items) = (group_parts(&terms), items.clone());
         Ok(PartialSums {
             terms,
-            stages,
-            next_stage: 0,
+            groups,
+            next_group: 0,
             items,
             ids,
             row_of,
@@ -82,16 +86,16 @@ impl PartialSums {
         })
     }
 
-    /// Returns the items to score next, by part: those of the first remaining stage with unknown results. Call it
-    /// when the previous stage has been answered. It is empty when everything is known.
+    /// Returns pairs of a part and the items that it scores next. They are of the next group that lacks results. Call it when
+    /// all answers of the previous group are recorded. The list is empty when no result is missing.
     pub(crate) fn next_requests(&mut self) -> Result<Vec<(usize, DataFrame)>> {
         let mut requests = Vec::new();
         while requests.is_empty() {
-            let Some(stage) = self.stages.get(self.next_stage).cloned() else { break };
-            self.next_stage += 1;
+            let Some(group) = self.groups.get(self.next_group).cloned() else { break };
+            self.next_group += 1;
             let rows = 0..self.is_returned.len() as u32;
-            let pending: Vec<u32> = rows.filter(|row| self.outcome_before(*row, stage.start).is_none()).collect();
-            for part in stage {
+            let pending: Vec<u32> = rows.filter(|row| self.outcome_before(*row, group.start).is_none()).collect();
+            for part in group {
                 let unknown = pending.iter().copied().filter(|row| self.results[part][*row as usize].is_none());
                 let unknown: Vec<u32> = unknown.collect();
                 if !unknown.is_empty() {
@@ -102,46 +106,47 @@ impl PartialSums {
         Ok(requests)
     }
 
-    /// Records validated answers of a part; returns their rows.
+    /// Records the validated answers of a part. Returns their rows.
     pub(crate) fn record(&mut self, part: usize, answers: &DataFrame) -> Result<Vec<u32>> {
         let scores = schema::nullable_f64s(answers, SCORE)?;
         let outcomes = answers.column(OUTCOME).wrap_err("score")?.str().wrap_err("score")?;
         let reasons = answers.column(REASON).wrap_err("score")?.str().wrap_err("score")?;
         let items = schema::u64s(answers, DB_IDX)?;
         let rows: Vec<u32> = items.iter().filter_map(|item| self.row_of.get(item).copied()).collect();
-        for (at, row) in rows.iter().enumerate() {
-            self.results[part][*row as usize] = Some(scores[at].ok_or_else(|| {
-                let outcome = outcomes.get(at).and_then(Outcome::from_name).unwrap_or(Outcome::Failed);
-                (outcome, format!("{}: {}", self.terms[part].name, reasons.get(at).unwrap_or("no score")))
+        for (answer, row) in rows.iter().enumerate() {
+            self.results[part][*row as usize] = Some(scores[answer].ok_or_else(|| {
+                let outcome = outcomes.get(answer).and_then(Outcome::from_name).unwrap_or(Outcome::Failed);
+                (outcome, format!("{}: {}", self.terms[part].name, reasons.get(answer).unwrap_or("no score")))
             }));
         }
         self.record_extra_values(part, answers, &rows)?;
         Ok(rows)
     }
 
-    /// Records the other numbers that a part returned, replacing earlier ones.
+    /// Records the other numbers that a part returned. They replace earlier ones of the same rows.
     fn record_extra_values(&mut self, part: usize, answers: &DataFrame, rows: &[u32]) -> Result<()> {
-        let (terms, all) = (&self.terms, self.is_returned.len());
+        let (terms, row_count) = (&self.terms, self.is_returned.len());
         for (_, values) in self.extra_values.iter_mut().filter(|(name, _)| owner_of_column(terms, name) == Some(part)) {
             rows.iter().for_each(|row| values[*row as usize] = None);
         }
-        let mut left_out = BTreeSet::new();
+        let mut ignored = BTreeSet::new();
         for column in answers.columns().iter().filter(|column| is_part(column.name())) {
             let name = format!("{}.{}", self.terms[part].name, column.name());
             if self.items.column(&name).is_ok() || owner_of_column(&self.terms, &name) != Some(part) {
-                left_out.insert(name);
+                ignored.insert(name);
                 continue;
             }
-            let kept = self.extra_values.entry(name).or_insert_with(|| vec![None; all]);
+            let values = self.extra_values.entry(name).or_insert_with(|| vec![None; row_count]);
             for (row, value) in rows.iter().zip(schema::nullable_f64s(answers, column.name())?) {
-                kept[*row as usize] = value;
+                values[*row as usize] = value;
             }
         }
-        warn_ignored_columns(left_out);
+        warn_ignored_columns(ignored);
         Ok(())
     }
 
-    /// Why a row ended before a part, if it did: an earlier part gave no score, or one below its gate.
+    /// The outcome and reason of a row if an earlier part than `before` decides it: by a missing score, or by a score below its
+    /// gate.
     fn outcome_before(&self, row: u32, before: usize) -> Option<(Outcome, String)> {
         self.terms[..before].iter().zip(&self.results).find_map(|(term, results)| {
             match (&results[row as usize], term.at_least) {
@@ -157,8 +162,8 @@ impl PartialSums {
     /// Whether a row still needs the result of a part.
     fn is_pending(&self, row: u32) -> bool {
         let is_incomplete =
-            |stage: &&Range<usize>| self.results[(*stage).clone()].iter().any(|result| result[row as usize].is_none());
-        self.stages.iter().find(is_incomplete).is_some_and(|stage| self.outcome_before(row, stage.start).is_none())
+            |group: &&Range<usize>| self.results[(*group).clone()].iter().any(|result| result[row as usize].is_none());
+        self.groups.iter().find(is_incomplete).is_some_and(|group| self.outcome_before(row, group.start).is_none())
     }
 
     /// The score of a part for a row.
@@ -171,7 +176,7 @@ impl PartialSums {
         (0..self.is_returned.len() as u32).collect()
     }
 
-    /// Returns those of some rows that are newly complete, and marks them as returned.
+    /// Returns the frame of those rows that are complete and were not returned before. Marks them as returned.
     pub(crate) fn newly_complete(&mut self, rows: &[u32]) -> Result<Option<DataFrame>> {
         let is_new = |row: &u32| !self.is_returned[*row as usize] && !self.is_pending(*row);
         let rows: Vec<u32> = rows.iter().copied().filter(is_new).collect();
@@ -179,8 +184,8 @@ impl PartialSums {
         if rows.is_empty() { Ok(None) } else { self.frame(&rows).map(Some) }
     }
 
-    /// Returns the rows to store after a part has answered, and how many of them are complete. Incomplete rows are stored with
-    /// what is known so far. Results of free parts are stored only together with others.
+    /// Returns the rows to store after a part has answered, and how many of them are complete. After a paid part, incomplete
+    /// rows are stored too, with the results so far. After a free part they are not: its results cost nothing.
     pub(crate) fn rows_to_store(&mut self, part: usize, rows: &[u32]) -> Result<(usize, Option<DataFrame>)> {
         let is_complete = |row: &&u32| !self.is_pending(**row);
         let complete: Vec<u32> = rows.iter().filter(is_complete).copied().collect();
@@ -190,24 +195,25 @@ impl PartialSums {
         Ok((complete.len(), frame))
     }
 
-    /// The rows that were rejected before a part.
+    /// The rows that a gate or scorer before `part` rejected.
     pub(super) fn rejected_before(&self, part: usize) -> Result<DataFrame> {
         let is_rejected = |row: &u32| matches!(self.outcome_before(*row, part), Some((Outcome::Rejected, _)));
         self.frame(&self.rows().into_iter().filter(is_rejected).collect::<Vec<_>>())
     }
 
-    /// Returns `db_idx`, `score`, `outcome`, `reason`, the parts and other numbers. The outcome of incomplete rows is `open`.
+    /// Returns a frame of some rows: `db_idx`, `score`, `outcome`, `reason`, the parts, and other numbers that parts returned.
+    /// The outcome of incomplete rows is `open`.
     pub(super) fn frame(&self, rows: &[u32]) -> Result<DataFrame> {
-        let all = self.terms.len();
+        let part_count = self.terms.len();
         let (mut scores, mut outcomes, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
-            let ended = if self.is_pending(*row) { Some((PENDING, None)) } else { None };
-            let ended =
-                ended.or_else(|| self.outcome_before(*row, all).map(|(outcome, why)| (outcome.name(), Some(why))));
+            let unscored = if self.is_pending(*row) { Some((PENDING, None)) } else { None };
+            let unscored = unscored
+                .or_else(|| self.outcome_before(*row, part_count).map(|(outcome, why)| (outcome.name(), Some(why))));
             let weighted = self.terms.iter().enumerate();
-            let weighted = weighted.map(|(at, term)| term.weight * self.value(at, *row).unwrap_or_default());
-            scores.push(ended.is_none().then(|| weighted.fold(0.0, |sum, part| sum + part)));
-            let (outcome, reason) = ended.unwrap_or((Outcome::Scored.name(), None));
+            let weighted = weighted.map(|(part, term)| term.weight * self.value(part, *row).unwrap_or_default());
+            scores.push(unscored.is_none().then(|| weighted.fold(0.0, |sum, part| sum + part)));
+            let (outcome, reason) = unscored.unwrap_or((Outcome::Scored.name(), None));
             outcomes.push(outcome);
             reasons.push(reason);
         }
@@ -231,8 +237,8 @@ impl PartialSums {
     }
 }
 
-/// The part that a column `part.name` belongs to: the one with the longest matching name, so that no two parts share a column.
-/// A column with the name of a part belongs to none.
+/// The part that a column `part.name` belongs to. If several part names match, the longest one wins. A column with exactly the
+/// name of a part belongs to no part.
 fn owner_of_column(terms: &[Term], column: &str) -> Option<usize> {
     let is_of = |term: &Term| column.strip_prefix(term.name.as_str()).is_some_and(|rest| rest.starts_with('.'));
     let is_a_part = terms.iter().any(|term| term.name == column);

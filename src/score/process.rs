@@ -48,7 +48,7 @@ impl Launcher<'_> {
         let child = command.spawn().map_err(|error| {
             let reason = format!("score.command: cannot run `{}`: {error}", self.arguments[0]);
             match error.raw_os_error().map(Errno::from_raw_os_error) {
-                // Too many processes or too little memory: this may pass.
+                // Too many processes or too little memory: this may be temporary.
                 Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::TXTBSY) => {
                     ScorerFault::outage(reason, None)
                 }
@@ -78,7 +78,7 @@ impl Launcher<'_> {
 /// A child process and everything it started: killed and reaped on drop.
 pub(super) struct Process {
     child: Child,
-    /// Each disconnects when one of the output streams has been fully copied.
+    /// One receiver for each copied output stream. It disconnects when the copy is complete.
     copies: Vec<Receiver<()>>,
 }
 
@@ -155,45 +155,50 @@ pub(super) fn describe_exit(status: Option<ExitStatus>) -> String {
     }
 }
 
-/// Reads to the end, or until `take` returns `false`.
-pub(super) fn read_chunks(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
+/// Reads a pipe to its end, or until `on_chunk` returns `false`.
+pub(super) fn read_chunks(mut pipe: impl Read, mut on_chunk: impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         match pipe.read(&mut buffer) {
-            Ok(read @ 1..) if take(&buffer[..read]) => {}
+            Ok(read @ 1..) if on_chunk(&buffer[..read]) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             _ => return,
         }
     }
 }
 
-/// A size-limited log file for the standard error of scorers;
-/// further output is read and discarded.
+/// A log file for the standard error of scorers. Its size is limited. Further output is read and discarded.
 pub(super) struct OutputLog {
-    file: Mutex<(File, u64)>,
+    state: Mutex<LogState>,
 }
 
-/// The maximum bytes of scorer output to save in one process.
+struct LogState {
+    file: File,
+    /// The number of bytes that may still be written.
+    bytes_left: u64,
+}
+
+/// The maximum number of bytes of scorer output that one process saves.
 const MAX_LOG_BYTES: u64 = 16 << 20;
 
 impl OutputLog {
     pub(super) fn open(path: &Path) -> Result<Self> {
         atomic::create_dir_all(atomic::parent_dir(path))?;
         let file = atomic::append(path)?;
-        Ok(OutputLog { file: Mutex::new((file, MAX_LOG_BYTES)) })
+        Ok(OutputLog { state: Mutex::new(LogState { file, bytes_left: MAX_LOG_BYTES }) })
     }
 
     /// Ignores write errors such as a full disk: these are only messages.
     pub(super) fn write(&self, bytes: &[u8]) {
-        let mut guard = lock(&self.file);
-        let (file, left) = &mut *guard;
-        if *left == 0 {
+        let mut state = lock(&self.state);
+        let LogState { file, bytes_left } = &mut *state;
+        if *bytes_left == 0 {
             return;
         }
-        let kept = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-        let _ = file.write_all(&bytes[..kept]);
-        *left -= kept as u64;
-        if *left == 0 {
+        let length = bytes.len().min(usize::try_from(*bytes_left).unwrap_or(usize::MAX));
+        let _ = file.write_all(&bytes[..length]);
+        *bytes_left -= length as u64;
+        if *bytes_left == 0 {
             let _ = write!(file, "\n[uphill: more than {} MiB; further output is discarded]\n", MAX_LOG_BYTES >> 20);
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ureq::http::Uri;
 
-use super::secrets::percent_decoded;
+use super::secrets::percent_decode;
 use crate::error::{Error, Result};
 
 /// An HTTP proxy, and the variable that it was read from.
@@ -38,13 +38,14 @@ impl Proxy {
             return Ok(None);
         }
         // In a CGI program, a client can set HTTP_PROXY through a `Proxy` header.
-        let own = match is_tls {
+        let scheme_variables = match is_tls {
             true => ["https_proxy", "HTTPS_PROXY"],
             false if variable("REQUEST_METHOD").is_some() => ["http_proxy", "http_proxy"],
             false => ["http_proxy", "HTTP_PROXY"],
         };
-        let named = own.into_iter().chain(["all_proxy", "ALL_PROXY"]).find_map(|name| Some((name, value(name)?)));
-        named.map(|(name, value)| Self::parse(name, value.trim())).transpose()
+        let setting =
+            scheme_variables.into_iter().chain(["all_proxy", "ALL_PROXY"]).find_map(|name| Some((name, value(name)?)));
+        setting.map(|(name, value)| Self::parse(name, value.trim())).transpose()
     }
 
     fn parse(variable: &str, value: &str) -> Result<Self> {
@@ -55,7 +56,7 @@ impl Proxy {
             None => (None, authority),
         };
         let wrong = |what: &str| {
-            // Without the login, which may contain a password.
+            // The message omits the login, which may contain a password.
             Error::Config(format!(
                 "{variable}: `{scheme}://{address}` {what}; expected, for example, http://proxy.example:3128"
             ))
@@ -77,7 +78,7 @@ impl Proxy {
         }
         let login = login.map(|login| {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
-            (percent_decoded(user), percent_decoded(password))
+            (percent_decode(user), percent_decode(password))
         });
         Ok(Proxy { variable: variable.into(), is_tls, host: host.into(), port, login })
     }
@@ -91,7 +92,7 @@ impl Proxy {
     /// The values that must not appear in messages.
     pub(super) fn secrets(&self) -> Vec<String> {
         match &self.login {
-            // Some logins are a token in place of the user name.
+            // Without a password, the user name may be a token.
             Some((user, password)) if password.is_empty() => vec![user.clone()],
             Some((user, password)) => vec![password.clone(), format!("{user}:{password}")],
             None => Vec::new(),
@@ -99,7 +100,7 @@ impl Proxy {
     }
 }
 
-/// Without user name and password.
+/// Omits the user name and the password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_tls { "https" } else { "http" };
@@ -107,7 +108,7 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// Splits a host (in brackets if it is an IPv6 address) and a port.
+/// Splits an authority into host and port. An IPv6 host with a port is in brackets.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
         // An IPv6 address without brackets has no port.
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proxy_is_that_of_the_scheme_or_of_all() {
+    fn the_variable_of_the_scheme_precedes_all_proxy() {
         let found = |url: &str, variables: &[(&str, &str)]| {
             proxy(url, variables).unwrap().map_or("none".into(), |proxy| proxy.to_string())
         };
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_of_http_is_refused_without_its_password() {
+    fn an_invalid_proxy_is_rejected_without_showing_its_password() {
         for (value, expected) in [
             ("socks5h://me:hunter2@p:1", "`socks5h://p:1` is a SOCKS proxy"),
             ("ftp://p", "`ftp://p` is not an HTTP proxy"),
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_domains_ports_and_networks_go_without_a_proxy() {
+    fn no_proxy_lists_hosts_domains_ports_and_networks() {
         for (url, list, expected) in [
             ("http://localhost:7/", "", false),
             ("http://localhost:7/", "*", true),

@@ -92,7 +92,7 @@ impl ReusedScores {
         library_id: Option<&str>,
         version_of: &dyn Fn(&serde_json::Value) -> Option<String>,
     ) -> Result<Self> {
-        let mut found = ReusedScores { key: reuse.key.clone(), ..Default::default() };
+        let mut reused = ReusedScores { key: reuse.key.clone(), ..Default::default() };
         for source in &reuse.sources {
             let local = LocalPath::fetch(source)?;
             if !local.path().exists() {
@@ -101,9 +101,9 @@ impl ReusedScores {
             let (rows, version) = catch_at_path(source, || match local.path().join("run.json").exists() {
                 true => {
                     let log = SearchLog::open(local.path())?;
-                    let theirs = log.manifest().dataset.as_ref().and_then(|dataset| dataset.library_id.clone());
+                    let run_library = log.manifest().dataset.as_ref().and_then(|dataset| dataset.library_id.clone());
                     if reuse.key.is_none() {
-                        check_same_library(source, theirs.as_deref(), library_id)?;
+                        check_same_library(source, run_library.as_deref(), library_id)?;
                     }
                     Ok((read_run(&log)?, version_of(&log.manifest().config)))
                 }
@@ -111,9 +111,9 @@ impl ReusedScores {
             })
             .map_err(|error| error.with_path(source))?;
             if !reuse.trust && version.as_deref() != Some(reuse.version.as_str()) {
-                let theirs = version.unwrap_or_else(|| "unknown".into());
+                let version = version.unwrap_or_else(|| "unknown".into());
                 let reason = format!(
-                    "its scores have version {theirs}, not {}; pass --trust-scores to reuse them anyway",
+                    "its scores have version {version}, not {}; set score.trust_scores = true to reuse them anyway",
                     reuse.version
                 );
                 return Err(Error::input(source, reason));
@@ -135,9 +135,9 @@ impl ReusedScores {
                     source.display()
                 );
             }
-            found.sources.push(SourceScores { source: source.clone(), scores });
+            reused.sources.push(SourceScores { source: source.clone(), scores });
         }
-        Ok(found)
+        Ok(reused)
     }
 
     /// Warns about sources whose scores match no item of the library, with example keys of both sides.
@@ -153,11 +153,11 @@ impl ReusedScores {
         let columns = [key.clone()];
         let mut scan = || {
             database.visit_columns(&columns, &mut |items| {
-                let ours = read_keys(LIBRARY, &items, key)?;
-                example = ours.describe();
+                let keys = read_keys(LIBRARY, &items, key)?;
+                example = keys.describe();
                 let mut all = std::mem::take(&mut unmatched).into_iter();
                 let left = all.try_fold(Vec::new(), |mut left, source| {
-                    if source.scores_of(&items, Some(&ours))?.iter().all(Option::is_none) {
+                    if source.scores_of(&items, Some(&keys))?.iter().all(Option::is_none) {
                         left.push(source);
                     }
                     Ok::<_, Error>(left)
@@ -204,10 +204,10 @@ impl ReusedScores {
 
     /// The reused score of each row of a frame of items. Later sources take precedence.
     pub(crate) fn scores_of(&self, items: &DataFrame) -> Result<Vec<Option<f64>>> {
-        let ours = self.key.as_ref().map(|key| read_keys(LIBRARY, items, key)).transpose()?;
+        let keys = self.key.as_ref().map(|key| read_keys(LIBRARY, items, key)).transpose()?;
         let mut scores = vec![None; items.height()];
         for source in &self.sources {
-            for (score, found) in scores.iter_mut().zip(source.scores_of(items, ours.as_ref())?) {
+            for (score, found) in scores.iter_mut().zip(source.scores_of(items, keys.as_ref())?) {
                 *score = found.or(*score);
             }
         }
@@ -216,10 +216,10 @@ impl ReusedScores {
 }
 
 impl SourceScores {
-    /// The score of this source for each row of a frame of items with keys `ours`.
-    fn scores_of(&self, items: &DataFrame, ours: Option<&Keys>) -> Result<Vec<Option<f64>>> {
-        match (&self.scores, ours) {
-            (ScoreIndex::ByKey(scores), Some(ours)) => scores.lookup(ours, LIBRARY, &source_name(&self.source)),
+    /// The score of this source for each row of a frame of items, which have these keys.
+    fn scores_of(&self, items: &DataFrame, keys: Option<&Keys>) -> Result<Vec<Option<f64>>> {
+        match (&self.scores, keys) {
+            (ScoreIndex::ByKey(scores), Some(keys)) => scores.lookup(keys, LIBRARY, &source_name(&self.source)),
             (ScoreIndex::ByItem(scores), _) => {
                 Ok(schema::u64s(items, DB_IDX)?.iter().map(|item| scores.get(item).copied()).collect())
             }
@@ -228,12 +228,13 @@ impl SourceScores {
     }
 }
 
-fn check_same_library(source: &Path, theirs: Option<&str>, ours: Option<&str>) -> Result<()> {
-    if theirs.is_some() && theirs == ours {
+fn check_same_library(source: &Path, source_library: Option<&str>, library: Option<&str>) -> Result<()> {
+    if source_library.is_some() && source_library == library {
         return Ok(());
     }
-    let (theirs, ours) = (theirs.unwrap_or("unknown"), ours.unwrap_or("unknown"));
-    let reason = format!("scored the library {theirs}, not {ours}; set score.reuse_key = \"…\" to a column of both");
+    let (source_library, library) = (source_library.unwrap_or("unknown"), library.unwrap_or("unknown"));
+    let reason =
+        format!("scored the library {source_library}, not {library}; set score.reuse_key = \"…\" to a column of both");
     Err(Error::input(source, reason))
 }
 
@@ -271,9 +272,10 @@ fn read_file(path: &Path, local: &Path, key: Option<&str>) -> Result<(DataFrame,
     Ok((scores, version))
 }
 
-/// The names of the library and of a source in messages.
+/// The name of the library in messages.
 const LIBRARY: &str = "the library's attributes";
 
+/// The name of a source in messages.
 fn source_name(source: &Path) -> String {
     source.display().to_string()
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// The minimum length in bytes of secrets that are redacted in field names too.
 const MIN_FIELD_NAME_SECRET: usize = 12;
 
-/// Shorter secrets (in characters) are redacted only as whole words.
+/// The minimum length in characters of secrets that are redacted within words. Shorter ones are redacted only as whole words.
 const MIN_SUBSTRING_SECRET: usize = 4;
 
 /// The maximum bytes of a body to redact for an excerpt.
@@ -34,18 +34,18 @@ impl Secrets {
         Secrets { secrets }
     }
 
-    /// Redacts the secrets in a text, in any escaped form.
-    pub fn redacted(&self, text: &str) -> String {
-        let (mut clean, mut at) = (String::with_capacity(text.len()), 0);
-        while let Some(next) = text[at..].chars().next() {
-            match self.secrets.iter().find_map(|secret| secret_at(text, at, secret)) {
+    /// Replaces the secrets in a text by `***`, in any escaped form.
+    pub fn redact_text(&self, text: &str) -> String {
+        let (mut clean, mut position) = (String::with_capacity(text.len()), 0);
+        while let Some(next) = text[position..].chars().next() {
+            match self.secrets.iter().find_map(|secret| match_secret(text, position, secret)) {
                 Some(length) => {
                     clean.push_str("***");
-                    at += length;
+                    position += length;
                 }
                 None => {
                     clean.push(next);
-                    at += next.len_utf8();
+                    position += next.len_utf8();
                 }
             }
         }
@@ -55,17 +55,17 @@ impl Secrets {
     /// The redacted beginning of a response, on one line, in backquotes.
     pub fn excerpt(&self, body: &[u8]) -> String {
         let body = &body[..body.len().min(MAX_EXCERPT_BYTES)];
-        excerpt(self.redacted(&String::from_utf8_lossy(body)).as_bytes())
+        excerpt(self.redact_text(&String::from_utf8_lossy(body)).as_bytes())
     }
 
     /// Redacts all texts and keys of a JSON value.
-    pub fn redact(&self, value: &mut Value) {
+    pub fn redact_json(&self, value: &mut Value) {
         match value {
             // Numbers are not secrets.
             Value::String(text) if !text.starts_with(NUMBER_MARK) => {
-                *text = self.redacted(text);
+                *text = self.redact_text(text);
             }
-            Value::Array(values) => values.iter_mut().for_each(|value| self.redact(value)),
+            Value::Array(values) => values.iter_mut().for_each(|value| self.redact_json(value)),
             Value::Object(fields) => {
                 // The scorer chooses field names, so redact only secrets that are too long to be a word.
                 let is_secret = |key: &str| {
@@ -74,7 +74,7 @@ impl Secrets {
                         .any(|secret| secret.len() >= MIN_FIELD_NAME_SECRET && key.contains(secret.as_str()))
                 };
                 fields.retain(|key, _| !is_secret(key));
-                fields.values_mut().for_each(|value| self.redact(value));
+                fields.values_mut().for_each(|value| self.redact_json(value));
             }
             _ => {}
         }
@@ -97,7 +97,7 @@ fn parts(value: &str) -> Vec<String> {
 
 /// A secret and its encodings: its bytes read as Latin-1, percent-decoded, and base64.
 fn forms(secret: &str) -> Vec<String> {
-    let mut forms = vec![secret.to_string(), percent_decoded(secret)];
+    let mut forms = vec![secret.to_string(), percent_decode(secret)];
     if !secret.is_ascii() {
         forms.push(secret.bytes().map(char::from).collect());
     }
@@ -106,7 +106,7 @@ fn forms(secret: &str) -> Vec<String> {
 }
 
 /// Decodes each `%XX`. Returns the text unchanged if the result is not UTF-8.
-pub(super) fn percent_decoded(text: &str) -> String {
+pub(super) fn percent_decode(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((byte, after)) = rest.split_first() {
         let code = if *byte == b'%' { hex(after, 2) } else { None };
@@ -122,28 +122,33 @@ fn hex(text: &[u8], digits: usize) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// The length in bytes of a secret that begins at `at`, if one does.
-fn secret_at(text: &str, at: usize, secret: &str) -> Option<usize> {
-    let length = match_length(&text[at..], secret)?;
-    let is_shown =
-        secret.chars().nth(MIN_SUBSTRING_SECRET - 1).is_some() || is_whole_word(&text[..at], &text[at + length..]);
-    is_shown.then_some(length)
+/// The length in bytes of the text at `start` that encodes a secret, if it does.
+fn match_secret(text: &str, start: usize, secret: &str) -> Option<usize> {
+    let length = match_length(&text[start..], secret)?;
+    let is_match = secret.chars().nth(MIN_SUBSTRING_SECRET - 1).is_some()
+        || is_whole_word(&text[..start], &text[start + length..]);
+    is_match.then_some(length)
 }
 
 /// The length in bytes of the prefix of a text that encodes a secret.
 fn match_length(text: &str, secret: &str) -> Option<usize> {
     let Some(first) = secret.chars().next() else { return Some(0) };
     let rest = &secret[first.len_utf8()..];
-    let forms = [literal(text, first), in_json(text, first), in_url(text, first), in_html(text, first)];
+    let forms = [
+        match_literal(text, first),
+        match_json_escape(text, first),
+        match_url_escape(text, first),
+        match_html_entity(text, first),
+    ];
     forms.into_iter().flatten().find_map(|length| Some(length + match_length(&text[length..], rest)?))
 }
 
-fn literal(text: &str, c: char) -> Option<usize> {
+fn match_literal(text: &str, c: char) -> Option<usize> {
     text.starts_with(c).then_some(c.len_utf8())
 }
 
 /// A character as JSON and Python escape it, also if the text is escaped repeatedly: `\/`, `\"`, `\u00e4`, `\xe4`.
-fn in_json(text: &str, c: char) -> Option<usize> {
+fn match_json_escape(text: &str, c: char) -> Option<usize> {
     let escaped = text.trim_start_matches('\\');
     let slashes = text.len() - escaped.len();
     if c == '\\' {
@@ -170,7 +175,7 @@ fn in_json(text: &str, c: char) -> Option<usize> {
 }
 
 /// A character in URL encoding: `%C3%A4`, and `+` for a space.
-fn in_url(text: &str, c: char) -> Option<usize> {
+fn match_url_escape(text: &str, c: char) -> Option<usize> {
     if c == ' ' && text.starts_with('+') {
         return Some(1);
     }
@@ -184,14 +189,14 @@ fn in_url(text: &str, c: char) -> Option<usize> {
 }
 
 /// A character as an HTML entity: `&amp;`, `&#228;`, `&#xe4;`.
-fn in_html(text: &str, c: char) -> Option<usize> {
+fn match_html_entity(text: &str, c: char) -> Option<usize> {
     let rest = text.strip_prefix('&')?;
     let entity = &rest[..rest.bytes().take(10).position(|byte| byte == b';')?];
     let code = || match entity.strip_prefix('#')?.strip_prefix(['x', 'X']) {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
         None => entity[1..].parse().ok(),
     };
-    let is_it = match entity {
+    let is_match = match entity {
         "amp" => c == '&',
         "lt" => c == '<',
         "gt" => c == '>',
@@ -199,10 +204,10 @@ fn in_html(text: &str, c: char) -> Option<usize> {
         "apos" => c == '\'',
         _ => code() == Some(c.into()),
     };
-    is_it.then_some(entity.len() + 2)
+    is_match.then_some(entity.len() + 2)
 }
 
-/// Whether the text between two others is a whole word.
+/// Whether a text is a whole word, given the texts before and after it.
 fn is_whole_word(before: &str, after: &str) -> bool {
     let bytes = before.as_bytes();
     let from_end = |at: usize| bytes.len().checked_sub(at).map(|at| bytes[at]);
@@ -210,8 +215,8 @@ fn is_whole_word(before: &str, after: &str) -> bool {
     let is_escape = from_end(2) == Some(b'\\')
         || from_end(3) == Some(b'%')
         || (from_end(6), from_end(5)) == (Some(b'\\'), Some(b'u'));
-    let is_glued = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-    (is_escape || !is_glued(before.chars().next_back())) && !is_glued(after.chars().next())
+    let is_alphanumeric = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    (is_escape || !is_alphanumeric(before.chars().next_back())) && !is_alphanumeric(after.chars().next())
 }
 
 /// Replaces each `${NAME}` in a URL by an environment variable. Returns the URL and the values.
@@ -258,8 +263,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_blanked_however_it_is_written() {
-        let blanked = |secret: &str, text: &str| Secrets::new([secret]).redacted(text);
+    fn a_secret_is_redacted_in_every_encoding() {
+        let redacted_text = |secret: &str, text: &str| Secrets::new([secret]).redact_text(text);
         for (secret, text, expected) in [
             ("Bearer hunter2", "no such token: hunter2", "no such token: ***"),
             ("Bearer hunter2", "Bearer tokens only", "Bearer tokens only"),
@@ -275,7 +280,7 @@ mod tests {
             ("7", "token 7 of 17: 0.7", "token *** of 17: 0.***"),
             ("", "nothing", "nothing"),
         ] {
-            assert_eq!(blanked(secret, text), expected, "{secret}");
+            assert_eq!(redacted_text(secret, text), expected, "{secret}");
         }
     }
 }

@@ -18,8 +18,9 @@ use crate::frame::schema;
 /// [`Score::workers`].
 ///
 /// An item below a gate is rejected. An item that fails in a part has failed. The
-/// reason names the first such part, and the log stores the parts that are known. An item that is rejected by gates of free
-/// parts, before any other part, costs no evaluation. Each part is paid for once: its answers are durable as they arrive.
+/// reason names the first such part, and the log stores the results of the other parts that are known. If free parts come
+/// first and their gates reject an item, it costs no evaluation. Each part is paid for once: its answers are stored durably
+/// when they arrive.
 ///
 /// A sum within a score of your own, or within another sum, scores its parts sequentially. Implement [`Score::as_sum`] to expose
 /// the parts to the runner.
@@ -77,7 +78,7 @@ impl SumScore {
         self.parts.iter().map(|part| part.score.workers()).max().unwrap_or(1)
     }
 
-    /// Starts the partial results of some items, given their known columns: parts, and other numbers.
+    /// Starts the partial results of some items. `known` has results of parts, and other numbers that parts returned.
     pub(crate) fn partial_sums(&self, items: &DataFrame, known: &[Column]) -> Result<PartialSums> {
         let term = |part: &ScorePart| Term {
             name: part.name.clone(),
@@ -88,7 +89,7 @@ impl SumScore {
         PartialSums::new(self.parts.iter().map(term).collect(), items, known)
     }
 
-    /// Returns the items that gates of free parts reject before any other part, at no cost. `None` if there is no such gate.
+    /// Scores the free parts that come first, and returns the items that their gates reject. `None` if none of them has a gate.
     pub(crate) fn reject_by_free_gates(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
         let free = self.parts.iter().take_while(|part| !part.score.is_paid()).count();
         if self.parts[..free].iter().all(|part| part.at_least.is_none()) {
@@ -101,12 +102,12 @@ impl SumScore {
         sums.rejected_before(free).map(Some)
     }
 
-    /// Scores the parts sequentially, for callers that do not use [`Score::as_sum`]. Calls `answered` with the rows that a part
-    /// has just answered.
+    /// Scores the parts sequentially, for callers that do not use [`Score::as_sum`]. Calls `on_answers` with the rows that a
+    /// part has just answered.
     fn score_sequentially(
         &self,
         items: &DataFrame,
-        answered: &mut (dyn FnMut(&mut PartialSums, &[u32]) -> Result<()> + Send),
+        on_answers: &mut (dyn FnMut(&mut PartialSums, &[u32]) -> Result<()> + Send),
     ) -> Result<PartialSums> {
         let mut sums = self.partial_sums(items, &[])?;
         loop {
@@ -119,7 +120,7 @@ impl SumScore {
                 for batch in split_batches(&items, score) {
                     score_batch(score, &batch, &mut |answers| {
                         let rows = sums.record(part, &answers)?;
-                        answered(&mut sums, &rows)
+                        on_answers(&mut sums, &rows)
                     })?;
                 }
             }

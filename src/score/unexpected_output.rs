@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 64 << 20;
 /// The unexpected output of one batch.
 pub(super) struct UnexpectedOutput<'a> {
     log: Option<&'a OutputLog>,
-    /// Whether the user was warned in this run.
+    /// Whether this run has warned about such output.
     has_warned: &'a AtomicBool,
     /// An excerpt of the first output.
     first_excerpt: Option<String>,

@@ -15,7 +15,7 @@ use crate::panics::lock;
 /// The maximum number of characters of a reason.
 const MAX_REASON_CHARS: usize = 500;
 
-/// Scores a batch of distinct items. Passes each item's validated answer to `sink` once, as it arrives, as rows of `db_idx`,
+/// Scores a batch of distinct items. Validates the answers and passes them to `sink`, each item once, in frames of `db_idx`,
 /// `score`, `outcome`, `reason`, parts. Items without an answer have failed, unless the score returns an error.
 ///
 /// # Errors
@@ -64,7 +64,7 @@ pub(crate) fn score_batch(score: &dyn Score, batch: &DataFrame, sink: &mut Answe
     }
 }
 
-/// The row of an item in the batch, which is then no longer unanswered.
+/// Returns the row of an item in the batch, and removes the item from `unanswered`.
 fn row_of(id: u64, unanswered: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32> {
     unanswered.remove(&id).ok_or_else(|| match items.contains(&id) {
         true => Error::contract("score", DB_IDX, "each item once", format!("{id} twice")),
@@ -87,12 +87,12 @@ fn parse_ids(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
     let cast = if dtype.is_float() { column.cast(&DataType::Float64).wrap_err(stage)? } else { column.clone() };
     let ids = cast.cast(&DataType::UInt64).wrap_err(stage)?;
     let ids = ids.u64().wrap_err(stage)?;
-    let whole = |row: usize| match cast.f64() {
+    let is_whole = |row: usize| match cast.f64() {
         Ok(values) => values.get(row).is_none_or(|value| value.fract() == 0.0 && (0.0..9.0e15).contains(&value)),
         Err(_) => true,
     };
     (0..ids.len())
-        .map(|row| match ids.get(row).filter(|_| whole(row)) {
+        .map(|row| match ids.get(row).filter(|_| is_whole(row)) {
             Some(id) => Ok(id),
             None => {
                 let found = column.get(row).wrap_err(stage)?;
@@ -102,7 +102,7 @@ fn parse_ids(stage: &'static str, column: &Column) -> Result<Vec<u64>> {
         .collect()
 }
 
-/// The ids of manually given scores, and the rows whose items have no outcome yet.
+/// Returns the ids of the scores that a user gives, and the rows whose items have no outcome yet.
 ///
 /// # Errors
 /// Invalid ids.

@@ -74,7 +74,7 @@ impl Worker {
         if let Some(stdout) = stdout {
             start_thread(move || read_chunks(stdout, |bytes| sender.send(bytes.to_vec()).is_ok()))?;
         }
-        let stdout = StdoutReader { chunks, chunk: Vec::new(), at: 0, deadline: Deadline::new(None, None) };
+        let stdout = StdoutReader { chunks, chunk: Vec::new(), position: 0, deadline: Deadline::new(None, None) };
         Ok(Worker { process, stdin, stdout })
     }
 
@@ -132,12 +132,13 @@ fn write_messages(mut stdin: ChildStdin, messages: Receiver<Vec<u8>>, unwritten:
     }
 }
 
-/// A worker's standard output, with a deadline: later reads fail with `TimedOut`.
-/// Bytes that were received and not consumed remain for the next read.
+/// A worker's standard output, with a deadline. Reads after the deadline fail with `TimedOut`. Bytes that were received and
+/// not consumed remain for the next read.
 pub(super) struct StdoutReader {
     chunks: Receiver<Vec<u8>>,
     chunk: Vec<u8>,
-    at: usize,
+    /// The number of consumed bytes of the chunk.
+    position: usize,
     deadline: Deadline,
 }
 
@@ -149,13 +150,13 @@ impl StdoutReader {
 
     /// The state of the output within a time limit; `None` if it is still unknown.
     fn output_state(&mut self, within: Duration) -> Option<OutputState> {
-        if self.at < self.chunk.len() {
+        if self.position < self.chunk.len() {
             return Some(OutputState::Available);
         }
         let mut deadline = self.deadline.clone();
         deadline.shorten(within);
         match deadline.receive(&self.chunks) {
-            Ok(chunk) => (self.chunk, self.at) = (chunk, 0),
+            Ok(chunk) => (self.chunk, self.position) = (chunk, 0),
             Err(RecvTimeoutError::Disconnected) => return Some(OutputState::Closed),
             Err(RecvTimeoutError::Timeout) if self.deadline.is_over() => {}
             Err(RecvTimeoutError::Timeout) => return None,
@@ -163,10 +164,10 @@ impl StdoutReader {
         Some(OutputState::Available)
     }
 
-    /// Everything that was written and not read.
+    /// All bytes that the process has written and that were not consumed.
     pub(super) fn unread(&mut self) -> &[u8] {
-        self.chunk.drain(..self.at);
-        self.at = 0;
+        self.chunk.drain(..self.position);
+        self.position = 0;
         self.chunk.extend(self.chunks.try_iter().flatten());
         &self.chunk
     }
@@ -174,8 +175,8 @@ impl StdoutReader {
 
 impl BufRead for StdoutReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at >= self.chunk.len() {
-            self.at = 0;
+        if self.position >= self.chunk.len() {
+            self.position = 0;
             self.chunk = match self.deadline.receive(&self.chunks) {
                 Ok(chunk) => chunk,
                 Err(RecvTimeoutError::Disconnected) => Vec::new(),
@@ -185,11 +186,11 @@ impl BufRead for StdoutReader {
                 }
             };
         }
-        Ok(&self.chunk[self.at..])
+        Ok(&self.chunk[self.position..])
     }
 
     fn consume(&mut self, used: usize) {
-        self.at += used;
+        self.position += used;
     }
 }
 

@@ -8,7 +8,7 @@ use polars::prelude::*;
 /// # Errors
 /// Polars' parser errors.
 pub(super) fn expression(sql: &str) -> PolarsResult<Expr> {
-    let (text, large) = with_placeholders(sql);
+    let (text, large) = insert_placeholders(sql);
     let expression = polars::sql::sql_expr(&text)?;
     if large.is_empty() {
         return Ok(expression);
@@ -54,7 +54,7 @@ fn restore(values: &Series, large: &[(i64, u64)]) -> PolarsResult<Option<Series>
 
 /// Replaces integers from 2^63 to 2^64 by placeholders: smaller integers that do not occur in the text. Returns the text and
 /// pairs of placeholder and original.
-fn with_placeholders(sql: &str) -> (String, Vec<(i64, u64)>) {
+fn insert_placeholders(sql: &str) -> (String, Vec<(i64, u64)>) {
     let (mut text, mut large) = (String::with_capacity(sql.len()), Vec::new());
     let mut next = i64::MAX;
     let mut rest = sql;
@@ -89,7 +89,7 @@ fn token_length(sql: &str) -> usize {
         _ => {
             let is_of_word = |c: char| c.is_alphanumeric() || c == '_';
             let word = sql.find(|c: char| !is_of_word(c)).unwrap_or(sql.len());
-            // Digits after a decimal point are no integer.
+            // Digits after a decimal point are not an integer.
             let fraction = sql[first..].find(|c: char| !is_of_word(c)).map_or(sql.len(), |at| first + at);
             if sql.starts_with('.') { fraction } else { word.max(first) }
         }

@@ -1,4 +1,4 @@
-//! CSV from people and spreadsheets: fields separated by commas, semicolons, tabs or bars, quoted or not.
+//! CSV as people and spreadsheets write it: fields separated by commas, semicolons, tabs or bars, quoted or not.
 
 use std::borrow::Cow;
 
@@ -34,9 +34,9 @@ pub(super) fn read(
     let mut rows = RowParser { text, separator, line: skipped };
     let Some((_, header)) = rows.next().transpose()? else { return Err("has no rows".into()) };
     let header: Vec<String> = header.into_iter().map(|field| field.text.trim().to_string()).collect();
-    let twice = (0..header.len()).find(|at| !header[*at].is_empty() && header[..*at].contains(&header[*at]));
-    if let Some(at) = twice {
-        return Err(format!("two columns are named `{}`", header[at]));
+    let is_duplicate = |column: &usize| !header[*column].is_empty() && header[..*column].contains(&header[*column]);
+    if let Some(duplicate) = (0..header.len()).find(is_duplicate) {
+        return Err(format!("two columns are named `{}`", header[duplicate]));
     }
     // Columns without a name, such as the row numbers that pandas writes, are skipped.
     let is_read = |name: &String| !name.is_empty() && columns_where.is_none_or(|is_read| is_read(name));
@@ -74,7 +74,8 @@ pub(super) fn read(
     DataFrame::new(rows, columns).map_err(|error| error.to_string())
 }
 
-/// Detects the separator: the one that gives all required columns, or else the same number of fields in every row.
+/// Detects the separator: the only one with which the header has all required columns, or with which all rows have the same
+/// number of fields.
 fn detect_separator(text: &str, roles: &ColumnRoles<'_>) -> Result<char, String> {
     let rows = |separator| RowParser { text, separator, line: 0 }.take(SAMPLE_ROWS).map_while(Result::ok);
     let count = |separator| rows(separator).next().map_or(0, |(_, header)| header.len());

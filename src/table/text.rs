@@ -1,4 +1,4 @@
-//! Reading text files: UTF-8, or UTF-16 with a byte order mark, as spreadsheets save it.
+//! Reading text files: UTF-8, or UTF-16 with a byte order mark. Spreadsheets save both.
 
 use std::path::Path;
 
@@ -22,8 +22,8 @@ pub(super) fn read(local: &Path, path: &Path) -> Result<String> {
 
 fn utf_8(bytes: Vec<u8>, path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let valid_bytes = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid_bytes].iter().filter(|byte| **byte == b'\n').count() + 1;
         let reason = format!("line {line} is not UTF-8; save it as \"CSV UTF-8\", or as Parquet");
         Error::input(path, reason)
     })

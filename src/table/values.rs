@@ -51,9 +51,9 @@ fn number_format(text: &str) -> NumberFormat {
     }
     let may_be_thousands = |mark| {
         let parts: Option<(&str, &str)> = digits.split_once(mark);
-        parts.is_some_and(|(before, behind)| {
-            let leads = before.len() < 4 && is_whole(before) && !before.starts_with('0');
-            leads && behind.len() == 3 && is_whole(behind)
+        parts.is_some_and(|(before, after)| {
+            let is_first_group = before.len() < 4 && is_whole(before) && !before.starts_with('0');
+            is_first_group && after.len() == 3 && is_whole(after)
         })
     };
     if text.contains(',') {
@@ -71,7 +71,7 @@ fn number_format(text: &str) -> NumberFormat {
     }
 }
 
-/// Whether a text without sign is a number in the syntax of Rust and C, `nan` or `inf`.
+/// Whether a text without sign is a number in the syntax of Rust and C, or `nan` or `inf`.
 fn is_decimal(digits: &str) -> bool {
     digits.parse::<f64>().is_ok() && !digits.starts_with(['+', '-'])
 }

@@ -83,7 +83,9 @@ fn budgets_and_the_whole_run_agree_with_a_count_by_hand() {
         let rows = truth.len() as f64;
         let budgets: Vec<u64> = [0.01, 0.02, 0.05].iter().map(|share| (share * rows).round() as u64).collect();
         let reached = budgets.into_iter().filter(|budget| *budget <= asked.len() as u64);
-        assert_eq!(u64s(&frame, "budget"), reached.chain([asked.len() as u64]).collect::<Vec<_>>());
+        let mut expected: Vec<u64> = reached.chain([asked.len() as u64]).collect();
+        expected.dedup();
+        assert_eq!(u64s(&frame, "budget"), expected);
         check(&frame, &asked, &truth, top.parse().expect("a number"), false);
     }
     // Another column of the file: judged by it, though the run climbed qed.
@@ -279,7 +281,7 @@ fn budgets_that_a_run_did_not_reach_have_no_row_and_are_named() {
             vec![10, 12],
             "not reached: 2 % of the library (20 items), 5 % of the library (50 items); the run has 12 evaluations",
         ),
-        (20, vec![10, 20, 20], "not reached: 5 % of the library (50 items); the run has 20 evaluations"),
+        (20, vec![10, 20], "not reached: 5 % of the library (50 items); the run has 20 evaluations"),
         (60, vec![10, 20, 50, 60], ""),
     ] {
         let folder = searched(1000, evaluations);
@@ -302,11 +304,7 @@ fn the_true_best_are_as_many_as_have_a_score_where_nobody_asked_for_more() {
     let folder = searched(40, 10);
     let output = uphill(&[&["evaluate", "run", "-o", "evaluated.parquet"], &WEIGHT[..]].concat(), folder.path());
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(
-        stderr(&output).contains("evaluated by the best 40 items: only 40 have a true score"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("recall of the best 40 items: only 40 have a true score"), "{}", stderr(&output));
     let frame = read(&folder.path().join("evaluated.parquet"));
     let found = u64s(&frame, "found");
     assert_eq!(found.last(), Some(&10), "whatever was scored is among them");

@@ -116,7 +116,7 @@ fn scores_of_another_version_are_taken_only_on_trust() {
     asked(&folder);
     run_file(&folder, "items", "version = \"dock-2\"\nreuse = [\"first\"]\n");
     let output = uphill(&["search", "run.toml", "--out", "second"], folder.path());
-    let message = "its scores have version dock-1, not dock-2; pass --trust-scores to reuse them anyway";
+    let message = "its scores have version dock-1, not dock-2; set score.trust_scores = true to reuse them anyway";
     assert_eq!(stderr(&output), format!("uphill: ./first: {message}\n"));
     assert!(!folder.path().join("second").exists());
     uphill_ok(&["search", "run.toml", "--out", "second", "--trust-scores"], folder.path());

@@ -443,6 +443,6 @@ fn a_killed_run_goes_on_without_paying_again_for_a_finished_batch() {
     let again = inspected["items asked again after a stop"].as_u64().expect("a number");
     assert!((twice as u64..=4).contains(&again), "{twice} were asked twice, the run says {again}");
     let shown = stderr(&uphill(&["results", "run"], folder.path()));
-    let expected = format!("{} items scored, {again} requested again after a stop", distinct.len());
+    let expected = format!("{} items scored, {again} scored again after a kill", distinct.len());
     assert!(shown.contains(&expected) || again == 0, "{shown}");
 }

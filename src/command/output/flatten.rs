@@ -5,7 +5,7 @@ use polars::prelude::*;
 /// Format of floats in lists and structs. `None` writes all digits.
 pub type NumberFormat = Option<fn(f64) -> String>;
 
-/// The frame with bytes and times as text, and with lists and structs as JSON such as `[0.5, 0.25]`.
+/// Converts bytes and times to text, and lists and structs to JSON such as `[0.5, 0.25]`.
 pub fn flatten(frame: &DataFrame, number: NumberFormat) -> PolarsResult<DataFrame> {
     let mut flat = crate::frame::text::to_json_types(frame).map_err(|error| polars_err!(ComputeError: "{error}"))?;
     for column in flat.clone().columns().iter().filter(|column| column.dtype().is_nested()) {
@@ -42,7 +42,10 @@ fn json(series: &Series, number: NumberFormat) -> PolarsResult<Vec<String>> {
                 format!("{{{}}}", fields.join(", "))
             };
             let present = series.is_not_null();
-            Ok((0..).zip(present.iter()).map(|(at, here)| if here == Some(true) { row(at) } else { null() }).collect())
+            Ok((0..)
+                .zip(present.iter())
+                .map(|(number, present)| if present == Some(true) { row(number) } else { null() })
+                .collect())
         }
         (DataType::String, _) => Ok(series.str()?.iter().map(|text| text.map_or_else(null, quoted)).collect()),
         (dtype, Some(number)) if dtype.is_float() => {

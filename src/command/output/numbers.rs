@@ -3,8 +3,8 @@
 /// A count with commas between thousands: `1,204`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
-    let with_comma = |(at, digit): (usize, char)| {
-        let comma = at > 0 && (digits.len() - at).is_multiple_of(3);
+    let with_comma = |(position, digit): (usize, char)| {
+        let comma = position > 0 && (digits.len() - position).is_multiple_of(3);
         comma.then_some(',').into_iter().chain([digit]).collect::<String>()
     };
     digits.chars().enumerate().map(with_comma).collect()
@@ -26,7 +26,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A rate in the largest unit of time that gives a number of 1 or more: `2.5/s`, `7.0/min`, `3.1/h`.
+/// A rate per second, minute or hour: the first for which the number is at least 1, else per hour. `2.5/s`, `7.0/min`, `3.1/h`.
 pub fn rate(per_second: f64) -> String {
     let units = [(1.0, "s"), (60.0, "min"), (3600.0, "h")];
     let (factor, unit) = units.into_iter().find(|(factor, _)| per_second * factor >= 1.0).unwrap_or(units[2]);

@@ -10,9 +10,9 @@ use super::writer::to_stdout;
 use crate::frame::text::format_number;
 
 /// Width of the names.
-const NAME: usize = 16;
+const NAME_WIDTH: usize = 16;
 /// Width of the space between a name and its value.
-const GAP: usize = 2;
+const GAP_WIDTH: usize = 2;
 
 /// Prints a JSON object on standard output, as aligned lines or as JSON.
 pub fn print_properties(properties: &Value, as_json: bool) -> Result<(), WriteError> {
@@ -26,8 +26,8 @@ pub fn print_properties(properties: &Value, as_json: bool) -> Result<(), WriteEr
         let width = if is_terminal { terminal::stdout_width() } else { None };
         for (name, value) in properties.as_object().into_iter().flatten() {
             let value = terminal::escape_controls(&text(value));
-            let value = terminal::wrap(&value, NAME + GAP, width);
-            writeln!(out, "{name:<NAME$}{:GAP$}{value}", "")?;
+            let value = terminal::wrap(&value, NAME_WIDTH + GAP_WIDTH, width);
+            writeln!(out, "{name:<NAME_WIDTH$}{:GAP_WIDTH$}{value}", "")?;
         }
         Ok(())
     })

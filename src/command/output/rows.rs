@@ -95,7 +95,8 @@ fn write_batches(rows: Rows<'_>, format: Format, out: Writer, is_terminal: bool)
     }
 }
 
-/// Rows of a batch, which is also a row group of Parquet: as many as in DuckDB's row groups, but at most some 64 MB.
+/// The number of rows of a batch, which is also a row group of Parquet: 122,880 as in DuckDB, or fewer if they take more than
+/// about 64 MB.
 fn batch_rows(schema: &Schema) -> NonZeroUsize {
     let width = |dtype: &DataType| match dtype {
         DataType::Array(_, values) => 8 * values,

@@ -1,4 +1,4 @@
-//! Quoting of arguments in commands that are shown to be copied into a shell.
+//! Quoting of arguments for commands that the user may copy into a shell.
 
 /// An argument as a shell expects it.
 pub fn quote(argument: &str) -> String {

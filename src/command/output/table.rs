@@ -9,19 +9,19 @@ use crate::frame::schema::SCORE;
 use crate::frame::text::format_number;
 
 /// Maximum number of rows shown.
-const ROWS: usize = 50;
+const MAX_ROWS: usize = 50;
 /// Maximum width of a text.
-const MAX_TEXT: usize = 48;
+const MAX_TEXT_WIDTH: usize = 48;
 /// Width to which texts are shortened before columns are hidden.
-const MIN_TEXT: usize = 20;
+const MIN_TEXT_WIDTH: usize = 20;
 /// Space before each column.
-const GAP: usize = 2;
+const GAP_WIDTH: usize = 2;
 
 /// The first rows of a frame as text. With a `width`, texts are shortened and columns hidden until the table fits. Empty
 /// columns are hidden first, then columns with one value in all rows, then the others from the last. The first column and
 /// the score are never hidden.
 pub fn table(frame: &DataFrame, width: Option<usize>) -> PolarsResult<String> {
-    let shown = flatten(&frame.head(Some(ROWS)), Some(format_number))?;
+    let shown = flatten(&frame.head(Some(MAX_ROWS)), Some(format_number))?;
     let mut columns = shown.columns().iter().enumerate().map(TableColumn::new).collect::<PolarsResult<Vec<_>>>()?;
     let mut hidden = Vec::new();
     if let Some(width) = width {
@@ -31,7 +31,7 @@ pub fn table(frame: &DataFrame, width: Option<usize>) -> PolarsResult<String> {
         shrink(&mut columns, width);
     }
     let mut lines = vec![line(&columns, |column| &column.name)];
-    lines.push(columns.iter().map(|column| " ".repeat(GAP) + &"─".repeat(column.width)).collect());
+    lines.push(columns.iter().map(|column| " ".repeat(GAP_WIDTH) + &"─".repeat(column.width)).collect());
     lines.extend((0..shown.height()).map(|row| line(&columns, |column| &column.cells[row])));
     if !hidden.is_empty() {
         hidden.sort_by_key(|column| column.position);
@@ -39,8 +39,8 @@ pub fn table(frame: &DataFrame, width: Option<usize>) -> PolarsResult<String> {
         let (number, what) = (hidden.len(), if hidden.len() == 1 { "column" } else { "columns" });
         lines.push(format!("  … {number} more {what} (--format csv shows all): {names}"));
     }
-    if frame.height() > ROWS {
-        lines.push(format!("  … {} more rows (--format csv shows all)", frame.height() - ROWS));
+    if frame.height() > MAX_ROWS {
+        lines.push(format!("  … {} more rows (--format csv shows all)", frame.height() - MAX_ROWS));
     }
     let lines = lines.iter().map(|line| shorten(line.trim_end(), width.unwrap_or(usize::MAX)));
     Ok(lines.collect::<Vec<_>>().join("\n"))
@@ -70,7 +70,7 @@ impl TableColumn {
     }
 
     fn min_width(&self) -> usize {
-        if self.is_number { self.width } else { self.width.min(MIN_TEXT) }
+        if self.is_number { self.width } else { self.width.min(MIN_TEXT_WIDTH) }
     }
 
     fn is_empty(&self) -> bool {
@@ -85,18 +85,18 @@ impl TableColumn {
 
 /// The index of the next column to hide, if the columns do not fit.
 fn column_to_hide(columns: &[TableColumn], width: usize) -> Option<usize> {
-    let min_width: usize = columns.iter().map(|column| column.min_width() + GAP).sum();
+    let min_width: usize = columns.iter().map(|column| column.min_width() + GAP_WIDTH).sum();
     if min_width <= width {
         return None;
     }
-    let hideable = || (0..columns.len()).rev().filter(|at| !columns[*at].is_required());
-    let empty = hideable().find(|at| columns[*at].is_empty());
-    empty.or_else(|| hideable().find(|at| columns[*at].is_constant)).or_else(|| hideable().next())
+    let hideable = || (0..columns.len()).rev().filter(|column| !columns[*column].is_required());
+    let empty = hideable().find(|column| columns[*column].is_empty());
+    empty.or_else(|| hideable().find(|column| columns[*column].is_constant)).or_else(|| hideable().next())
 }
 
 /// Shortens the widest texts until all columns fit.
 fn shrink(columns: &mut [TableColumn], width: usize) {
-    while columns.iter().map(|column| column.width + GAP).sum::<usize>() > width {
+    while columns.iter().map(|column| column.width + GAP_WIDTH).sum::<usize>() > width {
         let texts = columns.iter_mut().filter(|column| column.width > column.min_width());
         let Some(widest) = texts.max_by_key(|column| column.width) else { return };
         widest.width -= 1;
@@ -107,7 +107,7 @@ fn line<'a>(columns: &'a [TableColumn], text: impl Fn(&'a TableColumn) -> &'a st
     let cells = columns.iter().map(|column| {
         let text = shorten(text(column), column.width);
         let space = " ".repeat(column.width - text.width());
-        let gap = " ".repeat(GAP);
+        let gap = " ".repeat(GAP_WIDTH);
         if column.is_number { format!("{gap}{space}{text}") } else { format!("{gap}{text}{space}") }
     });
     cells.collect()
@@ -118,8 +118,8 @@ fn cell(value: &AnyValue<'_>) -> String {
         AnyValue::Null => String::new(),
         AnyValue::Float64(value) => format_number(*value),
         AnyValue::Float32(value) => format_number(f64::from(*value)),
-        AnyValue::String(text) => shorten(&escape_controls(text), MAX_TEXT),
-        AnyValue::StringOwned(text) => shorten(&escape_controls(text), MAX_TEXT),
+        AnyValue::String(text) => shorten(&escape_controls(text), MAX_TEXT_WIDTH),
+        AnyValue::StringOwned(text) => shorten(&escape_controls(text), MAX_TEXT_WIDTH),
         other => escape_controls(&other.to_string()),
     }
 }

@@ -39,7 +39,8 @@ pub fn escape_controls_in_frame(frame: DataFrame) -> PolarsResult<DataFrame> {
     DataFrame::new(frame.height(), columns)
 }
 
-/// Whether this is a control character (C0, DEL, C1), ends a line or paragraph, or overrides the direction of writing.
+/// Whether this is a control character (C0, DEL, C1), a line or paragraph separator, or a character that changes the direction
+/// of writing.
 fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -55,7 +56,7 @@ pub fn stderr_width() -> Option<usize> {
     terminal_size_of(io::stderr()).map(|(Width(columns), _)| usize::from(columns))
 }
 
-/// Wraps text that starts at column `indent` of a screen of `width` columns, and aligns its other lines with the first.
+/// Wraps text that starts at column `indent` of a screen of `width` columns. Further lines are indented to that column.
 pub fn wrap(text: &str, indent: usize, width: Option<usize>) -> String {
     let Some(room) = width.and_then(|width| width.checked_sub(indent)).filter(|room| *room > 0) else {
         return text.into();

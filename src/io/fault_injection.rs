@@ -1,4 +1,4 @@
-//! Fault injection for tests of crashes and full disks. Only in debug builds.
+//! Fault injection for tests of crashes and full disks. It is compiled in debug builds only.
 //!
 //! Every file operation of a writer calls [`inject_fault`] before it runs.
 //! - `UPHILL_OPERATIONS=FILE` logs the operations to a file: a line each, with name and paths separated by tabs.
@@ -18,7 +18,7 @@ use rustix::process::{Signal, getpid, kill_process};
 /// The number of operations of this process so far.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Injects the configured fault before a file operation. An error means that the operation must fail with it.
+/// Injects the configured fault before a file operation. If it returns an error, the operation must fail with that error.
 pub(super) fn inject_fault(operation: &str, paths: &[&Path]) -> io::Result<()> {
     let number = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
     if let Some(list) = std::env::var_os("UPHILL_OPERATIONS") {
