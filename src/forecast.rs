@@ -104,21 +104,24 @@ impl Forecaster {
         Ok(entries.map(|entries| corrected(entries * self.correction())))
     }
 
-    /// Learns from a scored batch.
+    /// Learns from a scored batch. Returns its number of entries, if there is a forecast for it.
     ///
     /// # Errors
     /// Columns of another type than f64.
-    pub fn observe(&mut self, scored: &DataFrame) -> Result<()> {
+    pub fn observe(&mut self, scored: &DataFrame) -> Result<Option<u64>> {
         let scores: Vec<f64> = schema::nullable_f64s(scored, SCORE)?.into_iter().flatten().collect();
+        let mut entries = None;
         if let (Some(threshold), Some(expected)) = (self.threshold(), self.expected_entries(scored)?) {
             self.latest.extend(self.forecast(scored)?);
-            self.seen = DECAY * self.seen + scores.iter().filter(|score| **score > threshold).count() as f64;
+            let seen = scores.iter().filter(|score| **score > threshold).count();
+            self.seen = DECAY * self.seen + seen as f64;
+            entries = Some(seen as u64);
             self.expected = DECAY * self.expected + expected;
         }
         self.best.extend(scores);
         self.best.sort_by(|a, b| b.total_cmp(a));
         self.best.truncate(self.top);
-        Ok(())
+        Ok(entries)
     }
 
     /// The sum of the forecast of the next batch and those of the latest batches, over at least so many scores. `None` while

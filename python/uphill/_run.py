@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
 
+class Forecast(TypedDict):
+    """How many of the next scores are expected to enter the best ones."""
+
+    #: How many best scores count.
+    top: int
+    #: The number of next scores.
+    items: int
+    #: The expected number of entries.
+    entries: float
+
+
 class RunSummary(TypedDict):
     """Why a run ended, and what it cost."""
 
@@ -39,6 +50,8 @@ class RunSummary(TypedDict):
     retries: int
     #: Relevance weight of each feature column, as learned by the rule.
     learned: list[tuple[str, float]]
+    #: What the next scores were expected to bring. Absent without a forecast.
+    forecast: NotRequired[Forecast]
     #: End time, in seconds since 1970.
     at: int
 

@@ -15,8 +15,9 @@ use crate::error::Result;
 use crate::features::Features;
 use crate::filter::{Filter, SqlFilter};
 use crate::frame::schema::{DB_IDX, EMBEDDING, GRADIENT, u64s};
+use crate::frame::text::format_number;
 use crate::log::SearchLog;
-use crate::runner::Runner;
+use crate::runner::{Runner, StopConditions};
 use crate::sql::columns_of;
 
 /// What a search with this configuration into the folder `out` would do, as names and values. `log` is the run to resume.
@@ -62,7 +63,11 @@ pub fn dry_run(
     add("rule", rule.into());
     add("starting queries", queries.height().into());
     add("first search", first_search(config, database, queries)?.into());
-    add("max evaluations", config.max_evaluations(searchable, queries.height() as u64).into());
+    let max_evaluations = config.max_evaluations(searchable, queries.height() as u64);
+    add("max evaluations", max_evaluations.into());
+    if config.update.has_model() {
+        add("forecast", forecast(config, max_evaluations).into());
+    }
     if let Some(log) = log {
         add("resumes after", format!("{} iterations", log.iterations().len()).into());
     }
@@ -98,7 +103,7 @@ fn expected_recall(config: &Config, database: &LanceDatabase) -> String {
                 format!(
                     " (measured recall@{}: {}, with {} partitions per query on average)",
                     level.k,
-                    crate::frame::text::format_number(level.measured),
+                    format_number(level.measured),
                     level.nprobes
                 )
             });
@@ -155,15 +160,29 @@ fn score_columns(score: &ScoreConfig) -> Option<Vec<String>> {
 
 /// The rule, and the columns that its model reads.
 fn rule(config: &Config, database: &LanceDatabase, hidden: &[String]) -> Result<String> {
-    let (features, verb) = match &config.update {
-        UpdateConfig::Surrogate { features: features @ Features::Columns(_), .. } => (features, "reads"),
-        UpdateConfig::Surrogate { features: features @ Features::Auto, .. } => (features, "may read"),
-        UpdateConfig::Rl { .. } => return Ok("rl".into()),
-        UpdateConfig::TopK { .. } => return Ok("top-k".into()),
-        UpdateConfig::TopKDiscrete { .. } => return Ok("top-k-discrete".into()),
-    };
+    let name = config.update.rule_name();
+    let UpdateConfig::Surrogate { features, .. } = &config.update else { return Ok(name.into()) };
+    let verb = if *features == Features::Auto { "may read" } else { "reads" };
     let columns = database.feature_columns(features, hidden)?;
-    Ok(format!("surrogate; {verb} {}", [&[EMBEDDING.to_string()][..], &columns].concat().join(", ")))
+    Ok(format!("{name}; {verb} {}", [&[EMBEDDING.to_string()][..], &columns].concat().join(", ")))
+}
+
+/// What forecasts count (`stop.top`), and when they end the search (`stop.scores_per_entry`).
+fn forecast(config: &Config, max_evaluations: u64) -> String {
+    let top = config.stop.top.unwrap_or(StopConditions::DEFAULT_TOP);
+    if max_evaluations <= top as u64 && config.score.reuse.is_empty() {
+        return format!(
+            "none: it needs more than {top} scores (stop.top), and the search has at most {max_evaluations}"
+        );
+    }
+    let end = match config.stop.scores_per_entry {
+        Some(limit) => format!(
+            "the search ends when an entry is expected to cost more than {} scores (stop.scores_per_entry)",
+            format_number(limit)
+        ),
+        None => "stop.scores_per_entry is not set, so forecasts do not end the search".into(),
+    };
+    format!("expected entries into the best {top} scores, once {top} items have a score; {end}")
 }
 
 /// The number of items that the starting queries find and that pass the filter, and the time of the search.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::output::print_properties;
+use super::output::{final_forecast, forecast_json, print_properties};
 use crate::database::{LanceDatabase, VectorDatabase};
 use crate::frame::schema::{RAW_SCORE, SCORE};
 use crate::log::SearchLog;
@@ -35,6 +35,10 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
             label("items asked again after a stop", "scored again"): manifest.ended.as_ref().map(|ended| ended.asked_again),
             label("columns that say about the score", "relevance"): manifest.ended.as_ref().map(|ended| relevance(&ended.learned)),
+            "forecast": match json {
+                true => manifest.ended.as_ref().and_then(|ended| ended.forecast.as_ref()).map(forecast_json),
+                false => final_forecast(&log).map(Into::into),
+            },
             // As given by the scorer.
             "best score": best.as_ref().and_then(|best| {
                 best.column(RAW_SCORE).or_else(|_| best.column(SCORE)).ok()?.f64().ok()?.get(0)

@@ -2,6 +2,7 @@
 
 mod error;
 mod flatten;
+mod forecast;
 mod logger;
 mod numbers;
 mod progress;
@@ -19,6 +20,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 pub use self::error::{WriteError, catch_panic, error_chain, silence_panics};
+pub use self::forecast::{final_forecast, forecast_json};
 pub use self::logger::{error, info, install as install_logger, set_verbosity, warn};
 pub use self::numbers::{count, duration};
 pub use self::progress::{SearchProgress, row_progress_bar};

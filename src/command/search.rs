@@ -90,6 +90,7 @@ pub fn search(arguments: Search, signals: &Signals) -> anyhow::Result<u8> {
         .interrupt(signals.flag())
         .retry_failed(arguments.retry_failed)
         .pending_counter(progress.pending())
+        .on_submit(progress.submit_observer())
         .on_iteration(progress.observer());
     let log = match resumes {
         true => runner.resume(&arguments.out, &queries, config.stop.max_iterations()),

@@ -60,6 +60,7 @@ impl Config {
             return Err(Error::Config(reason.into()));
         }
         self.check_sections()?;
+        self.check_forecasts()?;
         let update = self.update.rule(self.prune.as_ref(), self.restart.as_ref(), self.gradient.as_ref());
         let runner = Runner::from_parts(self.with_gradient(database)?, score, update)
             .seed(self.seed)
@@ -88,6 +89,19 @@ impl Config {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Fails if a limit of the run file would never end the search, because the rule does not forecast scores.
+    fn check_forecasts(&self) -> Result<()> {
+        if self.stop.scores_per_entry.is_none() || self.update.has_model() {
+            return Ok(());
+        }
+        let reason = format!(
+            "stop.scores_per_entry: does not work with the rule `{}`, which has no model that forecasts scores; remove \
+             stop.scores_per_entry, or set update.rule to `surrogate`",
+            self.update.rule_name()
+        );
+        Err(Error::Config(reason))
     }
 
     /// Wraps the library, if queries also search along the gradient of the score.

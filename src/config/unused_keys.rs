@@ -28,6 +28,10 @@ impl Config {
         for (key, _) in reuse.into_iter().filter(|(_, is_set)| score.reuse.is_empty() && *is_set) {
             unused.push(format!("score.{key} is not used, because score.reuse is not set"));
         }
+        if let Some(top) = self.stop.top.filter(|_| !self.update.has_model()) {
+            let rule = self.update.rule_name();
+            unused.push(format!("stop.top = {top} is not used: the rule `{rule}` has no model that forecasts scores"));
+        }
         unused
     }
 }

@@ -153,6 +153,21 @@ impl UpdateConfig {
     /// The rule of a section without `rule`.
     pub(super) const DEFAULT_RULE: &str = "surrogate";
 
+    /// The name of the rule in run files.
+    pub(crate) fn rule_name(&self) -> &'static str {
+        match self {
+            UpdateConfig::Rl { .. } => "rl",
+            UpdateConfig::TopK { .. } => "top-k",
+            UpdateConfig::TopKDiscrete { .. } => "top-k-discrete",
+            UpdateConfig::Surrogate { .. } => "surrogate",
+        }
+    }
+
+    /// Whether the rule has a model of the scores, which predicts them.
+    pub(crate) fn has_model(&self) -> bool {
+        matches!(self, UpdateConfig::Surrogate { .. })
+    }
+
     /// How many batches may be in flight when the next one is chosen.
     pub(super) fn batches_in_flight(&self) -> usize {
         if let UpdateConfig::Surrogate { behind, .. } = self { *behind } else { 0 }

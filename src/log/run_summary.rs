@@ -41,7 +41,8 @@ pub struct RunSummary {
     /// The relevance weight of each column that the rule reads, as it learned them: they sum to 1, the largest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<(String, f32)>,
-    /// What the next scores were expected to bring when the run ended. `None` for rules without a model.
+    /// What the next scores were expected to bring when the run ended. If it was the reason, the rate that exceeded the limit.
+    /// `None` for rules without a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
     /// When the run ended, in seconds since 1970.

@@ -47,6 +47,7 @@ impl Runner {
 
     /// The summary of a run that ends now.
     fn run_summary(&self, log: &SearchLog, progress: &Progress, reason: StopReason) -> RunSummary {
+        let ended_before = log.manifest().ended.as_ref().and_then(|ended| ended.forecast);
         RunSummary {
             reason,
             error: None,
@@ -59,7 +60,8 @@ impl Runner {
             asked_again: self.ledger.requested_again,
             retries: self.ledger.retries_before + self.score.retry_count(),
             learned: self.update.relevance(),
-            forecast: progress.forecast.map(|forecast| forecast.per_hundred()),
+            // A run that has ended stays as it is: then no batch was selected.
+            forecast: progress.forecast.map(|forecast| forecast.per_hundred()).or(ended_before),
             at: now(),
         }
     }

@@ -30,7 +30,8 @@ impl Runner {
             let selected = self.select_batch(iteration, &queries, Some(&mut *log));
             let mut batch = selected.map_err(|error| error.in_iteration(iteration))?;
             progress.forecast_batch(&mut batch)?;
-            if self.stop.is_too_expensive(progress) {
+            if let Some(forecast) = self.stop.too_expensive(progress) {
+                progress.forecast = Some(forecast);
                 return self.drain(log, progress, in_flight, StopReason::ScoresPerEntry);
             }
             if let Some(callback) = &mut self.submit_callback {
@@ -49,7 +50,7 @@ impl Runner {
                 let next = self.next_queries(newest, &pending, Some(&mut *log));
                 queries = next.map_err(|error| error.in_iteration(iteration))?;
             }
-            for batch in &completed {
+            for batch in &mut completed {
                 self.report(batch, log, progress)?;
             }
         }
@@ -69,8 +70,8 @@ impl Runner {
         in_flight: &mut VecDeque<Batch>,
         reason: StopReason,
     ) -> Result<StopReason> {
-        while let Some(batch) = self.complete_oldest(in_flight, Some(&mut *log))? {
-            self.report(&batch, log, progress)?;
+        while let Some(mut batch) = self.complete_oldest(in_flight, Some(&mut *log))? {
+            self.report(&mut batch, log, progress)?;
         }
         if reason != StopReason::Interrupted {
             let last = progress.iteration.saturating_sub(1);
@@ -92,7 +93,7 @@ impl Runner {
     }
 
     /// Adds a completed batch to the progress, and calls the callback with its summary.
-    fn report(&mut self, batch: &Batch, log: &SearchLog, progress: &mut Progress) -> Result<()> {
+    fn report(&mut self, batch: &mut Batch, log: &SearchLog, progress: &mut Progress) -> Result<()> {
         progress.add(batch)?;
         if batch.is_replay {
             return Ok(());

@@ -2,13 +2,10 @@
 
 use std::time::Instant;
 
-use super::{Batch, BatchState, Runner};
+use super::{Batch, BatchState, Runner, StopConditions};
 use crate::error::Result;
 use crate::forecast::{Forecast, Forecaster};
 use crate::log::StopReason;
-
-/// How many best scores a forecast counts, unless it is set.
-const DEFAULT_TOP: usize = 100;
 
 /// The progress of a search.
 pub(super) struct Progress {
@@ -37,7 +34,7 @@ pub(super) struct Progress {
 impl Runner {
     /// The progress of a search that begins or is resumed.
     pub(super) fn progress(&self, iterations: u32) -> Progress {
-        Progress::new(iterations, self.stop.top.unwrap_or(DEFAULT_TOP))
+        Progress::new(iterations, self.stop.top.unwrap_or(StopConditions::DEFAULT_TOP))
     }
 }
 
@@ -59,10 +56,10 @@ impl Progress {
         }
     }
 
-    /// Adds a completed iteration.
-    pub(super) fn add(&mut self, batch: &Batch) -> Result<()> {
+    /// Adds a completed iteration, and completes its summary.
+    pub(super) fn add(&mut self, batch: &mut Batch) -> Result<()> {
         if let BatchState::Observed(scored) = &batch.state {
-            self.forecaster.observe(scored)?;
+            batch.summary.entries = self.forecaster.observe(scored)?;
         }
         let summary = &batch.summary;
         self.stale_iterations = if summary.new == 0 { self.stale_iterations + 1 } else { 0 };

@@ -126,7 +126,7 @@ impl Runner {
         let mut last = None;
         while in_flight.len() > self.batches_in_flight() {
             last = self.complete_oldest(in_flight, None)?;
-            last.iter().try_for_each(|batch: &Batch| progress.add(batch))?;
+            last.iter_mut().try_for_each(|batch| progress.add(batch))?;
         }
         Ok(last)
     }

@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use crate::error::{Error, Result};
+use crate::forecast::Forecast;
 use crate::ledger::Ledger;
 use crate::log::StopReason;
 
@@ -29,6 +30,9 @@ pub struct StopConditions {
 }
 
 impl StopConditions {
+    /// How many best scores a forecast counts, unless `top` is set.
+    pub(crate) const DEFAULT_TOP: usize = 100;
+
     /// No conditions.
     pub fn new() -> Self {
         Self::default()
@@ -90,11 +94,11 @@ impl StopConditions {
         reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
     }
 
-    /// Whether the next entry is expected to cost too many scores.
-    pub(super) fn is_too_expensive(&self, progress: &Progress) -> bool {
-        let (Some(limit), Some(next)) = (self.scores_per_entry, progress.forecast) else { return false };
-        let forecast = progress.forecaster.over_at_least(limit, next);
-        forecast.is_some_and(|forecast| forecast.scores_per_entry() > limit)
+    /// The forecast by which the next entry costs too many scores.
+    pub(super) fn too_expensive(&self, progress: &Progress) -> Option<Forecast> {
+        let (limit, next) = (self.scores_per_entry?, progress.forecast?);
+        let forecast = progress.forecaster.over_at_least(limit, next)?;
+        (forecast.scores_per_entry() > limit).then_some(forecast)
     }
 
     /// Whether the budget is larger than the one that a run spent. The last iteration of that run may have been cut.

@@ -37,6 +37,9 @@ pub struct IterationSummary {
     /// How many entries into the best scores were expected of the batch, before it was scored. `None` for rules without a
     /// model, and while fewer scores are known than count as best.
     pub forecast: Option<Forecast>,
+    /// How many scores of the batch entered the best ones: those better than the last of them before the batch. `None`
+    /// without a forecast.
+    pub entries: Option<u64>,
     /// The seconds that each stage took.
     pub times: StageTimes,
 }

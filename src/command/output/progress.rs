@@ -57,6 +57,12 @@ impl SearchProgress {
         lock(&self.state).pending.clone()
     }
 
+    /// A callback for each batch before its scores are requested.
+    pub fn submit_observer(&self) -> impl FnMut(&IterationSummary) + 'static {
+        let state = self.state.clone();
+        move |summary| lock(&state).forecast.submit(summary)
+    }
+
     /// A callback for the summary of each iteration.
     pub fn observer(&self) -> impl FnMut(&IterationSummary) + 'static {
         let (state, verbosity) = (self.state.clone(), verbosity());
@@ -94,17 +100,21 @@ impl Drop for SearchProgress {
     }
 }
 
-/// The block of two lines: scores above, the bar and the cost below.
+/// The block: scores above, the bar and the cost below, and a forecast between them if there is one.
 fn block(state: &Arc<Mutex<ProgressState>>) -> ProgressBar {
     type Draw = fn(&ProgressState, usize) -> String;
-    let keys: [(&'static str, Draw); 5] = [
+    let keys: [(&'static str, Draw); 6] = [
         ("best", |state, _| state.best()),
         ("scores", |state, width| truncate(&state.scores(), width.saturating_sub(2 + state.best().chars().count()))),
+        ("forecast", |state, width| {
+            let text = state.forecast.text(width);
+            text.map_or(String::new(), |text| format!("\n  {}", truncate(&text, width)))
+        }),
         ("done", |state, width| "━".repeat(state.bar(width).0)),
         ("rest", |state, width| "─".repeat(state.bar(width).1)),
         ("cost", |state, width| state.cost(width)),
     ];
-    let template = "  {best:.bold}{scores}\n  {done:.green}{rest:.dim}{cost}";
+    let template = "  {best:.bold}{scores}{forecast}\n  {done:.green}{rest:.dim}{cost}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
     let style = keys.into_iter().fold(style, |style, (key, draw)| {
         let state = state.clone();

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::forecast::{ForecastProgress, forecast_json, iteration_entries};
 use super::numbers::{count, duration, rate, sparkline};
 use super::terminal::truncate;
 use crate::config::StopConfig;
@@ -26,6 +27,7 @@ pub struct ProgressState {
     last: Option<IterationSummary>,
     /// The best score so far, after each of these iterations, as given by the scorer.
     bests: Vec<f64>,
+    pub forecast: ForecastProgress,
     /// Number of pending evaluations.
     pub pending: Arc<AtomicUsize>,
 }
@@ -42,6 +44,7 @@ impl ProgressState {
             finished_iterations: 0,
             last: None,
             bests: Vec::new(),
+            forecast: ForecastProgress::default(),
             pending: Arc::default(),
         }
     }
@@ -53,6 +56,7 @@ impl ProgressState {
         }
         self.finished_iterations += 1;
         self.last = Some(*summary);
+        self.forecast.add(summary);
         self.bests.extend(summary.best_so_far.map(|best| best * self.sign));
     }
 
@@ -157,17 +161,23 @@ impl ProgressState {
         }
     }
 
-    /// The whole state on one line.
-    pub fn line(&self) -> String {
+    /// The best score, the last iteration and the cost on one line.
+    fn short_line(&self) -> String {
         let mut parts = vec![self.best(), self.iteration()];
         parts.extend(self.cost_parts());
         parts.join("  ")
     }
 
-    /// The whole state and the times of the stages on one line.
+    /// The whole state on one line.
+    pub fn line(&self) -> String {
+        let forecast = self.forecast.text(usize::MAX).map_or(String::new(), |text| format!("  {text}"));
+        self.short_line() + &forecast
+    }
+
+    /// An iteration on one line: the state, its entries and the times of its stages.
     pub fn verbose_line(&self, summary: &IterationSummary) -> String {
         let times = summary.times.stages().map(|(stage, seconds)| format!("{stage} {seconds:.3}")).join(" ");
-        format!("{}  new {}  {times}", self.line(), summary.new)
+        format!("{}  new {}{}  {times}", self.short_line(), summary.new, iteration_entries(summary))
     }
 
     /// The event of an iteration, for `--log-format json`.
@@ -184,6 +194,8 @@ impl ProgressState {
             "new": summary.new,
             "rejected": summary.rejected,
             "failed": summary.failed,
+            "forecast": summary.forecast.as_ref().map(forecast_json),
+            "entries": summary.entries,
             "evaluations": summary.evaluations,
             "per_second": self.per_second(),
             "seconds_left": self.seconds_left(),

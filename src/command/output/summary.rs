@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::forecast::{final_forecast, forecast_json, raised_limit};
 use super::logger::{info, json_event, verbosity};
 use super::numbers::duration;
 use super::shell::quote;
@@ -20,6 +21,9 @@ pub fn print_summary(log: &SearchLog) {
         let mut event = json!({ "event": "ended", "run": log.path() });
         if let (Value::Object(event), Ok(Value::Object(ended))) = (&mut event, serde_json::to_value(ended)) {
             event.extend(ended);
+        }
+        if let Some(forecast) = &ended.forecast {
+            event["forecast"] = forecast_json(forecast);
         }
         return json_event(&event);
     }
@@ -37,6 +41,7 @@ pub fn print_summary(log: &SearchLog) {
     // Some evaluations may have given no score.
     let total = if scored == evaluations { String::new() } else { format!("{evaluations} evaluations: ") };
     info(format_args!("{iterations} iterations, {total}{scored} items scored{others} ({ended}): {run}"));
+    final_forecast(log).into_iter().for_each(info);
 }
 
 /// Prints the time of each stage, the longest first.
@@ -65,6 +70,7 @@ pub fn print_next_steps(log: &SearchLog, run_file: &Path, set: &[String]) {
     let more = match ended.reason {
         StopReason::Evaluations => format!(" --set stop.evaluations={}", ended.evaluations.saturating_mul(2)),
         StopReason::Iterations => format!(" --set stop.iterations={}", ended.iterations.saturating_mul(2)),
+        StopReason::ScoresPerEntry => raised_limit(ended),
         _ => String::new(),
     };
     info("");
