@@ -21,6 +21,7 @@ mod feature_files;
 mod features;
 mod files;
 mod folders;
+mod forecasts;
 mod formats;
 mod going_on;
 mod golden;

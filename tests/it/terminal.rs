@@ -52,6 +52,7 @@ fn timeless(screen: &str) -> String {
     };
     let line = |line: &str| match line {
         line if line.contains(" s: ") => "TIME".into(),
+        line if is_forecast(line) => without_numbers(line),
         line if line.starts_with("first search") => {
             let words = line.split(' ').collect::<Vec<_>>();
             let seconds = words.iter().position(|word| word.parse::<f64>().is_ok_and(|_| word.contains('.')));
@@ -61,6 +62,16 @@ fn timeless(screen: &str) -> String {
         line => line.split("  ").map(part).collect::<Vec<_>>().join("  "),
     };
     screen.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn is_forecast(line: &str) -> bool {
+    line.contains("scores") && line.contains("next ")
+}
+
+/// A text with every number replaced.
+fn without_numbers(line: &str) -> String {
+    let is_number = |c: char| c.is_ascii_digit() || c == '.' || c == ',';
+    line.split(is_number).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("N")
 }
 
 /// Compares a screen with the golden one. Where it should have changed, what is written into the target folder is looked at,
@@ -148,6 +159,32 @@ fn a_search_draws_one_block_with_its_progress_and_pending_evaluations() {
     }
 }
 
+/// A search by the default rule, whose scorer waits after twelve answers.
+fn forecasting() -> TempDir {
+    let folder = library(&molecules(), &command(12));
+    let run = std::fs::read_to_string(folder.path().join("run.toml")).expect("a run file");
+    let rule = "rule = \"surrogate\"\nbatch = 4\nfeatures = []\n[stop]\ntop = 5";
+    let run = run.replace("rule = \"rl\"\nlr = 20\n[stop]", rule);
+    std::fs::write(folder.path().join("run.toml"), run).expect("written");
+    std::fs::write(folder.path().join("score.py"), SCORER).expect("written");
+    folder
+}
+
+#[test]
+fn the_block_of_a_search_has_a_forecast_and_what_came() {
+    for columns in WIDTHS {
+        let folder = forecasting();
+        let mut search = Screen::start(&["search", "run.toml", "--out", "run"], folder.path(), columns);
+        let screen = search.wait_for(|screen| screen.contains("iteration 3 of 9") && screen.contains("  4 pending"));
+        assert_eq!(screen.lines().count(), 3, "one block: {screen}");
+        assert!(screen.lines().all(|line| line.chars().count() < columns.into()), "{screen}");
+        assert_golden(&format!("forecast-{columns}.txt"), &timeless(&screen));
+        std::fs::write(folder.path().join("go"), "").expect("written");
+        let (screen, code) = search.end();
+        assert!(code == 0 && !screen.contains('━'), "the block is gone: {screen}");
+    }
+}
+
 #[test]
 fn without_a_terminal_a_search_prints_progress_lines() {
     let folder = library(&molecules(), &command(24));
@@ -165,6 +202,23 @@ fn without_a_terminal_a_search_prints_progress_lines() {
     let rest: Vec<String> = said.collect();
     assert!(search.wait().expect("it ends").success(), "{rest:?}");
     assert!(rest[0].contains("30 items scored"), "{rest:?}");
+}
+
+#[test]
+fn without_a_terminal_progress_lines_end_with_the_forecast() {
+    let folder = forecasting();
+    let mut search = Command::new(env!("CARGO_BIN_EXE_uphill"));
+    search.args(["search", "run.toml", "--out", "run"]).current_dir(folder.path());
+    let mut search = search.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut said = BufReader::new(search.stderr.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    let line = said.next().expect("a line");
+    let forecast = line.rsplit("  ").next().expect("a part");
+    let expected = "the last N scores brought N new entries into the best N; the next N are expected to bring N (N to N): N \
+        scores each";
+    assert_eq!(without_numbers(forecast), expected, "{line}");
+    std::fs::write(folder.path().join("go"), "").expect("written");
+    said.for_each(drop);
+    assert!(search.wait().expect("it ends").success());
 }
 
 #[test]
