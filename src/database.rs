@@ -1,6 +1,6 @@
 //! The `VectorDatabase` trait (nearest-neighbour search over a library), and its implementation on Lance datasets.
 
-mod exact;
+mod block_search;
 mod gradient;
 mod lance;
 mod remote;

@@ -148,7 +148,7 @@ impl Forecaster {
 
     /// The expected entries, before the correction.
     fn expected_entries(&self, batch: &DataFrame) -> Result<Option<f64>> {
-        let Some(threshold) = self.threshold().filter(|_| prediction::has(batch)) else { return Ok(None) };
+        let Some(threshold) = self.threshold().filter(|_| prediction::has_predictions(batch)) else { return Ok(None) };
         let means = schema::nullable_f64s(batch, PREDICTED)?.into_iter();
         let pairs = means.zip(schema::nullable_f64s(batch, DEVIATION)?);
         let known: Vec<(f64, f64)> = pairs.filter_map(|(mean, deviation)| Some((mean?, deviation?))).collect();

@@ -172,7 +172,7 @@ impl Ledger {
     /// The scored frame of a committed iteration with the current answers.
     pub(crate) fn with_current_answers(&self, iteration: u32, scored: &DataFrame) -> Result<DataFrame> {
         let answered = self.add_scores(iteration, without_scores(scored)?)?;
-        if prediction::has(scored) { prediction::attach(answered, scored) } else { Ok(answered) }
+        if prediction::has_predictions(scored) { prediction::join_predictions(answered, scored) } else { Ok(answered) }
     }
 
     /// Counts a new item with an answer.

@@ -1,4 +1,4 @@
-//! Predictions that a model made before the scores were known: three columns beside the scores of a batch.
+//! Predictions of a model, made before the scores were known: three additional columns of a scored batch.
 
 use std::collections::HashMap;
 
@@ -7,16 +7,16 @@ use polars::prelude::{Column, DataFrame, DataType, IdxCa};
 use crate::error::{Result, WrapErr};
 use crate::frame::schema::{self, CHOSEN_BY, DB_IDX, DEVIATION, PREDICTED};
 
-/// The columns, in their order in the results, and their types.
+/// The columns of predictions, in their order in the results, and their types.
 const COLUMNS: [(&str, DataType); 3] =
     [(PREDICTED, DataType::Float64), (DEVIATION, DataType::Float64), (CHOSEN_BY, DataType::String)];
 
-/// Separates the predictions from the rows that a selector chose: returns the rows without them, and a frame of `db_idx` and
-/// the three columns. `None` if the selector predicts nothing.
+/// Splits the rows that a selector chose: returns the rows without predictions, and a frame with `db_idx` and the three columns.
+/// `None` if the selector makes no predictions.
 ///
 /// # Errors
-/// Some of the columns without the others, or a column of another type.
-pub(crate) fn separate(selected: DataFrame) -> Result<(DataFrame, Option<DataFrame>)> {
+/// Only some of the three columns, or a column of another type.
+pub(crate) fn split_predictions(selected: DataFrame) -> Result<(DataFrame, Option<DataFrame>)> {
     if COLUMNS.iter().all(|(name, _)| selected.column(name).is_err()) {
         return Ok((selected, None));
     }
@@ -28,11 +28,11 @@ pub(crate) fn separate(selected: DataFrame) -> Result<(DataFrame, Option<DataFra
     Ok((selected.drop_many(COLUMNS.map(|(name, _)| name)), Some(predictions)))
 }
 
-/// Adds the predictions to a scored batch, as its last columns. Items without a prediction get nulls.
+/// Joins the predictions to a scored batch, as its last columns. Items without a prediction get nulls.
 ///
 /// # Errors
-/// Frames without `db_idx`.
-pub(crate) fn attach(mut scored: DataFrame, predictions: &DataFrame) -> Result<DataFrame> {
+/// A frame without `db_idx`.
+pub(crate) fn join_predictions(mut scored: DataFrame, predictions: &DataFrame) -> Result<DataFrame> {
     let row_of: HashMap<u64, u32> = schema::u64s(predictions, DB_IDX)?.into_iter().zip(0..).collect();
     let rows: IdxCa = schema::u64s(&scored, DB_IDX)?.iter().map(|item| row_of.get(item).copied()).collect();
     for (name, _) in &COLUMNS {
@@ -42,11 +42,11 @@ pub(crate) fn attach(mut scored: DataFrame, predictions: &DataFrame) -> Result<D
     Ok(scored)
 }
 
-/// Adds predictions to the rows that a selector chose, in their order.
+/// Adds predictions to the rows that a selector chose, in the order of the rows.
 ///
 /// # Errors
-/// Numbers of values that differ from the number of rows.
-pub(crate) fn append(
+/// A number of values that differs from the number of rows.
+pub(crate) fn add_predictions(
     mut selected: DataFrame,
     means: Vec<Option<f64>>,
     deviations: Vec<Option<f64>>,
@@ -64,6 +64,6 @@ pub(crate) fn append(
 }
 
 /// Whether a frame has predictions.
-pub(crate) fn has(frame: &DataFrame) -> bool {
+pub(crate) fn has_predictions(frame: &DataFrame) -> bool {
     frame.column(CHOSEN_BY).is_ok()
 }

@@ -1,10 +1,15 @@
-//! Surrogate optimisation: a Gaussian process of the scores chooses which items to evaluate.
+//! Surrogate optimisation: a Gaussian process (GP) model of the scores chooses the items to evaluate.
 
 mod acquisition;
 mod batch;
+mod batch_schedule;
+mod bounded_fraction;
+
 mod candidates;
 mod distance;
+mod distinct_candidates;
 mod embeddings;
+mod feature_space;
 #[cfg(test)]
 mod fixture;
 mod gp;
@@ -12,15 +17,12 @@ mod kernel;
 mod leakage;
 mod niching;
 mod observations;
-mod plan;
-mod pool;
 mod posterior;
 mod ranks;
 mod relevance;
 mod ridge;
 mod rule;
-mod space;
-mod target_scale;
+mod target_transform;
 mod targets;
 mod vectorizer;
 

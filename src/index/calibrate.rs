@@ -2,9 +2,9 @@
 //!
 //! The queries are like those of a search: at an item, moved some of the way towards another item, half way between two
 //! items, and beyond an item, away from another. Their true neighbours come from exact search. The partition of a
-//! neighbour gives the margin that a query needs to find it (`database/lance/centroids.rs`). The margin of a recall is the
+//! neighbour gives the relative distance that a query needs to find it (`database/lance/centroids.rs`). The relative distance of a recall is the
 //! smallest with which every kind of query reaches it, with an allowance for the small number of queries. If the index
-//! stores codes, it is searched with a few margins, and the cheapest pair of margin and number of candidates is taken.
+//! stores codes, it is searched with a few relative distances, and the cheapest pair of relative distance and number of candidates is taken.
 //!
 //! Calibration takes about a third of the CPU time of a build at 100,000 rows, and a smaller share of a larger one. Most of
 //! it is the exact search.
@@ -32,7 +32,7 @@ const KS: [usize; 2] = [10, 100];
 /// The target recalls.
 const RECALLS: [f64; 4] = [0.9, 0.95, 0.99, 0.999];
 /// The measured numbers of candidates per neighbour, if the index stores codes.
-const OVERFETCHES: [usize; 4] = [1, 2, 4, 8];
+const REFINE_FACTORS: [usize; 4] = [1, 2, 4, 8];
 /// If no effort reaches a recall, the cheapest effort within this distance of the best recall is taken.
 const RECALL_TOLERANCE: f64 = 0.0005;
 /// The number of exact neighbours per query: more than k, because several may be equally far.
@@ -42,10 +42,10 @@ const ROWS_PER_CANDIDATE: f64 = 500.0;
 /// The miss rate of one additional, unobserved query. If n queries found everything, up to 3 / n of all queries may miss some
 /// (the rule of three).
 const UNOBSERVED_MISS: f64 = 0.25;
-/// The largest recall that this number of queries can verify. Beyond, the margin is extrapolated from its growth between the
+/// The largest recall that this number of queries can verify. Beyond, the relative distance is extrapolated from its growth between the
 /// lowest recall and this one.
 const MAX_VERIFIABLE: f64 = 0.99;
-/// The additional growth of the margin beyond that recall, as a share of the growth before.
+/// The additional growth of the relative distance beyond that recall, as a share of the growth before.
 const EXTRAPOLATION: f32 = 0.4;
 
 /// Measures the index of the dataset at a path, and stores the recall table in the dataset's metadata. `None` if there is no
@@ -60,47 +60,59 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
     let queries = sample_queries(&uri, database.len() as usize, database.dim())?;
     let nearest = database.exact_neighbours(queries.view(), NEIGHBOURS)?;
     let rows: Vec<Vec<u64>> = nearest.iter().map(|nearest| nearest.iter().map(|(row, _)| *row).collect()).collect();
-    let Some(margins) = database.margins(queries.view(), &rows)? else { return Ok(None) };
-    let mean_partitions = |margin: f32| {
-        let within = margins.partitions.iter().map(|sorted| sorted.partition_point(|at| *at <= margin).max(1));
-        within.sum::<usize>() as f64 / margins.partitions.len().max(1) as f64
+    let Some(relative_distances) = database.relative_distances(queries.view(), &rows)? else { return Ok(None) };
+    let mean_partitions = |relative_distance: f32| {
+        let within = relative_distances
+            .partitions
+            .iter()
+            .map(|sorted| sorted.partition_point(|at| *at <= relative_distance).max(1));
+        within.sum::<usize>() as f64 / relative_distances.partitions.len().max(1) as f64
     };
     let rows_per_partition = database.len() as f64 / index.partitions.max(1) as f64;
     let mut levels = Vec::new();
     for k in KS {
         let tied: Vec<usize> = nearest.iter().map(|nearest| tied_count(nearest, k)).collect();
-        let needed =
-            tied.iter().zip(&margins.rows).map(|(tied, margins)| Some(&margins[..*tied]).filter(|_| *tied > 0));
+        let needed = tied
+            .iter()
+            .zip(&relative_distances.rows)
+            .map(|(tied, relative_distances)| Some(&relative_distances[..*tied]).filter(|_| *tied > 0));
         let needed: Vec<Option<&[f32]>> = needed.collect();
-        let Some(recall_margins) = margins_for_recalls(&needed, k) else { continue };
-        let level = |recall: f64, margin: f32, overfetch: usize, recalls: &RecallByKind| RecallLevel {
+        let Some(recall_distances) = distances_for_recalls(&needed, k) else { continue };
+        let level = |recall: f64, relative_distance: f32, refine_factor: usize, recalls: &RecallByKind| RecallLevel {
             k,
             recall,
-            nprobes: mean_partitions(margin).ceil() as usize,
-            margin: Some(margin),
-            overfetch,
+            nprobes: mean_partitions(relative_distance).ceil() as usize,
+            relative_distance: Some(relative_distance),
+            refine_factor,
             measured: recalls.worst(),
         };
         if !index.has_codes() {
-            let measure = |margin: f32| RecallByKind::new(needed.iter().map(|needed| recall_at(*needed, margin, k)));
-            let targets = RECALLS.iter().zip(recall_margins);
-            levels.extend(targets.map(|(recall, margin)| level(*recall, margin, 1, &measure(margin))));
+            let measure = |relative_distance: f32| {
+                RecallByKind::new(needed.iter().map(|needed| recall_at(*needed, relative_distance, k)))
+            };
+            let targets = RECALLS.iter().zip(recall_distances);
+            levels.extend(
+                targets.map(|(recall, relative_distance)| {
+                    level(*recall, relative_distance, 1, &measure(relative_distance))
+                }),
+            );
             continue;
         }
         let mut choices = Vec::new();
-        for margin in recall_margins {
-            let probes = Probes { min_partitions: 1, margin: Some(margin) };
+        for relative_distance in recall_distances {
+            let probes = Probes { min_partitions: 1, max_relative_distance: Some(relative_distance) };
             let candidates =
-                database.index_candidates(queries.view(), probes, k * OVERFETCHES[OVERFETCHES.len() - 1])?;
-            for overfetch in OVERFETCHES {
+                database.index_candidates(queries.view(), probes, k * REFINE_FACTORS[REFINE_FACTORS.len() - 1])?;
+            for refine_factor in REFINE_FACTORS {
                 let queries = nearest.iter().zip(&tied).zip(&candidates);
                 let recalls = RecallByKind::new(queries.map(|((nearest, tied), candidates)| {
                     let correct: HashSet<u64> = nearest[..*tied].iter().map(|(row, _)| *row).collect();
-                    let hits = candidates.iter().take(k * overfetch).filter(|row| correct.contains(row)).count();
+                    let hits = candidates.iter().take(k * refine_factor).filter(|row| correct.contains(row)).count();
                     (!correct.is_empty()).then(|| hits.min(k) as f64 / k.min(nearest.len()) as f64)
                 }));
-                let cost = mean_partitions(margin) * rows_per_partition + (overfetch * k) as f64 * ROWS_PER_CANDIDATE;
-                choices.push((margin, overfetch, recalls, cost));
+                let cost = mean_partitions(relative_distance) * rows_per_partition
+                    + (refine_factor * k) as f64 * ROWS_PER_CANDIDATE;
+                choices.push((relative_distance, refine_factor, recalls, cost));
             }
         }
         for recall in RECALLS {
@@ -112,7 +124,9 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
                 false => recalls.worst() >= best - RECALL_TOLERANCE,
             });
             let cheapest = sufficient.min_by(|a, b| a.3.total_cmp(&b.3));
-            levels.extend(cheapest.map(|(margin, overfetch, recalls, _)| level(recall, *margin, *overfetch, recalls)));
+            levels.extend(cheapest.map(|(relative_distance, refine_factor, recalls, _)| {
+                level(recall, *relative_distance, *refine_factor, recalls)
+            }));
         }
     }
     if levels.is_empty() {
@@ -154,26 +168,28 @@ fn tied_count(nearest: &[(u64, f32)], k: usize) -> usize {
     if tied == NEIGHBOURS { 0 } else { tied }
 }
 
-/// The recall of a query with a margin, given the margin that each correct neighbour needs.
-fn recall_at(needed: Option<&[f32]>, margin: f32, k: usize) -> Option<f64> {
-    needed
-        .map(|needed| needed.iter().filter(|need| **need <= margin).count().min(k) as f64 / k.min(needed.len()) as f64)
+/// The recall of a query with a relative distance, given the relative distance that each correct neighbour needs.
+fn recall_at(needed: Option<&[f32]>, relative_distance: f32, k: usize) -> Option<f64> {
+    needed.map(|needed| {
+        needed.iter().filter(|need| **need <= relative_distance).count().min(k) as f64 / k.min(needed.len()) as f64
+    })
 }
 
-/// The smallest margins with which queries of every kind reach each of [`RECALLS`]. `None` if no query has a correct neighbour.
-fn margins_for_recalls(needed: &[Option<&[f32]>], k: usize) -> Option<[f32; RECALLS.len()]> {
-    let mut margins: Vec<f32> = needed.iter().flatten().flat_map(|needed| needed.iter().copied()).collect();
-    margins.sort_unstable_by(f32::total_cmp);
-    margins.dedup();
-    let largest = *margins.last()?;
-    let mut recall_margins = RECALLS.map(|recall| {
-        let is_too_small =
-            |margin: &f32| !RecallByKind::new(needed.iter().map(|needed| recall_at(*needed, *margin, k))).reach(recall);
-        margins.get(margins.partition_point(is_too_small)).copied().unwrap_or(largest)
+/// The smallest relative distances with which queries of every kind reach each of [`RECALLS`]. `None` if no query has a correct neighbour.
+fn distances_for_recalls(needed: &[Option<&[f32]>], k: usize) -> Option<[f32; RECALLS.len()]> {
+    let mut relative_distances: Vec<f32> = needed.iter().flatten().flat_map(|needed| needed.iter().copied()).collect();
+    relative_distances.sort_unstable_by(f32::total_cmp);
+    relative_distances.dedup();
+    let largest = *relative_distances.last()?;
+    let mut recall_distances = RECALLS.map(|recall| {
+        let is_too_small = |relative_distance: &f32| {
+            !RecallByKind::new(needed.iter().map(|needed| recall_at(*needed, *relative_distance, k))).reach(recall)
+        };
+        relative_distances.get(relative_distances.partition_point(is_too_small)).copied().unwrap_or(largest)
     });
-    let [lowest, .., verifiable, highest] = &mut recall_margins;
+    let [lowest, .., verifiable, highest] = &mut recall_distances;
     *highest = highest.max(*verifiable + EXTRAPOLATION * (*verifiable - *lowest)).min(f32::MAX);
-    Some(recall_margins)
+    Some(recall_distances)
 }
 
 /// The recall of each query, grouped by kind of query: how far it moved.

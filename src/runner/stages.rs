@@ -43,7 +43,7 @@ impl Runner {
         let Some(selector) = self.selector() else { return Ok((passed, None)) };
         let (database, seed) = (&*self.database, self.seed);
         let step = Step { iteration, queries, results: &passed, pending: &[], database, seed, is_replay: false };
-        let (selected, predictions) = prediction::separate(selector.select(&step)?)?;
+        let (selected, predictions) = prediction::split_predictions(selector.select(&step)?)?;
         check_subset("select", &passed, &selected)?;
         let selected = match self.decisive_columns() {
             Some(_) => candidates::fetch_attributes(&selected, queries, database)?,

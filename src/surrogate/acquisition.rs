@@ -1,46 +1,46 @@
-//! Acquisition: chooses the items of a batch, by Thompson sampling once there is a posterior.
+//! Acquisition: chooses the items of a batch. Once there is a posterior, by Thompson sampling.
 
 use ndarray::{ArrayView2, Axis};
 use rand::RngExt;
 use rand::seq::{SliceRandom, index};
 
 use super::observations::Observations;
-use super::posterior::{FittedProcess, Posterior, Prediction};
-use super::ranks::descending;
+use super::posterior::{FittedGp, Posterior, Prediction};
+use super::ranks::argsort_descending;
 use crate::error::Result;
 use crate::random::RandomStream;
 
-/// Rows of candidates whose means are computed at a time.
+/// The number of candidates whose means are computed at a time.
 const BLOCK: usize = 8192;
-/// Candidates of the highest posterior mean that take part in the sampling.
-pub(super) const FRONT: usize = 300;
-/// Random other candidates that take part in it.
-pub(super) const RANDOM: usize = 64;
-/// Candidates of the highest posterior mean outside of the peak that take part in the sampling there.
-pub(super) const FRONT_OUTSIDE: usize = 100;
+/// The number of candidates with the highest posterior mean that take part in the sampling.
+pub(super) const TOP_CANDIDATES: usize = 300;
+/// The number of other, random candidates that take part in the sampling.
+pub(super) const RANDOM_CANDIDATES: usize = 64;
+/// The number of candidates with the highest posterior mean that take part in the sampling outside of the peak.
+pub(super) const TOP_OUTSIDE: usize = 100;
 
 /// An item that was chosen for a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Choice {
     /// Its row among the candidates.
     pub row: usize,
-    /// What chose it. `None` for an item with a reused score.
+    /// How it was chosen. `None` for an item with a reused score.
     pub chosen_by: Option<ChosenBy>,
-    /// The prediction of the process that chose it. `None` in the random start, and if the process expects so low a score that
-    /// it does not tell how low.
+    /// The prediction of the GP that chose it. `None` in the random start, and if the expected score is at or below the floor of
+    /// the targets.
     pub prediction: Option<Prediction>,
 }
 
-/// What chose an item of a batch.
+/// How an item of a batch was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChosenBy {
-    /// A starting query: the item is one of its neighbours.
+    /// As a neighbour of a starting query.
     Start,
-    /// A sample of the process of all observations, among the candidates of the highest mean.
+    /// By a sample of the GP of all observations, from the candidates of the highest mean.
     Model,
-    /// A sample of the process outside of the peak.
+    /// By a sample of the GP outside of the peak.
     Outside,
-    /// Chance: the item is one of the random start, or a random candidate that was the best of a sample.
+    /// At random: in the random start, or as a random candidate that was the best in a sample.
     Random,
 }
 
@@ -56,8 +56,8 @@ impl ChosenBy {
     }
 }
 
-/// Chooses a batch of the random start from candidates, by id: items with reused scores, which cost nothing, then the others
-/// in their order. `chosen_by` is what found the others.
+/// Chooses a batch of the random start from the ids of candidates: first all items with reused scores, which cost nothing, then
+/// other items in their order. `chosen_by` says how the other items were chosen.
 pub(super) fn choose_start(
     ids: &[u64],
     observations: &Observations,
@@ -87,69 +87,73 @@ pub(super) fn choose_batch(
     let probability = posterior.outside_probability();
     let outside_count = (0..batch_size).filter(|_| rng.random_bool(probability)).count().min(batch_size.div_ceil(2));
     let mut rows: Vec<usize> = (0..points.nrows()).collect();
-    // The order decides between equal candidates, as where all scores are the same: it is random.
+    // The order decides between candidates of equal mean, so it must be random: all means are equal if all scores are.
     rows.shuffle(rng);
     let mut choices = Vec::with_capacity(batch_size);
-    let from_all = |count, choices: &mut Vec<Choice>, rng: &mut RandomStream| {
-        let candidates = Front { rows: &rows, size: FRONT, random: RANDOM, chosen_by: ChosenBy::Model };
-        sample_choices(&posterior.all, points.view(), candidates, count, choices, rng)
+    let choose_by_all = |count, choices: &mut Vec<Choice>, rng: &mut RandomStream| {
+        let pool = CandidatePool {
+            rows: &rows,
+            top_count: TOP_CANDIDATES,
+            random_count: RANDOM_CANDIDATES,
+            chosen_by: ChosenBy::Model,
+        };
+        sample_choices(&posterior.all, points.view(), pool, count, choices, rng)
     };
-    from_all(batch_size - outside_count, &mut choices, rng)?;
-    if let (Some(process), Some(is_outside)) = (&posterior.outside, posterior.is_outside(points_f32.view())) {
+    choose_by_all(batch_size - outside_count, &mut choices, rng)?;
+    if let (Some(fitted), Some(is_outside)) = (&posterior.outside, posterior.is_outside(points_f32.view())) {
         let rows: Vec<usize> = rows.iter().copied().filter(|row| is_outside[*row]).collect();
-        let candidates = Front { rows: &rows, size: FRONT_OUTSIDE, random: 0, chosen_by: ChosenBy::Outside };
-        sample_choices(process, points.view(), candidates, outside_count, &mut choices, rng)?;
+        let pool = CandidatePool { rows: &rows, top_count: TOP_OUTSIDE, random_count: 0, chosen_by: ChosenBy::Outside };
+        sample_choices(fitted, points.view(), pool, outside_count, &mut choices, rng)?;
     }
     // There may be too few candidates outside of the peak.
     let missing = batch_size - choices.len();
-    from_all(missing, &mut choices, rng)?;
+    choose_by_all(missing, &mut choices, rng)?;
     Ok(choices)
 }
 
-/// The candidates of one round of Thompson sampling.
-struct Front<'a> {
-    /// All rows that may take part.
+/// The candidates of one round of Thompson sampling, before the highest means and the random others are selected.
+struct CandidatePool<'a> {
+    /// The rows of all candidates.
     rows: &'a [usize],
-    /// How many rows of the highest posterior mean take part.
-    size: usize,
-    /// How many random other rows take part.
-    random: usize,
-    /// What chooses among the rows of the highest mean.
+    /// The number of candidates with the highest posterior mean to take.
+    top_count: usize,
+    /// The number of other, random candidates to take.
+    random_count: usize,
+    /// How an item among the candidates of the highest mean counts as chosen.
     chosen_by: ChosenBy,
 }
 
-/// Thompson sampling: adds `count` candidates to the choices, each the best of a posterior sample of its own among those that
-/// are not chosen yet.
+/// Thompson sampling: adds `count` choices. Each is the best candidate of its own posterior sample among those not chosen yet.
 fn sample_choices(
-    process: &FittedProcess,
+    fitted: &FittedGp,
     points: ArrayView2<'_, f64>,
-    candidates: Front<'_>,
+    pool: CandidatePool<'_>,
     count: usize,
     choices: &mut Vec<Choice>,
     rng: &mut RandomStream,
 ) -> Result<()> {
     let is_chosen = |row: usize| choices.iter().any(|choice| choice.row == row);
-    let rows: Vec<usize> = candidates.rows.iter().copied().filter(|row| !is_chosen(*row)).collect();
+    let rows: Vec<usize> = pool.rows.iter().copied().filter(|row| !is_chosen(*row)).collect();
     let count = count.min(rows.len());
     if count == 0 {
         return Ok(());
     }
     let points_of = |rows: &[usize]| points.select(Axis(0), rows);
-    let means: Vec<f64> = rows.chunks(BLOCK).flat_map(|rows| process.gp.mean(points_of(rows).view())).collect();
-    let mut front: Vec<usize> = descending(&means).into_iter().map(|position| rows[position]).collect();
-    let rest = front.split_off(front.len().min(candidates.size.max(count)));
-    let front_size = front.len();
-    let random = index::sample(rng, rest.len(), candidates.random.min(rest.len()));
-    front.extend(random.into_iter().map(|position| rest[position]));
-    let samples = process.gp.samples(points_of(&front).view(), count, process.sample_scale, rng)?;
-    let mut is_open = vec![true; front.len()];
+    let means: Vec<f64> = rows.chunks(BLOCK).flat_map(|rows| fitted.gp.mean(points_of(rows).view())).collect();
+    let mut candidates: Vec<usize> = argsort_descending(&means).into_iter().map(|position| rows[position]).collect();
+    let others = candidates.split_off(candidates.len().min(pool.top_count.max(count)));
+    let top_count = candidates.len();
+    let random = index::sample(rng, others.len(), pool.random_count.min(others.len()));
+    candidates.extend(random.into_iter().map(|position| others[position]));
+    let samples = fitted.gp.samples(points_of(&candidates).view(), count, fitted.sample_scale, rng)?;
+    let mut is_open = vec![true; candidates.len()];
     for sample in samples.draws.rows() {
-        let open = (0..front.len()).filter(|position| is_open[*position]);
+        let open = (0..candidates.len()).filter(|position| is_open[*position]);
         let Some(position) = open.max_by(|a, b| sample[*a].total_cmp(&sample[*b])) else { break };
         is_open[position] = false;
-        let chosen_by = if position < front_size { candidates.chosen_by } else { ChosenBy::Random };
-        let prediction = process.predict(samples.mean[position], samples.variance[position]);
-        choices.push(Choice { row: front[position], chosen_by: Some(chosen_by), prediction });
+        let chosen_by = if position < top_count { pool.chosen_by } else { ChosenBy::Random };
+        let prediction = fitted.predict(samples.mean[position], samples.variance[position]);
+        choices.push(Choice { row: candidates[position], chosen_by: Some(chosen_by), prediction });
     }
     Ok(())
 }

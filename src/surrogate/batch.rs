@@ -1,4 +1,4 @@
-//! Batches as vectors: an observed batch with its scores, and pending evaluations.
+//! The vectors and scores of an observed batch, and the vectors of pending evaluations.
 
 use std::collections::HashSet;
 
@@ -13,13 +13,13 @@ use crate::frame::schema::{self, DB_IDX};
 /// The items of an observed iteration.
 pub(super) struct ObservedBatch {
     pub ids: Vec<u64>,
-    /// `None` if an item was rejected or failed.
+    /// `None` for items that were rejected or failed.
     pub scores: Vec<Option<f64>>,
     /// `(items, width)`
     pub vectors: Array2<f32>,
 }
 
-/// Items that were chosen, but whose evaluations are pending.
+/// Items that were chosen but have no outcome yet: their evaluations are pending.
 pub(super) struct PendingItems {
     pub ids: HashSet<u64>,
     /// `(items, width)`
@@ -32,15 +32,15 @@ impl PendingItems {
     /// # Errors
     /// Embeddings that are not finite.
     pub fn from_frames(frames: &[DataFrame], vectorizer: &Vectorizer) -> Result<Self> {
-        let (mut all, mut vectors) = (HashSet::new(), Array2::zeros((0, vectorizer.width())));
+        let (mut all_ids, mut vectors) = (HashSet::new(), Array2::zeros((0, vectorizer.width())));
         for frame in frames {
             let ids = schema::u64s(frame, DB_IDX)?;
             let embeddings = finite_embeddings(frame)?;
             vectors
                 .append(Axis(0), vectorizer.vectors(&ids, embeddings.view()).view())
                 .wrap_err("pending evaluations")?;
-            all.extend(ids);
+            all_ids.extend(ids);
         }
-        Ok(PendingItems { ids: all, vectors })
+        Ok(PendingItems { ids: all_ids, vectors })
     }
 }

@@ -1,16 +1,16 @@
-//! Candidate generation: from the whole library, if it is small enough to be ranked, else a shortlist and the neighbours of
-//! queries.
+//! Candidate generation. A library in memory is ranked as a whole. In a larger one, the candidates are a shortlist and the
+//! neighbours of queries.
 
-mod library;
 mod query_points;
+mod ranked_library;
 mod shortlist;
 mod width;
 
 use ndarray::{Array2, Axis, CowArray, Ix2};
 use polars::prelude::DataFrame;
 
-use self::library::Library;
 use self::query_points::BEST;
+use self::ranked_library::RankedLibrary;
 use self::shortlist::Shortlist;
 use self::width::{MAX_CANDIDATES, SearchWidth};
 use super::batch::PendingItems;
@@ -27,31 +27,32 @@ use crate::frame::schema::EMBEDDING;
 use crate::random::random_stream;
 use crate::step::Step;
 
-/// The number of random items that stand for a library that is too large to be ranked.
-const SAMPLE: usize = 2000;
+/// The number of random items that represent a library that is too large to be ranked.
+const SAMPLE_SIZE: usize = 2000;
 
-/// The candidates of the next batch, and what they are generated from.
+/// The candidates of the next batch, and the data that they are generated from.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates {
     /// Candidates by id, in addition to the neighbours of the queries.
     ids: Vec<u64>,
     /// Whether these are the only candidates, because the whole library was ranked.
     are_ranked: bool,
-    /// All items, if the library is small enough to be ranked.
-    library: Option<Library>,
-    /// The vectors of a random sample of the items, if it is not.
+    /// All items, if the library fits into memory.
+    library: Option<RankedLibrary>,
+    /// Otherwise the vectors of a random sample of the items.
     sample: Array2<f32>,
     shortlist: Shortlist,
     width: SearchWidth,
 }
 
 impl Candidates {
-    /// The first candidates: items with reused scores, the best first.
+    /// The candidates of the first batch: the items with reused scores, the best first.
     pub fn from_reused(reused: &[u64]) -> Self {
         Candidates { ids: reused.iter().copied().take(MAX_CANDIDATES).collect(), ..Candidates::default() }
     }
 
-    /// Reads all items of the library if they fit into memory, else a sample. `max_points` is the size of a training set.
+    /// Reads all items of the library if they fit into memory, otherwise a sample. `max_points` is the maximum size of a training
+    /// set.
     ///
     /// # Errors
     /// A library that cannot be read.
@@ -61,12 +62,12 @@ impl Candidates {
         features: ItemFeatures,
         max_points: usize,
     ) -> Result<Vectorizer> {
-        if Library::fits(database.len(), database.dim() + features.width(), max_points) {
-            let (library, vectorizer) = Library::read(database, features)?;
+        if RankedLibrary::fits(database.len(), database.dim() + features.width(), max_points) {
+            let (library, vectorizer) = RankedLibrary::read(database, features)?;
             self.library = Some(library);
             return Ok(vectorizer);
         }
-        let ids = database.sample(SAMPLE, &mut random_stream(0, "spread", 0, 0))?;
+        let ids = database.sample(SAMPLE_SIZE, &mut random_stream(0, "spread", 0, 0))?;
         let items = database.take_columns(&ids, &[])?;
         let embeddings = convert::matrix::<f32>(&items, EMBEDDING)?;
         let rows = finite_rows(embeddings.view());
@@ -82,23 +83,23 @@ impl Candidates {
         &self.ids
     }
 
-    /// The number of neighbours to find for each of so many queries.
+    /// The number of neighbours to find per query, for this number of queries.
     pub fn neighbours(&self, queries: usize) -> usize {
         if self.are_ranked { 0 } else { self.width.neighbours(queries) }
     }
 
-    /// Widens the next search if an observed batch has fewer items than planned, and the search could have given more.
-    pub fn widen(&mut self, step: &Step<'_>, planned: usize) {
+    /// Widens the next search if an observed batch has fewer than the `scheduled` items, and the search did not limit them.
+    pub fn widen(&mut self, step: &Step<'_>, scheduled: usize) {
         let (queries, found) = (step.queries.height(), step.results.height());
-        let most = queries.saturating_mul(self.neighbours(queries)) + self.ids.len();
+        let max_found = queries.saturating_mul(self.neighbours(queries)) + self.ids.len();
         let library_size = step.database.len().max(1) as usize;
-        if found < planned.min(most) {
+        if found < scheduled.min(max_found) {
             self.width.widen(library_size);
         }
         self.width.is_exhausted = found == 0 && self.library.is_none() && self.width.is_at_limit(queries, library_size);
     }
 
-    /// Uses another distance from now on.
+    /// Replaces the distance.
     pub fn set_distance(&mut self, distance: &ScaledDistance) {
         if let Some(library) = &mut self.library {
             library.set_distance(distance);
@@ -119,7 +120,7 @@ impl Candidates {
         (self.ids, self.are_ranked) = (Vec::new(), false);
     }
 
-    /// Generates the candidates of the next batch: the front of the library, or a shortlist.
+    /// Generates the candidates of the next batch: the top candidates of the ranked library, or a shortlist.
     ///
     /// # Errors
     /// Features that are not finite.
@@ -134,7 +135,7 @@ impl Candidates {
         self.ids = match &mut self.library {
             Some(library) => {
                 let is_open = |id: u64| !training.observations.contains(id) && !pending.ids.contains(&id);
-                library.front(posterior, self.width.factor, is_open, &mut step.rng("surrogate front", 0))
+                library.top_candidates(posterior, self.width.factor, is_open, &mut step.rng("surrogate front", 0))
             }
             None => {
                 let rng = &mut step.rng("surrogate shortlist", 0);
@@ -157,8 +158,8 @@ impl Candidates {
         has_posterior: bool,
     ) -> Result<DataFrame> {
         if self.are_ranked {
-            // The query does not search. It shows where the search stands.
-            let best = step.database.take_columns(&training.observations.top_id(), &[])?;
+            // This query finds no neighbours. It logs the embedding of the best item.
+            let best = step.database.take_columns(training.observations.top_id().as_slice(), &[])?;
             return query_points::queries_at(step.queries, finite_embeddings(&best)?.view().mapv(f64::from).view());
         }
         let is_random = !has_posterior || self.width.is_exhausted;

@@ -1,4 +1,4 @@
-//! The scaled distance of two items: a sum over feature groups, weighted by relevance, in units of the kernel's length.
+//! The scaled distance between two items: a sum over feature groups, weighted by relevance, in units of the kernel's length.
 
 use std::ops::Range;
 
@@ -11,19 +11,20 @@ use super::targets::noise;
 use crate::error::Result;
 use crate::linalg::squared_distances;
 
-/// Groups with this relevance weight or less are left out. They cost time and contribute nothing.
+/// Groups with this relevance weight or less are omitted, because they cost time and contribute little.
 const NEGLIGIBLE_WEIGHT: f64 = 0.01;
-/// The least mean squared distance `m_g` of a group: the points of a group that are nearer to each other count as equal, so
-/// that their distances are not stretched further.
+/// The minimum of the mean squared distance `m_g` of a group. It limits the scaling of groups whose points are almost equal.
 const MIN_MEAN_DISTANCE: f64 = 0.1;
 
-/// The squared distance of items as the models see it. A vector times the factors is a *point*, and the squared Euclidean
-/// distance of two points is:
+/// The distance that the models use. It converts item vectors to *points*, by a factor for each component. The squared Euclidean
+/// distance between two points is
 ///
 /// ```text
-/// |p - q|^2 = sum_g w_g |p_g - q_g|^2 / m_g / l^2        m_g the mean of |p_g - q_g|^2 over the points, at least 0.1
-///                                                      l^2 the median of the sum over the points
+/// |p - q|^2 = sum_g w_g |v_g - u_g|^2 / m_g / l^2
 /// ```
+///
+/// for the vectors v, u of the items, with the relevance weight `w_g` of the group g, the mean `m_g` of `|v_g - u_g|^2` over the
+/// training set (at least 0.1), and the median `l^2` of the sum over the training set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ScaledDistance {
     /// The components in use, and their factors.
@@ -32,8 +33,8 @@ pub(super) struct ScaledDistance {
 }
 
 impl ScaledDistance {
-    /// Fits the relevance weights of the groups to vectors `(n, width)`, their targets and scores. Only the rows of `subset`
-    /// take part in that. Scores above the `noise_threshold` have less noise.
+    /// Fits the relevance weights of the groups to vectors `(n, width)`, their targets and scores, of the rows in `subset`. Scores
+    /// above the `noise_threshold` have less noise.
     ///
     /// # Errors
     /// Vectors that are not finite.
@@ -53,7 +54,7 @@ impl ScaledDistance {
         for (group, mut row) in groups.iter().zip(squared.rows_mut()) {
             let sample = sample.slice(s![.., group.clone()]);
             let mut distances = squared_distances(sample, sample);
-            // Rounding can leave a distance between a point and itself.
+            // Rounding errors can give a point a distance to itself.
             distances.diag_mut().fill(0.0);
             let mean = (distances.sum() / pairs).max(MIN_MEAN_DISTANCE);
             means.push(mean);
@@ -77,13 +78,13 @@ impl ScaledDistance {
         Ok(distance)
     }
 
-    /// The score above which scores have less noise. It stays the same until the distance is fitted again, so that most of
-    /// the Gaussian process can be reused from batch to batch.
+    /// The score above which scores have less noise. It changes only when the distance is fitted again, so that most of the
+    /// Gaussian process (GP) can be reused from batch to batch.
     pub fn noise_threshold(&self) -> f64 {
         self.noise_threshold
     }
 
-    /// The factors of components. Those that are not in use have 0.
+    /// The factors of a range of components. Components that are not in use have the factor 0.
     pub fn factors(&self, components: Range<usize>) -> Array1<f32> {
         let mut factors = Array1::zeros(components.len());
         for (component, factor) in self.components.iter().filter(|(component, _)| components.contains(component)) {
@@ -97,13 +98,14 @@ impl ScaledDistance {
         let (vectors, width) = (vectors.as_standard_layout(), vectors.ncols());
         let mut points = Array2::zeros((vectors.nrows(), self.components.len()));
         let (Some(from), Some(to)) = (vectors.as_slice(), points.as_slice_mut()) else { return points };
-        let components: Vec<(usize, f32)> = self.components.iter().map(|(at, factor)| (*at, *factor as f32)).collect();
+        let components: Vec<(usize, f32)> =
+            self.components.iter().map(|(component, factor)| (*component, *factor as f32)).collect();
         to.par_chunks_mut(components.len().max(1)).zip(from.par_chunks(width.max(1))).for_each(|(point, vector)| {
-            let (components, mut at) = (&components[..], 0);
-            while at < point.len() {
-                let (component, factor) = components[at];
-                point[at] = vector[component] * factor;
-                at += 1;
+            let (components, mut position) = (&components[..], 0);
+            while position < point.len() {
+                let (component, factor) = components[position];
+                point[position] = vector[component] * factor;
+                position += 1;
             }
         });
         points

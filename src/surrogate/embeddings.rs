@@ -1,4 +1,4 @@
-//! Embeddings of items, checked for numbers that are not finite.
+//! Reads the embeddings of items, and finds values that are not finite.
 
 use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
@@ -10,7 +10,7 @@ use crate::frame::schema::{self, DB_IDX, EMBEDDING};
 /// The embeddings of items, `(items, dim)`.
 ///
 /// # Errors
-/// An embedding that is not finite: no model can be fitted to it. `uphill index` drops such items.
+/// An embedding that is not finite, because no model can be fitted to it. `uphill index` drops such items.
 pub(super) fn finite_embeddings(items: &DataFrame) -> Result<Matrix<f32>> {
     let embeddings = convert::matrix::<f32>(items, EMBEDDING)?;
     let invalid =
@@ -25,7 +25,7 @@ pub(super) fn finite_embeddings(items: &DataFrame) -> Result<Matrix<f32>> {
     }
 }
 
-/// The rows of embeddings `(items, dim)` that are finite.
+/// The rows of embeddings `(items, dim)` that contain only finite values.
 pub(super) fn finite_rows(embeddings: ArrayView2<'_, f32>) -> Vec<usize> {
     let is_finite = |row: &usize| embeddings.row(*row).iter().all(|value| value.is_finite());
     (0..embeddings.nrows()).filter(is_finite).collect()

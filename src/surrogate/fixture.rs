@@ -8,7 +8,7 @@ fn field(name: &str) -> Value {
     all[name].clone()
 }
 
-/// A vector. A single number is a vector of one.
+/// The vector in a field. A single number is a vector of one component.
 pub fn vector(name: &str) -> Vec<f64> {
     let field = field(name);
     let numbers = field.as_array().cloned().unwrap_or_else(|| vec![field]);

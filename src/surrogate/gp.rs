@@ -1,4 +1,4 @@
-//! Gaussian process regression of the scores.
+//! Gaussian process (GP) regression of the scores.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use rand_distr::{Distribution, StandardNormal};
@@ -8,11 +8,11 @@ use crate::error::Result;
 use crate::linalg::Cholesky;
 use crate::random::RandomStream;
 
-/// Added to the diagonal of a posterior covariance before samples are drawn, because duplicates make it singular.
+/// Added to the diagonal of a posterior covariance before sampling, because duplicate points make it singular.
 const JITTER: f64 = 1e-6;
 
-/// A Gaussian process with mean 0 and independent noise of variances N, conditioned on targets at n points. The kernel is the
-/// mean of two squared exponentials, of lengths l and l / 2, so that it fits broad trends and small peaks:
+/// A GP with mean 0 and independent noise of variances N, conditioned on targets z at n points. The kernel is the mean of two
+/// squared exponentials, of lengths l and l / 2, so that it fits broad trends and small peaks:
 ///
 /// ```text
 /// mean(p)   = k(p)' (K + diag N)^-1 z                  k(p)_i = kernel(p, x_i),  K_ij = kernel(x_i, x_j)
@@ -42,15 +42,15 @@ pub(super) struct Samples {
 }
 
 impl GaussianProcess {
-    /// Fits a process without a previous one.
+    /// Fits a GP without a previous one.
     #[cfg(test)]
     pub fn new(points: Array2<f64>, targets: Array1<f64>, squared_length: f64, noise: &Array1<f64>) -> Result<Self> {
         Self::fit(None, points, targets, squared_length, noise)
     }
 
-    /// Fits the process to `points` `(n, dim)`, `targets` and the variances of their `noise` `(n)`. `squared_length` is `l^2`.
+    /// Fits the GP to `points` `(n, dim)`, `targets` `(n)` and the variances of their `noise` `(n)`. `squared_length` is `l^2`.
     ///
-    /// If the first points and their noise are those of the `previous` process, its Cholesky factor is extended, which saves
+    /// If the first points and their noise are the same as in the `previous` GP, its Cholesky factor is extended, which saves
     /// most of the work. The result is the same to the last bit.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl GaussianProcess {
         Ok(GaussianProcess { points, targets, noise: noise.clone(), squared_length, factor, weights })
     }
 
-    /// How many of the first points, with their noise, both processes share.
+    /// The number of first points that both GPs share, including the noise of the points.
     fn shared_points(&self, points: ArrayView2<'_, f64>, noise: &Array1<f64>) -> usize {
         if self.points.ncols() != points.ncols() {
             return 0;
@@ -88,9 +88,9 @@ impl GaussianProcess {
         pairs.take_while(|((a, b), (noise_a, noise_b))| noise_a == noise_b && a == b).count()
     }
 
-    /// The process with `(m, dim)` more points, whose targets are its own posterior mean there. The mean does not change, but
-    /// the variance near these points shrinks. This is the kriging believer of Ginsbourger et al., Kriging is well-suited to
-    /// parallelize optimization (2010).
+    /// Adds pending points `(m, dim)` with fantasies as targets (the term of BoTorch): the posterior mean at the points. The
+    /// mean does not change, but the variance near the points shrinks. This is the kriging believer. Source: Ginsbourger, Le
+    /// Riche and Carraro, Kriging is well-suited to parallelize optimization (2010).
     ///
     /// # Errors
     /// Points that are not finite.
@@ -101,46 +101,44 @@ impl GaussianProcess {
         Self::fit(Some(self), points, targets, self.squared_length, &noise)
     }
 
-    /// The weight of each point, `(K + diag N)^-1 z`. The posterior mean is the sum of the kernels with the points, each times
-    /// its weight.
+    /// The weight of each point, `(K + diag N)^-1 z`. The posterior mean is the weighted sum of the kernels with the points.
     pub fn weights(&self) -> ArrayView1<'_, f64> {
         self.weights.view()
     }
 
-    /// The amplitude: the factor of kernel and noise that makes the targets most likely, `z' (K + diag N)^-1 z / n`. The mean does
-    /// not depend on it. Source: Rasmussen and Williams (2006), equation 5.8, with its derivative by the factor set to zero.
+    /// The maximum-likelihood estimate of the amplitude, a common factor of kernel and noise: `z' (K + diag N)^-1 z / n`. The mean
+    /// does not depend on it. Source: the zero of the derivative of equation 5.8 in Rasmussen and Williams (2006).
     pub fn amplitude(&self) -> f64 {
         self.targets.dot(&self.weights) / self.targets.len().max(1) as f64
     }
 
     /// The posterior mean at points `(m, dim)`.
-    pub fn mean(&self, at: ArrayView2<'_, f64>) -> Array1<f64> {
-        kernel(at, self.points.view(), self.squared_length).dot(&self.weights)
+    pub fn mean(&self, query_points: ArrayView2<'_, f64>) -> Array1<f64> {
+        kernel(query_points, self.points.view(), self.squared_length).dot(&self.weights)
     }
 
     /// The posterior mean and covariance at points `(m, dim)`.
-    pub fn posterior(&self, at: ArrayView2<'_, f64>) -> (Array1<f64>, Array2<f64>) {
-        let mut cross = kernel(self.points.view(), at, self.squared_length);
+    pub fn posterior(&self, query_points: ArrayView2<'_, f64>) -> (Array1<f64>, Array2<f64>) {
+        let mut cross = kernel(self.points.view(), query_points, self.squared_length);
         let mean = cross.t().dot(&self.weights);
         self.factor.solve_lower(&mut cross);
-        let mut covariance = kernel(at, at, self.squared_length);
+        let mut covariance = kernel(query_points, query_points, self.squared_length);
         covariance -= &cross.t().dot(&cross);
         (mean, covariance)
     }
 
-    /// Joint samples from the posterior at points `(m, dim)`, `(draws, m)`. Their deviations from the mean are multiplied by
-    /// `scale`.
+    /// Draws joint samples from the posterior at points `(m, dim)`. Their deviations from the mean are multiplied by `scale`.
     ///
     /// # Errors
     /// Points that are not finite.
     pub fn samples(
         &self,
-        at: ArrayView2<'_, f64>,
+        query_points: ArrayView2<'_, f64>,
         draws: usize,
         scale: f64,
         rng: &mut RandomStream,
     ) -> Result<Samples> {
-        let (mean, mut covariance) = self.posterior(at);
+        let (mean, mut covariance) = self.posterior(query_points);
         let variance = covariance.diag().to_owned();
         covariance.diag_mut().mapv_inplace(|value| value + JITTER);
         let normal = Array2::from_shape_simple_fn((draws, mean.len()), || StandardNormal.sample(rng));
@@ -181,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_grew_from_another_is_the_same_to_the_last_bit() {
+    fn a_gp_that_extends_a_previous_one_is_the_same_to_the_last_bit() {
         let points = Array2::from_shape_fn((150, 3), |(row, column)| ((row * 37 + column * 101) % 211) as f64 / 50.0);
         let noise = Array1::from_shape_fn(150, |row| if row % 3 == 0 { 0.1 } else { 0.03 });
         let fit = |previous: Option<&GaussianProcess>, n: usize| {
@@ -201,7 +199,7 @@ mod tests {
     fn pending_points_do_not_change_the_mean_and_equal_a_fit_to_their_means() {
         let (gp, at) = fitted();
         let (points, noise) = (fixture::matrix("points"), Array1::from(fixture::vector("noise")));
-        // So many that the last block of the factor is another one.
+        // 80 points add a block to the Cholesky factor.
         let pending = Array2::from_shape_fn((80, points.ncols()), |(row, column)| {
             points[[row % points.nrows(), column]] + (row as f64 * 0.37 + column as f64).sin() * 0.5
         });
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn in_one_dimension_too_the_mean_goes_through_the_targets() {
+    fn the_mean_interpolates_the_targets_in_one_dimension() {
         let points = Array2::from_shape_vec((3, 1), vec![0.0, 1.0, 2.0]).expect("a matrix");
         let targets = vec![1.0, -1.0, 1.0];
         let gp = GaussianProcess::new(points.clone(), targets.clone().into(), 0.25, &Array1::from_elem(3, 1e-12))
@@ -229,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_scatter_as_the_posterior_says() {
+    fn samples_have_the_covariance_of_the_posterior() {
         let (gp, at) = fitted();
         let (mean, covariance) = gp.posterior(at.view());
         let rng = &mut random_stream(1, "test", 0, 0);
@@ -239,7 +237,7 @@ mod tests {
             second += &(&off.view().insert_axis(Axis(1)) * &off.view().insert_axis(Axis(0)));
         }
         let expected = covariance * 0.25;
-        let most = (&second / n - &expected).iter().fold(0.0f64, |most, value| most.max(value.abs()));
-        assert!(most < 0.02, "a covariance is off by {most}");
+        let max_error = (&second / n - &expected).iter().fold(0.0f64, |max, value| max.max(value.abs()));
+        assert!(max_error < 0.02, "a covariance differs by {max_error}");
     }
 }

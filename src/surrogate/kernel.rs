@@ -1,4 +1,4 @@
-//! The kernel of the Gaussian process: the mean of two squared exponentials.
+//! The kernel of the Gaussian process (GP): the mean of two squared exponentials.
 
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
@@ -11,17 +11,17 @@ pub(super) fn kernel(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, squared_len
     let mut values = squared_distances(a, b);
     if let Some(values) = values.as_slice_mut() {
         values.par_chunks_mut(1 << 14).for_each(|values| {
-            let mut at = 0;
-            while at < values.len() {
-                values[at] = correlation((-0.5 * values[at] / squared_length).exp());
-                at += 1;
+            let mut position = 0;
+            while position < values.len() {
+                values[position] = correlation((-0.5 * values[position] / squared_length).exp());
+                position += 1;
             }
         });
     }
     values
 }
 
-/// The kernel as a function of the squared exponential `e` of length `l`. Half the length is four times the exponent.
+/// The kernel as a function of the squared exponential `e` of length `l`. With half the length, the squared exponential is `e^4`.
 pub(super) fn correlation(e: f64) -> f64 {
     let squared = e * e;
     0.5 * (e + squared * squared)
@@ -33,8 +33,8 @@ pub(super) fn correlation_f32(e: f32) -> f32 {
     0.5 * (e + squared * squared)
 }
 
-/// The median squared distance between points `(n, dim)`. From many points, at most 300 at even steps are used.
-/// It is at least the smallest positive number.
+/// The median squared distance between points `(n, dim)`, at least the smallest positive number. Of more than 300 points, at most
+/// 300 evenly spaced ones are used.
 pub(super) fn median_squared_distance(points: ArrayView2<'_, f64>) -> f64 {
     let subset = points.slice(s![..;points.nrows().div_ceil(300).max(1), ..]);
     let distances = squared_distances(subset, subset);
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn the_median_squared_distance_is_that_of_all_pairs() {
         let line = Array2::from_shape_vec((4, 1), vec![0.0, 1.0, 3.0, 7.0]).expect("a matrix");
-        // 1, 4, 9, 16, 36, 49: the upper of the two in the middle.
+        // The upper of the two middle values of 1, 4, 9, 16, 36, 49.
         assert_eq!(median_squared_distance(line.view()), 16.0);
         assert_eq!(median_squared_distance(Array2::zeros((5, 2)).view()), f64::MIN_POSITIVE);
         assert_eq!(median_squared_distance(Array2::zeros((1, 2)).view()), 1.0);

@@ -1,28 +1,29 @@
-//! Target leakage: columns that nearly determine the score, and so may be computed from it.
+//! Target leakage: detects columns that nearly determine the score, because they may be computed from it.
 
 use ndarray::{ArrayView1, ArrayView2};
 
 use super::ranks::ranks;
 use super::vectorizer::Vectorizer;
 
-/// The least number of scored items. Fewer can be in nearly the same order by chance.
+/// The minimum number of scored items. A column can rank fewer items almost like the score by chance.
 const MIN_SCORED: usize = 20;
-/// A column leaks if its rank correlation with the score, of either sign, is at least this.
+/// A column leaks the score if the absolute rank correlation of both is at least this.
 const MIN_CORRELATION: f64 = 0.995;
 
-/// Warns of columns that leak the score, once per column and run.
+/// Warns about columns that leak the score, once per column and run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LeakageCheck {
-    reported: Vec<String>,
+    /// The columns for which there was a warning.
+    warned_columns: Vec<String>,
 }
 
 impl LeakageCheck {
-    /// Checks the columns of vectors `(items, width)` against the scores. In a replayed iteration it does not warn, because
-    /// the run has warned before.
+    /// Checks the columns of vectors `(items, width)` against the scores. Does not warn in a replayed iteration, because the run
+    /// warned before.
     pub fn check(&mut self, vectorizer: &Vectorizer, vectors: ArrayView2<'_, f32>, scores: &[f64], is_replay: bool) {
         for (name, group) in vectorizer.names().into_iter().zip(vectorizer.groups()).skip(1) {
             let correlation = leakage(vectors.column(group.start), scores);
-            if let Some(correlation) = correlation.filter(|_| !self.reported.contains(&name)) {
+            if let Some(correlation) = correlation.filter(|_| !self.warned_columns.contains(&name)) {
                 if !is_replay {
                     log::warn!(
                         "the column `{name}` nearly determines the score (rank correlation {correlation:.4} over {} items): \
@@ -30,14 +31,14 @@ impl LeakageCheck {
                         scores.len()
                     );
                 }
-                self.reported.push(name);
+                self.warned_columns.push(name);
             }
         }
     }
 }
 
-/// The rank correlation (Spearman's) of a column with the scores, if the column leaks the score. Items without a finite score
-/// are skipped.
+/// The rank correlation (Spearman's) of a column with the scores, if the column leaks the score. Items without a score are
+/// ignored.
 fn leakage(values: ArrayView1<'_, f32>, scores: &[f64]) -> Option<f64> {
     let scored = values.iter().zip(scores).filter(|(_, score)| score.is_finite());
     let (values, scores): (Vec<f64>, Vec<f64>) = scored.map(|(value, score)| (f64::from(*value), *score)).unzip();

@@ -1,31 +1,37 @@
-//! Niching: finds the peak that the best items lie on, and sends a part of each batch outside of it to find other peaks.
+//! Niching: finds the peak of the best items, and decides how many items of a batch are chosen outside of it, to find others.
 
 use ndarray::{Array1, ArrayView2, Axis};
 use rayon::prelude::*;
 
+use super::bounded_fraction::BoundedFraction;
 use super::observations::Observations;
-use super::ranks::descending;
+use super::ranks::argsort_descending;
 
-/// Scored items before niching starts: one in so many items of the library, at least and at most so many.
-const MIN_SCORED: (u64, u64, u64) = (100, 100, 300);
-/// The part of the library that belongs to the peak.
-const PEAK_PART: f64 = 0.1;
-/// The number of items whose mean is the centre of the peak.
+/// The number of scored items from which niching starts, as a fraction of the library.
+const MIN_SCORED: BoundedFraction = BoundedFraction { one_in: 100, min: 100, max: 300 };
+/// The fraction of the library that belongs to the peak.
+const PEAK_FRACTION: f64 = 0.1;
+/// The number of items whose mean vector is the centre of the peak.
 const PEAK_ITEMS: usize = 10;
-/// Counts are multiplied by this after each batch.
+/// The success counts are multiplied by this factor after each batch.
 const DECAY: f64 = 0.8;
-/// An item is a success if its score is among the best of all scores: one in so many.
-const SUCCESS_PART: usize = 20;
-/// The largest part of a batch that is chosen outside of the peak.
+/// One in this many scores, the best ones, is a success.
+const SUCCESS_ONE_IN: usize = 20;
+/// The largest probability with which an item of a batch is chosen outside of the peak.
 const MAX_OUTSIDE: f64 = 0.5;
 
 /// The peak, and the success rates on it and outside of it.
 ///
-/// The peak is the tenth of the library that is nearest to the mean of 10 items: those of the best quarter of the scored items
-/// that are nearest to the best item. An item counts as a success if it is among the best twentieth of all scores so far. The
-/// counts on the peak and outside shrink by a fifth with each batch. With the success rates
-/// `r = (successes + 0.2) / (successes + failures + 2)` an item of a batch is chosen outside of the peak with probability
-/// `r_outside^2 / (r_peak^2 + r_outside^2)`, at most a half.
+/// - *Centre*: from the best quarter of the scored items, the 10 items nearest to the best item are taken. Their mean is the centre.
+/// - *Peak*: the tenth of the library that is nearest to the centre.
+/// - *Success*: an item whose score is among the best twentieth of all scores so far. Successes and failures are counted on the
+///   peak and outside of it. All counts shrink by a fifth with each batch.
+/// - *Probability*: an item of a batch is chosen outside of the peak with the probability `p`, from the success rates `r`:
+///
+/// ```text
+/// r = (successes + 0.2) / (successes + failures + 2)
+/// p = min(r_outside^2 / (r_peak^2 + r_outside^2), 1 / 2)
+/// ```
 #[derive(Clone, Debug)]
 pub(super) struct Niching {
     min_scored: usize,
@@ -68,11 +74,10 @@ impl Default for Niching {
 }
 
 impl Niching {
-    /// Niching in a library of so many items.
+    /// Niching in a library of `library_size` items.
     pub fn new(library_size: u64) -> Self {
-        let (share, least, most) = MIN_SCORED;
         Niching {
-            min_scored: (library_size / share).clamp(least, most) as usize,
+            min_scored: MIN_SCORED.of(library_size) as usize,
             peak: None,
             counts_on_peak: Counts::default(),
             counts_outside: Counts::default(),
@@ -85,11 +90,11 @@ impl Niching {
         Some(squared_distances(points, &peak.centre).into_iter().map(|squared| squared > peak.squared_radius).collect())
     }
 
-    /// Counts the successes of an observed batch, of points `(items, components)` and their scores.
+    /// Counts the successes and failures of an observed batch, given its points `(items, components)` and scores.
     pub fn count(&mut self, points: ArrayView2<'_, f32>, scores: &[Option<f64>], observations: &Observations) {
         let Some(outside) = self.outside(points) else { return };
-        let best = observations.sorted_scores();
-        let Some(threshold) = best.get((best.len() / SUCCESS_PART).max(1) - 1) else { return };
+        let sorted = observations.sorted_scores();
+        let Some(threshold) = sorted.get((sorted.len() / SUCCESS_ONE_IN).max(1) - 1) else { return };
         self.counts_on_peak.decay();
         self.counts_outside.decay();
         for (score, is_outside) in scores.iter().zip(outside) {
@@ -98,21 +103,22 @@ impl Niching {
         }
     }
 
-    /// Finds the peak from points `(n, components)` and their scores. `library` are points of the library, all or a sample.
+    /// Finds the peak from points `(n, components)` and their scores. `library` has the points of all items of the
+    /// library, or of a sample.
     pub fn find_peak(&mut self, points: ArrayView2<'_, f32>, scores: &[f64], library: ArrayView2<'_, f32>) {
         self.peak = None;
         let scored = scores.iter().filter(|score| score.is_finite()).count();
         if scored < self.min_scored || library.is_empty() {
             return;
         }
-        let order = descending(scores);
-        let from_best = squared_distances(points, &points.row(order[0]).to_owned());
+        let order = argsort_descending(scores);
+        let distances_to_best = squared_distances(points, &points.row(order[0]).to_owned());
         let mut nearest: Vec<usize> = order.into_iter().take((scored / 4).max(5)).collect();
-        nearest.sort_by(|a, b| from_best[*a].total_cmp(&from_best[*b]));
+        nearest.sort_by(|a, b| distances_to_best[*a].total_cmp(&distances_to_best[*b]));
         nearest.truncate(PEAK_ITEMS);
         let Some(centre) = points.select(Axis(0), &nearest).mean_axis(Axis(0)) else { return };
         let mut distances = squared_distances(library, &centre);
-        let last = ((distances.len() as f64 * PEAK_PART) as usize).clamp(1, distances.len()) - 1;
+        let last = ((distances.len() as f64 * PEAK_FRACTION) as usize).clamp(1, distances.len()) - 1;
         let (_, squared_radius, _) = distances.select_nth_unstable_by(last, f32::total_cmp);
         self.peak = Some(Peak { centre, squared_radius: *squared_radius });
     }
@@ -132,11 +138,11 @@ impl Niching {
 fn squared_distances(points: ArrayView2<'_, f32>, centre: &Array1<f32>) -> Vec<f32> {
     let (points, centre) = (points.as_standard_layout(), centre.to_vec());
     let squared = |point: &[f32]| {
-        let (centre, mut sum, mut at) = (&centre[..], 0f32, 0);
-        while at < point.len() {
-            let off = point[at] - centre[at];
-            sum += off * off;
-            at += 1;
+        let (centre, mut sum, mut component) = (&centre[..], 0f32, 0);
+        while component < point.len() {
+            let difference = point[component] - centre[component];
+            sum += difference * difference;
+            component += 1;
         }
         sum
     };

@@ -1,20 +1,19 @@
-//! Observations: the evaluated items with their scores and vectors, and the training sets of the models.
+//! Observations: the evaluated items with their scores and vectors, and the training sets selected from them.
 
 use std::collections::{HashMap, HashSet};
 
 use ndarray::{Array1, Array2, Axis};
 
 use super::batch::ObservedBatch;
-use super::ranks::descending;
-use super::target_scale::TargetScale;
+use super::ranks::argsort_descending;
+use super::target_transform::TargetTransform;
 use super::targets::{Baseline, noise_threshold, targets};
 use crate::error::{Error, Result};
 
-/// The evaluated items, in the order of observation. An item without a score, rejected or failed, has minus infinity as its
-/// score.
+/// The evaluated items, in the order of observation. The score of an item that was rejected or failed is minus infinity.
 #[derive(Clone, Debug)]
 pub(super) struct Observations {
-    /// The configured size of training sets, at most.
+    /// The configured maximum size of training sets.
     pub max_points: usize,
     ids: Vec<u64>,
     scores: Vec<f64>,
@@ -23,7 +22,7 @@ pub(super) struct Observations {
     row_of_id: HashMap<u64, usize>,
     /// Items whose scores are reused from earlier runs.
     reused: HashSet<u64>,
-    /// How many of the observations are reused.
+    /// The number of observations with reused scores.
     reused_count: usize,
 }
 
@@ -42,8 +41,10 @@ impl Default for Observations {
 }
 
 impl Observations {
+    /// Checks the settings.
+    ///
     /// # Errors
-    /// Training sets that are too small.
+    /// A maximum size of training sets below 2.
     pub fn check(&self) -> Result<()> {
         match self.max_points {
             0 | 1 => Err(Error::Config(format!("update.points: expected at least 2, found {}", self.max_points))),
@@ -51,7 +52,7 @@ impl Observations {
         }
     }
 
-    /// Starts a run that reuses the scores of some items.
+    /// Starts a run that reuses the scores of the items with these ids.
     pub fn begin(&mut self, reused: &[u64]) {
         let reused = reused.iter().copied().collect();
         *self = Observations { max_points: self.max_points, reused, ..Observations::default() };
@@ -97,21 +98,21 @@ impl Observations {
     /// The rows of the best items, the best first: at most `max`, and only those above the baseline score.
     pub fn best_rows(&self, max: usize) -> Vec<usize> {
         let baseline = self.baseline().score(&self.scores);
-        descending(&self.scores).into_iter().take(max).filter(|row| self.scores[*row] > baseline).collect()
+        argsort_descending(&self.scores).into_iter().take(max).filter(|row| self.scores[*row] > baseline).collect()
     }
 
-    /// The ids of the best items, as [`Observations::best_rows`].
+    /// The ids of the best items, selected as in [`Observations::best_rows`].
     pub fn best_ids(&self, max: usize) -> Vec<u64> {
         self.best_rows(max).into_iter().map(|row| self.ids[row]).collect()
     }
 
-    /// The id of the best item. Empty if no item has a score.
-    pub fn top_id(&self) -> Vec<u64> {
-        let top = descending(&self.scores).into_iter().take(1).filter(|row| self.scores[*row].is_finite());
-        top.map(|row| self.ids[row]).collect()
+    /// The id of the best item. `None` if no item has a score.
+    pub fn top_id(&self) -> Option<u64> {
+        let row = argsort_descending(&self.scores).into_iter().next().filter(|row| self.scores[*row].is_finite())?;
+        Some(self.ids[row])
     }
 
-    /// All scores in descending order, without those of items that have none.
+    /// The scores of all items that have one, in descending order.
     pub fn sorted_scores(&self) -> Vec<f64> {
         let mut scores: Vec<f64> = self.scores.iter().copied().filter(|score| score.is_finite()).collect();
         scores.sort_by(|a, b| b.total_cmp(a));
@@ -130,11 +131,12 @@ impl Observations {
         Array2::from_shape_vec((rows.len(), width), values).unwrap_or_default()
     }
 
-    /// The training set of the models: all observations, or the best half, the latest quarter and a random part of the rest.
-    /// Items without a score are never among the best half, so that they do not crowd out the others.
+    /// The training set of the models. It contains all observations, or if there are more than `max_points`, a selection: the
+    /// best half, the latest quarter and random others. Items without a score are never selected as best.
     ///
-    /// Between two selections, observations are only added, up to an eighth of the training set. The selection depends first
-    /// on the item, and only few items come and go. Both let the models reuse most of their work from batch to batch.
+    /// The selection changes little from batch to batch, so that the models can reuse most of their work. It is made again after
+    /// every eighth of `max_points` new observations, which are added to the training set in between. The random others have the
+    /// smallest hashes of their ids, so that most of them are selected again.
     pub fn training_set(&self, seed: u64) -> TrainingSet<'_> {
         TrainingSet { observations: self, rows: self.training_rows(self.max_points, seed), seed }
     }
@@ -154,13 +156,13 @@ impl Observations {
     /// Selects `max` of the first `n` rows.
     fn select_rows(&self, n: usize, max: usize, seed: u64) -> Vec<usize> {
         let mut is_selected = vec![false; n];
-        let best = descending(&self.scores[..n]).into_iter();
+        let best = argsort_descending(&self.scores[..n]).into_iter();
         let best = best.take(max / 2).filter(|row| self.scores[*row].is_finite());
         best.chain(n - max / 4..n).for_each(|row| is_selected[row] = true);
-        let mut rest: Vec<usize> = (0..n).filter(|row| !is_selected[*row]).collect();
-        let missing = (max - (n - rest.len())).min(rest.len());
-        rest.sort_by_key(|row| (splitmix64(seed ^ splitmix64(self.ids[*row])), *row));
-        rest.into_iter().take(missing).for_each(|row| is_selected[row] = true);
+        let mut others: Vec<usize> = (0..n).filter(|row| !is_selected[*row]).collect();
+        let missing = (max - (n - others.len())).min(others.len());
+        others.sort_by_key(|row| (splitmix64(seed ^ splitmix64(self.ids[*row])), *row));
+        others.into_iter().take(missing).for_each(|row| is_selected[row] = true);
         (0..n).filter(|row| is_selected[*row]).collect()
     }
 
@@ -177,20 +179,22 @@ pub(super) struct TrainingSet<'a> {
 }
 
 impl TrainingSet<'_> {
+    /// The number of items.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
+    /// The ids of the items.
     pub fn ids(&self) -> Vec<u64> {
         self.rows.iter().map(|row| self.observations.ids[*row]).collect()
     }
 
-    /// Minus infinity for items without a score.
+    /// The scores of the items. Minus infinity for items without a score.
     pub fn scores(&self) -> Vec<f64> {
         self.rows.iter().map(|row| self.observations.scores[*row]).collect()
     }
 
-    /// `(n, width)`
+    /// The vectors of the items, `(n, width)`.
     pub fn vectors(&self, width: usize) -> Array2<f32> {
         self.observations.vectors(&self.rows, width)
     }
@@ -200,8 +204,8 @@ impl TrainingSet<'_> {
         targets(&self.observations.scores, self.baseline()).0.select(Axis(0), &self.rows)
     }
 
-    /// The scale of the targets.
-    pub fn target_scale(&self) -> TargetScale {
+    /// The transformation between scores and targets.
+    pub fn target_transform(&self) -> TargetTransform {
         targets(&self.observations.scores, self.baseline()).1
     }
 
@@ -210,13 +214,13 @@ impl TrainingSet<'_> {
         self.observations.baseline()
     }
 
-    /// A smaller training set of some of the items, given by position.
+    /// The training set of the items at some positions.
     pub fn select(&self, positions: &[usize]) -> Self {
         let rows = positions.iter().map(|position| self.rows[*position]).collect();
         TrainingSet { observations: self.observations, rows, seed: self.seed }
     }
 
-    /// The positions of the items that would form a training set of at most `max` items.
+    /// The positions of the items that form a smaller training set of at most `max` items.
     pub fn subset(&self, max: usize) -> Vec<usize> {
         let max = max.min(self.observations.max_points);
         let rows = self.observations.training_rows(max, self.seed);

@@ -1,4 +1,4 @@
-//! The posterior of the scores: a Gaussian process of all observations, and one of those outside of the peak.
+//! The posterior of the scores: a Gaussian process (GP) of all observations, and a second one of those outside of the peak.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
@@ -6,26 +6,28 @@ use super::distance::ScaledDistance;
 use super::gp::GaussianProcess;
 use super::niching::Niching;
 use super::observations::TrainingSet;
-use super::target_scale::TargetScale;
+use super::target_transform::TargetTransform;
 use super::targets::{NOISE_ABOVE, noise, noise_of, noise_threshold, targets};
 use crate::error::Result;
 
-/// The least number of points outside of the peak. With fewer, the second process is fitted to all points.
+/// The minimum number of points outside of the peak. If there are fewer, the second GP is fitted to all points.
 const MIN_OUTSIDE: usize = 12;
 
-/// A fitted process, the ids of its points, and the scale of the deviations of its samples.
+/// A GP fitted to targets, and the transformation between targets and scores.
 #[derive(Clone)]
-pub(super) struct FittedProcess {
+pub(super) struct FittedGp {
     pub gp: GaussianProcess,
+    /// The ids of the items that are the points of the GP.
     pub ids: Vec<u64>,
+    /// The factor of the deviations of samples from the posterior mean.
     pub sample_scale: f64,
-    scale: TargetScale,
+    transform: TargetTransform,
     noise_threshold: f64,
-    /// The factor of the variances of predictions that makes the targets most likely: `z' (K + diag N)^-1 z / n`.
+    /// The factor of the variances of predictions ([`GaussianProcess::amplitude`]).
     amplitude: f64,
 }
 
-/// The prediction of a score.
+/// The predicted distribution of a score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Prediction {
     /// The expected score.
@@ -34,19 +36,19 @@ pub(super) struct Prediction {
     pub deviation: f64,
 }
 
-/// The posterior that one batch is chosen by.
+/// The posterior that chooses one batch.
 #[derive(Clone)]
 pub(super) struct Posterior {
     distance: ScaledDistance,
     niching: Niching,
     /// Fitted to the whole training set.
-    pub all: FittedProcess,
-    /// Fitted to the items outside of the peak, if a part of the batch is chosen there.
-    pub outside: Option<FittedProcess>,
+    pub all: FittedGp,
+    /// Fitted to the items outside of the peak, if items of the batch may be chosen there.
+    pub outside: Option<FittedGp>,
 }
 
 impl Posterior {
-    /// Fits the processes to a training set and its vectors. `previous` is the posterior of the previous batch.
+    /// Fits the GPs to a training set and its vectors `(n, width)`. `previous` is the posterior of the previous batch.
     ///
     /// # Errors
     /// Vectors that are not finite.
@@ -66,29 +68,31 @@ impl Posterior {
                 if positions.len() < MIN_OUTSIDE {
                     positions = (0..training.len()).collect();
                 }
-                let part = training.select(&positions);
-                let (scores, baseline) = (part.scores(), part.baseline());
-                let ((targets, scale), threshold) = (targets(&scores, baseline), noise_threshold(&scores, baseline));
-                let (noise, scale) = (noise(&scores, threshold), (scale, threshold));
+                let subset = training.select(&positions);
+                let (scores, baseline) = (subset.scores(), subset.baseline());
+                let ((targets, transform), threshold) =
+                    (targets(&scores, baseline), noise_threshold(&scores, baseline));
+                let (noise, transform) = (noise(&scores, threshold), (transform, threshold));
                 let previous = previous.and_then(|previous| previous.outside.as_ref());
                 let points = points.select(Axis(0), &positions);
-                Some(FittedProcess::fit(previous, points, (targets, noise), scale, part.ids(), positions.len())?)
+                Some(FittedGp::fit(previous, points, (targets, noise), transform, subset.ids(), positions.len())?)
             }
         };
         let threshold = distance.noise_threshold();
         let (targets, noise) = (training.targets(), noise(&training.scores(), threshold));
-        let all = FittedProcess::fit(
+        let all = FittedGp::fit(
             previous.map(|previous| &previous.all),
             points,
             (targets, noise),
-            (training.target_scale(), threshold),
+            (training.target_transform(), threshold),
             training.ids(),
             training.observations.scored_count(),
         )?;
         Ok(Posterior { distance: distance.clone(), niching: niching.clone(), all, outside })
     }
 
-    /// Adds pending evaluations `(items, width)`, whose scores are taken to be their posterior mean.
+    /// Adds the vectors of pending evaluations `(items, width)`, with fantasies as their targets
+    /// ([`GaussianProcess::with_pending`]).
     ///
     /// # Errors
     /// Vectors that are not finite.
@@ -96,9 +100,9 @@ impl Posterior {
         if !vectors.is_empty() {
             let points = self.distance.points(vectors).mapv(f64::from);
             self.all.gp = self.all.gp.with_pending(points.view(), NOISE_ABOVE)?;
-            if let Some(process) = self.outside.take() {
-                let gp = process.gp.with_pending(points.view(), NOISE_ABOVE)?;
-                self.outside = Some(FittedProcess { gp, ..process });
+            if let Some(fitted) = self.outside.take() {
+                let gp = fitted.gp.with_pending(points.view(), NOISE_ABOVE)?;
+                self.outside = Some(FittedGp { gp, ..fitted });
             }
         }
         Ok(self)
@@ -120,26 +124,26 @@ impl Posterior {
     }
 }
 
-impl FittedProcess {
+impl FittedGp {
     fn fit(
-        previous: Option<&FittedProcess>,
+        previous: Option<&FittedGp>,
         points: Array2<f64>,
         (targets, noise): (Array1<f64>, Array1<f64>),
-        (scale, noise_threshold): (TargetScale, f64),
+        (transform, noise_threshold): (TargetTransform, f64),
         ids: Vec<u64>,
         scored_count: usize,
     ) -> Result<Self> {
-        // Samples have half of the posterior deviation at first, and less with more scores.
+        // Samples have half of the posterior deviation up to 64 scores, and less with more scores.
         let sample_scale = 0.5 * (64.0 / scored_count.max(1) as f64).sqrt().min(1.0);
         let gp = GaussianProcess::fit(previous.map(|previous| &previous.gp), points, targets, 1.0, &noise)?;
         let amplitude = gp.amplitude();
-        Ok(FittedProcess { gp, ids, sample_scale, scale, noise_threshold, amplitude })
+        Ok(FittedGp { gp, ids, sample_scale, transform, noise_threshold, amplitude })
     }
 
-    /// The score of an item whose target has this posterior mean and variance, as a prediction of a single score: with noise.
-    /// `None` if the target does not determine the score.
+    /// Predicts the score of an item whose target has this posterior mean and variance. The deviation includes the noise of a
+    /// single score. `None` if the target does not determine the score.
     pub fn predict(&self, mean: f64, variance: f64) -> Option<Prediction> {
-        let (score, slope) = self.scale.to_score(mean, 1.0)?;
+        let (score, slope) = self.transform.to_score(mean, 1.0)?;
         let noise = noise_of(score, self.noise_threshold);
         let variance = self.amplitude * (variance.max(0.0) + noise);
         Some(Prediction { mean: score, deviation: variance.sqrt() * slope })

@@ -1,7 +1,7 @@
-//! Orders and ranks of values.
+//! Argsort and ranks.
 
-/// Positions of values in descending order. Equal values keep their order.
-pub(super) fn descending(values: &[f64]) -> Vec<usize> {
+/// The positions that sort values in descending order. Equal values keep their order.
+pub(super) fn argsort_descending(values: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
     order

@@ -1,4 +1,4 @@
-//! Relevance weights: how much each feature group determines the score, learned from the observations.
+//! Relevance weights: how much each feature group contributes to the distance, learned from the observations.
 
 use ndarray::{Array1, ArrayView2};
 
@@ -6,13 +6,13 @@ use super::kernel::correlation;
 use crate::error::{Result, WrapErr};
 use crate::linalg::Cholesky;
 
-/// The penalty on the weights of all groups but the embedding, in nats for a weight of 1. It keeps out columns that do not
-/// help to predict the score.
+/// The penalty on the weights of columns, in nats for a weight of 1. It gives no weight to columns that do not help to predict
+/// the score.
 const PENALTY: f64 = 10.0;
 /// The prior weight of the embedding.
 const PRIOR_EMBEDDING: f64 = 0.7;
-/// The part of the prior in the weights that a fit starts from. The rest are the last weights.
-const PRIOR_PART: f64 = 0.3;
+/// A fit starts from a mean of the prior weights and the previous weights. This is the share of the prior weights.
+const PRIOR_SHARE: f64 = 0.3;
 /// The smallest weight that a fit tries.
 const MIN_WEIGHT: f64 = 0.001;
 /// The number of steps of a fit.
@@ -20,8 +20,7 @@ const STEPS: usize = 25;
 
 /// The weights of the feature groups in the squared distance of two items (automatic relevance determination, over groups).
 ///
-/// The fit of the weights has a noise factor of its own. Without it, groups that are like noise would get weight, because they
-/// explain the noise.
+/// The fit has its own noise factor. Without it, irrelevant groups would get weight, because they explain the noise.
 #[derive(Clone, Debug)]
 pub(super) struct Relevance {
     /// The weight of each group, the embedding first. They sum to 1.
@@ -39,9 +38,9 @@ impl Relevance {
         Relevance { weights: weights.map(|weight| weight / sum).collect(), noise_factor: 1.0 }
     }
 
-    /// Fits the weights w to targets z at n points. It maximises the leave-one-out predictive density, minus a penalty on all
-    /// weights but the embedding's and on noise factors t far from 1, by Rprop on the logarithms of the weights and of t.
-    /// `squared` has the squared distances of all pairs of points in each group, of mean 1: `(groups, n * n)`.
+    /// Fits the weights w to targets z at n points. The objective is the leave-one-out predictive density, minus penalties on the
+    /// weights of columns and on noise factors t far from 1. It is maximised by Rprop over the logarithms of the weights and of t.
+    /// `squared` `(groups, n * n)` contains the squared distances of all pairs of points in each group, scaled to mean 1.
     ///
     /// ```text
     /// D = sum_g w_g S_g         e = exp(-D / 2)         K = (e + e^4) / 2 + t N         a = K^-1 z         k = diag(K^-1)
@@ -59,7 +58,8 @@ impl Relevance {
             return Ok(());
         }
         let prior = Relevance::new(groups).weights;
-        let start = self.weights.iter().zip(prior).map(|(last, prior)| (1.0 - PRIOR_PART) * last + PRIOR_PART * prior);
+        let start =
+            self.weights.iter().zip(prior).map(|(last, prior)| (1.0 - PRIOR_SHARE) * last + PRIOR_SHARE * prior);
         let mut logs: Vec<f64> =
             start.map(|weight| weight.max(MIN_WEIGHT).ln()).chain([self.noise_factor.ln()]).collect();
         let (mut steps, mut last_signs) = (vec![0.4; groups + 1], vec![0.0; groups + 1]);
@@ -84,7 +84,7 @@ impl Relevance {
                     sign = 0.0;
                 }
                 last_signs[parameter] = sign;
-                // The noise factor moves half as far.
+                // Steps of the noise factor are half as long.
                 let scale = if parameter < groups { 1.0 } else { 0.5 };
                 logs[parameter] += sign * steps[parameter] * scale;
             }
@@ -96,7 +96,7 @@ impl Relevance {
         Ok(())
     }
 
-    /// The value, and its gradient along the logarithm of each weight and of the noise factor.
+    /// The objective, and its gradient with respect to the logarithm of each weight and of the noise factor.
     fn value_and_gradient(
         &self,
         squared: ArrayView2<'_, f64>,
@@ -116,7 +116,7 @@ impl Relevance {
         let ln_factor = self.noise_factor.ln();
         let value = density - PENALTY * self.weights[1..].iter().sum::<f64>() - 0.5 * ln_factor * ln_factor;
 
-        // The gradient of the density along the covariance: u a' - K^-1 diag((1 + a^2 / k) / k) K^-1 / 2, where u = K^-1 (a / k).
+        // The gradient of the density with respect to the covariance: u a' - K^-1 diag((1 + a^2 / k) / k) K^-1 / 2, where u = K^-1 (a / k).
         let u = inverse.dot(&(&a / &k));
         let weights = Array1::from_iter(a.iter().zip(&k).map(|(a, k)| (1.0 + a * a / k) / k));
         let mut gradient = (&inverse * &weights).dot(&inverse);
@@ -127,7 +127,7 @@ impl Relevance {
             }
         }
         let along_noise: f64 = gradient.diag().iter().zip(noise).map(|(gradient, noise)| gradient * noise).sum();
-        // Along the distance: -(e + 4 e^4) / 4.
+        // The derivative of the covariance with respect to the distance: -(e + 4 e^4) / 4.
         gradient.zip_mut_with(&exponentials, |gradient, e| *gradient *= -0.25 * (e + 4.0 * e.powi(4)));
         let gradient = gradient.into_shape_with_order((n * n, 1)).wrap_err("relevance weights")?;
         let mut along_weights: Vec<f64> = squared.dot(&gradient).into_iter().collect();
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// Two feature groups of 60 points. The targets follow the second.
+    /// Two feature groups of 60 points. The second determines the targets.
     fn example() -> (Array2<f64>, Array1<f64>, Array1<f64>) {
         let group = |step: usize| Array1::from_iter((0..60).map(|i| ((i * step) % 60) as f64 / 17.3));
         let (first, second) = (group(7), group(11));
@@ -163,19 +163,19 @@ mod tests {
     #[test]
     fn the_gradient_is_that_of_the_value() {
         let (squared, targets, noise) = example();
-        let at = |logs: &[f64]| {
+        let evaluate = |logs: &[f64]| {
             let mut logs = logs.to_vec();
             normalise(&mut logs[..2]);
             let relevance = Relevance { weights: vec![logs[0].exp(), logs[1].exp()], noise_factor: logs[2].exp() };
             relevance.value_and_gradient(squared.view(), &targets, &noise).expect("a value")
         };
         let logs = [0.6f64.ln(), 0.4f64.ln(), 0.3];
-        let (_, gradient) = at(&logs);
+        let (_, gradient) = evaluate(&logs);
         for parameter in 0..3 {
             let (mut up, mut down) = (logs, logs);
             up[parameter] += 1e-5;
             down[parameter] -= 1e-5;
-            let difference = (at(&up).0 - at(&down).0) / 2e-5;
+            let difference = (evaluate(&up).0 - evaluate(&down).0) / 2e-5;
             assert!(
                 (difference - gradient[parameter]).abs() < 1e-5 * (1.0 + difference.abs()),
                 "{parameter}: {difference} {gradient:?}"
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_group_that_the_targets_follow_gets_most_weight() {
+    fn the_group_that_determines_the_targets_gets_most_weight() {
         let (squared, targets, noise) = example();
         let mut relevance = Relevance::new(2);
         relevance.fit(squared.view(), &targets, &noise).expect("a fit");

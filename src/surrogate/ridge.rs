@@ -7,18 +7,18 @@ use crate::error::Result;
 use crate::linalg::Cholesky;
 use crate::random::RandomStream;
 
-/// The noise variances to choose from, if the prior variance of the score at a typical item is 1.
+/// The noise variances to choose from, for a prior variance of 1 at an item of the typical distance from the centre.
 const NOISES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
 
 /// A linear model `score = intercept + w . (x - centre) / length` with `w ~ N(0, I)` and noise `N(0, noise)`,
-/// conditioned on targets at n points; the length is the root mean square of `|x - centre|`:
+/// conditioned on targets at n points. The length is the root mean square of `|x - centre|`.
 ///
 /// ```text
-/// A = X'X / noise + I         w = A^-1 X'z / noise         X the centred, scaled points, z the centred targets
+/// A = X'X / noise + I         w = A^-1 X'z / noise
 /// ```
 ///
-/// The noise with the least mean squared leave-one-out residual `r_i / (1 - h_i)` is chosen, with
-/// the residuals r and the leverages `h_i = x_i' A^-1 x_i / noise + 1 / n`.
+/// X has the centred and scaled points, z the centred targets. The fit chooses the noise with the smallest sum of squared
+/// leave-one-out residuals `r_i / (1 - h_i)`, with the residuals r and the leverages `h_i = x_i' A^-1 x_i / noise + 1 / n`.
 ///
 /// Source: Bishop, Pattern Recognition and Machine Learning (2006), section 3.3.
 pub(super) struct BayesianRidge {
@@ -48,9 +48,9 @@ impl BayesianRidge {
             let precision =
                 Cholesky::new(&(&squares / noise + Array2::<f64>::eye(x.ncols())), "moments of the observations")?;
             let weights = precision.solve(moments.view()) / noise;
-            let mut spread = x.t().to_owned();
-            precision.solve_lower(&mut spread);
-            let leverages = spread.columns().into_iter().map(|column| column.dot(&column) / noise + 1.0 / n);
+            let mut scaled = x.t().to_owned();
+            precision.solve_lower(&mut scaled);
+            let leverages = scaled.columns().into_iter().map(|column| column.dot(&column) / noise + 1.0 / n);
             let residuals = &z - &x.dot(&weights);
             let left_out = residuals.iter().zip(leverages).map(|(residual, h)| residual / (1.0 - h).max(1e-3));
             Ok((left_out.map(|residual| residual * residual).sum::<f64>(), weights, precision))
@@ -84,7 +84,7 @@ impl BayesianRidge {
         &self.weights + &normal.column(0)
     }
 
-    /// A point far from the centre along a direction: under every metric its nearest neighbours are the items farthest along
+    /// A point far from the centre in a direction. Under every metric, its nearest neighbours are the items that are farthest in
     /// that direction.
     pub fn far_point(&self, direction: &Array1<f64>) -> Array1<f64> {
         const LENGTHS: f64 = 100.0;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_scatter_as_the_posterior_says() {
+    fn samples_have_the_covariance_of_the_posterior() {
         let ridge = fitted();
         let expected = fixture::matrix("weights_covariance");
         let rng = &mut random_stream(1, "test", 0, 0);
@@ -124,22 +124,22 @@ mod tests {
             second += &(&off.view().insert_axis(Axis(1)) * &off.view().insert_axis(Axis(0)));
         }
         let scale = expected.diag().sum();
-        let most = (second / 4000.0 - &expected).iter().fold(0.0f64, |most, off| most.max(off.abs()));
-        assert!(most < 0.05 * scale, "a covariance is off by {most}");
+        let max_error = (second / 4000.0 - &expected).iter().fold(0.0f64, |max, error| max.max(error.abs()));
+        assert!(max_error < 0.05 * scale, "a covariance differs by {max_error}");
     }
 
     #[test]
-    fn the_items_nearest_to_a_far_point_are_the_farthest_along() {
+    fn the_items_nearest_to_a_far_point_are_the_farthest_in_its_direction() {
         let points = fixture::matrix("points");
         let ridge = fitted();
         let far = ridge.far_point(&ridge.weights());
-        let by = |value: &dyn Fn(usize) -> f64| {
+        let lowest_three = |value: &dyn Fn(usize) -> f64| {
             let mut rows: Vec<usize> = (0..80).collect();
             rows.sort_by(|a, b| value(*a).total_cmp(&value(*b)));
             rows.truncate(3);
             rows
         };
-        let nearest = by(&|row| (&points.row(row) - &far).mapv(|value| value * value).sum());
-        assert_eq!(nearest, by(&|row| -points.row(row).dot(&ridge.weights())));
+        let nearest = lowest_three(&|row| (&points.row(row) - &far).mapv(|value| value * value).sum());
+        assert_eq!(nearest, lowest_three(&|row| -points.row(row).dot(&ridge.weights())));
     }
 }

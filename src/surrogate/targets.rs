@@ -1,40 +1,40 @@
-//! Regression targets: scores as the models see them, and the variance of their noise.
+//! The regression targets of scores, and the variance of their noise.
 
 use ndarray::Array1;
 
-use super::target_scale::TargetScale;
+use super::target_transform::TargetTransform;
 
 /// The number of first observations that form the baseline.
-const BASELINE: usize = 32;
-/// The variance of the noise, if that of the targets is 1.
+const BASELINE_SIZE: usize = 32;
+/// The noise variance of targets up to the noise threshold, for targets of variance 1.
 const NOISE: f64 = 0.1;
-/// The variance of the noise of scores above the noise threshold.
+/// The noise variance of targets above the noise threshold.
 pub(super) const NOISE_ABOVE: f64 = 0.03;
 
-/// The first observations. Their scores are those of items that were not chosen for their score, and give the baseline score
-/// below which differences do not matter: their median.
+/// The first observations, whose items no model has chosen. Their median is the baseline score. Differences between scores below
+/// it do not matter.
 ///
-/// Items with reused scores are not random, because most of them were chosen by an earlier search. With them the baseline score
-/// is the lowest eighth.
+/// Items with reused scores are not random, because an earlier search chose most of them. If there are any, the baseline score is
+/// their lower eighth (the 12.5 % quantile).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Baseline {
     size: usize,
-    /// One in so many baseline scores is below the baseline score.
-    part: usize,
+    /// One in `one_in` scores of the baseline is below the baseline score.
+    one_in: usize,
 }
 
 impl Baseline {
-    /// The baseline after so many items with reused scores, which come first.
+    /// The baseline of a run with `reused_count` items with reused scores, which are observed first.
     pub fn new(reused_count: usize) -> Self {
-        Baseline { size: BASELINE.max(reused_count), part: if reused_count > 0 { 8 } else { 2 } }
+        Baseline { size: BASELINE_SIZE.max(reused_count), one_in: if reused_count > 0 { 8 } else { 2 } }
     }
 
-    /// The baseline score: minus infinity if that is an item without a score.
+    /// The baseline score. Minus infinity if too many items of the baseline have no score.
     pub fn score(self, scores: &[f64]) -> f64 {
-        quantile(&scores[..scores.len().min(self.size)], self.part)
+        quantile(&scores[..scores.len().min(self.size)], self.one_in)
     }
 
-    /// The floor of the targets: scores below it, and items without a score, count as equal to it.
+    /// The floor of the targets. Scores below it, and items without a score, count as equal to it.
     fn floor(self, scores: &[f64]) -> f64 {
         let baseline = self.score(scores);
         if baseline.is_finite() {
@@ -45,30 +45,31 @@ impl Baseline {
     }
 }
 
-/// Converts scores, in the order of observation, to targets with mean 0 and variance 1, without the differences that do not
-/// matter ([`TargetScale`]). Zeros while nothing is scored.
-pub(super) fn targets(scores: &[f64], baseline: Baseline) -> (Array1<f64>, TargetScale) {
-    TargetScale::fit(scores, baseline.floor(scores))
+/// Transforms scores, in the order of observation, to targets with mean 0 and variance 1 ([`TargetTransform`]). Returns zeros if
+/// no item has a score.
+pub(super) fn targets(scores: &[f64], baseline: Baseline) -> (Array1<f64>, TargetTransform) {
+    TargetTransform::fit(scores, baseline.floor(scores))
 }
 
-/// The score above which scores have less noise: the median, or the floor of the targets if that is higher.
+/// The noise threshold: the median score, or the floor of the targets if it is higher. Scores above it have less noise.
 pub(super) fn noise_threshold(scores: &[f64], baseline: Baseline) -> f64 {
     quantile(scores, 2).max(baseline.floor(scores))
 }
 
-/// The variance of the noise of each target.
+/// The noise variance of each target.
 pub(super) fn noise(scores: &[f64], threshold: f64) -> Array1<f64> {
     scores.iter().map(|score| noise_of(*score, threshold)).collect()
 }
 
-/// The variance of the noise of one target. Scores above the threshold have less noise, because their differences matter.
+/// The noise variance of the target of a score. Scores above the threshold have less noise, because their differences matter.
 pub(super) fn noise_of(score: f64, threshold: f64) -> f64 {
     if score > threshold { NOISE_ABOVE } else { NOISE }
 }
 
-/// The lowest value that one in `part` of the values is below. Of two in the middle the upper one. 0 if there are no values.
-fn quantile(values: &[f64], part: usize) -> f64 {
+/// The quantile `1 / one_in`: the value at the position `n / one_in`, rounded down, of the n sorted values. For `one_in` = 2 this
+/// is the median, and the upper of the two middle values if n is even. 0 if there are no values.
+fn quantile(values: &[f64], one_in: usize) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / part).copied().unwrap_or(0.0)
+    values.get(values.len() / one_in).copied().unwrap_or(0.0)
 }

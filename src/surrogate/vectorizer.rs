@@ -1,4 +1,4 @@
-//! Converts items to vectors: the embedding, then a feature group for each column.
+//! Converts items to vectors: the embedding, followed by a feature group for each column.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ impl Vectorizer {
     pub fn new(features: ItemFeatures, embeddings: ArrayView2<'_, f32>) -> Self {
         let embeddings = embeddings.mapv(f64::from);
         let centre = embeddings.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(embeddings.ncols()));
-        let squares = (&embeddings - &centre).mapv(|off| off * off).sum() / embeddings.nrows().max(1) as f64;
+        let squares =
+            (&embeddings - &centre).mapv(|difference| difference * difference).sum() / embeddings.nrows().max(1) as f64;
         let scale = 1.0 / (2.0 * squares).sqrt();
         let scale = if scale.is_finite() && scale > 0.0 { scale as f32 } else { 1.0 };
         Vectorizer { features: Arc::new(features), centre: centre.mapv(|value| value as f32), scale }

@@ -121,7 +121,7 @@ fn between_and_beyond_what_was_measured_as_much_is_looked_at_as_the_next_takes()
     let table = database.recall_table().expect("measured").clone();
     let level = |k| *table.levels.iter().find(|level| level.k == k && level.recall == 0.95).expect("a level");
     let (ten, hundred) = (level(10), level(100));
-    assert!(ten.margin < hundred.margin && ten.nprobes < hundred.nprobes, "{table}");
+    assert!(ten.relative_distance < hundred.relative_distance && ten.nprobes < hundred.nprobes, "{table}");
     let queries = moved(&library, 50, 50);
     let frame = uphill::queries(queries.mapv(f64::from).view()).expect("queries");
     let finds = |k| database.query(&frame, QueryOptions::new().k(k)).expect("results");
@@ -258,7 +258,7 @@ fn a_run_goes_on_with_what_was_measured_when_it_started() {
     let whole = search("whole", &[]);
     search("run", &["--set", "stop.iterations=2"]);
     let mut table: RecallTable = serde_json::from_value(inspected(&folder)["recall"].clone()).expect("a table");
-    table.levels.iter_mut().for_each(|level| level.margin = Some(0.0));
+    table.levels.iter_mut().for_each(|level| level.relative_distance = Some(0.0));
     let table = serde_json::to_string(&table).expect("JSON");
     change(&folder.path().join("items.lance"), async |mut dataset| {
         dataset.update_metadata([("uphill.recall", table.as_str())]).await.map(|_| ())

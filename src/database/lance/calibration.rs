@@ -1,4 +1,4 @@
-//! The measurements that index calibration takes: exact neighbours, index candidates, and the margins that queries need.
+//! The measurements that index calibration takes: exact neighbours, index candidates, and the relative distances that queries need.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,14 +6,14 @@ use ndarray::ArrayView2;
 
 use super::index_search::{Candidates, IndexSearch};
 use super::{LanceDatabase, Probes, inverted_lists};
-use crate::database::exact::Neighbour;
+use crate::database::block_search::Neighbour;
 use crate::error::Result;
 
-/// The margins between queries and partitions, as `centroids.rs` defines them.
-pub(crate) struct Margins {
-    /// For each query, the margins of all partitions, ascending.
+/// The relative distances between queries and partitions, as `centroids.rs` defines them.
+pub(crate) struct RelativeDistances {
+    /// For each query, the relative distances of all partitions, ascending.
     pub(crate) partitions: Vec<Vec<f32>>,
-    /// For each query, the margin of the partition that contains each row.
+    /// For each query, the relative distance of the partition that contains each row.
     pub(crate) rows: Vec<Vec<f32>>,
 }
 
@@ -39,8 +39,12 @@ impl LanceDatabase {
         })
     }
 
-    /// For each query, the margins of the partitions that contain its `rows`. `None` if the index has several segments.
-    pub(crate) fn margins(&self, queries: ArrayView2<'_, f32>, rows: &[Vec<u64>]) -> Result<Option<Margins>> {
+    /// For each query, the relative distances of the partitions that contain its `rows`. `None` if the index has several segments.
+    pub(crate) fn relative_distances(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        rows: &[Vec<u64>],
+    ) -> Result<Option<RelativeDistances>> {
         let Some(index) = &self.identity.index else { return Ok(None) };
         self.catch_errors(|| {
             let Some((centroids, lists)) = inverted_lists::read(&self.table, &index.name, self.identity.metric)? else {
@@ -51,17 +55,17 @@ impl LanceDatabase {
             for (partition, list) in lists.iter().enumerate() {
                 partition_of.extend(list.iter().filter(|row| all_rows.contains(row)).map(|row| (*row, partition)));
             }
-            let mut margins = Margins { partitions: Vec::new(), rows: Vec::new() };
+            let mut relative_distances = RelativeDistances { partitions: Vec::new(), rows: Vec::new() };
             for (query, rows) in queries.rows().into_iter().zip(rows) {
-                let mut all = centroids.margins(query)?;
-                // A row outside the index is found at any margin.
-                margins.rows.push(
+                let mut all = centroids.relative_distances(query)?;
+                // A row outside the index is found at any relative distance.
+                relative_distances.rows.push(
                     rows.iter().map(|row| partition_of.get(row).map_or(0.0, |partition| all[*partition])).collect(),
                 );
                 all.sort_unstable_by(f32::total_cmp);
-                margins.partitions.push(all);
+                relative_distances.partitions.push(all);
             }
-            Ok(Some(margins))
+            Ok(Some(relative_distances))
         })
     }
 }

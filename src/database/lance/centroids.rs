@@ -6,10 +6,10 @@
 //! negative. Here the distance `d_j` of a centroid is scaled between the nearest and the median one:
 //!
 //! ```text
-//! margin_j = (d_j - min d) / (median d - min d)
+//! r_j = (d_j - min d) / (median d - min d)
 //! ```
 //!
-//! A query searches the partitions whose margin is at most the one that `uphill index` measured for a recall: few
+//! A query searches the partitions whose relative distance is at most the one that `uphill index` measured for a recall: few
 //! partitions if one cluster is near, many if all are about equally far.
 
 use std::sync::Arc;
@@ -33,8 +33,8 @@ use crate::error::{Result, WrapErr};
 pub(crate) struct Probes {
     /// The minimum number of nearest partitions.
     pub(crate) min_partitions: usize,
-    /// All partitions up to this margin are searched too.
-    pub(crate) margin: Option<f32>,
+    /// All partitions up to this relative distance are searched too.
+    pub(crate) max_relative_distance: Option<f32>,
 }
 
 /// The centroids of the partitions of an index.
@@ -79,9 +79,9 @@ impl Centroids {
         })
     }
 
-    /// The margin of each partition for a query: 0 for the nearest, 1 for the median one.
-    pub(super) fn margins(&self, query: ArrayView1<'_, f32>) -> Result<Vec<f32>> {
-        Ok(margins(&self.distances(query)?))
+    /// The relative distance of each partition for a query: 0 for the nearest, 1 for the median one.
+    pub(super) fn relative_distances(&self, query: ArrayView1<'_, f32>) -> Result<Vec<f32>> {
+        Ok(relative_distances(&self.distances(query)?))
     }
 
     /// The number of partitions that a query searches.
@@ -106,12 +106,14 @@ impl Centroids {
 
 /// The number of partitions to search, given the distances of their centroids.
 fn partition_count(distances: &[f32], probes: Probes) -> usize {
-    let within = probes.margin.map_or(0, |max| margins(distances).into_iter().filter(|at| *at <= max).count());
+    let within = probes
+        .max_relative_distance
+        .map_or(0, |max| relative_distances(distances).into_iter().filter(|at| *at <= max).count());
     within.max(probes.min_partitions).clamp(1, distances.len().max(1))
 }
 
-/// The margin of each distance. If more than half of the distances are equal to the smallest, the margin of the others is `f32::MAX`.
-fn margins(distances: &[f32]) -> Vec<f32> {
+/// The relative distance of each distance. If more than half of the distances are equal to the smallest, the relative distance of the others is `f32::MAX`.
+fn relative_distances(distances: &[f32]) -> Vec<f32> {
     let mut sorted = distances.to_vec();
     let middle = sorted.len() / 2;
     if sorted.is_empty() {
@@ -119,11 +121,11 @@ fn margins(distances: &[f32]) -> Vec<f32> {
     }
     let median = *sorted.select_nth_unstable_by(middle, f32::total_cmp).1;
     let nearest = sorted[..=middle].iter().copied().fold(f32::INFINITY, f32::min);
-    let margin = |distance: &f32| match *distance <= nearest {
+    let relative_distance = |distance: &f32| match *distance <= nearest {
         true => 0.0,
         false => ((distance - nearest) / (median - nearest)).min(f32::MAX),
     };
-    distances.iter().map(margin).collect()
+    distances.iter().map(relative_distance).collect()
 }
 
 /// The distances of items to a query, in f32.

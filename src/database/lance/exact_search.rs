@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 
 use super::cached_embeddings::CachedEmbeddings;
 use super::table::Table;
-use crate::database::exact::{IsExcluded, Neighbour, Search};
+use crate::database::block_search::{BlockSearch, IsExcluded, Neighbour};
 use crate::database::{BlockVisitor, Metric};
 use crate::error::Result;
 
@@ -38,7 +38,7 @@ impl ExactSearch<'_> {
         is_excluded: &IsExcluded<'_>,
         fragments: Option<&[u64]>,
     ) -> Result<Vec<Vec<Neighbour>>> {
-        let mut search = Search::new(queries, self.metric, k, is_excluded);
+        let mut search = BlockSearch::new(queries, self.metric, k, is_excluded);
         let mut visit = |rows: &[u64], items: ArrayView2<'_, f32>| {
             search.add_block(rows, items);
             Ok(())

@@ -13,7 +13,7 @@ use super::inverted_lists;
 use super::record_batch::fixed_size_list;
 use super::table::Table;
 use crate::database::Metric;
-use crate::database::exact::{IsExcluded, Neighbour};
+use crate::database::block_search::{IsExcluded, Neighbour};
 use crate::error::{Result, WrapErr};
 
 /// The row ids and embeddings of an IVF index.

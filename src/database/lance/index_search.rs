@@ -12,9 +12,9 @@ use super::centroids::{Centroids, Probes};
 use super::exact_search::ExactSearch;
 use super::identity::IndexInfo;
 use super::in_memory_index::InMemoryIndex;
-use super::recall_table::{Effort, RecallTable};
+use super::recall_table::{RecallTable, SearchParams};
 use super::record_batch::{ROW_ID, column, fixed_size_list};
-use crate::database::exact::IsExcluded;
+use crate::database::block_search::IsExcluded;
 use crate::database::runtime::block_on;
 use crate::error::{Error, Result, WrapErr};
 
@@ -23,7 +23,7 @@ const QUERIES_PER_CALL: usize = 1024;
 
 /// Candidates per requested neighbour from an index of codes, if no recall was measured. Distances by codes are approximate;
 /// the distances of all candidates are recomputed from their embeddings.
-const DEFAULT_OVERFETCH: usize = 4;
+const DEFAULT_REFINE_FACTOR: usize = 4;
 
 /// The factor by which a search is enlarged if too many of its candidates are excluded.
 const RETRY_FACTOR: usize = 4;
@@ -65,7 +65,7 @@ impl IndexSearch<'_> {
         let mut pending: Vec<usize> = (0..queries.nrows()).collect();
         while !pending.is_empty() {
             let vectors = queries.select(Axis(0), &pending);
-            let (probes, fetch) = self.effort(requested);
+            let (probes, fetch) = self.search_params(requested);
             if fetch >= self.matching_rows {
                 let nearest = self.exact.nearest(vectors.view(), k, is_excluded, None)?;
                 pending.drain(..).zip(nearest).for_each(|(query, nearest)| found[query] = nearest);
@@ -127,7 +127,7 @@ impl IndexSearch<'_> {
     fn group_by_nprobes(&self, queries: ArrayView2<'_, f32>, probes: Probes) -> Result<BTreeMap<usize, Vec<usize>>> {
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (at, query) in queries.rows().into_iter().enumerate() {
-            let nprobes = match self.centroids.filter(|_| probes.margin.is_some()) {
+            let nprobes = match self.centroids.filter(|_| probes.max_relative_distance.is_some()) {
                 Some(centroids) => round_up(centroids.partition_count(query, probes)?),
                 None => probes.min_partitions,
             };
@@ -138,21 +138,24 @@ impl IndexSearch<'_> {
 
     /// The partitions that a query for `k` neighbours searches, and the number of candidates it fetches. The partitions are those
     /// that the target recall takes, or `nprobes`; and at least enough to contain about twice the candidates.
-    fn effort(&self, k: usize) -> (Probes, usize) {
+    fn search_params(&self, k: usize) -> (Probes, usize) {
         let partitions = self.index.partitions.max(1);
         // The k nearest rows that match a prefilter are as far away as a larger number of nearest rows of the whole library.
         let unfiltered_k = k.saturating_mul(self.library_rows) / self.matching_rows.max(1);
         let measured = self.recall_table.filter(|_| self.nprobes.is_none());
         let measured = measured.and_then(|table| {
-            let Effort { probes, .. } = table.effort(self.recall, unfiltered_k)?;
-            Some(Effort { probes, ..table.effort(self.recall, k)? })
+            let SearchParams { probes, .. } = table.search_params(self.recall, unfiltered_k)?;
+            Some(SearchParams { probes, ..table.search_params(self.recall, k)? })
         });
-        let effort = measured.unwrap_or_else(|| Effort {
-            probes: Probes { min_partitions: self.nprobes.unwrap_or_else(|| (partitions / 16).max(16)), margin: None },
-            overfetch: if self.index.has_codes() { DEFAULT_OVERFETCH } else { 1 },
+        let effort = measured.unwrap_or_else(|| SearchParams {
+            probes: Probes {
+                min_partitions: self.nprobes.unwrap_or_else(|| (partitions / 16).max(16)),
+                max_relative_distance: None,
+            },
+            refine_factor: if self.index.has_codes() { DEFAULT_REFINE_FACTOR } else { 1 },
         });
         // The in-memory index compares embeddings, not codes, so its order is exact.
-        let fetch = if self.in_memory.is_some() { k } else { k.saturating_mul(effort.overfetch) };
+        let fetch = if self.in_memory.is_some() { k } else { k.saturating_mul(effort.refine_factor) };
         let enough = fetch.saturating_mul(2 * partitions) / self.matching_rows.max(1);
         let min_partitions = effort.probes.min_partitions.max(enough).clamp(1, partitions);
         (Probes { min_partitions, ..effort.probes }, fetch)
@@ -160,7 +163,7 @@ impl IndexSearch<'_> {
 
     /// Lance's query plan.
     pub(super) fn explain(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<String> {
-        let (probes, fetch) = self.effort(k);
+        let (probes, fetch) = self.search_params(k);
         let nprobes = self.group_by_nprobes(queries, probes)?.into_keys().next_back().unwrap_or(1);
         let scanner = self.scanner(queries, nprobes, fetch)?;
         block_on(async move { scanner.explain_plan(true).await })?.wrap_err("explaining a query")

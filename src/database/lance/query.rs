@@ -8,7 +8,7 @@ use super::centroids::Centroids;
 use super::exact_search::ExactSearch;
 use super::index_search::{Candidates, IndexSearch};
 use crate::database::QueryOptions;
-use crate::database::exact::Neighbour;
+use crate::database::block_search::Neighbour;
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};

@@ -9,11 +9,11 @@ use crate::database::META_RECALL;
 
 /// The part of the index that a search reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Effort {
+pub(crate) struct SearchParams {
     /// The partitions that each query searches.
     pub(crate) probes: Probes,
     /// The number of candidates per requested neighbour.
-    pub(crate) overfetch: usize,
+    pub(crate) refine_factor: usize,
 }
 
 /// The recall of an index as `uphill index` measured it: the search effort that finds a share of the nearest items.
@@ -39,11 +39,12 @@ pub struct RecallLevel {
     /// The mean number of partitions that a query searches.
     pub nprobes: usize,
     /// A query searches the partitions whose centroid is at most this share of the way from the nearest to the median
-    /// centroid. Tables of earlier versions have no margin: every query searches `nprobes` partitions.
-    #[serde(default)]
-    pub margin: Option<f32>,
+    /// centroid. Tables of earlier versions have no relative distance: every query searches `nprobes` partitions.
+    #[serde(default, rename = "margin")]
+    pub relative_distance: Option<f32>,
     /// The number of candidates per neighbour. Their distances are recomputed.
-    pub overfetch: usize,
+    #[serde(rename = "overfetch")]
+    pub refine_factor: usize,
     /// The measured recall. It is less than `recall` if no search effort reached the target.
     pub measured: f64,
 }
@@ -63,7 +64,7 @@ impl RecallTable {
         }
         // An invalid level would let searches read too little of the index.
         let is_valid = |level: &RecallLevel| {
-            level.k > 0 && level.nprobes > 0 && level.overfetch > 0 && (0.0..=1.0).contains(&level.recall)
+            level.k > 0 && level.nprobes > 0 && level.refine_factor > 0 && (0.0..=1.0).contains(&level.recall)
         };
         let order = |level: &RecallLevel| (level.k, level.recall);
         match table.levels.iter().all(is_valid) && table.levels.is_sorted_by(|a, b| order(a) < order(b)) {
@@ -76,9 +77,9 @@ impl RecallTable {
     }
 
     /// The search effort that finds this share of the k nearest. Between two measured k it is the effort of the larger one.
-    /// Beyond the largest, the margin is extrapolated linearly in the logarithm of k, and the number of partitions likewise;
+    /// Beyond the largest, the relative distance is extrapolated linearly in the logarithm of k, and the number of partitions likewise;
     /// each query then searches at least this number of partitions.
-    pub(super) fn effort(&self, recall: f64, k: usize) -> Option<Effort> {
+    pub(super) fn search_params(&self, recall: f64, k: usize) -> Option<SearchParams> {
         let mut measured_ks: Vec<usize> = self.levels.iter().map(|level| level.k).collect();
         measured_ks.dedup();
         let level_at = |k: usize| {
@@ -90,21 +91,27 @@ impl RecallTable {
         let levels: Option<Vec<RecallLevel>> = measured_ks[..=last_used].iter().map(|k| level_at(*k)).collect();
         let larger_effort = |a: RecallLevel, b: RecallLevel| RecallLevel {
             nprobes: a.nprobes.max(b.nprobes),
-            margin: a.margin.zip(b.margin).map(|(a, b)| a.max(b)),
-            overfetch: a.overfetch.max(b.overfetch),
+            relative_distance: a.relative_distance.zip(b.relative_distance).map(|(a, b)| a.max(b)),
+            refine_factor: a.refine_factor.max(b.refine_factor),
             ..b
         };
-        let RecallLevel { mut nprobes, mut margin, overfetch, .. } = levels?.into_iter().reduce(larger_effort)?;
+        let RecallLevel { mut nprobes, mut relative_distance, refine_factor, .. } =
+            levels?.into_iter().reduce(larger_effort)?;
         let (first, last) = (measured_ks[0], measured_ks[measured_ks.len() - 1]);
         if k > last && last > first {
             let beyond = (k as f64 / last as f64).ln() / (last as f64 / first as f64).ln();
             let at_first = level_at(first)?;
             nprobes = (nprobes as f64 * (nprobes as f64 / at_first.nprobes as f64).powf(beyond)).ceil() as usize;
-            let extrapolate = |(margin, first): (f32, f32)| margin + (margin - first) * beyond as f32;
-            margin = margin.zip(at_first.margin).map(extrapolate);
+            let extrapolate = |(relative_distance, first): (f32, f32)| {
+                relative_distance + (relative_distance - first) * beyond as f32
+            };
+            relative_distance = relative_distance.zip(at_first.relative_distance).map(extrapolate);
         }
-        let min_partitions = if margin.is_some() && k <= last { 1 } else { nprobes };
-        Some(Effort { probes: Probes { min_partitions, margin }, overfetch })
+        let min_partitions = if relative_distance.is_some() && k <= last { 1 } else { nprobes };
+        Some(SearchParams {
+            probes: Probes { min_partitions, max_relative_distance: relative_distance },
+            refine_factor,
+        })
     }
 }
 
@@ -123,8 +130,8 @@ impl std::fmt::Display for RecallTable {
             if is_first {
                 write!(f, " of {} partitions", self.partitions)?;
             }
-            if level.overfetch > 1 {
-                write!(f, " and {} candidates each", level.overfetch)?;
+            if level.refine_factor > 1 {
+                write!(f, " and {} candidates each", level.refine_factor)?;
             }
         }
         Ok(())

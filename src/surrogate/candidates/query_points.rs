@@ -1,4 +1,4 @@
-//! Query points: the queries around which a library that is too large to be ranked is searched.
+//! Query points: the next queries in a library that is too large to be ranked as a whole.
 
 use ndarray::ArrayView2;
 use polars::prelude::{Column, DataFrame};
@@ -12,15 +12,15 @@ use crate::surrogate::observations::TrainingSet;
 use crate::surrogate::ridge::BayesianRidge;
 use crate::surrogate::vectorizer::Vectorizer;
 
-/// The number of best items that are query points.
+/// The number of best items used as query points.
 pub(super) const BEST: usize = 30;
-/// The number of directions of a linear model. A point far along each is a query point.
+/// The number of directions of a linear model. A point far in each direction is a query point.
 const DIRECTIONS: usize = 4;
-/// The number of random items that are query points.
+/// The number of random items used as query points.
 const RANDOM: usize = 8;
 
-/// Queries at the best items, at random ones, and far along directions in which a linear model sees the score grow: its
-/// posterior mean and three samples. Random items fill up the best.
+/// Queries at the best items, at random items, and far in directions in which the score grows according to a linear model: its
+/// posterior mean and three samples. If there are too few best items, more random items are used.
 pub(super) fn queries(
     step: &Step<'_>,
     best: Vec<u64>,
@@ -48,8 +48,8 @@ pub(super) fn queries(
     queries_at(step.queries, points.view())
 }
 
-/// Queries at new points `(points, dim)`. They take over the `query_idx` and `collection_idx` of the queries before. Further
-/// ones get new numbers and have no parent.
+/// Queries at new points `(points, dim)`. They reuse the `query_idx` and `collection_idx` of the previous queries, which are their
+/// parents. Additional queries get new numbers and have no parent.
 pub(super) fn queries_at(queries: &DataFrame, points: ArrayView2<'_, f64>) -> Result<DataFrame> {
     let (previous, collections) = (schema::u32s(queries, QUERY_IDX)?, schema::u32s(queries, COLLECTION_IDX)?);
     let unused = previous.last().map_or(0, |last| last + 1);

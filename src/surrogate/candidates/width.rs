@@ -1,17 +1,17 @@
-//! The width of the search: how many neighbours of each query are candidates.
+//! The search width: the number of neighbours to find for each query.
 
-/// The number of rows of candidates in one search, at most. The embedding of each (4 bytes a component) and its attributes are
-/// in memory at once. With 768 components that is 150 MB.
+/// The maximum number of rows that one search returns. All of their embeddings (4 bytes per component) and attributes are in memory
+/// at once. The embeddings take 150 MB with 768 components.
 pub(super) const MAX_CANDIDATES: usize = 50_000;
-/// The number of neighbours of each query at first.
+/// The initial number of neighbours per query.
 const NEIGHBOURS: usize = 100;
 
-/// How wide to search, if few candidates pass the filter.
+/// The width of the next search. It grows if few candidates pass the filter.
 #[derive(Clone, Debug)]
 pub(super) struct SearchWidth {
-    /// How many times as many candidates as at first.
+    /// The factor on the initial number of candidates.
     pub factor: usize,
-    /// Whether the last search found nothing, and cannot be widened.
+    /// Whether the last search found no candidates and cannot be widened.
     pub is_exhausted: bool,
 }
 
@@ -22,12 +22,12 @@ impl Default for SearchWidth {
 }
 
 impl SearchWidth {
-    /// The number of neighbours of each of so many queries.
+    /// The number of neighbours per query, for this number of queries.
     pub fn neighbours(&self, queries: usize) -> usize {
         NEIGHBOURS.saturating_mul(self.factor).min(max_neighbours(queries))
     }
 
-    /// Doubles the number of candidates, in a library of so many items.
+    /// Doubles the number of candidates, up to the size of the library.
     pub fn widen(&mut self, library_size: usize) {
         self.factor = self.factor.saturating_mul(2).min(library_size.min(MAX_CANDIDATES));
     }
@@ -39,7 +39,7 @@ impl SearchWidth {
     }
 }
 
-/// The number of neighbours of each of so many queries, at most.
+/// The maximum number of neighbours per query, for this number of queries.
 fn max_neighbours(queries: usize) -> usize {
     (MAX_CANDIDATES / queries.max(1)).max(1)
 }

@@ -1,4 +1,4 @@
-//! A library that is small enough to be ranked as a whole, by posterior mean.
+//! A library in memory, small enough that all of its items are ranked by posterior mean.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,21 +12,21 @@ use crate::error::Result;
 use crate::features::ItemFeatures;
 use crate::linalg::{add_scaled, dot};
 use crate::random::RandomStream;
-use crate::surrogate::acquisition::{FRONT, FRONT_OUTSIDE, RANDOM};
+use crate::surrogate::acquisition::{RANDOM_CANDIDATES, TOP_CANDIDATES, TOP_OUTSIDE};
 use crate::surrogate::distance::ScaledDistance;
 use crate::surrogate::embeddings::finite_rows;
 use crate::surrogate::kernel::correlation_f32;
-use crate::surrogate::posterior::{FittedProcess, Posterior};
+use crate::surrogate::posterior::{FittedGp, Posterior};
 use crate::surrogate::vectorizer::Vectorizer;
 
-/// The memory limit in bytes, for the vectors and points of all items, and the kernels of all training points with all items.
+/// The memory limit in bytes for the vectors and points of all items, and for the kernels of the training points with all items.
 const MAX_BYTES: usize = 400 << 20;
 
-/// All items, and the kernel of each training point with each of them. The kernels are cached, so that a batch computes only
-/// those of its new points.
+/// All items of a library, and a cache of the kernels of training points with all items. With the cache, a batch computes only
+/// the kernels of its new training points.
 #[derive(Clone, Debug)]
-pub(in crate::surrogate) struct Library {
-    /// In ascending order.
+pub(in crate::surrogate) struct RankedLibrary {
+    /// The ids of the items, in ascending order.
     ids: Vec<u64>,
     row_of_id: HashMap<u64, usize>,
     /// `(items, width)`
@@ -35,24 +35,24 @@ pub(in crate::surrogate) struct Library {
     points: Array2<f32>,
     /// The squared length of each point.
     squares: Vec<f32>,
-    /// By the row of a training point, its kernel with each item.
+    /// The kernels of a training point with all items, by the row of the point.
     kernels: HashMap<usize, Vec<f32>>,
 }
 
-impl Library {
-    /// Whether so many items of so many components, and a process of so many points, fit into memory.
+impl RankedLibrary {
+    /// Whether a library of `items` items with `width` components, and a GP of `points` points, fit into the memory limit.
     pub fn fits(items: u64, width: usize, points: usize) -> bool {
         (items as usize).saturating_mul(4 * (2 * width + points)) <= MAX_BYTES
     }
 
-    /// Reads all items of a database. Also returns the vectorizer of the library.
+    /// Reads all items of a database. Returns the library and its vectorizer.
     ///
     /// # Errors
     /// A library that cannot be read.
     pub fn read(database: &dyn VectorDatabase, features: ItemFeatures) -> Result<(Self, Vectorizer)> {
         let (mut ids, mut embeddings): (Vec<u64>, Vec<f32>) = Default::default();
         database.scan(&mut |rows, items| {
-            // Items that are not finite are nobody's neighbours: a search skips them too.
+            // A nearest-neighbour search skips embeddings that are not finite too.
             for row in finite_rows(items) {
                 ids.push(rows[row]);
                 embeddings.extend(items.row(row));
@@ -69,7 +69,7 @@ impl Library {
         let vectorizer = Vectorizer::new(features, sorted.view());
         let vectors = vectorizer.vectors(&ids, sorted.view());
         let row_of_id = ids.iter().copied().zip(0..).collect();
-        let library = Library {
+        let library = RankedLibrary {
             ids,
             row_of_id,
             vectors,
@@ -80,7 +80,7 @@ impl Library {
         Ok((library, vectorizer))
     }
 
-    /// Uses another distance from now on.
+    /// Replaces the distance: computes the points again, and clears the cached kernels.
     pub fn set_distance(&mut self, distance: &ScaledDistance) {
         self.points = distance.points(self.vectors.view());
         let squared = |point: ArrayView1<'_, f32>| point.to_slice().map_or(0.0, |point| dot(point, point));
@@ -93,9 +93,9 @@ impl Library {
         self.points.view()
     }
 
-    /// The front of the posterior: open items of the highest mean, of the highest mean outside of the peak, and random ones,
-    /// in ascending order of their ids. `factor` is how many times as many as at first.
-    pub fn front(
+    /// The candidates of the next batch, by id in ascending order: the open items of the highest posterior mean, those of the
+    /// highest posterior mean outside of the peak, and random ones. `factor` multiplies the three numbers of candidates.
+    pub fn top_candidates(
         &mut self,
         posterior: &Posterior,
         factor: usize,
@@ -104,33 +104,33 @@ impl Library {
     ) -> Vec<u64> {
         self.evict_kernels(&posterior.all.ids);
         let mut open: Vec<usize> = (0..self.ids.len()).filter(|row| is_open(self.ids[*row])).collect();
-        // The order decides between items of equal mean: it is random.
+        // The order decides between items of equal mean, so it must be random.
         open.shuffle(rng);
-        let mut rows: Vec<usize> = open.iter().take(RANDOM.saturating_mul(factor)).copied().collect();
+        let mut rows: Vec<usize> = open.iter().take(RANDOM_CANDIDATES.saturating_mul(factor)).copied().collect();
         let is_outside = posterior.is_outside(self.points());
-        rows.extend(self.best_of(open.clone(), &posterior.all, FRONT.saturating_mul(factor)));
-        if let (Some(process), Some(is_outside)) = (&posterior.outside, is_outside) {
+        rows.extend(self.highest_means(open.clone(), &posterior.all, TOP_CANDIDATES.saturating_mul(factor)));
+        if let (Some(fitted), Some(is_outside)) = (&posterior.outside, is_outside) {
             let outside = open.into_iter().filter(|row| is_outside[*row]).collect();
-            rows.extend(self.best_of(outside, process, FRONT_OUTSIDE.saturating_mul(factor)));
+            rows.extend(self.highest_means(outside, fitted, TOP_OUTSIDE.saturating_mul(factor)));
         }
-        let mut front: Vec<u64> = rows.into_iter().map(|row| self.ids[row]).collect();
-        front.sort_unstable();
-        front.dedup();
-        front
+        let mut candidates: Vec<u64> = rows.into_iter().map(|row| self.ids[row]).collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        candidates
     }
 
-    /// The rows of the highest posterior mean, at most so many, in no particular order.
-    fn best_of(&mut self, mut rows: Vec<usize>, process: &FittedProcess, most: usize) -> Vec<usize> {
-        let (ids, weights) = process.weights();
+    /// The `count` rows of the highest posterior mean, or all if there are fewer, in no particular order.
+    fn highest_means(&mut self, mut rows: Vec<usize>, fitted: &FittedGp, count: usize) -> Vec<usize> {
+        let (ids, weights) = fitted.weights();
         let means = self.means(ids, weights);
-        if most < rows.len() {
-            rows.select_nth_unstable_by(most, |a, b| means[*b].total_cmp(&means[*a]));
-            rows.truncate(most);
+        if count < rows.len() {
+            rows.select_nth_unstable_by(count, |a, b| means[*b].total_cmp(&means[*a]));
+            rows.truncate(count);
         }
         rows
     }
 
-    /// Evicts the kernels of items that have none of these ids from the cache, if there are many of them.
+    /// Evicts the kernels of all training points but these from the cache, if there are many others.
     fn evict_kernels(&mut self, ids: &[u64]) {
         if self.kernels.len() > ids.len() + ids.len() / 4 {
             let needed: HashSet<usize> = ids.iter().filter_map(|id| self.row_of_id.get(id).copied()).collect();
@@ -138,7 +138,7 @@ impl Library {
         }
     }
 
-    /// The posterior mean of each item: the sum of its kernels with the training points of these ids, each times its weight.
+    /// The posterior mean of each item: the weighted sum of its kernels with the training points, given by id.
     fn means(&mut self, ids: &[u64], weights: ArrayView1<'_, f64>) -> Vec<f32> {
         let rows: Vec<Option<usize>> = ids.iter().map(|id| self.row_of_id.get(id).copied()).collect();
         let missing: Vec<usize> =
@@ -149,17 +149,17 @@ impl Library {
             let (products, squares) = (products.into_raw_vec_and_offset().0, &self.squares);
             let kernels = products.par_chunks(self.ids.len().max(1)).zip(missing).map(|(products, row)| {
                 let mut kernel = products.to_vec();
-                let (values, squares, own, mut at) = (&mut kernel[..], &squares[..], squares[*row], 0);
-                while at < values.len() {
-                    let squared = (own + squares[at] - 2.0 * values[at]).max(0.0);
-                    values[at] = correlation_f32((-0.5 * squared).exp());
-                    at += 1;
+                let (values, squares, own_square, mut item) = (&mut kernel[..], &squares[..], squares[*row], 0);
+                while item < values.len() {
+                    let squared = (own_square + squares[item] - 2.0 * values[item]).max(0.0);
+                    values[item] = correlation_f32((-0.5 * squared).exp());
+                    item += 1;
                 }
                 (*row, kernel)
             });
             self.kernels.extend(kernels.collect::<Vec<(usize, Vec<f32>)>>());
         }
-        // In blocks of items that fit into the processor's cache.
+        // Blocks of items fit into the CPU cache.
         let terms: Vec<(&[f32], f32)> = rows
             .iter()
             .zip(weights)

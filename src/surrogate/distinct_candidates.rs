@@ -1,4 +1,4 @@
-//! The pool that a batch is chosen from: the candidates that passed the filter, each once.
+//! The distinct candidates of a batch: the items that passed the filter, each once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::frame::convert::Matrix;
 use crate::frame::schema::{self, DB_IDX, QUERY_IDX};
 
-/// Distinct candidates: the nearest item of each query first, then the second nearest of each, and so on.
-pub(super) struct Pool {
+/// The distinct candidates, in this order: the nearest item of each query, then the second nearest of each query, and so on.
+pub(super) struct DistinctCandidates {
     /// The row of each candidate in the results.
     rows: Vec<u32>,
     /// The id of each candidate.
@@ -23,7 +23,7 @@ pub(super) struct Pool {
     pub query_count: usize,
 }
 
-impl Pool {
+impl DistinctCandidates {
     /// Reads the candidates from the results of a step.
     ///
     /// # Errors
@@ -35,10 +35,10 @@ impl Pool {
         let ids = schema::u64s(results, DB_IDX)?;
         let rows = distinct(&ids, &interleave(&queries));
         let ids = rows.iter().map(|row| ids[*row as usize]).collect();
-        Ok(Pool { rows, ids, embeddings, query_count })
+        Ok(DistinctCandidates { rows, ids, embeddings, query_count })
     }
 
-    /// The row in the results of a candidate.
+    /// The row of a candidate in the results.
     pub fn result_row(&self, candidate: usize) -> u32 {
         self.rows[candidate]
     }
@@ -63,7 +63,7 @@ fn interleave(queries: &[u32]) -> Vec<u32> {
     ranked_rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// The first of the rows of each item.
+/// Keeps the first row of each item.
 fn distinct(db_idx: &[u64], rows: &[u32]) -> Vec<u32> {
     let mut items = HashSet::new();
     rows.iter().copied().filter(|row| items.insert(db_idx[*row as usize])).collect()

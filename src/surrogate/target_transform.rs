@@ -1,20 +1,20 @@
-//! Scores as targets of the model, and the model's predictions back in the units of the score.
+//! Transforms scores to targets of the model, and predictions of the model back to scores.
 
 use ndarray::Array1;
 
-/// From this target on, in standard deviations, a target grows with the logarithm of the score only.
-const LOGARITHMIC: f64 = 3.0;
+/// The number of standard deviations from which targets grow with the logarithm of the score.
+const LOGARITHMIC_FROM: f64 = 3.0;
 
-/// The transformation from scores to targets: clipped from below at a floor, scaled to mean 0 and variance 1, and then, in at
-/// most three passes,
+/// The transformation from scores to targets. Scores are clipped from below at a floor and standardised to mean 0 and variance 1.
+/// While a target is above 3, and at most three times, all targets are compressed and standardised again:
 ///
 /// ```text
-/// z <- 3 + ln(z - 2)  where z > 3,   and scaled to mean 0 and variance 1 again
+/// z <- 3 + ln(z - 2)  where z > 3
 /// ```
 ///
-/// Differences between bad items and single huge scores do not shape the model.
+/// Neither the differences between bad items nor single huge scores influence the model much.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct TargetScale {
+pub(super) struct TargetTransform {
     floor: f64,
     passes: Vec<Standardisation>,
 }
@@ -27,36 +27,36 @@ struct Standardisation {
     scale: f64,
 }
 
-impl TargetScale {
-    /// Returns the targets of scores, in their order, and their scale. Scores below the `floor`, and minus infinity for items
-    /// without a score, count as equal to it.
+impl TargetTransform {
+    /// Fits the transformation to scores. Returns the targets in the order of the scores, and the transformation. Scores below
+    /// the `floor`, and the minus infinity of items without a score, count as equal to it.
     pub fn fit(scores: &[f64], floor: f64) -> (Array1<f64>, Self) {
         let mut targets: Array1<f64> = scores.iter().map(|score| score.max(floor)).collect();
         let mut passes = vec![Standardisation::apply(&mut targets)];
         // Each pass brings the standard deviation closer to that of the bulk of the scores.
         for _ in 0..3 {
-            if targets.iter().all(|z| *z <= LOGARITHMIC) {
+            if targets.iter().all(|z| *z <= LOGARITHMIC_FROM) {
                 break;
             }
-            targets.mapv_inplace(compressed);
+            targets.mapv_inplace(compress_tail);
             passes.push(Standardisation::apply(&mut targets));
         }
-        (targets, TargetScale { floor, passes })
+        (targets, TargetTransform { floor, passes })
     }
 
-    /// Converts the mean and standard deviation of a target to those of the score: the inverse transformation, and the deviation
-    /// times its slope at the mean (the delta method).
+    /// Converts the mean and standard deviation of a target to those of the score: inverts the transformation, and multiplies
+    /// the deviation by the slope of the inverse at the mean (the delta method).
     ///
-    /// `None` if the target does not determine the score: at the floor, which many scores share, below it, and if all scores
-    /// are equal.
+    /// `None` if the target does not determine the score: at or below the floor, which stands for all lower scores, or if all
+    /// scores are equal.
     pub fn to_score(&self, mean: f64, deviation: f64) -> Option<(f64, f64)> {
         let (mut value, mut slope) = (mean, 1.0);
         for (pass, standardisation) in self.passes.iter().enumerate().rev() {
             value = standardisation.inverse(value)?;
             slope *= standardisation.divisor / standardisation.scale;
-            if pass > 0 && value > LOGARITHMIC {
-                slope *= (value - LOGARITHMIC).exp();
-                value = 2.0 + (value - LOGARITHMIC).exp();
+            if pass > 0 && value > LOGARITHMIC_FROM {
+                slope *= (value - LOGARITHMIC_FROM).exp();
+                value = 2.0 + (value - LOGARITHMIC_FROM).exp();
             }
         }
         (value > self.floor && value.is_finite() && slope.is_finite()).then_some((value, deviation * slope))
@@ -66,7 +66,7 @@ impl TargetScale {
 impl Standardisation {
     /// Scales values to mean 0 and variance 1. Zeros if all values are equal.
     fn apply(values: &mut Array1<f64>) -> Self {
-        // Scores near the largest f64 are scaled down first, or their squares would overflow.
+        // Scores near the largest f64 are divided first, because their squares would overflow.
         let largest = values.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
         let divisor = if largest > 1e100 { largest } else { 1.0 };
         if divisor != 1.0 {
@@ -87,9 +87,9 @@ impl Standardisation {
     }
 }
 
-/// A target that grows with the logarithm of the score beyond three deviations.
-fn compressed(z: f64) -> f64 {
-    if z > LOGARITHMIC { LOGARITHMIC + (z - 2.0).ln() } else { z }
+/// Compresses the upper tail: above three standard deviations, a target grows with the logarithm.
+fn compress_tail(z: f64) -> f64 {
+    if z > LOGARITHMIC_FROM { LOGARITHMIC_FROM + (z - 2.0).ln() } else { z }
 }
 
 #[cfg(test)]
@@ -97,37 +97,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_becomes_the_score_that_it_was_made_of() {
+    fn targets_convert_back_to_their_scores() {
         let heavy: Vec<f64> = (0..60).map(|item| f64::from(item).powi(4) / 1e3).chain([1e7, 3e8]).collect();
         for scores in [vec![0.1, 0.4, 0.2, 0.9, 0.8], heavy, vec![1e300, 3e300, -1e300, 2e299]] {
             let floor = scores.iter().copied().fold(f64::INFINITY, f64::min) - 1.0;
-            let (targets, scale) = TargetScale::fit(&scores, floor);
+            let (targets, transform) = TargetTransform::fit(&scores, floor);
             for (target, score) in targets.iter().zip(&scores) {
-                let (back, _) = scale.to_score(*target, 1.0).expect("a score above the floor");
+                let (back, _) = transform.to_score(*target, 1.0).expect("a score above the floor");
                 assert!((back - score).abs() <= 1e-9 * score.abs().max(1.0), "{score} came back as {back}");
             }
         }
     }
 
     #[test]
-    fn a_deviation_becomes_the_slope_of_the_score_times_it() {
+    fn a_deviation_is_multiplied_by_the_slope_of_the_inverse() {
         let scores: Vec<f64> = (0..50).map(|item| (f64::from(item) / 8.0).exp()).collect();
-        let (_, scale) = TargetScale::fit(&scores, 2.0);
+        let (_, transform) = TargetTransform::fit(&scores, 2.0);
         for target in [-0.3, 0.5, 2.0, 3.5] {
-            let at = |target| scale.to_score(target, 1.0).expect("a score above the floor").0;
-            let slope = (at(target + 1e-6) - at(target - 1e-6)) / 2e-6;
-            let (_, deviation) = scale.to_score(target, 0.5).expect("a score above the floor");
+            let score_at = |target| transform.to_score(target, 1.0).expect("a score above the floor").0;
+            let slope = (score_at(target + 1e-6) - score_at(target - 1e-6)) / 2e-6;
+            let (_, deviation) = transform.to_score(target, 0.5).expect("a score above the floor");
             assert!((deviation / (0.5 * slope) - 1.0).abs() < 1e-4, "{deviation} and {slope} at {target}");
         }
     }
 
     #[test]
-    fn a_target_at_the_floor_and_equal_scores_tell_no_score() {
-        let (targets, scale) = TargetScale::fit(&[1.0, 5.0, 2.0, 8.0], 4.0);
-        assert_eq!(scale.to_score(targets[0], 0.1), None);
-        assert_eq!(scale.to_score(targets[0] - 1.0, 0.1), None);
-        assert!(scale.to_score(targets[1], 0.1).is_some());
-        assert_eq!(TargetScale::fit(&[3.0, 3.0], 1.0).1.to_score(0.0, 0.1), None);
-        assert_eq!(TargetScale::fit(&[], 0.0).1.to_score(0.0, 0.1), None);
+    fn a_target_at_the_floor_or_of_equal_scores_has_no_score() {
+        let (targets, transform) = TargetTransform::fit(&[1.0, 5.0, 2.0, 8.0], 4.0);
+        assert_eq!(transform.to_score(targets[0], 0.1), None);
+        assert_eq!(transform.to_score(targets[0] - 1.0, 0.1), None);
+        assert!(transform.to_score(targets[1], 0.1).is_some());
+        assert_eq!(TargetTransform::fit(&[3.0, 3.0], 1.0).1.to_score(0.0, 0.1), None);
+        assert_eq!(TargetTransform::fit(&[], 0.0).1.to_score(0.0, 0.1), None);
     }
 }

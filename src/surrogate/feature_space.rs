@@ -1,4 +1,4 @@
-//! The space that the models work in: item vectors in feature groups, and the distance learned over them.
+//! The feature space of the models: item vectors in feature groups, and the learned distance between them.
 
 use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
@@ -14,12 +14,12 @@ use crate::error::Result;
 use crate::features::{Features, ItemFeatures};
 use crate::frame::schema::{self, DB_IDX, SCORE};
 
-/// The number of observations that the relevance weights are fitted to, at most.
+/// The maximum number of observations for the fit of the relevance weights.
 const RELEVANCE_POINTS: usize = 300;
 
-/// How items become vectors, and how far apart they are.
+/// Converts items to vectors, and learns the distance between them.
 #[derive(Clone, Debug)]
-pub(super) struct Space {
+pub(super) struct FeatureSpace {
     /// The configured features.
     pub features: Features,
     vectorizer: Option<Vectorizer>,
@@ -30,9 +30,9 @@ pub(super) struct Space {
     leakage: LeakageCheck,
 }
 
-impl Default for Space {
+impl Default for FeatureSpace {
     fn default() -> Self {
-        Space {
+        FeatureSpace {
             features: Features::Auto,
             vectorizer: None,
             relevance: Relevance::new(1),
@@ -43,29 +43,29 @@ impl Default for Space {
     }
 }
 
-impl Space {
-    /// Forgets all that belongs to another run.
+impl FeatureSpace {
+    /// Removes the state of a previous run. Keeps the configured features.
     pub fn clear(&mut self) {
-        *self = Space { features: std::mem::take(&mut self.features), ..Space::default() };
+        *self = FeatureSpace { features: std::mem::take(&mut self.features), ..FeatureSpace::default() };
     }
 
-    /// Starts a run with a vectorizer for its library.
+    /// Starts a run with the vectorizer of its library.
     pub fn begin(&mut self, vectorizer: Vectorizer) {
         self.relevance = Relevance::new(vectorizer.groups().len());
         self.vectorizer = Some(vectorizer);
     }
 
-    /// The vectorizer, once the library is known.
+    /// The vectorizer. `None` before a run starts.
     pub fn vectorizer(&self) -> Option<&Vectorizer> {
         self.vectorizer.as_ref()
     }
 
-    /// The distance, once it is fitted.
+    /// The distance. `None` before the first fit.
     pub fn distance(&self) -> Option<&ScaledDistance> {
         self.distance.as_ref()
     }
 
-    /// The vectorizer and the distance, once both are known.
+    /// The vectorizer and the distance. `None` before the first fit.
     pub fn fitted(&self) -> Option<(&Vectorizer, &ScaledDistance)> {
         self.vectorizer.as_ref().zip(self.distance.as_ref())
     }
@@ -86,15 +86,15 @@ impl Space {
     pub fn observed_batch(&mut self, results: &DataFrame) -> Result<ObservedBatch> {
         let embeddings = finite_embeddings(results)?;
         let (scores, ids) = (schema::nullable_f64s(results, SCORE)?, schema::u64s(results, DB_IDX)?);
-        // Without `begin`, as in a single step, the embeddings of the first batch have to do.
+        // A single step does not call `begin`. It uses the embeddings of the first batch as the sample of the library.
         let vectorizer =
             self.vectorizer.get_or_insert_with(|| Vectorizer::new(ItemFeatures::default(), embeddings.view()));
         let vectors = vectorizer.vectors(&ids, embeddings.view());
         Ok(ObservedBatch { ids, scores, vectors })
     }
 
-    /// Fits the distance to the vectors `(n, width)` of a training set, if there are half as many observations more than at the
-    /// last fit. Also checks the columns for leakage. Returns the distance if it is a new one.
+    /// Fits the distance to the vectors `(n, width)` of a training set, if there are half again as many observations as at the
+    /// last fit, and checks the columns for leakage. Returns the distance if it was fitted.
     ///
     /// # Errors
     /// Vectors that are not finite.

@@ -45,8 +45,8 @@ impl PartialOrd for Neighbour {
 /// A predicate that excludes items from the result.
 pub(super) type IsExcluded<'a> = dyn Fn(u64) -> bool + Sync + 'a;
 
-/// The nearest `k` items of each query, over all blocks given to [`Search::add_block`].
-pub(super) struct Search<'a> {
+/// The nearest `k` items of each query, over all blocks given to [`BlockSearch::add_block`].
+pub(super) struct BlockSearch<'a> {
     queries: ArrayView2<'a, f32>,
     norms: Vec<f32>,
     metric: Metric,
@@ -55,11 +55,11 @@ pub(super) struct Search<'a> {
     nearest: Vec<BinaryHeap<Neighbour>>,
 }
 
-impl<'a> Search<'a> {
+impl<'a> BlockSearch<'a> {
     pub(super) fn new(queries: ArrayView2<'a, f32>, metric: Metric, k: usize, is_excluded: &'a IsExcluded<'a>) -> Self {
         let norms = squared_norms(queries);
         let nearest = vec![BinaryHeap::new(); queries.nrows()];
-        Search { queries, norms, metric, k, is_excluded, nearest }
+        BlockSearch { queries, norms, metric, k, is_excluded, nearest }
     }
 
     /// Searches a block of the library. Items with NaN or infinite components, and zero
