@@ -1,5 +1,5 @@
-//! Candidates: merging the neighbours of the queries with items that the rule proposes, and fetching the attributes of
-//! selected items.
+//! Candidate items: merges the neighbours of the queries with the items that the update rule proposes, and fetches the
+//! attributes of selected items.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,12 @@ use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 
-/// Adds the items with the `proposed` ids to the neighbours of the queries. Each item belongs to its nearest query. The rows
-/// are sorted by query, distance and id, as results are. Proposed items are skipped if they are neighbours already, are
+/// Adds the items with the `proposed` ids to the neighbours of the queries. Each proposed item is assigned to its nearest
+/// query. The rows are sorted by query, distance and id. Proposed items are skipped if they are neighbours already, are
 /// excluded, or are farther than the database's `max_distance`.
 ///
 /// # Errors
-/// The library does not have an id.
+/// The library lacks one of the ids.
 pub(crate) fn merge_candidates(
     neighbours: DataFrame,
     proposed: &[u64],
@@ -49,11 +49,11 @@ pub(crate) fn merge_candidates(
     });
     let (distances, nearest): (Vec<f32>, Vec<u32>) = nearest.unzip();
     let is_near = |distance: f32| database.max_distance().is_none_or(|limit| distance <= limit);
-    let near: Vec<u32> =
+    let near_rows: Vec<u32> =
         (0..).zip(&distances).filter(|(_, distance)| is_near(**distance)).map(|(row, _)| row).collect();
     items.insert_column(0, Column::new(QUERY_IDX.into(), nearest)).wrap_err("candidates")?;
     items.insert_column(2, Column::new(DISTANCE.into(), distances)).wrap_err("candidates")?;
-    let items = if near.len() < items.height() { convert::gather(&items, &near)? } else { items };
+    let items = if near_rows.len() < items.height() { convert::gather(&items, &near_rows)? } else { items };
     let all = if neighbours.height() == 0 { items } else { neighbours.vstack(&items).wrap_err("candidates")? };
 
     let (queries, ids) = (schema::u32s(&all, QUERY_IDX)?, schema::u64s(&all, DB_IDX)?);
@@ -67,8 +67,8 @@ pub(crate) fn merge_candidates(
     convert::gather(&all, &order)
 }
 
-/// Fetches all attributes of the selected items, and returns these with their rows in the order of the library. Candidates only
-/// have the attributes that filter and select read.
+/// Adds all attributes to the selected items, in the order of the library's columns. Candidates have only the attributes
+/// that the filter and the selector read.
 ///
 /// # Errors
 /// The library cannot be read.

@@ -1,4 +1,4 @@
-//! Run files: TOML that describes a search, and the [`Config`] that it is parsed into. Unknown keys are errors.
+//! Run files: parses the TOML that describes a search into a [`Config`]. Unknown keys are errors.
 
 mod bound;
 mod build;
@@ -36,7 +36,7 @@ use crate::database::local_path;
 use crate::error::{AtPath, Error, Result};
 use crate::log::SearchLog;
 
-/// A resolved run file, as `run.json` records it.
+/// The settings of a run file. `run.json` records them with absolute paths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -73,7 +73,7 @@ impl Config {
     /// file are relative to its folder.
     ///
     /// # Errors
-    /// A file that is not TOML; a key that is unknown, missing or of the wrong type: the message names it.
+    /// A file that is not TOML; a key that is unknown, missing or of the wrong type. The message names the key.
     pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         let path = &local_path(path)?;
         let text = std::fs::read_to_string(path).at_path(path)?;
@@ -91,7 +91,7 @@ impl Config {
         let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| error_with_line(text, &error))?;
         if overrides.is_empty() && !set_default_rule(&mut table) {
             table.iter().try_for_each(|(section, value)| check_not_nan(section, value))?;
-            // Parsed from the text, so that messages can name the line.
+            // Parse the text instead of the table, so that messages name the line.
             let config: Self = toml::from_str(text).map_err(|error| error_with_line(text, &error))?;
             return config.with_local_paths();
         }
@@ -106,8 +106,8 @@ impl Config {
         config.with_local_paths()
     }
 
-    /// As [`Config::read`], from JSON as in run.json. Null stands for a missing key. Relative paths are relative to the
-    /// working directory.
+    /// As [`Config::read`], from JSON as in run.json. A null is a missing key. Relative paths are relative to the working
+    /// directory.
     ///
     /// # Errors
     /// As [`Config::read`].
@@ -119,7 +119,8 @@ impl Config {
     fn from_value(mut value: Value) -> Result<Self> {
         remove_nulls(&mut value);
         set_default_rule_in_json(&mut value);
-        // Messages are those of the same TOML, which name the section. A seed may exceed the integers of TOML.
+        // Use the messages for the same TOML, which name the section. The value itself is read from JSON, because a seed may
+        // exceed the integers of TOML.
         let toml_error = || as_toml(&value).ok()?.try_into::<Config>().err();
         let config = Self::deserialize(&value).map_err(|error| {
             toml_error().map_or_else(|| Error::Config(explain(&error.to_string())), |error| error_with_key(&error))
@@ -127,11 +128,11 @@ impl Config {
         config.with_local_paths()
     }
 
-    /// The run file of a run, as its run.json records it. `overrides` are as in [`Config::read`], with relative paths
-    /// relative to the working directory.
+    /// The run file of a run, from its run.json. `overrides` are as in [`Config::read`], with paths relative to the working
+    /// directory.
     ///
     /// # Errors
-    /// A run that was started through the Rust API has no run file; as [`Config::read`].
+    /// As [`Config::read`]; a run without a run file, because it was started through the Rust API.
     pub fn from_run(log: &SearchLog, overrides: &[String]) -> Result<Self> {
         let manifest = log.path().join("run.json");
         if log.manifest().config.is_null() {

@@ -1,4 +1,4 @@
-//! The error type of this crate: what failed, where, both values, what to do.
+//! The error type of this crate. Messages say what failed, where, the expected and the found value, and what to do.
 
 use std::error::Error as StdError;
 use std::fmt::Display;
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The error type of this crate. `Display` gives the whole message on one line. `source` gives the underlying error, if any;
-/// the message includes its text.
+/// The error type of this crate. `Display` writes the whole message on one line, including the text of the underlying error.
+/// `source` returns the underlying error, if there is one.
 ///
 /// Stages that you write return their own errors with [`Error::custom`]:
 ///
@@ -33,7 +33,7 @@ pub enum Error {
         column: String,
         /// What the contract requires.
         expected: String,
-        /// What the frame has.
+        /// The value in the frame.
         found: String,
     },
     /// An option or a key of a run file is invalid. Exit code 2.
@@ -70,7 +70,7 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
-    /// The scorer is unavailable. The items have no outcome; the resumed run requests them again. Exit code 75.
+    /// The scorer is unavailable. The items have no outcome, and the resumed run requests them again. Exit code 75.
     #[error(
         "score: {reason}; the scorer was unavailable for longer than score.patience; resume with --resume when it is back"
     )]
@@ -96,14 +96,14 @@ pub enum Error {
         #[source]
         cause: Box<dyn StdError + Send + Sync>,
     },
-    /// A library that this crate uses failed.
+    /// A crate that this one depends on failed (Lance, Polars, Arrow, Parquet), or a thread did.
     #[error("{context}: {message}")]
-    Library {
+    Dependency {
         /// The operation that failed.
         context: String,
-        /// The library's message, on one line.
+        /// The message of that crate, on one line.
         message: String,
-        /// The library's error, if it returned one.
+        /// The error of that crate, if it returned one.
         #[source]
         cause: Option<Box<dyn StdError + Send + Sync>>,
     },
@@ -124,19 +124,19 @@ impl Error {
     }
 
     /// Adds the iteration to a `Contract`, `Score` or `Custom` error that has none.
-    pub(crate) fn in_iteration(mut self, now: u32) -> Self {
+    pub(crate) fn in_iteration(mut self, current: u32) -> Self {
         if let Error::Contract { iteration, .. } | Error::Score { iteration, .. } | Error::Custom { iteration, .. } =
             &mut self
         {
-            iteration.get_or_insert(now);
+            iteration.get_or_insert(current);
         }
         self
     }
 
-    /// Adds the path of the file or dataset to a library's error.
+    /// Adds the path of the file or dataset to an error of a dependency.
     pub(crate) fn with_path(self, path: impl AsRef<Path>) -> Self {
         match self {
-            Error::Library { context, message, .. } => Error::input(path, format!("{context}: {message}")),
+            Error::Dependency { context, message, .. } => Error::input(path, format!("{context}: {message}")),
             other => other,
         }
     }
@@ -145,10 +145,10 @@ impl Error {
         Error::Input { path: path.as_ref().to_path_buf(), reason: reason.into() }
     }
 
-    /// An error from a library's error or message.
-    pub(crate) fn library(context: impl Display, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    /// Wraps an error or a message of a dependency.
+    pub(crate) fn dependency(context: impl Display, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let cause = cause.into();
-        Error::Library { context: context.to_string(), message: first_line(&cause.to_string()), cause: Some(cause) }
+        Error::Dependency { context: context.to_string(), message: first_line(&cause.to_string()), cause: Some(cause) }
     }
 
     pub(crate) fn contract(
@@ -170,11 +170,11 @@ impl Error {
 /// Lets stages that you write use `?` on Polars results.
 impl From<polars::prelude::PolarsError> for Error {
     fn from(error: polars::prelude::PolarsError) -> Self {
-        Error::library("polars", error)
+        Error::dependency("polars", error)
     }
 }
 
-/// Adds the failed operation to another library's error.
+/// Adds the failed operation to an error of a dependency.
 pub(crate) trait WrapErr<T> {
     /// Converts errors of Lance, Polars, Arrow and Parquet.
     fn wrap_err(self, operation: impl Display) -> Result<T>;
@@ -182,7 +182,7 @@ pub(crate) trait WrapErr<T> {
 
 impl<T, E: Into<Box<dyn StdError + Send + Sync>>> WrapErr<T> for std::result::Result<T, E> {
     fn wrap_err(self, operation: impl Display) -> Result<T> {
-        self.map_err(|error| Error::library(operation, error))
+        self.map_err(|error| Error::dependency(operation, error))
     }
 }
 
@@ -198,7 +198,7 @@ impl<T> AtPath<T> for std::io::Result<T> {
     }
 }
 
-/// The first line of a library's message, at most 400 characters. Lance and Polars append source locations and query plans.
+/// The first line of a dependency's message, at most 400 characters: Lance and Polars append source locations and query plans.
 pub(crate) fn first_line(message: &str) -> String {
     let message = message.split(", /").next().unwrap_or(message);
     let first = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no message");

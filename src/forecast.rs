@@ -1,15 +1,18 @@
-//! Forecasts what the next scores will bring: how many of them are expected to enter the best k so far.
+//! Forecasts how much the next scores will improve the top k of a run.
 //!
-//! A rule with a model predicts each item before it is scored: the columns `predicted` (mean) and `deviation` (standard
-//! deviation) of the results. With `tau` the k-th best score before the batch, a batch is expected to bring
+//! An *entry* is a new score that is better than the k-th best score before its batch. A rule with a model predicts each item
+//! before it is scored: the columns `predicted` (mean) and `deviation` (standard deviation) of the results. The expected
+//! number of entries of a batch is
 //!
 //! ```text
 //! E = r * sum_i Phi((predicted_i - tau) / deviation_i)        r = (S + 5) / (F + 5), at least 1/2, at most 2
 //! ```
 //!
-//! entries. `S` is the number of entries of earlier batches, and `F` what the sum was for them; both decay by 0.9 a batch. An
-//! item without a prediction counts as no entry. The number of entries is taken as Poisson distributed around E. All of it
-//! is computed from the log, so a resumed run forecasts what an uninterrupted run does.
+//! `tau` is the k-th best score before the batch, and `Phi` the standard normal distribution function. The correction `r`
+//! compares earlier batches with their forecasts: `S` is the number of their entries, and `F` the sum of their terms `Phi`.
+//! Each new batch multiplies both by 0.9. An item without a prediction is expected to be no entry. The number of entries is
+//! modelled as Poisson distributed with mean E. All figures are computed from the log, so a resumed run makes the same
+//! forecasts as an uninterrupted one.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,18 +24,19 @@ use crate::error::Result;
 use crate::frame::schema::{self, DEVIATION, PREDICTED, SCORE};
 use crate::prediction;
 
-/// What is left of earlier forecasts and entries after each batch.
+/// The factor by which the counts of earlier batches decay with each batch.
 const DECAY: f64 = 0.9;
-/// Entries, forecast and seen, that a run begins with. They keep the correction near 1 while little is known.
+/// The number of entries, both expected and observed, that a run starts with. It keeps the correction near 1 at first.
 const PRIOR: f64 = 5.0;
-/// Scores of which a summary tells the forecast.
+/// The number of scores that the forecast in a summary covers.
 const SUMMARY_ITEMS: usize = 100;
 
-/// How many of the next scores are expected to enter the best `top` so far.
+/// The expected number of entries among the next scores. An entry is a score that is better than the `top`-th best score so
+/// far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Forecast {
-    /// How many best scores count: an entry is a score better than the last of them.
+    /// The number of best scores that entries improve.
     pub top: usize,
     /// The number of next scores.
     pub items: usize,
@@ -41,12 +45,12 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// The shortest interval that has the number of entries with a probability of at least 80 %, both ends included.
+    /// The shortest interval that contains the number of entries with a probability of at least 80 %. Includes both ends.
     pub fn interval(&self) -> (u64, u64) {
         poisson_interval(self.entries, 0.8)
     }
 
-    /// The expected number of scores for an entry.
+    /// The expected number of scores per entry.
     pub fn scores_per_entry(&self) -> f64 {
         self.items as f64 / self.entries
     }
@@ -75,15 +79,16 @@ impl fmt::Display for Forecast {
     }
 }
 
-/// Makes forecasts: a fold over the scored frames of a run, in the order of iterations.
+/// Makes forecasts from the scored frames of a run, which it observes in the order of iterations.
 #[derive(Clone, Debug)]
 pub(crate) struct Forecaster {
     top: usize,
     /// The best scores so far, at most `top`, the best first.
     best: Vec<f64>,
-    /// Expected entries before the correction, and entries seen: both decayed.
+    /// The expected entries of earlier batches without the correction, decayed.
     expected: f64,
-    seen: f64,
+    /// The entries of the same batches, decayed.
+    observed: f64,
     /// The forecasts of the latest batches.
     latest: VecDeque<Forecast>,
 }
@@ -91,17 +96,17 @@ pub(crate) struct Forecaster {
 impl Forecaster {
     /// Forecasts of entries into the best `top`.
     pub fn new(top: usize) -> Self {
-        Forecaster { top, best: Vec::new(), expected: 0.0, seen: 0.0, latest: VecDeque::new() }
+        Forecaster { top, best: Vec::new(), expected: 0.0, observed: 0.0, latest: VecDeque::new() }
     }
 
-    /// The forecast for a batch before it is scored. `None` without predictions, or while fewer than `top` scores are known.
+    /// The forecast for a batch before it is scored. `None` without predictions, or while the run has fewer than `top` scores.
     ///
     /// # Errors
     /// Prediction columns of another type than f64.
     pub fn forecast(&self, predictions: &DataFrame) -> Result<Option<Forecast>> {
         let entries = self.expected_entries(predictions)?;
-        let corrected = |entries| Forecast { top: self.top, items: predictions.height(), entries };
-        Ok(entries.map(|entries| corrected(entries * self.correction())))
+        let forecast = |entries| Forecast { top: self.top, items: predictions.height(), entries };
+        Ok(entries.map(|entries| forecast(entries * self.correction())))
     }
 
     /// Learns from a scored batch. Returns its number of entries, if there is a forecast for it.
@@ -113,9 +118,9 @@ impl Forecaster {
         let mut entries = None;
         if let (Some(threshold), Some(expected)) = (self.threshold(), self.expected_entries(scored)?) {
             self.latest.extend(self.forecast(scored)?);
-            let seen = scores.iter().filter(|score| **score > threshold).count();
-            self.seen = DECAY * self.seen + seen as f64;
-            entries = Some(seen as u64);
+            let observed = scores.iter().filter(|score| **score > threshold).count();
+            self.observed = DECAY * self.observed + observed as f64;
+            entries = Some(observed as u64);
             self.expected = DECAY * self.expected + expected;
         }
         self.best.extend(scores);
@@ -124,9 +129,9 @@ impl Forecaster {
         Ok(entries)
     }
 
-    /// The sum of the forecast of the next batch and those of the latest batches, over at least so many scores. `None` while
-    /// fewer were forecast.
-    pub fn over_at_least(&self, items: f64, next: Forecast) -> Option<Forecast> {
+    /// The forecast of the next batch plus those of the latest batches, until the sum covers at least `items` scores. `None`
+    /// if all forecasts cover fewer.
+    pub fn forecast_over(&self, items: f64, next: Forecast) -> Option<Forecast> {
         let mut sum = next;
         for earlier in self.latest.iter().rev() {
             if sum.items as f64 >= items {
@@ -137,13 +142,13 @@ impl Forecaster {
         (sum.items as f64 >= items).then_some(sum)
     }
 
-    /// The last of the best `top` scores, once there are so many.
+    /// The `top`-th best score. `None` while there are fewer scores.
     fn threshold(&self) -> Option<f64> {
         self.best.get(self.top.checked_sub(1)?).copied()
     }
 
     fn correction(&self) -> f64 {
-        ((self.seen + PRIOR) / (self.expected + PRIOR)).clamp(0.5, 2.0)
+        ((self.observed + PRIOR) / (self.expected + PRIOR)).clamp(0.5, 2.0)
     }
 
     /// The expected entries, before the correction.
@@ -151,22 +156,23 @@ impl Forecaster {
         let Some(threshold) = self.threshold().filter(|_| prediction::has_predictions(batch)) else { return Ok(None) };
         let means = schema::nullable_f64s(batch, PREDICTED)?.into_iter();
         let pairs = means.zip(schema::nullable_f64s(batch, DEVIATION)?);
-        let known: Vec<(f64, f64)> = pairs.filter_map(|(mean, deviation)| Some((mean?, deviation?))).collect();
-        let entries = known.iter().map(|(mean, deviation)| standard_normal_cdf((mean - threshold) / deviation)).sum();
-        Ok((!known.is_empty()).then_some(entries))
+        let predictions: Vec<(f64, f64)> = pairs.filter_map(|(mean, deviation)| Some((mean?, deviation?))).collect();
+        let entries =
+            predictions.iter().map(|(mean, deviation)| standard_normal_cdf((mean - threshold) / deviation)).sum();
+        Ok((!predictions.is_empty()).then_some(entries))
     }
 }
 
-/// `Phi(z)`.
+/// The standard normal distribution function `Phi(z)`.
 fn standard_normal_cdf(z: f64) -> f64 {
     0.5 * libm::erfc(-z / std::f64::consts::SQRT_2)
 }
 
-/// The shortest interval of at least this probability, of a Poisson distribution: it grows from the most likely number to the
-/// more likely of its neighbours.
+/// The shortest interval of a Poisson distribution with at least this probability. It starts at the mode, and repeatedly adds
+/// the more likely of its two neighbours.
 fn poisson_interval(mean: f64, probability: f64) -> (u64, u64) {
     let mode = mean.floor();
-    // In logarithms: `exp(-mean)` underflows from 745 on.
+    // Computed in logarithms, because `exp(-mean)` underflows from 745 on.
     let log_factorial = |count: f64| libm::lgamma(count + 1.0);
     let density = |count: f64| (count * mean.max(f64::MIN_POSITIVE).ln() - mean - log_factorial(count)).exp();
     let (mut low, mut high, mut covered) = (mode, mode, density(mode));
@@ -188,7 +194,8 @@ mod tests {
 
     #[test]
     fn intervals_and_probabilities_are_those_of_scipy() {
-        // The counts of the highest scipy.stats.poisson.pmf, until they sum to 0.8; scipy.stats.norm.cdf(z).
+        // Intervals: the counts with the highest scipy.stats.poisson.pmf, until these sum to 0.8. Probabilities:
+        // scipy.stats.norm.cdf(z).
         for (mean, low, high) in [
             (0.0, 0, 0),
             (0.05, 0, 0),

@@ -1,4 +1,4 @@
-//! Interrupting long work when a flag is set: between steps, and during steps that do not check the flag.
+//! Interrupts long work when a flag is set: between steps, and during steps that do not check the flag.
 
 use std::future::Future;
 use std::pin::pin;
@@ -17,7 +17,7 @@ use crate::panics::catch_message;
 /// How often the flag is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Bytes of stack of a worker thread.
+/// The stack size of a worker thread, in bytes.
 const STACK_SIZE: usize = 16 << 20;
 
 /// An optional flag that interrupts work when it is set.
@@ -42,8 +42,8 @@ impl Interrupt {
         }
     }
 
-    /// Runs `work` on another thread and returns [`Error::Interrupted`] as soon as the flag is set. The thread then runs on in
-    /// the background, so `work` must not create files or other things that would be left behind.
+    /// Runs `work` on another thread and returns [`Error::Interrupted`] as soon as the flag is set. The thread continues in
+    /// the background, so `work` must not create files or anything else that needs a cleanup.
     pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         self.check()?;
         if self.flag.is_none() {
@@ -51,7 +51,7 @@ impl Interrupt {
         }
         let (sender, receiver) = sync_channel(1);
         let work = move || {
-            let failed = |message| Err(Error::Library { context: "stopped by a bug".into(), message, cause: None });
+            let failed = |message| Err(Error::Dependency { context: "stopped by a bug".into(), message, cause: None });
             let _ = sender.send(catch_message(work).unwrap_or_else(failed));
         };
         thread::Builder::new().stack_size(STACK_SIZE).spawn(work).wrap_err("starting a thread")?;

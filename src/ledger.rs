@@ -1,8 +1,10 @@
-//! The ledger pays for each item once: which items were requested, what was answered, and what is durable.
+//! The ledger: a cache of the scores of a run, so that each item is evaluated once.
 //!
-//! The ledger is a cache below `Score`; update rules do not read it. It alone decides which
-//! items are requested (distinct, undecided, within the budget) and in which batches. It makes
-//! answers durable before the worker that scored them gets more items.
+//! The ledger alone chooses which items are requested from the scorer (distinct, not requested before, within the budget),
+//! and in which batches. It makes answers durable before the worker that scored them receives more items. Update rules do
+//! not read it.
+//!
+//! *Requested* items have an outcome or are being scored. *Decided* items have an outcome: scored, rejected or failed.
 
 mod answers;
 mod dispatcher;
@@ -34,8 +36,8 @@ use crate::score::{OnError, ReusedScores, Score, SumScore};
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// The items that have an outcome in this run, or are being scored.
-    decided: HashSet<u64>,
-    /// Those of them that cost an evaluation, with their ordinals in the order of the search.
+    requested: HashSet<u64>,
+    /// The requested items that cost an evaluation, with their ordinals in the order of the search.
     evaluated: PlHashMap<u64, u64>,
     /// The number of evaluated items with a score.
     scored: u64,
@@ -54,15 +56,15 @@ pub(crate) struct Ledger {
     pub(crate) reused_scores: ReusedScores,
     /// Whether a smaller raw score is better.
     pub(crate) minimize: bool,
-    /// What a failed item does to the run.
+    /// Whether a failed item stops the run.
     pub(crate) on_error: OnError,
     /// Items that need manual scores.
     pub(crate) manual_items: Option<DataFrame>,
-    /// The number of items that an earlier process requested without storing an answer.
-    pub(crate) requested_again: u64,
+    /// The number of items that are scored again, because an earlier process requested them without storing an answer.
+    pub(crate) scored_again: u64,
     /// The number of retries in earlier processes.
     pub(crate) retries_before: u64,
-    /// Set to stop scoring.
+    /// The flag that stops scoring when it is set.
     pub(crate) interrupt: Option<Arc<AtomicBool>>,
     /// The number of pending items, for observers.
     pub(crate) pending: Arc<AtomicUsize>,
@@ -110,11 +112,11 @@ impl Ledger {
     }
 
     /// The items that have an outcome in this run, or are being scored.
-    pub(crate) fn decided(&self) -> &HashSet<u64> {
-        &self.decided
+    pub(crate) fn requested(&self) -> &HashSet<u64> {
+        &self.requested
     }
 
-    /// Resets everything but the options, for another run.
+    /// Resets everything except the options, for another run.
     pub(crate) fn clear(&mut self) {
         let (minimize, on_error) = (self.minimize, self.on_error);
         let (interrupt, pending) = (self.interrupt.take(), self.pending.clone());
@@ -122,7 +124,7 @@ impl Ledger {
         *self = Ledger { minimize, on_error, interrupt, pending, reused_scores, ..Ledger::default() };
     }
 
-    /// Opens the ledger folder `path`: loads its answers, and stores further ones there. Returns whether it had any.
+    /// Opens the ledger folder `path`: loads its answers, and stores further ones there. Returns whether it contains answers.
     pub(crate) fn open_folder(&mut self, path: &Path, tmp: &Path) -> Result<bool> {
         let mut store = self.store();
         let (folder, contents) = LedgerFolder::open(path, tmp, |answers| {
@@ -132,7 +134,7 @@ impl Ledger {
         })?;
         store.folder = Some(folder);
         drop(store);
-        self.requested_again += contents.unanswered;
+        self.scored_again += contents.unanswered;
         Ok(contents.has_answers)
     }
 
@@ -140,12 +142,12 @@ impl Ledger {
     pub(crate) fn replay(&mut self, iteration: u32, scored: DataFrame) -> Result<ReplayedIteration> {
         let items = schema::u64s(&scored, DB_IDX)?;
         let mut store = self.store();
-        let is_stale = |(item, was): (&u64, &Option<Outcome>)| {
-            let now = store.answers.outcome(*item);
-            *was == Some(Outcome::Failed) && now.is_some_and(|now| now != Outcome::Failed)
+        let is_stale = |(item, logged): (&u64, &Option<Outcome>)| {
+            let current = store.answers.outcome(*item);
+            *logged == Some(Outcome::Failed) && current.is_some_and(|current| current != Outcome::Failed)
         };
-        let was = outcomes(&scored)?;
-        let stale: Vec<bool> = items.iter().zip(&was).map(is_stale).collect();
+        let logged_outcomes = outcomes(&scored)?;
+        let stale: Vec<bool> = items.iter().zip(&logged_outcomes).map(is_stale).collect();
         let is_amended = stale.contains(&true);
         let valid: BooleanChunked = stale.iter().map(|stale| Some(!stale)).collect();
         store.answers.record_logged(
@@ -159,7 +161,7 @@ impl Ledger {
         let mut new_items = 0;
         for (item, ordinal) in items.into_iter().zip(schema::nullable_u64s(&scored, EVALUATION)?) {
             self.evaluated.extend(ordinal.map(|ordinal| (item, ordinal)));
-            if self.decided.insert(item) {
+            if self.requested.insert(item) {
                 new_items += 1;
                 self.count(item);
             }
@@ -175,7 +177,7 @@ impl Ledger {
         if prediction::has_predictions(scored) { prediction::join_predictions(answered, scored) } else { Ok(answered) }
     }
 
-    /// Counts a new item with an answer.
+    /// Counts the outcome of a new item.
     fn count(&mut self, item: u64) {
         let outcome = self.store().answers.outcome(item);
         if outcome == Some(Outcome::Failed) {
@@ -188,8 +190,8 @@ impl Ledger {
         }
     }
 
-    /// Plans the scores of a results frame: each item is requested once, however many queries found it. Items to be
-    /// evaluated take their place in the budget now; rows of items beyond the budget are removed.
+    /// Plans the request for the items of a results frame. Each item is requested once, even if several queries found it.
+    /// Reserves the budget for the items to evaluate. Rows of items beyond the budget are removed.
     pub(crate) fn plan(&mut self, score: &dyn Score, results: DataFrame, budget: Option<u64>) -> Result<ScoreRequest> {
         self.parts = score.as_sum().map(SumScore::names).unwrap_or_default();
         let items = schema::u64s(&results, DB_IDX)?;
@@ -197,7 +199,7 @@ impl Ledger {
         let mut remaining = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
         let (mut items_to_score, mut rows, mut new_items) = (Vec::new(), Vec::with_capacity(items.len()), Vec::new());
         for (row, item) in (0u32..).zip(&items) {
-            if !self.decided.contains(item) {
+            if !self.requested.contains(item) {
                 if !free.contains(item) {
                     if remaining == 0 {
                         continue;
@@ -205,9 +207,9 @@ impl Ledger {
                     remaining -= 1;
                     self.evaluated.insert(*item, self.evaluations() + 1);
                 }
-                self.decided.insert(*item);
+                self.requested.insert(*item);
                 new_items.push(*item);
-                // A killed process may have paid for it.
+                // A process that was killed may have stored an answer already.
                 if self.store().answers.outcome(*item).is_none() {
                     items_to_score.push(row);
                 }
@@ -219,7 +221,7 @@ impl Ledger {
         Ok(ScoreRequest { results, items_to_score, new_items })
     }
 
-    /// Scores the items of a request: waits for the answers or, if `in_background`, lets background workers do it.
+    /// Scores the items of a request. With `in_background`, background workers score them. Otherwise waits for the answers.
     pub(crate) fn submit(
         &mut self,
         score: &Arc<dyn Score>,
@@ -242,7 +244,7 @@ impl Ledger {
 
     /// Waits for the answers of a request. Returns its scored frame, and the number of new items.
     pub(crate) fn finish(&mut self, iteration: u32, request: &ScoreRequest) -> Result<(DataFrame, u64)> {
-        // On an error the dispatcher is dropped: it waits for batches in flight and starts no others.
+        // On an error, the dispatcher is dropped: it waits for the batches that workers are scoring, and starts no others.
         if let Some(dispatcher) = self.dispatcher.take() {
             dispatcher.wait(Some(iteration))?;
             self.dispatcher = Some(dispatcher);
@@ -256,33 +258,33 @@ impl Ledger {
         Ok((self.add_scores(iteration, request.results.clone())?, request.new_items.len() as u64))
     }
 
-    /// Cancels a request, as its iteration did not happen. Answers that have arrived are kept.
+    /// Cancels a request whose iteration is not committed. Keeps the answers that have arrived.
     pub(crate) fn cancel(&mut self, request: &ScoreRequest) {
         for item in &request.new_items {
-            self.decided.remove(item);
+            self.requested.remove(item);
             self.evaluated.remove(item);
         }
     }
 
-    /// Waits for batches in flight, and starts no others.
+    /// Waits for the batches that workers are scoring, and starts no others.
     pub(crate) fn close(&mut self) {
         self.dispatcher = None;
     }
 
-    /// Records the answers of new items that cost nothing, and returns those items: items with a reused score, and items that
-    /// the score rejects for free.
+    /// Records the answers of new items that cost no evaluation, and returns their ids. These are the items with a reused score
+    /// and the items that a free gate of the score rejects.
     fn take_free(&mut self, score: &dyn Score, items: &[u64], results: &DataFrame) -> Result<HashSet<u64>> {
         let (mut free, mut others, mut seen) = (HashSet::new(), Vec::new(), HashSet::new());
         let sum = score.as_sum();
         if self.reused_scores.is_empty() && sum.is_none() {
             return Ok(free);
         }
-        let earlier = self.reused_scores.scores_of(results)?;
+        let reused = self.reused_scores.scores_of(results)?;
         for (row, item) in items.iter().enumerate() {
-            if self.decided.contains(item) || !seen.insert(*item) {
+            if self.requested.contains(item) || !seen.insert(*item) {
                 continue;
             }
-            match earlier[row] {
+            match reused[row] {
                 Some(score) => {
                     self.store().answers.record_reused(*item, score);
                     free.insert(*item);
@@ -299,12 +301,12 @@ impl Ledger {
         Ok(free)
     }
 
-    /// Adds the items that failed in a logged iteration, and have no other outcome yet, to `failed`.
+    /// Adds the items that failed in a logged iteration to `failed`, except those that have another outcome by now.
     pub(crate) fn collect_failed(&mut self, scored: &DataFrame, failed: &mut BTreeSet<u64>) -> Result<()> {
         let ordinals = schema::nullable_u64s(scored, EVALUATION)?;
         let items = schema::u64s(scored, DB_IDX)?.into_iter().zip(ordinals);
         for ((item, ordinal), outcome) in items.zip(outcomes(scored)?) {
-            let has_outcome = self.store().answers.outcome(item).is_some_and(|now| now != Outcome::Failed);
+            let has_outcome = self.store().answers.outcome(item).is_some_and(|current| current != Outcome::Failed);
             if outcome == Some(Outcome::Failed) && !has_outcome {
                 failed.insert(item);
                 self.evaluated.extend(ordinal.map(|ordinal| (item, ordinal)));
@@ -313,7 +315,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Retries failed items without counting them again. `items` has `db_idx`, `embedding` and attributes.
+    /// Retries failed items without counting them again. `items` contains `db_idx`, `embedding` and attributes.
     pub(crate) fn retry(&mut self, score: &Arc<dyn Score>, items: &DataFrame) -> Result<()> {
         schema::u64s(items, DB_IDX)?.into_iter().for_each(|item| self.store().answers.clear_failure(item));
         self.score_now(score, items)
@@ -361,23 +363,23 @@ impl Ledger {
 
 /// A replayed iteration.
 pub(crate) struct ReplayedIteration {
-    /// The scored frame, with newer answers for items that failed and were retried since.
+    /// The scored frame, with the newer answers of items that failed at first and were retried later.
     pub(crate) scored: DataFrame,
     /// The number of new items.
     pub(crate) new_items: u64,
-    /// Whether retried items made the frame differ from the one in the log.
+    /// Whether the frame differs from the logged one, because of retried items.
     pub(crate) is_amended: bool,
-    /// Whether the frame has columns that the one in the log lacks.
+    /// Whether the frame has columns that the logged one lacks.
     pub(crate) has_new_columns: bool,
 }
 
-/// The items of one iteration that are or will be scored.
+/// A request for the scores of one iteration's items.
 pub(crate) struct ScoreRequest {
     /// The results frame, without items beyond the budget.
     pub(crate) results: DataFrame,
     /// The items to score.
     items_to_score: DataFrame,
-    /// The items that no earlier iteration found.
+    /// The items that no earlier iteration requested.
     new_items: Vec<u64>,
 }
 
@@ -386,7 +388,7 @@ fn columns_to_score(results: &DataFrame, rows: &[u32]) -> Result<DataFrame> {
     Ok(convert::gather(results, rows)?.drop_many([QUERY_IDX, DISTANCE]))
 }
 
-/// The results frame of a scored frame: without the columns that scoring added.
+/// The results frame of a scored frame, without the columns that scoring added.
 pub(crate) fn without_scores(scored: &DataFrame) -> Result<DataFrame> {
     let columns = schema::column_names(scored);
     let first = columns.iter().position(|name| *name == SCORE).unwrap_or(columns.len());

@@ -1,13 +1,17 @@
 //! Find the best-scoring items of an embedded library while scoring only a small fraction of it.
 //!
 //! A *library* has items (molecules, documents, products), each with an embedding. A *score* says how good an item is, and
-//! is expensive: a docking run, a model, an API call, a person. `uphill` moves query vectors through the embedding space
-//! towards better scores. Each iteration finds the neighbours of the queries, scores some of them, and computes new queries:
+//! is expensive: a docking run, a model, an API call, a person. `uphill` searches in
+//! iterations. Each iteration finds candidates, filters them, selects some of them, scores these and learns from the scores:
 //!
 //! ```text
-//! queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Select ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
-//!           (Lance, ANN index)                                  (Parquet per iteration)
+//! queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Selector ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
+//!           (Lance, ANN index)                                    (Parquet per iteration)
 //! ```
+//!
+//! Candidates are the neighbours of query vectors, and items that the update rule proposes. The default rule
+//! ([`SurrogateUpdate`]) fits a model of the scores. It ranks a small library as a whole, and candidates of a large one. The
+//! other rules move each query vector from the scores of its neighbours.
 //!
 //! # Example
 //!
@@ -38,8 +42,8 @@
 //!
 //! # Frames
 //!
-//! Stages exchange Polars frames. Frames that user code returns are checked. An error names the stage, the iteration, the
-//! column, the expected and the found value.
+//! Stages exchange Polars frames. `uphill` checks the frames that your code returns. An error names the stage, the iteration,
+//! the column, the expected value and the value found.
 //!
 //! | frame | columns |
 //! |---|---|
@@ -47,30 +51,28 @@
 //! | results | `query_idx`, `db_idx` u64, `distance` f32, `embedding` array of f32, then the item's attributes |
 //! | scored | results + `score` f64 nullable, `outcome` string, `reason` string nullable, parts of the score, `evaluation` u64 nullable |
 //!
-//! - `score`: higher is always better. It is null if the item was rejected or failed. `outcome` has the [`Outcome`], and
-//!   `reason` says why.
+//! - `score`: higher is always better. It is null if the item was rejected or failed. `outcome` is the [`Outcome`], and
+//!   `reason` explains it.
 //! - `distance`: smaller is nearer under every metric. L2 is squared, cosine is `1 - cos`, dot is `1 - a . b`.
 //! - `db_idx`: the stable id of the item. In a dataset that [`index`] built, it is the row number after invalid rows were
 //!   skipped.
-//! - `evaluation`: the number of the item's evaluation, from 1. It is the cost at which the item was found.
+//! - `evaluation`: the position of the item among the evaluations of the run, from 1. Null for reused scores.
 //!
 //! # Components
 //!
 //! | stage | trait | implementations |
 //! |---|---|---|
 //! | find the neighbours of queries | [`VectorDatabase`] | [`LanceDatabase`], [`GradientDatabase`] |
-//! | remove candidates that must not be scored | [`Filter`] | [`SqlFilter`], closures |
-//! | choose the candidates to score | [`Select`] | the model of a [`SurrogateUpdate`], closures |
-//! | score items, each at most once per run | [`Score`] | [`SqlScore`], [`CommandScore`], [`HttpScore`], [`SumScore`], [`ManualScore`], closures |
-//! | compute the next queries | [`QueryUpdate`] | [`SurrogateUpdate`], [`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`], [`GradientUpdate`], closures |
-//! | drop queries | [`Prune`], in a [`PruneUpdate`] | [`TopKPrune`], closures |
+//! | remove candidates that must not be scored | [`Filter`] | [`SqlFilter`], a closure |
+//! | choose the candidates to score | [`Selector`] | the model of a [`SurrogateUpdate`], a closure |
+//! | score items, each at most once per run | [`Score`] | [`SqlScore`], [`CommandScore`], [`HttpScore`], [`SumScore`], [`ManualScore`], a closure |
+//! | learn from the scores, compute the next queries | [`QueryUpdate`] | [`SurrogateUpdate`], [`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`], [`GradientUpdate`], a closure |
+//! | drop queries | [`Pruner`], in a [`PruneUpdate`] | [`TopKPrune`], a closure |
 //! | restart queries that find no new items | | [`RestartUpdate`] |
 //!
 //! - [`Runner`] is the search loop. [`Config`] builds a runner from a TOML run file, as the command line does.
 //! - [`SearchLog`] stores every iteration as Parquet in the run folder. [`remove`] deletes a run folder.
-//! - [`SurrogateUpdate`] fits a model of the scores; it is the default rule of run files. The other rules move each query
-//!   from the scores of its neighbours.
-//! - [`evaluate`](evaluate()) computes how many of the best items a run found, given the scores of all items.
+//! - [`evaluate`](evaluate()) computes the recall of a run: how many of the best items it found, given the scores of all items.
 //!   [`report`](report()) writes a run as an HTML page.
 //!
 //! All functions are synchronous. Calling them from an async runtime is safe.
@@ -135,7 +137,7 @@ pub use database::{
     OpenOptions, QueryOptions, RecallLevel, RecallTable, VectorDatabase, with_gradients,
 };
 pub use error::{Error, Result};
-pub use evaluate::{Evaluation, GroundTruth, evaluate};
+pub use evaluate::{GroundTruth, RecallCurve, evaluate};
 pub use features::{Feature, FeatureGroup, Features, ItemFeatures, Role};
 pub use filter::{Filter, PassThroughFilter, SqlFilter, filter_by_mask};
 pub use forecast::Forecast;
@@ -158,11 +160,11 @@ pub use score::{
     AnswerSink, CommandFormat, CommandMode, CommandScore, ExternalScore, IntoScores, ManualScore, OnError,
     ReuseOptions, Score, Session, SqlScore, SumScore,
 };
-pub use select::Select;
+pub use select::Selector;
 pub use step::Step;
 pub use surrogate::SurrogateUpdate;
 pub use update::{
-    Aggregation, GradientUpdate, Norm, Prune, PruneUpdate, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate,
+    Aggregation, GradientUpdate, Norm, PruneUpdate, Pruner, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate,
     SearchContext, TopKDiscreteUpdate, TopKPrune, TopKUpdate, next_queries,
 };
 

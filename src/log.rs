@@ -5,13 +5,13 @@
 //!   run.json                                      the configuration, and how the run ended
 //!   queries/iteration=000000/part-0000.parquet    the queries frame
 //!   results/iteration=000000/part-0000.parquet    the scored frame, without embeddings
-//!   ledger/batch-000000.parquet                   what was paid for: a row per item, some hundred rows per file
+//!   ledger/batch-000000.parquet                   the answers of the scorer: a row per item, some hundred rows per file
 //!   times.jsonl                                   seconds per stage of each iteration
 //!   lock  tmp/
 //! ```
 //!
-//! The rename of `results/iteration=t` is the only commit: an iteration exists if and only
-//! if that folder does. Everything is written and fsynced in `tmp/`, then renamed.
+//! Everything is written and fsynced in `tmp/`, then renamed. The rename of `results/iteration=t` commits an iteration: the
+//! iteration exists if and only if this folder does.
 
 mod append;
 mod compile;
@@ -80,8 +80,7 @@ pub struct SearchLog {
 }
 
 impl SearchLog {
-    /// Starts a run in a folder that does not exist, is empty, or holds only what a process left that was killed before it
-    /// wrote run.json.
+    /// Starts a run in an unused folder ([`SearchLog::is_unused`]).
     ///
     /// # Errors
     /// A folder with other content, which stays as it is; another process that writes to the folder.
@@ -130,7 +129,7 @@ impl SearchLog {
         Ok(log)
     }
 
-    /// Whether a folder holds no run yet: it does not exist, is empty, or holds only what a process left that was killed
+    /// Whether a folder can take a new run: it does not exist, is empty, or contains only the files of a process that was killed
     /// before it wrote run.json.
     ///
     /// # Errors
@@ -163,7 +162,7 @@ impl SearchLog {
         let lock = atomic::lock(path)?;
         let mut log = Self::open(path)?;
         log.lock = Some(lock);
-        // Unfinished files of a killed process.
+        // Remove the unfinished files of a killed process.
         atomic::remove_dir_all(&log.tmp())?;
         atomic::create_dir(&log.tmp())?;
         if let Some(last) = log.iterations.last() {
@@ -182,7 +181,7 @@ impl SearchLog {
         &self.manifest
     }
 
-    /// Fails if a dataset is not the one that the run reads. The message lists the differences.
+    /// Fails if a dataset differs from the one that the run reads. The message lists the differences.
     ///
     /// # Errors
     /// Another version, content, metric or index.
@@ -201,7 +200,7 @@ impl SearchLog {
         &self.iterations
     }
 
-    /// Whether the next iteration may have predictions: the first one, and those after one that has them.
+    /// Whether the next iteration may be logged with predictions. True for the first iteration, and if the last one has them.
     pub(crate) fn has_predictions(&self) -> bool {
         self.columns.as_ref().is_none_or(|columns| columns.contains(CHOSEN_BY))
     }
@@ -248,14 +247,14 @@ impl SearchLog {
         self.path.join(kind).join(format!("{ITERATION}={iteration:06}"))
     }
 
-    /// The file of a partition: there is one.
+    /// The file of a partition. Each partition has one file.
     fn file(&self, kind: &str, iteration: u32) -> PathBuf {
         self.partition(kind, iteration).join("part-0000.parquet")
     }
 }
 
-/// The local path of a run folder. Fails on an object store, which has neither locks that end with their process nor atomic
-/// renames of folders.
+/// The local path of a run folder. Fails for an object store, which lacks atomic renames of folders and locks that end with
+/// their process.
 fn run_path(path: &Path) -> Result<PathBuf> {
     match is_remote(path) {
         true => Err(Error::input(

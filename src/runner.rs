@@ -1,9 +1,9 @@
 //! The search loop: query, filter, select, score, log, update.
 //!
 //! Every iteration is a [`Batch`] with three phases. [`Runner::submit_batch`] finds candidates and requests their scores,
-//! [`Runner::complete_batch`] logs the scores and shows them to the update rule, and [`Runner::next_queries`] moves the
-//! queries. A synchronous search runs the phases one after the other. With asynchronous batches, later batches are
-//! submitted while earlier ones are in flight (`iterations.rs`). `stages.rs` has the stages, `options.rs` the constructors.
+//! [`Runner::complete_batch`] logs the scores and passes them to the update rule, and [`Runner::next_queries`] computes the
+//! next queries. A synchronous search runs the phases one after the other. With asynchronous batches, later batches are
+//! submitted while earlier ones are in flight (`iterations.rs`). `stages.rs` contains the stages, `options.rs` the constructors.
 
 mod ask_tell;
 mod batch;
@@ -37,13 +37,13 @@ use crate::ledger::Ledger;
 use crate::log::SearchLog;
 use crate::prediction;
 use crate::score::Score;
-use crate::select::Select;
+use crate::select::Selector;
 use crate::update::QueryUpdate;
 
-/// Runs a search: owns the stages and decides when to stop.
+/// Runs a search: calls the stages in order, and stops when a stop condition holds.
 ///
 /// ```text
-/// queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Select ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
+/// queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Selector ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
 /// ```
 ///
 /// # Example
@@ -63,8 +63,8 @@ use crate::update::QueryUpdate;
 ///     Ok(items.column("qed")?.clone())
 /// };
 ///
-/// // The model reads a column that the score does not depend on. The run does two iterations and is then resumed for two
-/// // more, perhaps in another process. No item is scored twice.
+/// // The model reads a column that does not determine the score. The run does two iterations. It is then resumed for two
+/// // more, possibly in another process. No item is scored twice.
 /// let rule = SurrogateUpdate::new().features(Features::columns(["smiles"]));
 /// let mut runner = Runner::new(library, score, rule).seed(7);
 /// let run = folder.path().join("run");
@@ -78,8 +78,8 @@ use crate::update::QueryUpdate;
 pub struct Runner {
     database: Box<dyn VectorDatabase>,
     filter: Box<dyn Filter>,
-    /// `None`: the rule's own selector, if it has one.
-    select: Option<Box<dyn Select>>,
+    /// `None`: the selector of the rule, if it has one.
+    selector: Option<Box<dyn Selector>>,
     score: Arc<dyn Score>,
     update: Box<dyn QueryUpdate>,
     ledger: Ledger,
@@ -118,16 +118,16 @@ impl Runner {
 
         // 1. Query: the neighbours of the queries are the candidates.
         let candidates = timed(&mut times.query, || self.query(queries))?;
-        // 2. Filter: drop the candidates that may not be scored.
+        // 2. Filter: drop the candidates that must not be scored.
         let passed = timed(&mut times.filter, || self.apply_filter(&candidates))?;
         (summary.candidates, summary.passed) = (candidates.height(), passed.height());
-        // 3. Select: choose the candidates that are worth an evaluation.
+        // 3. Select: choose the candidates to score.
         let (selected, predictions) = timed(&mut times.select, || self.apply_select(iteration, queries, passed))?;
         let state = BatchState::Selected(selected);
         Ok(Batch { iteration, queries: queries.clone(), state, predictions, summary, is_replay: false })
     }
 
-    /// Submit: requests the scores of the selected items. Waits for them, unless the batch `is_async`.
+    /// Submit: requests the scores of the selected items, and waits for them unless `is_async`.
     fn submit_batch(&mut self, batch: &mut Batch, is_async: bool) -> Result<()> {
         let BatchState::Selected(selected) = &batch.state else { return Ok(()) };
         let (iteration, selected) = (batch.iteration, selected.clone());
@@ -138,13 +138,13 @@ impl Runner {
         Ok(())
     }
 
-    /// Score, log and observe: collects the scores of a batch, logs them, and shows them to the update rule.
+    /// Score, log and observe: collects the scores of a batch, logs them, and passes them to the update rule.
     fn complete_batch(&mut self, batch: &mut Batch, log: Option<&mut SearchLog>) -> Result<()> {
         let (iteration, summary) = (batch.iteration, &mut batch.summary);
         let scored = match &batch.state {
             BatchState::InFlight(request) => {
                 let (scored, new) = timed(&mut summary.times.score, || self.ledger.finish(iteration, request))?;
-                // A run that began before predictions were logged goes on without them.
+                // A run that started without logged predictions continues without them.
                 let predictions =
                     batch.predictions.as_ref().filter(|_| log.as_ref().is_none_or(|log| log.has_predictions()));
                 let scored = predictions
@@ -160,15 +160,15 @@ impl Runner {
         self.observe(batch)
     }
 
-    /// Update: the queries of the iteration after a batch. `pending` are the frames of all batches in flight, which may
-    /// include this one.
+    /// Update: computes the queries of the iteration after a batch. `pending` holds the frames of all batches in flight,
+    /// which may include this one.
     fn next_queries(
         &mut self,
         batch: &mut Batch,
         pending: &[DataFrame],
         log: Option<&mut SearchLog>,
     ) -> Result<DataFrame> {
-        // 6. Update: move the queries.
+        // 6. Update: compute the next queries.
         let queries = self.update(batch, pending)?;
         let next = batch.iteration + 1;
         timed(&mut batch.summary.times.log, || log.map_or(Ok(()), |log| log.append_queries(next, &queries)))?;

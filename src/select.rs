@@ -1,15 +1,15 @@
-//! `Select`: chooses which candidates are scored.
+//! The `Selector` trait: chooses which candidates are scored.
 
 use polars::prelude::DataFrame;
 
 use crate::error::Result;
 use crate::step::Step;
 
-/// Chooses which candidates are scored. Candidates are the neighbours of the queries that passed the filter. Closures are
-/// selects: `|step: &Step| Ok(step.results.head(Some(8)))`.
+/// Chooses which candidates are scored. Candidates are the items that passed the filter. A closure implements `Selector`:
+/// `|step: &Step| Ok(step.results.head(Some(8)))`.
 ///
-/// A rule with a model of the scores has its own ([`QueryUpdate::selector`](crate::QueryUpdate::selector)). Without a select,
-/// all candidates are scored.
+/// A rule with a model of the scores has its own selector ([`QueryUpdate::selector`](crate::QueryUpdate::selector)). Without a
+/// selector, all candidates are scored.
 ///
 /// # Example
 ///
@@ -31,24 +31,24 @@ use crate::step::Step;
 /// # Ok(())
 /// # }
 /// ```
-pub trait Select: Send {
+pub trait Selector: Send {
     /// Returns the rows of `step.results` to score, unchanged, in the order of scoring.
     ///
-    /// A selector with a model may add what it predicts of each row, as three columns: `predicted` f64 (the expected score,
-    /// nullable), `deviation` f64 (its standard deviation, nullable) and `chosen_by` string (nullable). They are logged beside
-    /// the scores, and forecasts are made of them.
+    /// A selector with a model may add a prediction to each row, as three nullable columns: `predicted` f64 (the expected
+    /// score), `deviation` f64 (its standard deviation) and `chosen_by` string. They are logged with the scores, and forecasts
+    /// are computed from them.
     ///
     /// # Errors
     /// Any error stops the run.
     fn select(&self, step: &Step<'_>) -> Result<DataFrame>;
 
-    /// The attributes that the select reads. The frame may have no others. `None` (default) means all attributes.
+    /// The attributes that the selector reads. The frame may lack all others. `None` (default) means all attributes.
     fn columns_read(&self) -> Option<Vec<String>> {
         None
     }
 }
 
-impl Select for Box<dyn Select> {
+impl Selector for Box<dyn Selector> {
     fn select(&self, step: &Step<'_>) -> Result<DataFrame> {
         (**self).select(step)
     }
@@ -57,7 +57,7 @@ impl Select for Box<dyn Select> {
     }
 }
 
-impl<F> Select for F
+impl<F> Selector for F
 where
     F: Fn(&Step<'_>) -> Result<DataFrame> + Send,
 {

@@ -1,11 +1,11 @@
-//! `Step`: the state of one iteration, passed to `Select`, `Prune` and `QueryUpdate`.
+//! The state of one iteration, as selectors, pruners and update rules receive it.
 
 use polars::prelude::DataFrame;
 
 use crate::database::VectorDatabase;
 use crate::random::{RandomStream, random_stream};
 
-/// The state of one iteration, passed to [`Select`](crate::Select), [`Prune`](crate::Prune) and
+/// The state of one iteration, passed to [`Selector`](crate::Selector), [`Pruner`](crate::Pruner) and
 /// [`QueryUpdate`](crate::QueryUpdate).
 #[non_exhaustive]
 pub struct Step<'a> {
@@ -13,24 +13,24 @@ pub struct Step<'a> {
     pub iteration: u32,
     /// The queries of this iteration.
     pub queries: &'a DataFrame,
-    /// The scored neighbours of the queries. For a [`Select`](crate::Select): the candidates that passed the filter, without
-    /// scores. For an update with [`batches_in_flight`](crate::QueryUpdate::batches_in_flight): the selected items, without
-    /// scores while these are pending.
+    /// The scored frame of the iteration. A [`Selector`](crate::Selector) receives the candidates that passed the filter,
+    /// without scores. An update with [`batches_in_flight`](crate::QueryUpdate::batches_in_flight) receives the selected items,
+    /// without scores while these are pending.
     pub results: &'a DataFrame,
-    /// The pending evaluations of this and earlier iterations: selected items without scores, a frame per batch. Only for an
-    /// update with [`batches_in_flight`](crate::QueryUpdate::batches_in_flight).
+    /// The pending evaluations of this and earlier iterations: a frame of selected items for each batch, without scores.
+    /// Empty unless the update has [`batches_in_flight`](crate::QueryUpdate::batches_in_flight).
     pub pending: &'a [DataFrame],
     /// The library.
     pub database: &'a dyn VectorDatabase,
     /// The seed of the run.
     pub seed: u64,
-    /// Whether a resumed run replays this iteration, which is committed already. A rule prints nothing then: it did in the
-    /// first run.
+    /// Whether a resumed run replays this iteration, which an earlier process committed. Rules print no warnings during a
+    /// replay, because the earlier process printed them.
     pub is_replay: bool,
 }
 
 impl<'a> Step<'a> {
-    /// The same iteration with other queries and results, for a stage that sees only a part.
+    /// The same iteration with other queries and results, for a stage that receives only some of them.
     pub fn with_frames(&self, queries: &'a DataFrame, results: &'a DataFrame) -> Self {
         Step { queries, results, ..*self }
     }

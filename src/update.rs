@@ -1,4 +1,4 @@
-//! The `QueryUpdate` trait and the rules that move query vectors, in f64.
+//! Update rules: the `QueryUpdate` trait, and the rules that move query vectors (computed in f64).
 
 mod gradient;
 mod lineage;
@@ -14,7 +14,7 @@ use polars::prelude::DataFrame;
 
 pub use self::gradient::GradientUpdate;
 pub use self::policy_gradient::Norm;
-pub use self::prune::{Aggregation, Prune, PruneUpdate, QueryGroup, TopKPrune};
+pub use self::prune::{Aggregation, PruneUpdate, Pruner, QueryGroup, TopKPrune};
 pub use self::restart::RestartUpdate;
 pub use self::rl::RlUpdate;
 pub use self::top_k::{TopKDiscreteUpdate, TopKUpdate};
@@ -22,26 +22,28 @@ use crate::database::VectorDatabase;
 use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, QUERY_IDX};
-use crate::select::Select;
+use crate::select::Selector;
 use crate::step::Step;
 
-/// The search that a rule is about to take part in.
+/// The search that a rule prepares for in [`QueryUpdate::begin`].
 #[non_exhaustive]
 pub struct SearchContext<'a> {
     /// The library.
     pub database: &'a dyn VectorDatabase,
-    /// Columns that the score or the filter reads. A model should not read them: they add nothing, or leak the score.
+    /// Columns that the score or the filter reads. A model of the scores should ignore them: they add no information, or leak
+    /// the score.
     pub columns_read: &'a [String],
-    /// Items whose scores are reused from earlier runs (`score.reuse`) at no cost, the best first.
+    /// Ids of items with a score that is reused from an earlier run or file (`score.reuse`), the best first.
     pub reused: &'a [u64],
-    /// The budget that the run was started with, in evaluations, if it had one.
+    /// The evaluation budget that the run was started with. `None`: no budget.
     pub planned_budget: Option<u64>,
 }
 
-/// A rule that gives the queries of the next iteration. Closures are rules:
+/// An update rule: learns from the scores and computes the queries of the next iteration. A closure implements `QueryUpdate`:
 /// `|step: &Step| Ok(step.queries.clone())`.
 ///
-/// A rule that has a model of the scores may also select which candidates are evaluated ([`QueryUpdate::selector`]).
+/// A rule with a model of the scores may also propose candidates ([`QueryUpdate::candidates`]), and select which candidates are
+/// scored ([`QueryUpdate::selector`]).
 ///
 /// # Example
 ///
@@ -53,7 +55,7 @@ pub struct SearchContext<'a> {
 /// # uphill::index("data/molecules.parquet", &path, &IndexOptions::default())?;
 /// let library = LanceDatabase::open(path.to_string_lossy())?;
 /// let start = uphill::queries_at(&library, &[17, 400])?;
-/// // Every query moves to the best item so far of this iteration.
+/// // Every query moves to the best item of this iteration.
 /// let to_the_best = |step: &Step<'_>| {
 ///     let best_first = SortMultipleOptions::default().with_order_descending(true).with_nulls_last(true);
 ///     let best = step.results.sort(["score"], best_first)?.head(Some(1));
@@ -69,68 +71,68 @@ pub struct SearchContext<'a> {
 /// ```
 pub trait QueryUpdate: Send {
     /// The rule that this one wraps, if there is one. `k`, `revisits`, `selector`, `check`, `candidates` and `relevance`
-    /// default to those of the inner rule. A wrapper has to forward `begin`, `observe`, `observes_embeddings` and `update`
+    /// default to those of the inner rule. A wrapper must forward `begin`, `observe`, `observes_embeddings` and `update`
     /// itself.
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         None
     }
 
-    /// How many neighbours to find for each of so many queries. `None` is the default of the database.
+    /// The number of neighbours to find for each query, if there are `queries` queries. `None`: the default of the database.
     fn k(&self, queries: usize) -> Option<usize> {
         self.inner().and_then(|rule| rule.k(queries))
     }
 
-    /// Whether queries may find items that are decided (default): scored by this run, rejected or failed. If not, each
-    /// query finds its `k` nearest neighbours among the other items.
+    /// Whether queries find requested items again (default): items that this run scored, that were rejected, that failed or
+    /// that are pending. If not, each query finds its `k` nearest neighbours among the other items.
     fn revisits(&self) -> bool {
         self.inner().is_none_or(|rule| rule.revisits())
     }
 
-    /// The selector that chooses which candidates are evaluated. With `None` (default) all of them are.
-    fn selector(&self) -> Option<&dyn Select> {
+    /// The selector that chooses which candidates are scored. With `None` (default), all of them are scored.
+    fn selector(&self) -> Option<&dyn Selector> {
         self.inner().and_then(|rule| rule.selector())
     }
 
-    /// Checks the settings. Called once before a search, so that mistakes show early.
+    /// Checks the settings. Called once before a search.
     ///
     /// # Errors
-    /// Settings that are not valid.
+    /// Invalid settings.
     fn check(&self) -> Result<()> {
         self.inner().map_or(Ok(()), |rule| rule.check())
     }
 
-    /// Forgets all observations. Called when a run starts or resumes.
+    /// Prepares for a run and deletes all observations. Called when a run starts or resumes.
     ///
     /// # Errors
-    /// Settings that do not fit the library.
+    /// Settings that do not match the library.
     fn begin(&mut self, _context: &SearchContext<'_>) -> Result<()> {
         Ok(())
     }
 
-    /// Ids of items that are candidates in the next iteration, in addition to the neighbours of the queries. Empty by default.
+    /// Ids of candidates for the next iteration, in addition to the neighbours of the queries. Empty by default.
     fn candidates(&self) -> &[u64] {
         self.inner().map_or(&[], |rule| rule.candidates())
     }
 
-    /// The learned relevance of each column for the score: weights that sum to 1, the largest first. Empty by default.
+    /// The learned relevance weight of each column. The weights sum to 1, the largest first. Empty by default.
     fn relevance(&self) -> Vec<(String, f32)> {
         self.inner().map_or_else(Vec::new, |rule| rule.relevance())
     }
 
-    /// The number of batches that may be in flight when the next batch is chosen (default 0): iterations whose items were
-    /// chosen, but whose scores are pending. It may grow as more is observed, and never shrinks.
+    /// The number of batches that may be in flight when the next batch is selected (default 0). A batch is in flight while its
+    /// evaluations are pending. The number may grow during a run, but must not shrink.
     ///
-    /// If it is not 0, batches are asynchronous. [`QueryUpdate::update`] is called before its step is scored and receives the
-    /// pending evaluations in [`Step::pending`]. They are observed later, in order. Batches are never asynchronous if scores are
-    /// entered by hand.
+    /// With a number above 0, batches are asynchronous: [`QueryUpdate::update`] is called before the scores of its step arrive,
+    /// and receives the pending evaluations in [`Step::pending`]. The rule observes them later, in order. With manual scores,
+    /// batches are always synchronous.
     fn batches_in_flight(&self) -> usize {
         0
     }
 
-    /// Learns from a committed iteration. Called once for each iteration, in order, and replayed on resume.
+    /// Learns from a committed iteration. Called once for each iteration, in order. A resumed run replays these calls.
     ///
     /// # Errors
-    /// Whatever should stop the run.
+    /// Any error stops the run.
     fn observe(&mut self, _step: &Step<'_>) -> Result<()> {
         Ok(())
     }
@@ -141,10 +143,10 @@ pub trait QueryUpdate: Send {
         true
     }
 
-    /// The next queries frame: the same columns, with moved vectors.
+    /// Computes the next queries frame, with the same columns.
     ///
     /// # Errors
-    /// Whatever should stop the run.
+    /// Any error stops the run.
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame>;
 }
 

@@ -252,8 +252,8 @@ pub fn evaluate(
     without_gil(py, || {
         let mut truth = GroundTruth::new(truth, score_column);
         truth.key = key;
-        let evaluation = uphill::evaluate(&SearchLog::open(&run)?, &truth, top)?;
-        if curve { evaluation.curve() } else { evaluation.at(&[0.01, 0.02, 0.05]) }
+        let recall_curve = uphill::evaluate(&SearchLog::open(&run)?, &truth, top)?;
+        if curve { recall_curve.to_frame() } else { recall_curve.at_shares(&[0.01, 0.02, 0.05]) }
     })
 }
 

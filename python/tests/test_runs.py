@@ -142,7 +142,7 @@ def test_scores_by_hand_give_the_same_run_as_a_search(dataset):
     assert asked == 60
     searched = uphill.search(dataset, score="qed", **options)
     assert_frame_equal(uphill.Run("lab").results(), searched.results())
-    with pytest.raises(uphill.Error, match="do not come by hand"):
+    with pytest.raises(uphill.Error, match="takes no manual scores"):
         uphill.tell(searched, pl.DataFrame({"db_idx": [1], "score": [1.0]}), filter=options["filter"])
 
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use polars::prelude::*;
 
 use super::output::{OutputOptions, info};
-use crate::evaluate::{DEFAULT_TOP, Evaluation, GroundTruth};
+use crate::evaluate::{DEFAULT_TOP, GroundTruth, RecallCurve};
 use crate::log::SearchLog;
 
 #[derive(clap::Args)]
@@ -38,26 +38,26 @@ pub fn evaluate(arguments: Evaluate) -> anyhow::Result<()> {
     arguments.output.check()?;
     let log = SearchLog::open(&arguments.run)?;
     let truth = GroundTruth { items: arguments.truth, score_column: arguments.score_column, key: arguments.key };
-    let evaluation = crate::evaluate::evaluate(&log, &truth, arguments.top)?;
-    if arguments.top.is_none() && evaluation.top() < DEFAULT_TOP {
-        info(format_args!("recall of the best {0} items: only {0} have a true score", evaluation.top()));
+    let curve = crate::evaluate::evaluate(&log, &truth, arguments.top)?;
+    if arguments.top.is_none() && curve.top() < DEFAULT_TOP {
+        info(format_args!("recall of the best {0} items: only {0} have a true score", curve.top()));
     }
     let frame = if arguments.curve {
-        evaluation.curve()?
+        curve.to_frame()?
     } else {
-        report_missing_budgets(&evaluation);
-        evaluation.at(&BUDGETS)?
+        report_missing_budgets(&curve);
+        curve.at_shares(&BUDGETS)?
     };
     Ok(arguments.output.write(frame.lazy())?)
 }
 
 /// Prints the budgets that the run did not reach. They have no row.
-fn report_missing_budgets(evaluation: &Evaluation) {
-    let missing = BUDGETS.iter().filter(|budget| evaluation.budget(**budget) > evaluation.cost());
+fn report_missing_budgets(curve: &RecallCurve) {
+    let missing = BUDGETS.iter().filter(|budget| curve.budget(**budget) > curve.cost());
     let missing: Vec<String> = missing
-        .map(|budget| format!("{} % of the library ({} items)", 100.0 * budget, evaluation.budget(*budget)))
+        .map(|budget| format!("{} % of the library ({} items)", 100.0 * budget, curve.budget(*budget)))
         .collect();
     if !missing.is_empty() {
-        info(format_args!("not reached: {}; the run has {} evaluations", missing.join(", "), evaluation.cost()));
+        info(format_args!("not reached: {}; the run has {} evaluations", missing.join(", "), curve.cost()));
     }
 }

@@ -1,4 +1,4 @@
-//! Building a run from a run file: the library, the starting queries and the runner.
+//! Builds a run from a run file: opens the library, and creates the starting queries and the runner.
 
 use std::path::Path;
 
@@ -19,8 +19,8 @@ impl Config {
     /// resumed run reads the dataset version that it was started with.
     ///
     /// # Errors
-    /// As [`Config::database`], [`Config::queries`] and [`Config::runner`]; settings that a resumed run cannot change: the
-    /// message names them with both values.
+    /// As [`Config::database`], [`Config::queries`] and [`Config::runner`]; settings that a resumed run cannot change. The
+    /// message lists these with both values.
     pub fn build(&self, resume: Option<&Path>) -> Result<(Runner, DataFrame)> {
         self.build_with(resume, &NoFunctions)
     }
@@ -28,7 +28,7 @@ impl Config {
     /// As [`Config::build`], with the functions that the run file names.
     ///
     /// # Errors
-    /// As [`Config::build`]; a function that `functions` does not have.
+    /// As [`Config::build`]; a function that is not in `functions`.
     pub fn build_with(&self, resume: Option<&Path>, functions: &dyn FunctionRegistry) -> Result<(Runner, DataFrame)> {
         let log = resume.map(SearchLog::open).transpose()?;
         let database = self.open_library(log.as_ref())?;
@@ -51,12 +51,12 @@ impl Config {
     /// As [`Config::runner`], with the functions that the run file names.
     ///
     /// # Errors
-    /// As [`Config::runner`]; a function that `functions` does not have.
+    /// As [`Config::runner`]; a function that is not in `functions`.
     pub fn runner_with(&self, database: LanceDatabase, functions: &dyn FunctionRegistry) -> Result<Runner> {
         let score = self.score.scorer(functions)?;
         self.update.warn_about_idle_workers(score.as_sum().map_or(score.workers(), SumScore::max_workers));
         if self.update.batches_in_flight() > 0 && score.is_manual() {
-            let reason = "update.behind: asynchronous batches do not work with scores by hand; remove update.behind";
+            let reason = "update.behind: asynchronous batches do not work with manual scores (score.by_hand); remove update.behind";
             return Err(Error::Config(reason.into()));
         }
         self.check_sections()?;
@@ -91,7 +91,7 @@ impl Config {
         }
     }
 
-    /// Fails if a limit of the run file would never end the search, because the rule does not forecast scores.
+    /// Fails if `stop.scores_per_entry` is set, but the rule makes no forecasts: the limit would never end the search.
     fn check_forecasts(&self) -> Result<()> {
         if self.stop.scores_per_entry.is_none() || self.update.has_model() {
             return Ok(());
@@ -104,7 +104,7 @@ impl Config {
         Err(Error::Config(reason))
     }
 
-    /// Wraps the library, if queries also search along the gradient of the score.
+    /// Wraps the library in a [`GradientDatabase`] if `[gradient]` is set.
     fn with_gradient(&self, database: LanceDatabase) -> Result<Box<dyn VectorDatabase>> {
         match &self.gradient {
             None => Ok(Box::new(database)),
@@ -115,7 +115,7 @@ impl Config {
         }
     }
 
-    /// The starting queries. Those of a run that has started come from its log, even if their file is gone.
+    /// The starting queries. Those of a run that has started are read from its log, so that their file is not needed any more.
     pub(crate) fn starting_queries(&self, database: &LanceDatabase, log: Option<&SearchLog>) -> Result<DataFrame> {
         let Some(log) = log.filter(|log| log.has_queries(0)) else { return self.queries(database) };
         let logged = log.queries(0)?;
@@ -124,21 +124,20 @@ impl Config {
             |queries: &DataFrame| -> Result<_> { Ok(convert::matrix::<f64>(queries, EMBEDDING)?.view().to_owned()) };
         if (file_exists || self.queries.table.is_some()) && vectors(&self.queries(database)?)? != vectors(&logged)? {
             let source = self.queries.path.as_ref().map_or("the table".into(), |path| path.display().to_string());
-            let reason = format!(
-                "--resume: queries: {source} has changed since the run was started; restore it, or start a new run"
-            );
+            let reason =
+                format!("queries: {source} has changed since the run was started; restore it, or start a new run");
             return Err(Error::Config(reason));
         }
         Ok(logged)
     }
 
-    /// Opens the library, for a run that is resumed at the dataset version that it reads.
+    /// Opens the library. For a resumed run, opens the dataset version that the run reads.
     pub(crate) fn open_library(&self, log: Option<&SearchLog>) -> Result<LanceDatabase> {
         let Some(log) = log else { return self.database(None) };
         let differences = self.differences(&log.manifest().config);
         if !differences.is_empty() {
             let reason = format!(
-                "--resume: a resumed run can change only stop conditions and how the scorer is called, but {}; restore the \
+                "a resumed run can change only stop conditions and how the scorer is called, but {}; restore the \
                  setting, or start a new run",
                 differences.join("; ")
             );

@@ -1,4 +1,4 @@
-//! `[database]`: the library, and how it is searched.
+//! The `[database]` section: the library, and the settings of the vector search.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::Config;
 use crate::database::{LanceDatabase, Metric, OpenOptions};
 use crate::error::{Error, Result};
 
-/// `[database]`: the library, and how it is searched.
+/// The `[database]` section: the library, and the settings of the vector search.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -24,20 +24,21 @@ pub struct DatabaseConfig {
     /// Neighbours per query. The rule `surrogate` chooses the number itself.
     #[serde(default = "default_k")]
     pub k: usize,
-    /// The mean share of its nearest items that a query should find (default 0.99). 1 searches all items.
+    /// The target recall: the mean share of its nearest items that a query finds (default 0.99). 1 searches all items.
     pub recall: Option<f64>,
-    /// Index partitions to search per query, in place of `recall`.
+    /// The number of index partitions to search per query, in place of `recall`.
     pub nprobes: Option<usize>,
     /// Searches all items, without the index.
     #[serde(default)]
     pub exact: bool,
     /// A SQL condition that the vector search applies.
     pub prefilter: Option<String>,
-    /// Drops neighbours farther than this from their query. The queries of the surrogate are at the best items so far.
+    /// Drops neighbours with a larger distance from their query. The queries of the rule `surrogate` are at the best items so
+    /// far.
     pub max_distance: Option<f32>,
-    /// Megabytes of memory for the index, or for the embeddings if searches are exact. A larger index or library is read
-    /// again in every iteration. The size changes how fast a search is, never what it finds. The embeddings of a small
-    /// library stay in memory if they fit. So do attributes of up to a sixteenth of it, once they were read repeatedly.
+    /// Megabytes of memory for the index, or for the embeddings if searches are exact. An index or a library that does not fit
+    /// is read again in every iteration. The embeddings of a small library are cached if they fit. Attributes that are read
+    /// repeatedly are cached, too, in up to a sixteenth of the memory. The size changes the speed of a search, not its results.
     #[serde(default = "default_index_cache_mb")]
     pub index_cache_mb: usize,
     /// Megabytes of memory for the dataset's metadata.

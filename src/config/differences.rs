@@ -1,4 +1,4 @@
-//! The settings of a run file that differ from those of a run that it resumes.
+//! Compares a run file with the settings of the run that it resumes.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +8,9 @@ use super::Config;
 use super::score::remove_execution_keys_of_score;
 
 impl Config {
-    /// The settings that a resumed run cannot change and that differ from the `recorded` ones, each with both values. Stop
-    /// conditions may change, and how scorers are called, and the paths of the library and the starting queries: their
-    /// content is compared when they are read.
+    /// Lists the settings that differ from the `recorded` ones and that a resumed run cannot change, each with both values. A
+    /// resumed run may change stop conditions, the settings for calling scorers, and the paths of the library and of the starting
+    /// queries. The contents of the library and the queries are compared when they are read.
     pub fn differences(&self, recorded: &Value) -> Vec<String> {
         let (mut recorded, mut current) = (recorded.clone(), self.to_json().unwrap_or_default());
         [&mut recorded, &mut current].into_iter().for_each(remove_changeable_keys);
@@ -29,9 +29,9 @@ fn remove_changeable_keys(config: &mut Value) {
     remove_execution_keys(config);
 }
 
-/// Removes the keys that do not change what a search finds: the path of the library
-/// ([`SearchLog::check_dataset`](crate::SearchLog::check_dataset) compares the library itself), cache sizes, and how scorers
-/// are called.
+/// Removes the keys that do not change the results of a search: the path of the library
+/// ([`SearchLog::check_dataset`](crate::SearchLog::check_dataset) compares the library itself), cache sizes, and the settings
+/// for calling scorers.
 pub(crate) fn remove_execution_keys(config: &mut Value) {
     if let Some(database) = config.get_mut("database").and_then(Value::as_object_mut) {
         database.retain(|key, _| !["path", "index_cache_mb", "metadata_cache_mb"].contains(&key.as_str()));

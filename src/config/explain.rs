@@ -1,4 +1,4 @@
-//! Messages for mistakes in run files: the line or key, what was expected, what was found, and what was probably meant.
+//! Error messages for run files: the line or key, the expected and the found value, and a suggestion.
 
 use crate::error::Error;
 use crate::suggest::closest_name;
@@ -10,7 +10,7 @@ pub(super) fn error_with_line(text: &str, error: &toml::de::Error) -> Error {
         // The span of a missing section is the whole text.
         Some(span) if !message.starts_with("missing section") => {
             let line = text.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
-            // The key alone, because the value may be a secret.
+            // Without the value, because it may be a secret.
             let key = text.lines().nth(line).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
             let is_key = |key: &&str| key.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
             let is_about_value =
@@ -22,14 +22,14 @@ pub(super) fn error_with_line(text: &str, error: &toml::de::Error) -> Error {
     }
 }
 
-/// A TOML error of a table, with its key, which toml prints below its message.
+/// A TOML error of a table, with its key, which the crate `toml` prints below its message.
 pub(super) fn error_with_key(error: &toml::de::Error) -> Error {
     let text = error.to_string();
     let key = text.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
     Error::Config(key.map_or(String::new(), |key| format!("{key}: ")) + &explain(error.message()))
 }
 
-/// Puts a message of serde into the words of run files, and suggests the key or value that was probably meant.
+/// Rewrites a message of serde in the terms of run files, and suggests the key or value that was probably meant.
 pub(super) fn explain(message: &str) -> String {
     let message = message.lines().next().unwrap_or(message);
     if let Some(key) = message.strip_prefix("missing field ") {
@@ -59,7 +59,7 @@ fn unknown_name(message: &str) -> String {
     }
 }
 
-/// What serde expects, in the words of run files.
+/// The type that serde expects, in the terms of run files.
 fn plain_expected(expected: &str) -> &str {
     match expected {
         "u64" | "u32" | "usize" => "a whole number",
@@ -72,7 +72,7 @@ fn plain_expected(expected: &str) -> &str {
     }
 }
 
-/// What serde found, in the words of run files.
+/// The type that serde found, in the terms of run files.
 fn plain_found(found: &str) -> &str {
     match found {
         "sequence" => "a list",

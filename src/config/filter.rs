@@ -1,4 +1,4 @@
-//! `[filter]`: which candidates may be scored.
+//! The `[filter]` section: a condition for the candidates to score.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::filter::SqlFilter;
 use crate::runner::Runner;
 
-/// `[filter]`: which candidates may be scored. Without `sql` and `call`, all of them.
+/// The `[filter]` section: a condition for the candidates to score. Without `sql` and `call`, all candidates pass.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]

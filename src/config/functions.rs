@@ -1,4 +1,4 @@
-//! Functions of the program that runs a search, which a run file names with `call`.
+//! The registry of functions that a run file can name with `call`.
 
 use super::{FilterConfig, ScoreConfig};
 use crate::error::{Error, Result};
@@ -7,7 +7,7 @@ use crate::score::Score;
 
 /// The functions of a program that a run file can name with `call`.
 pub trait FunctionRegistry {
-    /// The score that a section, or a part of a sum, names. The other keys of the section say how to call it.
+    /// The score that a section, or a part of a sum, names. The other keys of the section are the settings for calling it.
     ///
     /// # Errors
     /// No score of that name.

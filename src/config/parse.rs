@@ -1,4 +1,4 @@
-//! Parsing of run files: overrides, the default rule, nulls, and conversion from JSON to TOML.
+//! Helpers to parse run files: overrides, the default rule, nulls, and conversion from JSON to TOML.
 
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ pub(super) fn set_default_rule_in_json(config: &mut Value) {
     }
 }
 
-/// Removes nulls, which stand for missing keys.
+/// Removes keys whose value is null, which are equivalent to missing keys.
 pub(super) fn remove_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -38,7 +38,7 @@ pub(super) fn remove_nulls(value: &mut Value) {
 /// Converts JSON to TOML, without keys that are null.
 ///
 /// # Errors
-/// Values that TOML does not have: a null in a list, a whole number of 2^63 or more.
+/// Values that TOML cannot represent: a null in a list, a whole number of 2^63 or more.
 pub(crate) fn as_toml(value: &Value) -> Result<toml::Value, ()> {
     Ok(match value {
         Value::Null => return Err(()),
@@ -64,13 +64,13 @@ pub(super) fn set_key(table: &mut toml::Table, change: &str) -> Result<()> {
     };
     let value = format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut parsed| parsed.remove("value"));
     let value = value.unwrap_or_else(|| toml::Value::String(text.into()));
-    let mut steps: Vec<&str> = key.trim().split('.').collect();
-    let last = steps.pop().unwrap_or_default();
+    let mut sections: Vec<&str> = key.trim().split('.').collect();
+    let last = sections.pop().unwrap_or_default();
     let mut section = table;
-    for step in steps {
-        let next = section.entry(step).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    for name in sections {
+        let next = section.entry(name).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         section =
-            next.as_table_mut().ok_or_else(|| Error::Config(format!("--set {change}: `{step}` is not a section")))?;
+            next.as_table_mut().ok_or_else(|| Error::Config(format!("--set {change}: `{name}` is not a section")))?;
     }
     section.insert(last.into(), value);
     Ok(())

@@ -1,4 +1,4 @@
-//! The paths in a run file: relative, absolute, and as `file://` addresses.
+//! Resolves the paths in a run file: relative paths, absolute paths and `file://` addresses.
 
 use std::path::Path;
 
@@ -43,8 +43,8 @@ impl Config {
         config
     }
 
-    /// The configuration as JSON, as run.json records it. It goes through text, so that numbers equal those that are read
-    /// from run.json.
+    /// The configuration as JSON, as run.json records it. Converted through text, so that numbers equal those that are read from
+    /// run.json.
     pub(super) fn to_json(&self) -> Result<Value> {
         let text = serde_json::to_string(&self.with_absolute_paths());
         text.and_then(|text| serde_json::from_str(&text)).map_err(|error| Error::Config(error.to_string()))

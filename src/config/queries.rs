@@ -1,4 +1,4 @@
-//! `[queries]`: the starting queries.
+//! The `[queries]` section: the starting queries.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::random::random_stream;
 use crate::suggest::unknown_column;
 use crate::table::TableReader;
 
-/// `[queries]`: the starting queries.
+/// The `[queries]` section: the starting queries.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -31,7 +31,7 @@ pub struct QueriesConfig {
 }
 
 impl Config {
-    /// The starting queries.
+    /// Creates the starting queries.
     ///
     /// # Errors
     /// A file without an `embedding` column of the library's dimension; an empty library.
@@ -48,7 +48,7 @@ impl Config {
             }
             (None, None, Some(table)) => queries_from(table, database.dim(), Path::new("queries"))?,
             (_, _, Some(_)) => {
-                return Err(Error::Config("queries: give a table, or set `sample` or `path`, not both".into()));
+                return Err(Error::Config("queries: set one of `table`, `sample` and `path`".into()));
             }
             (None, Some(0), None) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
             (None, sample, None) => {
@@ -64,10 +64,10 @@ impl Config {
     }
 }
 
-/// Starting queries at items of the library.
+/// Starting queries at the embeddings of items of the library.
 ///
 /// # Errors
-/// An id that the library does not have.
+/// An id that is not in the library.
 pub fn queries_at(database: &dyn VectorDatabase, db_idx: &[u64]) -> Result<DataFrame> {
     let items = database.take(db_idx)?;
     let vectors = convert::matrix::<f32>(&items, EMBEDDING)?;
@@ -112,8 +112,9 @@ fn parse_vectors(column: &Column) -> Result<Column, String> {
     let texts = column.str().map_err(|error| error.to_string())?;
     let vector = |(row, text): (usize, Option<&str>)| {
         let Some(text) = text else { return Ok(None) };
-        let inside = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-        let numbers = inside.and_then(|inside| inside.split(',').map(|number| number.trim().parse().ok()).collect());
+        let components = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let numbers =
+            components.and_then(|components| components.split(',').map(|number| number.trim().parse().ok()).collect());
         let numbers: Vec<f64> = numbers.ok_or_else(|| {
             format!("column `{EMBEDDING}`: expected numbers such as [0.5, 0.25], found {text:?} in row {row}")
         })?;

@@ -1,4 +1,4 @@
-//! `[score]`: the keys of the section, the version of the score, and the keys that do not change it.
+//! The `[score]` section: its keys, and the version of the score that they determine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::database::is_remote;
 use crate::score::{CommandFormat, CommandMode, OnError, ReuseOptions};
 
-/// `[score]`: the scorer, as one of `sql`, `command`, `url`, `call`, `by_hand` and `sum`. The other keys say how it is
-/// called, and which scores are reused.
+/// The `[score]` section: the scorer, as one of `sql`, `command`, `url`, `call`, `by_hand` and `sum`. The other keys are settings
+/// for calling the scorer and for reusing scores.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -23,27 +23,27 @@ pub struct ScoreConfig {
     pub url: Option<String>,
     /// The name of a function in the program that runs the search ([`FunctionRegistry`](crate::FunctionRegistry)).
     pub call: Option<String>,
-    /// Scores by hand: [`ManualScore`](crate::ManualScore), with `uphill ask` and `uphill tell`.
+    /// Manual scores: [`ManualScore`](crate::ManualScore), with `uphill ask` and `uphill tell`.
     #[serde(default)]
     pub by_hand: bool,
-    /// A weighted sum of scores: [`SumScore`](crate::SumScore). Each part is a `[[score.sum]]` table with `name`, `weight` (default 1) and, for
-    /// a gate, `at_least`.
+    /// A weighted sum of scores: [`SumScore`](crate::SumScore). Each part is a `[[score.sum]]` table with `name`, `weight`
+    /// (default 1) and, for a gate, `at_least`.
     pub sum: Option<Vec<ScoreConfig>>,
     /// The name of a part of a sum.
     pub name: Option<String>,
     /// The weight of a part of a sum.
     pub weight: Option<f64>,
-    /// The lowest accepted score of a part: later parts do not score items below it.
+    /// The lowest accepted score of a part. Items below it are rejected, and later parts do not score them.
     pub at_least: Option<f64>,
     /// Run folders and Parquet files with scores to reuse.
     #[serde(default)]
     pub reuse: Vec<PathBuf>,
-    /// The column that identifies items in reused scores and in the library. Default: `db_idx`, for runs of the same library
-    /// only.
+    /// The column that identifies items in reused scores and in the library. The default is `db_idx`, which works only for runs
+    /// of the same library.
     pub reuse_key: Option<String>,
     /// The version of the score, for later runs that reuse it (default: a hash of this section).
     pub version: Option<String>,
-    /// Reuses scores of any version.
+    /// Whether to reuse scores of any version.
     #[serde(default)]
     pub trust_scores: bool,
     /// Whether a larger or a smaller score is better.
@@ -63,13 +63,13 @@ pub struct ScoreConfig {
     pub headers: Option<BTreeMap<String, String>>,
     /// Timeout of a request, in seconds.
     pub timeout: Option<f64>,
-    /// How often to retry items without an answer.
+    /// The number of retries of items without an answer.
     pub retries: Option<u32>,
-    /// How long to wait during an outage of the scorer, in seconds.
+    /// The longest outage of the scorer to wait for, in seconds.
     pub patience: Option<f64>,
     /// Whether to send embeddings to the scorer.
     pub embeddings: Option<bool>,
-    /// What a failed item does to the run.
+    /// Whether a failed item stops the run.
     #[serde(default)]
     pub on_error: OnError,
     /// The working directory of a command.
@@ -89,7 +89,7 @@ pub enum Direction {
 }
 
 impl ScoreConfig {
-    /// Resolves relative paths against the folder of the run file, where commands run, too.
+    /// Resolves relative paths against the folder of the run file. Commands run in that folder, too.
     pub(super) fn resolve_paths(&mut self, folder: &Path) {
         self.directory = Some(folder.to_path_buf());
         self.reuse.iter_mut().filter(|source| !is_remote(source)).for_each(|source| *source = folder.join(&*source));
@@ -98,15 +98,15 @@ impl ScoreConfig {
 
     /// The version of the score: `version`, or a hash of the keys that determine the score.
     pub(super) fn version(&self) -> String {
-        // Through text, so that numbers equal those that are read from run.json.
+        // Converted through text, so that numbers equal those that are read from run.json.
         let section = serde_json::to_string(self).and_then(|text| serde_json::from_str(&text));
         Self::version_of(&section.unwrap_or_default())
     }
 
     /// As [`ScoreConfig::version`], for a section in run.json.
     pub(super) fn version_of(section: &Value) -> String {
-        if let Some(stated) = section["version"].as_str() {
-            return stated.into();
+        if let Some(version) = section["version"].as_str() {
+            return version.into();
         }
         let mut definition = section.clone();
         remove_execution_keys_of_score(&mut definition);
@@ -126,8 +126,8 @@ impl ScoreConfig {
     }
 }
 
-/// Removes the keys that say how a scorer is called, from a section in JSON and from its parts. They do not change the
-/// scores, and a resumed run may change them.
+/// Removes the settings for calling scorers from a section in JSON and from its parts. They do not change the scores, and a
+/// resumed run may change them.
 pub(super) fn remove_execution_keys_of_score(section: &mut Value) {
     const EXECUTION_KEYS: [&str; 8] =
         ["batch_size", "workers", "concurrency", "timeout", "retries", "patience", "on_error", "trust_scores"];

@@ -1,4 +1,4 @@
-//! Building the scorer of a `[score]` section: its kind, the check of its keys, and its options.
+//! Builds the scorer of a `[score]` section: finds its kind, checks the keys, and sets the options.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ enum ScorerKind<'a> {
     Sum(&'a [ScoreConfig]),
 }
 
-/// Where a key works.
+/// The sections that a key may be used in.
 #[derive(Clone, Copy)]
 enum KeyScope {
     /// In the parts of a sum.
@@ -98,14 +98,14 @@ impl ScoreConfig {
             self.by_hand.then_some(("by_hand", ScorerKind::Manual)),
             self.sum.as_deref().map(|parts| ("sum", ScorerKind::Sum(parts))),
         ];
-        let mut set = kinds.into_iter().flatten();
-        match (set.next(), set.next()) {
+        let mut configured = kinds.into_iter().flatten();
+        match (configured.next(), configured.next()) {
             (Some(kind), None) => Ok(kind),
             (None, _) => {
                 Err(Error::Config(format!("{place}: set one of `sql`, `command`, `url`, `call`, `by_hand` or `sum`")))
             }
-            (Some((one, _)), Some((other, _))) => {
-                Err(Error::Config(format!("{place}: set `{one}` or `{other}`, not both")))
+            (Some((first, _)), Some((second, _))) => {
+                Err(Error::Config(format!("{place}: set `{first}` or `{second}`, not both")))
             }
         }
     }
@@ -133,7 +133,7 @@ impl ScoreConfig {
         }
     }
 
-    /// The keys that work in some places only: (key, whether it is set, where it works).
+    /// The keys with a limited scope: (key, whether it is set, its scope).
     fn scoped_keys(&self) -> [(&'static str, bool, KeyScope); 21] {
         let external = KeyScope::Kinds(&["command", "url"]);
         [
@@ -161,7 +161,7 @@ impl ScoreConfig {
         ]
     }
 
-    /// Sets the options of a scorer outside of this process.
+    /// Sets the options of an external scorer.
     fn configure<C: ScorerClient>(&self, place: &str, mut score: ExternalScore<C>) -> Result<ExternalScore<C>> {
         if let Some(embeddings) = self.embeddings {
             score = score.embeddings(embeddings);
@@ -191,7 +191,7 @@ impl ScoreConfig {
     }
 }
 
-/// Names as alternatives: `` `a`, `b` or `c` ``.
+/// Formats names as alternatives: `` `a`, `b` or `c` ``.
 fn alternatives(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     match quoted.split_last() {

@@ -1,21 +1,21 @@
-//! `[stop]`: when the search ends.
+//! The `[stop]` section: the conditions that end the search.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::runner::StopConditions;
 
-/// Iterations, or iterations without a new item, of a run file that does not limit them.
+/// The default of `stop.iterations` (without other conditions) and of `stop.nothing_new`.
 const DEFAULT_ITERATIONS: u32 = 20;
 
-/// `[stop]`: when the search ends. The first condition that holds ends it.
+/// The `[stop]` section: the conditions that end the search. The first one that holds ends it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StopConfig {
     /// The number of iterations (default: 20, or no limit if another condition is set).
     pub iterations: Option<u32>,
-    /// The evaluation budget: items paid for, each counted once. Never exceeded.
+    /// The evaluation budget. Each item counts once. Never exceeded.
     pub evaluations: Option<u64>,
     /// The number of iterations in a row without a new item (default: 20 if `iterations` is not set).
     pub nothing_new: Option<u32>,
@@ -23,9 +23,9 @@ pub struct StopConfig {
     pub seconds: Option<f64>,
     /// The target score, in the scorer's own direction.
     pub score: Option<f64>,
-    /// How many best scores a forecast counts: an entry is a score better than the last of them (default: 100).
+    /// The number k of best scores in forecasts: an entry is a new score that is better than the k-th best (default: 100).
     pub top: Option<usize>,
-    /// The largest number of scores that an entry into the best `top` may be expected to cost.
+    /// The limit on the expected number of scores per entry into the best `top`. See [`StopConditions`].
     pub scores_per_entry: Option<f64>,
     /// The largest share of evaluated items that may fail, from 0 to 1. A larger share ends the run with an error. Checked
     /// after 100 evaluations, and when the run ends.
@@ -34,7 +34,7 @@ pub struct StopConfig {
 }
 
 impl StopConfig {
-    /// The number of iterations: as set, or else 20, or no limit if another condition is set.
+    /// The largest number of iterations. Without `iterations`: 20, or no limit if another condition is set.
     pub fn max_iterations(&self) -> u32 {
         let has_other = self.evaluations.is_some()
             || self.nothing_new.is_some()

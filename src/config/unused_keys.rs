@@ -1,10 +1,10 @@
-//! Keys of a run file that have no effect next to other keys.
+//! Finds keys of a run file that have no effect because of other keys.
 
 use super::database::DEFAULT_K;
 use super::{Config, UpdateConfig};
 
 impl Config {
-    /// The keys that are set but not used: a sentence for each, with the key that is used instead.
+    /// Lists the keys that are set but not used: a message for each, with the reason.
     pub(crate) fn unused_keys(&self) -> Vec<String> {
         let database = &self.database;
         let mut unused = Vec::new();

@@ -1,4 +1,4 @@
-//! `[update]`, `[prune]`, `[restart]` and `[gradient]`: the update rule and what is added to it.
+//! The sections `[update]`, `[prune]`, `[restart]` and `[gradient]`: the update rule and its wrappers.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,17 +9,17 @@ use crate::update::{
     TopKDiscreteUpdate, TopKPrune, TopKUpdate,
 };
 
-/// `[update]`: the rule that moves the queries. Without `rule`, the section is of the default rule.
+/// The `[update]` section: the update rule. Without the key `rule`, the section configures the default rule, `surrogate`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum UpdateConfig {
     /// [`RlUpdate`].
     Rl {
-        /// Step length. Each query branches into one per step length.
+        /// The learning rates (step lengths). With several, each query branches: one child for each.
         #[serde(default)]
         lr: LearningRates,
-        /// Weight of the pull towards the mean of a query's neighbours.
+        /// The weight of the pull towards the mean of a query's neighbours.
         #[serde(default)]
         distance_penalty: f64,
         /// Whether the pull is independent of `lr`.
@@ -34,7 +34,7 @@ pub enum UpdateConfig {
     },
     /// [`TopKUpdate`].
     TopK {
-        /// A query moves to the mean of this number of its best items.
+        /// The number of best neighbours whose mean a query moves to.
         #[serde(default = "default_update_k")]
         k: usize,
         /// Whether the mean is weighted by score.
@@ -43,18 +43,18 @@ pub enum UpdateConfig {
     },
     /// [`TopKDiscreteUpdate`].
     TopKDiscrete {
-        /// A query branches to this number of its best items.
+        /// The number of best neighbours that a query branches to.
         #[serde(default = "default_update_k")]
         k: usize,
     },
     /// [`SurrogateUpdate`], the default.
     Surrogate {
-        /// Items scored per iteration (default: grows from 5 to 32).
+        /// The number of items scored per iteration (default: grows from 5 to 32).
         batch: Option<usize>,
         /// The largest number of observations that the models are fitted to.
         #[serde(default = "default_points")]
         points: usize,
-        /// Asynchronous batches: how many may be in flight when the next one is chosen (default 0).
+        /// The number of batches that may be in flight when the next one is selected (default 0: batches are synchronous).
         #[serde(default, skip_serializing_if = "is_zero")]
         behind: usize,
         /// The features that the model reads besides the embeddings: `"auto"`, or a list of columns.
@@ -69,13 +69,13 @@ impl Default for UpdateConfig {
     }
 }
 
-/// One or several step lengths.
+/// One or several learning rates (step lengths).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a number or a list of numbers")]
 pub enum LearningRates {
-    /// Each query moves.
+    /// Each query moves with this learning rate.
     One(f64),
-    /// Each query branches.
+    /// Each query branches: one child for each learning rate.
     Several(Vec<f64>),
 }
 
@@ -85,23 +85,23 @@ impl Default for LearningRates {
     }
 }
 
-/// `[prune]`: keeps the best queries of each group ([`TopKPrune`]). Without this section, all queries stay.
+/// The `[prune]` section: keeps the best queries of each group ([`TopKPrune`]). Without this section, all queries continue.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PruneConfig {
     /// The number of queries to keep per group.
     pub k: usize,
-    /// The value of a query: the `mean` or the `max` of its scores.
+    /// The score of a query: the `mean` or the `max` of the scores of its neighbours.
     #[serde(default)]
     pub worth: Aggregation,
-    /// The group in which queries compete: those of a `collection` or `parent`, or all (`global`).
+    /// The queries that compete with each other: those of a `collection`, those of a `parent`, or all (`global`).
     #[serde(default)]
     pub group: QueryGroup,
 }
 
-/// `[restart]`: restarts a query at a random item when it finds nothing new ([`RestartUpdate`]). Without this section, queries
-/// never restart.
+/// The `[restart]` section: restarts a query at a random item when it finds no new items ([`RestartUpdate`]). Without this
+/// section, queries never restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -111,7 +111,7 @@ pub struct RestartConfig {
     pub after: u32,
 }
 
-/// Leaves `behind = 0` out of run.json, so that it equals that of runs from before the key existed.
+/// Whether to leave `behind` out of run.json, which then equals that of runs from before this key existed.
 fn is_zero(behind: &usize) -> bool {
     *behind == 0
 }
@@ -132,15 +132,15 @@ fn default_restart_after() -> u32 {
     3
 }
 
-/// `[gradient]`: queries also search along the gradient of the score ([`GradientUpdate`]). Without this section, they search
-/// only at their own position.
+/// The `[gradient]` section: queries also search along the gradient of the score ([`GradientUpdate`]). Without this section, they
+/// search only at their own position.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct GradientConfig {
-    /// The step lengths along the gradient. 0 is the query itself.
+    /// The step lengths along the gradient at which to search. 0 is the position of the query.
     pub scales: Vec<f64>,
-    /// Weight of the pull towards the mean of the parent's neighbours.
+    /// The weight of the pull towards the mean of the parent's neighbours.
     #[serde(default)]
     pub distance_penalty: f64,
     /// The largest norm of the gradient. Longer gradients are clipped.
@@ -150,7 +150,7 @@ pub struct GradientConfig {
 }
 
 impl UpdateConfig {
-    /// The rule of a section without `rule`.
+    /// The rule of an `[update]` section without the key `rule`.
     pub(super) const DEFAULT_RULE: &str = "surrogate";
 
     /// The name of the rule in run files.
@@ -163,12 +163,12 @@ impl UpdateConfig {
         }
     }
 
-    /// Whether the rule has a model of the scores, which predicts them.
+    /// Whether the rule has a model that predicts scores.
     pub(crate) fn has_model(&self) -> bool {
         matches!(self, UpdateConfig::Surrogate { .. })
     }
 
-    /// How many batches may be in flight when the next one is chosen.
+    /// The number of batches that may be in flight when the next one is selected.
     pub(super) fn batches_in_flight(&self) -> usize {
         if let UpdateConfig::Surrogate { behind, .. } = self { *behind } else { 0 }
     }
@@ -176,11 +176,11 @@ impl UpdateConfig {
     /// Warns if batches are too small to keep all workers busy.
     pub(super) fn warn_about_idle_workers(&self, workers: usize) {
         let UpdateConfig::Surrogate { batch, behind, .. } = self else { return };
-        let most = batch.unwrap_or(SurrogateUpdate::LARGEST_BATCH).saturating_mul(behind + 1);
-        if (1..workers).contains(&most) {
+        let max_items = batch.unwrap_or(SurrogateUpdate::LARGEST_BATCH).saturating_mul(behind + 1);
+        if (1..workers).contains(&max_items) {
             log::warn!(
-                "update.batch: at most {most} items are scored at a time, so {} of {workers} workers are idle; set it to {workers}",
-                workers - most
+                "update.batch: at most {max_items} items are scored at a time, so {} of {workers} workers are idle; set it to {workers}",
+                workers - max_items
             );
         }
     }

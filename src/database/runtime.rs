@@ -38,7 +38,7 @@ pub(crate) fn block_on_one_thread<T: Send>(future: impl Future<Output = T> + Sen
 
 fn panic_error(panic: &(dyn Any + Send)) -> Error {
     let message = format!("the dataset is damaged or not supported: {}", panics::message(panic));
-    Error::Library { context: "Lance".into(), message, cause: None }
+    Error::Dependency { context: "Lance".into(), message, cause: None }
 }
 
 fn runtime() -> Result<&'static Runtime> {

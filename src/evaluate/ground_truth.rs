@@ -1,4 +1,4 @@
-//! The true scores of a library's items, and the match of their rows with items.
+//! Reads the true scores of a library's items, and matches their rows with the items of a run.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,22 +18,22 @@ use crate::score::numbers;
 use crate::suggest::unknown_column;
 use crate::table::{TableReader, is_parquet};
 
-/// The true scores of all items: where they are, and how their rows are matched with items.
+/// The true scores of all items: the file that contains them, and how its rows are matched with items.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GroundTruth {
-    /// A file (Parquet, CSV, JSON), a glob, or a folder of .parquet files, local or on an object store: the one that was
-    /// indexed, or with a key any other.
+    /// A file (Parquet, CSV, JSON), a glob, or a folder of .parquet files, local or on an object store. Without a key, it must
+    /// be the one that was indexed.
     pub items: PathBuf,
     /// The column of the true scores, in the scorer's own direction.
     pub score_column: String,
-    /// A column of unique values that both the file and the run have. `None` matches items by `source_row` if the run has
+    /// A column of unique values in both the file and the run, to match items by. `None`: matches by `source_row` if the run has
     /// it, or else by `db_idx` as the row number.
     pub key: Option<String>,
 }
 
 impl GroundTruth {
-    /// The file, glob or folder that was indexed, and the column of the true scores.
+    /// True scores in a column of the file, glob or folder that was indexed.
     pub fn new(items: impl Into<PathBuf>, score_column: impl Into<String>) -> Self {
         GroundTruth { items: items.into(), score_column: score_column.into(), key: None }
     }
@@ -71,29 +71,30 @@ impl GroundTruth {
         collect(concat(frames, relaxed).wrap_err(self.items.display())?).map_err(|error| error.with_path(&self.items))
     }
 
-    /// Reads these columns of one file.
+    /// Reads the score, the key and the logged attributes from one file.
     fn read_file(&self, file: &Path, results: &DataFrame) -> Result<DataFrame> {
         let is_attribute = |column: &Column| !schema::is_reserved_column(column.name()) && !column.dtype().is_nested();
         let attributes: Vec<&Column> = results.columns().iter().filter(|column| is_attribute(column)).collect();
         let needed: Vec<&str> =
             [Some(&self.score_column), self.key.as_ref()].into_iter().flatten().map(String::as_str).collect();
-        let wanted = |name: &str| needed.contains(&name) || attributes.iter().any(|column| column.name() == name);
+        let is_wanted = |name: &str| needed.contains(&name) || attributes.iter().any(|column| column.name() == name);
         if !is_parquet(file) {
             let texts = attributes.iter().filter(|column| column.dtype().is_string());
             let texts: Vec<&str> = texts.map(|column| column.name().as_str()).collect();
             let table =
-                TableReader::new(file).numbers(&needed[..1]).keys(&needed[1..]).texts(&texts).columns_where(&wanted);
+                TableReader::new(file).numbers(&needed[..1]).keys(&needed[1..]).texts(&texts).columns_where(&is_wanted);
             let read = table.read()?;
-            return Self::has_all(file, &schema::column_names(&read), &needed).map(|()| read);
+            return Self::check_columns(file, &schema::column_names(&read), &needed).map(|()| read);
         }
         let columns = open_parquet(file)?.schema().clone();
         let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
-        Self::has_all(file, &names, &needed)?;
-        let wanted: Vec<&str> = names.into_iter().filter(|name| wanted(name)).collect();
+        Self::check_columns(file, &names, &needed)?;
+        let wanted: Vec<&str> = names.into_iter().filter(|name| is_wanted(name)).collect();
         convert::to_polars(&read_rows(file, &wanted, None)?).map_err(|error| error.with_path(file))
     }
 
-    fn has_all(file: &Path, names: &[&str], needed: &[&str]) -> Result<()> {
+    /// Fails if a file lacks a needed column.
+    fn check_columns(file: &Path, names: &[&str], needed: &[&str]) -> Result<()> {
         let missing = needed.iter().find(|name| !names.contains(name));
         missing.map_or(Ok(()), |name| Err(Error::input(file, unknown_column(name, "", names.iter().copied()))))
     }
@@ -109,7 +110,7 @@ impl GroundTruth {
         if let Some(dataset) = dataset {
             if !has_source_rows && dataset.ids != "row id" {
                 let reason = format!(
-                    "cannot match by row: db_idx of this run is not a row number but of {}; match by a --key",
+                    "cannot match by row: db_idx of this run is `{}`, not the row number; set `key` to match by a column",
                     dataset.ids
                 );
                 return Err(self.error(reason));
@@ -117,14 +118,14 @@ impl GroundTruth {
             let rows = dataset.rows + dataset.without_embedding;
             if rows > table_rows || rows < table_rows && !has_source_rows {
                 let reason = format!("is not the file that was indexed: it has {table_rows} rows, the dataset {rows}");
-                return Err(self.error(format!("{reason}; match another file by a --key")));
+                return Err(self.error(format!("{reason}; set `key` to match another file by a column")));
             }
         }
         let rows = schema::u64s(results, if has_source_rows { SOURCE_ROW } else { DB_IDX })?;
         if let Some(beyond) = rows.iter().find(|row| **row >= table_rows) {
             let reason =
                 format!("is not the file that was indexed: it has {table_rows} rows, the run has row {beyond}");
-            return Err(self.error(format!("{reason}; match another file by a --key")));
+            return Err(self.error(format!("{reason}; set `key` to match another file by a column")));
         }
         let rows: Vec<u32> = rows.into_iter().map(|row| row as u32).collect();
         self.check_values(results, &convert::gather(table, &rows)?, &rows)?;
@@ -134,27 +135,28 @@ impl GroundTruth {
     fn match_rows_by_key(&self, key: &str, results: &DataFrame, table: &DataFrame) -> Result<Vec<u32>> {
         let keys = |frame: &DataFrame, place: &str| {
             let missing = || unknown_column(key, &format!(" in {place}"), schema::column_names(frame));
-            Keys::from_column(frame.column(key).map_err(|_| Error::Config(format!("--key: {}", missing())))?)
+            Keys::from_column(frame.column(key).map_err(|_| Error::Config(format!("key: {}", missing())))?)
         };
-        let (place, theirs) = (self.items.display().to_string(), keys(table, "the truth")?);
+        let (place, truth_keys) = (self.items.display().to_string(), keys(table, "the truth")?);
         let mut row_of: HashMap<&str, usize> = HashMap::new();
-        for (row, text) in theirs.texts().iter().enumerate() {
+        for (row, text) in truth_keys.texts().iter().enumerate() {
             let Some(text) = text else { continue };
             if let Some(first) = row_of.insert(text, row) {
                 let reason = format!("column `{key}` is not a key: {text} is in row {first} and in row {row}");
                 return Err(self.error(reason));
             }
         }
-        let examples = theirs.describe();
-        let (items, ours) = (schema::u64s(results, DB_IDX)?, keys(results, "the run")?);
-        let rows = KeyMap::new(theirs, (0..table.height() as u32).map(Some)).lookup(&ours, "the run", &place)?;
-        let found = rows.into_iter().zip(items).zip(ours.texts()).map(|((row, item), text)| {
+        let examples = truth_keys.describe();
+        let (items, run_keys) = (schema::u64s(results, DB_IDX)?, keys(results, "the run")?);
+        let rows =
+            KeyMap::new(truth_keys, (0..table.height() as u32).map(Some)).lookup(&run_keys, "the run", &place)?;
+        let found = rows.into_iter().zip(items).zip(run_keys.texts()).map(|((row, item), text)| {
             let text = text.as_deref().unwrap_or("null");
             let missing = || {
                 let reason = format!("no row has the `{key}` {text} of item {item}");
                 self.error(format!(
                     "{reason}; this file has values such as {examples}, the run has {} values",
-                    ours.dtype()
+                    run_keys.dtype()
                 ))
             };
             row.ok_or_else(missing)
@@ -162,25 +164,27 @@ impl GroundTruth {
         found.collect()
     }
 
-    /// Fails if a column of the file has other values than in the run.
+    /// Fails if a column of the file has other values than the same column of the run.
     fn check_values(&self, results: &DataFrame, truth: &DataFrame, rows: &[u32]) -> Result<()> {
-        for theirs in truth.columns() {
-            let Ok(ours) = results.column(theirs.name()) else { continue };
-            if schema::is_reserved_column(theirs.name()) {
+        for true_column in truth.columns() {
+            let Ok(run_column) = results.column(true_column.name()) else { continue };
+            if schema::is_reserved_column(true_column.name()) {
                 continue;
             }
-            // CSV and JSON have some values as text.
-            if theirs.dtype().is_string() != ours.dtype().is_string() {
+            // CSV and JSON store some values as text, which cannot be compared.
+            if true_column.dtype().is_string() != run_column.dtype().is_string() {
                 continue;
             }
-            let theirs = theirs.cast(ours.dtype()).wrap_err(format!("column `{}`", theirs.name()))?;
-            let differs = ours.not_equal_missing(&theirs).wrap_err(format!("column `{}`", theirs.name()))?;
+            let name = true_column.name().clone();
+            let true_column = true_column.cast(run_column.dtype()).wrap_err(format!("column `{name}`"))?;
+            let differs = run_column.not_equal_missing(&true_column).wrap_err(format!("column `{name}`"))?;
             let Some(row) = differs.iter().position(|differs| differs == Some(true)) else { continue };
-            let (found, expected) = (theirs.get(row).wrap_err("evaluate")?, ours.get(row).wrap_err("evaluate")?);
-            let (name, row) = (theirs.name(), rows[row]);
+            let (found, expected) =
+                (true_column.get(row).wrap_err("evaluate")?, run_column.get(row).wrap_err("evaluate")?);
+            let row = rows[row];
             let reason =
                 format!("is not the file that was indexed: `{name}` in row {row} is {found}, in the run {expected}");
-            return Err(self.error(format!("{reason}; match another file by a --key")));
+            return Err(self.error(format!("{reason}; set `key` to match another file by a column")));
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ pub(crate) fn cast_strict(column: &str, array: &ArrayRef, dtype: &DataType) -> R
 /// # Errors
 /// A dtype without a supported counterpart, such as an interval or a union. The error names the column and what to do.
 pub(crate) fn supported_dtype(column: &str, dtype: &DataType) -> Result<DataType> {
-    to_supported(dtype).ok_or_else(|| Error::Library {
+    to_supported(dtype).ok_or_else(|| Error::Dependency {
         context: format!("column `{column}`"),
         message: format!("unsupported type {dtype}; cast it (for example, to text), or drop it"),
         cause: None,

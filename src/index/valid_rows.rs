@@ -107,14 +107,14 @@ impl ValidRows {
     fn finish(&mut self) -> Result<Option<RecordBatch>> {
         let mut summary = self.summary.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if summary.invalid.total() > 0 && self.source_row.is_none() {
-            return Err(Error::Library {
+            return Err(Error::Dependency {
                 context: "items".into(),
                 message: format!("{}; fix them, or drop them with --skip-invalid", summary.invalid),
                 cause: None,
             });
         }
         if summary.valid == 0 {
-            return Err(Error::Library { context: "items".into(), message: "no valid rows".into(), cause: None });
+            return Err(Error::Dependency { context: "items".into(), message: "no valid rows".into(), cause: None });
         }
         summary.library_id = self.hasher.library_id();
         Ok(None)

@@ -12,16 +12,15 @@ use crate::score::is_part;
 /// The answer for an item.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Answer {
-    /// `None` while only parts of the score are known.
+    /// `None` while the answer contains only parts of the score.
     pub(super) outcome: Option<Outcome>,
-    /// As the scorer returned it.
+    /// The score as the scorer returned it, before any change of sign.
     score: Option<f64>,
     reason: Option<String>,
     parts: Vec<Option<f64>>,
 }
 
-/// Answers by item. Includes items that a killed process paid for
-/// and that the search has not reached again yet.
+/// Answers by item. Includes the answers of a killed process to items that the resumed search has not requested yet.
 #[derive(Default)]
 pub(super) struct Answers {
     by_item: PlHashMap<u64, Answer>,
@@ -29,12 +28,12 @@ pub(super) struct Answers {
     parts: BTreeMap<String, Part>,
 }
 
-/// A number that answers have beside the score.
+/// A part of the score, which answers contain in addition to the score.
 struct Part {
     /// The index in [`Answer::parts`].
     index: usize,
-    /// The first iteration with this part: frames of earlier iterations do not show it, whenever the answer
-    /// arrived.
+    /// The first iteration whose frame shows this part. Frames of earlier iterations never show it, even if an answer arrives
+    /// early.
     first_iteration: Option<u32>,
 }
 
@@ -64,15 +63,15 @@ impl Answers {
         self.by_item.insert(item, Answer { outcome, score: Some(score), reason: None, parts: Vec::new() });
     }
 
-    /// Removes the outcome of a failed item before a retry, but keeps its known parts.
+    /// Removes the outcome of a failed item before a retry, but keeps the parts of its score.
     pub(super) fn clear_failure(&mut self, item: u64) {
         if let Some(answer) = self.by_item.get_mut(&item) {
             (answer.outcome, answer.reason) = (None, None);
         }
     }
 
-    /// Records answers: `db_idx`, `score`, `outcome`, `reason`, then parts. Without an outcome, as in format 1, it is derived
-    /// from the score.
+    /// Records answers: `db_idx`, `score`, `outcome`, `reason`, then parts. If there is no column `outcome`, as in format 1, the
+    /// outcome is derived from the score.
     pub(super) fn record(&mut self, answers: &DataFrame) -> Result<()> {
         let mut parts = Vec::new();
         for column in answers.columns().iter().filter(|column| is_part(column.name())) {
@@ -102,21 +101,21 @@ impl Answers {
         }
         let columns: Vec<String> = schema::column_names(&answers).into_iter().map(str::to_string).collect();
         let first = columns.iter().position(|name| name == REASON).map_or(columns.len(), |position| position + 1);
-        let known = [DB_IDX, SCORE, OUTCOME, REASON].into_iter().filter(|name| answers.column(name).is_ok());
-        // Predictions follow the evaluation. They are no answers.
+        let fixed = [DB_IDX, SCORE, OUTCOME, REASON].into_iter().filter(|name| answers.column(name).is_ok());
+        // Columns after the evaluation are predictions, which are not part of an answer.
         let parts: Vec<&str> =
             columns[first..].iter().map(String::as_str).take_while(|name| *name != EVALUATION).collect();
-        let columns: Vec<&str> = known.chain(parts.iter().copied()).collect();
+        let columns: Vec<&str> = fixed.chain(parts.iter().copied()).collect();
         // Keep newer parts of failed items that were being retried when the run ended.
         let items = schema::u64s(&answers, DB_IDX)?.into_iter();
         let newer: Vec<(u64, Answer)> = items
-            .filter_map(|item| Some((item, self.by_item.get(&item).filter(|known| known.outcome.is_none())?.clone())))
+            .filter_map(|item| Some((item, self.by_item.get(&item).filter(|answer| answer.outcome.is_none())?.clone())))
             .collect();
         self.record(&answers.select(columns).wrap_err("replaying")?)?;
-        for (item, known) in newer {
+        for (item, newer) in newer {
             if let Some(answer) = self.by_item.get_mut(&item) {
                 answer.parts.resize(self.parts.len(), None);
-                answer.parts.iter_mut().zip(known.parts).for_each(|(part, known)| *part = part.or(known));
+                answer.parts.iter_mut().zip(newer.parts).for_each(|(part, newer)| *part = part.or(newer));
             }
         }
         for name in parts {
@@ -125,15 +124,15 @@ impl Answers {
         Ok(())
     }
 
-    /// Marks answers as those of an iteration: from it on, frames show the parts that these answers have. The parts in `always`
-    /// are shown if any of these items was scored.
+    /// Assigns the answers of some items to an iteration: the frames of this and later iterations show the parts that these
+    /// answers contain. The parts in `always` are shown if any of the items was scored.
     pub(super) fn show_parts(&mut self, iteration: u32, items: &[u64], always: &[String]) {
         let answers: Vec<&Answer> = items.iter().filter_map(|item| self.by_item.get(item)).collect();
         let is_scored = answers.iter().any(|answer| !answer.parts.is_empty());
         for (name, part) in &mut self.parts {
-            let has = |answer: &&Answer| answer.parts.get(part.index).copied().flatten().is_some();
+            let has_part = |answer: &&Answer| answer.parts.get(part.index).copied().flatten().is_some();
             if part.first_iteration.is_none_or(|since| since > iteration)
-                && (answers.iter().any(has) || is_scored && always.contains(name))
+                && (answers.iter().any(has_part) || is_scored && always.contains(name))
             {
                 part.show(iteration);
             }
@@ -146,7 +145,7 @@ impl Answers {
         self.parts.iter().filter(move |(_, part)| is_visible(part)).map(|(name, _)| name.as_str())
     }
 
-    /// The known parts of some items, as columns. Parts without values are left out.
+    /// The available parts of the scores of some items, as columns. Parts without values are left out.
     pub(super) fn known_parts(&self, items: &[u64]) -> Vec<Column> {
         let column = |(name, part): (&String, &Part)| {
             let value = |item| self.by_item.get(item)?.parts.get(part.index).copied().flatten();
@@ -156,8 +155,8 @@ impl Answers {
         self.parts.iter().filter_map(column).collect()
     }
 
-    /// Adds `score`, `raw_score` if smaller is better, `outcome`, `reason` and the parts that an iteration shows to its
-    /// results frame.
+    /// Adds the answers to the results frame of an iteration: `score`, `raw_score` (if smaller is better), `outcome`, `reason` and
+    /// the parts that the iteration shows.
     pub(super) fn add_scores(&self, iteration: u32, mut results: DataFrame, minimize: bool) -> Result<DataFrame> {
         let missing = || Error::contract("score", DB_IDX, "an answer for each item", "none");
         let answers = schema::u64s(&results, DB_IDX)?;
@@ -191,7 +190,7 @@ impl Part {
     }
 }
 
-/// The outcome of each row; `None` if only parts are known.
+/// The outcome of each row. `None` if the row contains only parts of a score.
 pub(super) fn outcomes(frame: &DataFrame) -> Result<Vec<Option<Outcome>>> {
     let scores = schema::nullable_f64s(frame, SCORE)?;
     let of_score = |score: Option<f64>| Some(Outcome::from_score(score));

@@ -1,7 +1,8 @@
-//! Dispatches items to scorers: in batches, to as many workers as each scorer has, in the foreground or the background.
+//! Dispatches items to scorers: in requests, to as many workers as each scorer has, in the foreground or the background.
 //!
-//! A scorer is the score itself, or each part of a sum. Answers are durable before anything depends on
-//! them. An error in one batch stops further batches, but the answers of other batches in flight are kept.
+//! A scorer is the score itself, or each part of a sum. A *batch* in this file is the batch of one request, not that of an
+//! iteration. Answers are durable before anything depends on them. After an error in one batch no further batches start,
+//! but the answers of batches that workers are scoring are kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::resume_unwind;
@@ -17,7 +18,8 @@ use crate::frame::schema::{self, DB_IDX};
 use crate::panics::{Panic, catch, lock, wait};
 use crate::score::{OnError, PartialSums, Score, batch_count, score_batch, split_batches, split_failures};
 
-/// Worker threads that score batches, earlier jobs first. Dropping it waits for batches in flight and keeps their answers.
+/// Worker threads that score batches, earlier jobs first. Dropping it waits for the batches that are being scored, and keeps
+/// their answers.
 pub(super) struct Dispatcher {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -39,13 +41,13 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Items that are scored together: those of one iteration, or items without an iteration.
+/// The items of one iteration, or of one call of [`Dispatcher::score`].
 struct Job {
     iteration: Option<u32>,
     ordinals: Ordinals,
     /// The partial results of a sum.
     sums: Option<Mutex<PartialSums>>,
-    /// The number of unanswered batches of the current stage.
+    /// The number of unanswered batches of the current stage. A sum scores its parts in stages.
     unanswered_batches: AtomicUsize,
 }
 
@@ -62,7 +64,7 @@ struct State {
     /// The number of unanswered batches of each job.
     unanswered: HashMap<Option<u32>, usize>,
     /// The number of batches so far.
-    count: usize,
+    batch_count: usize,
     stop_cause: Option<(Option<u32>, StopCause)>,
     is_closed: bool,
 }
@@ -71,7 +73,7 @@ struct State {
 struct ScorerQueue {
     workers: usize,
     running: usize,
-    /// By job, then in order of arrival.
+    /// In the order of jobs, then of arrival.
     tasks: BTreeMap<(Option<u32>, usize), Task>,
 }
 
@@ -92,7 +94,7 @@ impl DispatchContext {
 }
 
 impl Dispatcher {
-    /// Starts without workers.
+    /// A dispatcher without workers.
     fn new(context: DispatchContext) -> Self {
         let queue =
             |score: &&dyn Score| ScorerQueue { workers: score.workers().max(1), running: 0, tasks: BTreeMap::new() };
@@ -117,8 +119,8 @@ impl Dispatcher {
     /// # Errors
     /// The error that stopped scoring; a thread cannot be started.
     pub(super) fn score(context: DispatchContext, items: &DataFrame, ordinals: Ordinals) -> Result<()> {
-        let useful = |score: &&dyn Score| score.workers().clamp(1, batch_count(items.height(), *score).max(1));
-        let workers: usize = context.scorers().iter().map(useful).sum();
+        let worker_count = |score: &&dyn Score| score.workers().clamp(1, batch_count(items.height(), *score).max(1));
+        let workers: usize = context.scorers().iter().map(worker_count).sum();
         let mut dispatcher = Self::new(context);
         dispatcher.add_workers(workers - 1)?;
         dispatcher.send(None, items, ordinals)?;
@@ -148,7 +150,7 @@ impl Dispatcher {
     /// Waits until all items of a job are answered.
     ///
     /// # Errors
-    /// The error that stopped scoring before.
+    /// The error that stopped scoring.
     pub(super) fn wait(&self, iteration: Option<u32>) -> Result<()> {
         let mut state = lock(&self.shared.state);
         while !state.is_answered(iteration) {
@@ -188,8 +190,8 @@ impl State {
         for task in tasks {
             let iteration = task.job.iteration;
             *self.unanswered.entry(iteration).or_default() += 1;
-            self.count += 1;
-            self.queues[task.scorer].tasks.insert((iteration, self.count), task);
+            self.batch_count += 1;
+            self.queues[task.scorer].tasks.insert((iteration, self.batch_count), task);
         }
     }
 
@@ -265,7 +267,7 @@ impl Shared {
         }
     }
 
-    /// Waits for the next batch; `None` when there is nothing more to score.
+    /// Waits for the next batch. `None` when there is nothing more to score.
     fn next(&self, is_done: impl Fn(&State) -> bool) -> Option<Task> {
         let mut state = lock(&self.state);
         loop {
@@ -307,7 +309,7 @@ impl Shared {
             }
             in_flight.as_mut().map_or(Ok(()), |in_flight| in_flight.subtract(answered))
         });
-        // Nothing of this batch is in flight any more.
+        // No item of this batch is in flight any more.
         if let (Ok(()) | Err(Error::Unavailable { .. } | Error::Score { .. }), Some(in_flight)) = (&result, in_flight) {
             in_flight.close()?;
         }
@@ -324,7 +326,7 @@ impl Shared {
                 answers.height()
             }
             Some(sums) => {
-                // Hold the lock while storing, so that results of an item are stored in the order in which they arrive.
+                // Hold the lock while storing, so that the answers of an item are stored in their order of arrival.
                 let mut sums = lock(sums);
                 let rows = sums.record(task.scorer, answers)?;
                 let (complete, rows) = sums.rows_to_store(task.scorer, &rows)?;

@@ -1,9 +1,9 @@
 //! The ledger folder: durable answers, one row for each item, and counts of items in flight.
 //!
-//! New answers are appended to the last file until it is full: a longer file atomically replaces it. A later answer
-//! for the same item, such as further parts of its score or a retry of a failure, replaces the item's row.
-//! So at any time, even if the process is killed, readers find each item once with its current answer. There are
-//! few files, however small the batches are. Rows never move between files and are never removed.
+//! New answers are appended to the last file until it is full: a longer file atomically replaces it. A later answer to the
+//! same item, such as further parts of its score or a retry, replaces the item's row. So readers find each item once, with
+//! its current answer, at any time and even after the process was killed. Small batches share files, so there are few files.
+//! Rows never move between files and are never removed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -34,12 +34,12 @@ pub(super) struct LedgerFolder {
     path: PathBuf,
     /// The number of the last file, and its rows.
     last: Option<(usize, DataFrame)>,
-    /// Items whose answers may still change, and the numbers of their files.
+    /// The items whose answers may still change, with the numbers of their files.
     unsettled: PlHashMap<u64, usize>,
     in_flight_files: usize,
 }
 
-/// What an earlier process left in the folder.
+/// A summary of the folder that an earlier process wrote.
 pub(super) struct FolderContents {
     /// Whether there are answers.
     pub(super) has_answers: bool,
@@ -48,8 +48,8 @@ pub(super) struct FolderContents {
 }
 
 impl LedgerFolder {
-    /// Opens the folder `path`, and writes to it through `tmp`. Calls `visit` with the answers in the order in which they were
-    /// written; it returns how many of them are for items that it has seen before.
+    /// Opens the folder `path`, and writes to it through `tmp`. Calls `visit` with the answers of each file, in the order of
+    /// the files. `visit` returns how many of these answers supersede earlier ones.
     pub(super) fn open(
         path: &Path,
         tmp: &Path,
@@ -93,7 +93,7 @@ impl LedgerFolder {
         Ok((folder, FolderContents { has_answers, unanswered }))
     }
 
-    /// Removes rows that later rows superseded, as earlier versions wrote them.
+    /// Removes superseded rows, which earlier versions of this program left in the folder.
     fn remove_superseded(&mut self, files: &[(usize, PathBuf)]) -> Result<()> {
         let mut seen = HashSet::new();
         for (number, file) in files.iter().rev() {
@@ -141,7 +141,7 @@ impl LedgerFolder {
             let before = read_parquet(self.file_path(number))?;
             self.rewrite(number, before, &convert::gather(batch, &rows)?)?;
         }
-        // Rows that will be rewritten belong in small files.
+        // Keep rows that will change in small files, because each change rewrites the file.
         let is_pending = outcomes(batch)?.contains(&None);
         for chunk in new.chunks(if is_pending { MAX_FILE_ROWS } else { new.len().max(1) }) {
             last_rows.extend(chunk);
@@ -162,7 +162,7 @@ impl LedgerFolder {
         if !existing.is_empty() {
             self.rewrite(number, rows, &convert::gather(batch, &existing)?)?;
         }
-        // Not the number of files: a file may be missing, and none must be overwritten.
+        // The number of the last file plus one, not the number of files: if a file is missing, no other must be overwritten.
         if new.is_empty() { Ok(()) } else { self.write_file(number + 1, convert::gather(batch, &new)?) }
     }
 
@@ -202,7 +202,7 @@ impl LedgerFolder {
         self.path.join(format!("batch-{number:06}.parquet"))
     }
 
-    /// Records the number of items in flight, so that a later process knows how many may be paid twice.
+    /// Records the number of items in flight, so that a later process can report how many may be scored twice.
     pub(super) fn start_in_flight(&mut self, items: usize) -> Result<InFlight> {
         let path = self.path.join(format!("asked-{:06}", self.in_flight_files));
         self.in_flight_files += 1;
@@ -211,7 +211,7 @@ impl LedgerFolder {
     }
 }
 
-/// The recorded number of items in flight. It is informative, so it is not fsynced, but it outlives the process.
+/// The recorded number of items in flight. The file survives the process. It is not fsynced, because nothing depends on it.
 pub(super) struct InFlight {
     path: PathBuf,
     items: usize,

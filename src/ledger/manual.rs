@@ -1,4 +1,4 @@
-//! Manual scores in the ledger: recorded like those of a scorer; items without a score stay pending.
+//! Manual scores in the ledger. They are recorded like those of a scorer. Items without a score stay pending.
 
 use std::collections::HashSet;
 
@@ -11,12 +11,15 @@ use crate::frame::schema::{self, DB_IDX, OUTCOME, SCORE};
 use crate::score::{Score, given_items, numbers, score_batch};
 
 impl Ledger {
-    /// Records the scores that were given for the items; the others stay pending.
+    /// Records the given scores of the items.
+    ///
+    /// # Errors
+    /// [`Error::Pending`] if some items have no given score.
     pub(super) fn record_manual_scores(&mut self, score: &dyn Score, items: &DataFrame) -> Result<()> {
-        // Columns that were sent with the items are not parts of the score.
+        // Remove the columns of the items, so that they do not count as parts of the score.
         let sent_columns = schema::column_names(items).into_iter().filter(|name| *name != DB_IDX);
         let given = score.score(items)?.drop_many(sent_columns.map(str::to_string));
-        // Scores of items that have an outcome are skipped, which is harmless if they are equal.
+        // Scores of items with an outcome are skipped. A warning lists those that differ.
         let (ids, new_rows) = given_items(&given, |item| self.has_outcome(item))?;
         self.warn_conflicting_scores(&ids, &given);
         let given_ids: HashSet<u64> = ids.into_iter().collect();
@@ -55,10 +58,11 @@ impl Ledger {
         let Ok(scores) = numbers(given, SCORE) else { return };
         let (store, outcomes) = (self.store(), given.column(OUTCOME).and_then(|outcomes| outcomes.str()).ok());
         let conflict = |(row, (item, given)): (usize, (&u64, Option<f64>))| {
-            let (kept, given) = (store.answers.outcome(*item)?, given.filter(|given| given.is_finite())?);
+            let (outcome, given) = (store.answers.outcome(*item)?, given.filter(|given| given.is_finite())?);
             let score = store.answers.score(*item);
-            let is_same = score == Some(given) || outcomes.and_then(|outcomes| outcomes.get(row)) == Some(kept.name());
-            (!is_same).then(|| (*item, score.map_or(kept.name().into(), |score| score.to_string()), given))
+            let is_same =
+                score == Some(given) || outcomes.and_then(|outcomes| outcomes.get(row)) == Some(outcome.name());
+            (!is_same).then(|| (*item, score.map_or(outcome.name().into(), |score| score.to_string()), given))
         };
         let conflicts: Vec<(u64, String, f64)> = ids.iter().zip(scores).enumerate().filter_map(conflict).collect();
         if let Some((item, kept, given)) = conflicts.first() {

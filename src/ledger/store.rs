@@ -1,4 +1,4 @@
-//! The answer store: answers in memory and, for paid scores, on disk.
+//! The answer store: keeps answers in memory and, for paid scores, in the ledger folder.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::folder::LedgerFolder;
 use crate::error::{Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX, EVALUATION};
 
-/// The ordinal of each evaluated item; `None` for an item that costs nothing.
+/// The ordinal of the evaluation of each item. `None` for an item that costs no evaluation.
 pub(super) type Ordinals = HashMap<u64, Option<u64>>;
 
 /// The answers of a run.

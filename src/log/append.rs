@@ -1,4 +1,4 @@
-//! Appending to the log: publishes queries and results of iterations, and replaces those that change.
+//! Appends queries and results of iterations to the log, and replaces results that change.
 
 use polars::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::frame::schema::{self, EMBEDDING, OUTCOME};
 use crate::io::atomic;
 use crate::io::parquet_writer::write_parquet;
 
-/// The rewrite of the last iteration, which a budget had cut, and of the queries after it.
+/// The rewrite of the last iteration, which the budget of an earlier process cut, and of the queries after it.
 pub(super) struct Rewrite {
     iteration: u32,
     has_results: bool,
@@ -16,7 +16,7 @@ pub(super) struct Rewrite {
 }
 
 impl SearchLog {
-    /// Publishes the queries of an iteration, unless they are there already.
+    /// Publishes the queries of an iteration, unless they are logged already.
     ///
     /// # Errors
     /// A folder that cannot be written.
@@ -41,7 +41,7 @@ impl SearchLog {
         }
         let scored = scored.drop(EMBEDDING).wrap_err("log")?;
         let columns = scored.schema();
-        if let Some(before) = self.columns.as_ref().filter(|before| !continues(before, columns)) {
+        if let Some(before) = self.columns.as_ref().filter(|before| !can_follow(before, columns)) {
             let describe = |schema: &SchemaRef| {
                 schema.iter().map(|(name, dtype)| format!("{name} {dtype}")).collect::<Vec<_>>().join(", ")
             };
@@ -77,7 +77,7 @@ impl SearchLog {
         let before = self.results(iteration)?;
         let is_last = self.iterations.last() == Some(&iteration);
         let last = self.columns.clone().unwrap_or_default();
-        // Iterations are read together with the columns of the last one: only the last may get new parts of the score.
+        // All iterations are read with the columns of the last one, so only the last one may get new parts of the score.
         let is_allowed =
             |name: &&str| before.column(name).is_ok() || last.contains(name) || is_last && *name != OUTCOME;
         let columns = schema::column_names(scored).into_iter().filter(is_allowed).map(str::to_string);
@@ -96,16 +96,17 @@ impl SearchLog {
         if self.rewrite.is_some() && self.partition(kind, iteration).exists() {
             return write_parquet(&self.tmp(), &self.file(kind, iteration), frame);
         }
-        let aside = self.tmp().join(format!("{kind}-{iteration:06}"));
-        atomic::create_dir(&aside)?;
-        write_parquet(&self.tmp(), &aside.join("part-0000.parquet"), frame)?;
-        atomic::publish(&aside, &self.partition(kind, iteration))
+        let unpublished = self.tmp().join(format!("{kind}-{iteration:06}"));
+        atomic::create_dir(&unpublished)?;
+        write_parquet(&self.tmp(), &unpublished.join("part-0000.parquet"), frame)?;
+        atomic::publish(&unpublished, &self.partition(kind, iteration))
     }
 }
 
-/// Whether an iteration may have these columns after one with the columns `before`: the same, or with more parts of the
-/// score. (A scorer shows its parts with the first item that does not fail. Runs of format 1 have no outcomes.)
-fn continues(before: &Schema, columns: &Schema) -> bool {
+/// Whether an iteration with the columns `before` may be followed by one with these columns: the same, or additional parts of
+/// the score. A frame has the parts of the score from the first item that does not fail. `outcome` may also be new, because
+/// runs of format 1 lack it.
+fn can_follow(before: &Schema, columns: &Schema) -> bool {
     let mut old = before.iter().peekable();
     let is_new_part = |(name, dtype): (&PlSmallStr, &DataType)| *dtype == DataType::Float64 || name == OUTCOME;
     columns.iter().all(|column| old.next_if_eq(&column).is_some() || is_new_part(column)) && old.next().is_none()

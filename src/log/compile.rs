@@ -1,4 +1,4 @@
-//! Reading the log as a whole: results, queries, and one row per item, as lazy frames.
+//! Reads the whole log as lazy frames: all results, all queries, or one row per item.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -62,21 +62,21 @@ impl SearchLog {
             allow_missing_columns: true,
             ..Default::default()
         };
-        // The folder instead of its files, so that Polars does not take a `key=value` in the run's path for a column.
+        // Scan the folder instead of its files. Otherwise Polars would read a `key=value` in the run's path as a column.
         let folder = PlRefPath::new(format!("{}/", self.path.join(kind).display()));
         let frame = LazyFrame::scan_parquet(folder, args).wrap_err(self.path.display())?;
-        // Queries are published before their results are.
+        // Drop the queries of the next iteration, whose results are not published yet.
         let frame = frame.filter(col(ITERATION).lt_eq(lit(last)));
         Ok(Some(Scan { frame, has_null_scores }))
     }
 
-    /// All rows of one kind, with `iteration`.
+    /// Reads all rows of one kind (`queries` or `results`), with `iteration`.
     fn read_all(&self, kind: &str) -> Result<DataFrame> {
         let read = |iteration: &u32| read_rows(&self.file(kind, *iteration), &[], None);
         let last = self.iterations.last().map(read).transpose()?;
         let columns = last.map_or_else(|| Arc::new(ArrowSchema::empty()), |last| last.schema());
         let (mut parts, mut numbers) = (Vec::new(), Vec::new());
-        // In chunks, so that the metadata of few files is in memory at once.
+        // In chunks, to limit the number of files whose metadata is in memory.
         for chunk in self.iterations.chunks(1024) {
             let batches = chunk.par_iter().map(read).collect::<Result<Vec<_>>>()?;
             let rows = chunk.iter().zip(&batches);
@@ -96,9 +96,9 @@ impl SearchLog {
     pub fn compile_results(&self) -> Result<LazyFrame> {
         let Some(scan) = self.scan("results")? else { return Ok(empty(&[DB_IDX, SCORE, ITERATION]).lazy()) };
         let results = match scan.has_null_scores {
-            // One pass over the files is enough.
+            // All rows have scores: one pass over the files is enough.
             false => scan.frame,
-            // Scored rows first: an item that failed at first may have been retried.
+            // Scored rows first, because a later row of a failed item may contain the score of a retry.
             true => {
                 let failed = scan.frame.clone().filter(col(SCORE).is_null());
                 concat([scan.frame.filter(col(SCORE).is_not_null()), failed], UnionArgs::default())
@@ -106,7 +106,7 @@ impl SearchLog {
             }
         };
         Ok(results
-            // Streams, whereas Polars' `unique` holds all rows in memory.
+            // Polars streams this filter, whereas its `unique` keeps all rows in memory.
             .filter(col(DB_IDX).is_first_distinct())
             .drop(by_name([QUERY_IDX, DISTANCE], true, false))
             .sort(
@@ -123,8 +123,8 @@ struct Scan {
     has_null_scores: bool,
 }
 
-/// The mean file size below which all files are read here. For smaller files Polars needs more memory than their rows, and
-/// three times as long.
+/// The mean file size below which `read_all` reads the files instead of Polars. Polars takes three times as long for small
+/// files, and more memory than their rows.
 const SMALL_FILE_BYTES: u64 = 4 << 10;
 
 /// Statistics of one file or of several.

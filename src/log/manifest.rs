@@ -24,7 +24,7 @@ pub struct Manifest {
     pub seed: u64,
     /// The library, and the version of it that the run reads. `None` for other implementations of `VectorDatabase`.
     pub dataset: Option<DatasetIdentity>,
-    /// The tag that keeps this version of the dataset, if it could be set. `None` for logs in temporary folders.
+    /// The tag that protects this version of the dataset from clean-ups. `None` for logs in temporary folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_tag: Option<String>,
     /// The id of the run, which resumed processes share: a hash of the start time, the seed, the library and the
@@ -36,21 +36,22 @@ pub struct Manifest {
     /// Whether failed items were retried, and their new scores replaced the failures in the results.
     #[serde(default)]
     pub amended: bool,
-    /// The evaluation budget that the run was started with, for rules that plan with it. A budget that is raised later does
-    /// not change the plan.
+    /// The evaluation budget that the run was started with. Rules derive their batch sizes from it. A later change of the budget
+    /// does not change it.
     #[serde(default)]
     pub planned: Option<u64>,
-    /// The evaluation budget, if it was spent and may have cut the last iteration.
+    /// The evaluation budget of an earlier process that spent it, and so may have cut the last iteration.
     #[serde(default)]
     pub cut: Option<u64>,
     /// When the run was started, in seconds since 1970.
     pub started: u64,
-    /// How the run ended. `None` while it is running or waits for scores by hand, or if it was killed.
+    /// How the run ended. `None` while it is running or waits for manual scores, or if it was killed.
     pub ended: Option<RunSummary>,
 }
 
 impl Manifest {
-    /// Sets the run id of a new run, or of a run of an earlier version of this program, which kept its first configuration.
+    /// Sets the run id if it is missing: of a new run, or of a run that an earlier version of this program started. Its first
+    /// configuration is still recorded.
     pub(super) fn with_run_id(mut self) -> Self {
         if self.run_id.is_empty() {
             let library = self.dataset.as_ref().and_then(|dataset| dataset.library_id.as_deref()).unwrap_or_default();
@@ -60,8 +61,8 @@ impl Manifest {
         self
     }
 
-    /// The path or address of the library: that of the run file, which is valid from any working directory, or the one that
-    /// was opened.
+    /// The path or address of the library, as in the run file, where it is absolute. For a run without a run file, the address
+    /// that was opened.
     pub(crate) fn library(&self) -> Option<&str> {
         let opened = self.dataset.as_ref().map(|dataset| dataset.uri.as_str());
         self.config["database"]["path"].as_str().or(opened)
@@ -90,7 +91,7 @@ impl Manifest {
         is_new
     }
 
-    /// How the run ended, or why it has not, in words.
+    /// A text that says how the run ended, or why it has not ended.
     pub(crate) fn status(&self) -> String {
         match &self.ended {
             Some(ended) => ended.to_string(),
@@ -100,7 +101,7 @@ impl Manifest {
     }
 }
 
-/// The prefix of the dataset tags that keep the versions that runs read.
+/// The prefix of the dataset tags that protect the versions that runs read.
 pub(crate) const TAG_PREFIX: &str = "uphill-run-";
 
 /// The name of run.json while its run is being removed.
@@ -149,7 +150,7 @@ pub(super) fn read_manifest_at(path: &Path, file: &Path) -> Result<Manifest> {
     Ok(manifest.with_run_id())
 }
 
-/// Whether a folder holds only what exists before run.json does.
+/// Whether a folder contains only files that are created before run.json.
 pub(super) fn is_unused(path: &Path) -> Result<bool> {
     let holds_only = |folder: &Path, names: &[&str]| -> Result<bool> {
         let Ok(entries) = fs::read_dir(folder) else { return Ok(!folder.exists()) };

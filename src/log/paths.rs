@@ -1,4 +1,4 @@
-//! The tree of branching queries, as the path to each leaf.
+//! Paths of queries: for each leaf of the tree of branching queries, the path from its starting query.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ impl SearchLog {
     /// The path from a starting query to each leaf of the tree of queries: `leaf_idx`, `pruned` and the columns of
     /// [`SearchLog::compile_trajectories`], ordered by (`leaf_idx`, `iteration`).
     ///
-    /// A leaf is a query without children: those of the last iteration, and those that were pruned (`pruned` is true).
+    /// A leaf is a query without children: a query of the last iteration, or one that was pruned (`pruned` is true).
     /// `leaf_idx` is its `query_idx`. A query on the paths to several leaves appears once for each. If no query branches,
     /// the paths are the trajectories.
     ///
@@ -20,7 +20,7 @@ impl SearchLog {
     /// Files that cannot be read.
     pub fn compile_paths(&self) -> Result<LazyFrame> {
         let mut steps = Steps::default();
-        // Backwards from the last iteration: (leaf, whether it was pruned, query) of each path that passes the iteration.
+        // Built backwards from the last iteration: (leaf, whether it was pruned, query in the current iteration) of each path.
         let mut paths: Vec<(u32, bool, u32)> = Vec::new();
         let (iterations, mut parents) = (self.iterations(), HashSet::new());
         let mut has_next = false;

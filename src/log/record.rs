@@ -1,22 +1,22 @@
-//! Updates of run.json while a run goes on.
+//! Updates of run.json: the library, the configuration, and the end of the run.
 
 use super::{FORMAT_VERSION, RunSummary, SearchLog};
 use crate::error::{AtPath, Result, WrapErr};
 use crate::io::atomic;
 
 impl SearchLog {
-    /// Records where the library is, if it was moved: readers need its path even if the run is not resumed.
+    /// Records the new path of a library that was moved. Readers of the run need it, even if the run is not resumed.
     pub(crate) fn record_library(&mut self, library: &str) -> Result<()> {
         if self.manifest.set_library(library) { self.write_manifest() } else { Ok(()) }
     }
 
-    /// Records the configuration that the run is resumed with, before any score is requested.
+    /// Records the configuration of a resumed run, before any score is requested.
     pub(crate) fn record_config(&mut self, config: &serde_json::Value) -> Result<()> {
         if self.manifest.set_config(config) { self.write_manifest() } else { Ok(()) }
     }
 
-    /// Records that the run is running, and with which configuration. A run whose last iteration is rewritten counts as cut
-    /// until the rewrite is done.
+    /// Records that the run is running, and its configuration. While the last iteration is being rewritten, the run still counts
+    /// as cut.
     pub(crate) fn record_running(&mut self, config: &serde_json::Value) -> Result<()> {
         let cut = self.manifest.cut.filter(|_| self.rewrite.is_some());
         let had_ended = self.manifest.ended.take().is_some() || self.manifest.cut != cut;
@@ -28,14 +28,14 @@ impl SearchLog {
         self.write_manifest()
     }
 
-    /// Records how the run ended, with which configuration, and whether the budget is spent. Changes nothing if the same end
-    /// is recorded already.
+    /// Records how the run ended, its configuration, and whether the budget is spent. Changes nothing if the same end is
+    /// recorded already.
     pub(crate) fn record_end(&mut self, ended: RunSummary, config: &serde_json::Value, is_spent: bool) -> Result<()> {
         if self.manifest.ended.as_ref().is_some_and(|before| *before == RunSummary { at: before.at, ..ended.clone() }) {
             return Ok(());
         }
         self.manifest.set_config(config);
-        // A run stays cut if its rewrite did not happen, or if an error kept it from running.
+        // A run stays cut if its last iteration was not rewritten, or if an error ended it.
         if self.rewrite.is_none() && (is_spent || ended.error.is_none()) {
             self.manifest.cut = is_spent.then_some(ended.evaluations);
         }

@@ -1,4 +1,4 @@
-//! Removing a run: its folder, and the tag that keeps the dataset version that it reads.
+//! Removes a run: its folder, and the tag that protects the dataset version that it reads.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,11 @@ use crate::database::{LanceDatabase, local_path};
 use crate::error::{AtPath, Result};
 use crate::io::atomic;
 
-/// Removes a run folder, and the tag that keeps its dataset version. A tag that cannot be deleted is a warning: the dataset
-/// may be gone or read-only. Files in the folder that do not belong to the run stay there.
+/// Removes a run folder, and the tag that protects its dataset version. Warns if the tag cannot be deleted, because the dataset
+/// may be gone or read-only. Keeps files in the folder that do not belong to the run.
 ///
-/// First run.json gets another name: from then on no program takes the folder for a run, and the next removal finishes one
-/// that was killed.
+/// First, run.json is renamed, so that no program reads the folder as a run any more. If the process is killed, another call
+/// finishes the removal.
 ///
 /// # Errors
 /// A folder without a run; a run that another process writes to; a folder that cannot be written.
@@ -21,7 +21,7 @@ pub fn remove(run: impl AsRef<Path>) -> Result<()> {
     remove_run(run.as_ref(), None)
 }
 
-/// As [`remove`], for a run whose library was moved: deletes the tag at the new place.
+/// As [`remove`], for a run whose library was moved to the path `library`: deletes the tag there.
 ///
 /// # Errors
 /// As [`remove`].
@@ -31,9 +31,9 @@ pub fn remove_from(run: impl AsRef<Path>, library: impl AsRef<str>) -> Result<()
 
 fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     let run = &local_path(run)?;
-    let (file, removed) = (run.join("run.json"), run.join(REMOVED_MANIFEST));
-    let manifest = || match removed.exists() && !file.exists() {
-        true => read_manifest_at(run, &removed),
+    let (file, renamed) = (run.join("run.json"), run.join(REMOVED_MANIFEST));
+    let manifest = || match renamed.exists() && !file.exists() {
+        true => read_manifest_at(run, &renamed),
         false => read_manifest(run),
     };
     // Checked first, so that only run folders get a lock file.
@@ -41,7 +41,7 @@ fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     let lock = atomic::lock(run)?;
     let manifest = manifest()?;
     if file.exists() {
-        atomic::publish(&file, &removed)?;
+        atomic::publish(&file, &renamed)?;
     }
     delete_tag(&manifest, library);
     for name in ["results", "queries", "ledger", "stderr", "tmp"] {
@@ -50,7 +50,7 @@ fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     stage_times::remove(run)?;
     atomic::remove_file(&run.join("lock"))?;
     drop(lock);
-    atomic::remove_file(&removed)?;
+    atomic::remove_file(&renamed)?;
     let mut others: Vec<String> = Vec::new();
     for entry in fs::read_dir(run).at_path(run)? {
         others.push(entry.at_path(run)?.file_name().to_string_lossy().into_owned());
@@ -65,9 +65,9 @@ fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the tag that keeps the dataset version of a run.
+/// Deletes the tag that protects the dataset version of a run.
 fn delete_tag(manifest: &Manifest, library: Option<&str>) {
-    // A damaged run.json must not delete other tags.
+    // Delete only tags of runs, even if run.json is damaged.
     let tag = manifest.version_tag.as_ref().filter(|tag| tag.starts_with(TAG_PREFIX));
     let (Some(tag), Some(dataset)) = (tag, &manifest.dataset) else { return };
     let Some(library) = library.or(manifest.library()) else { return };

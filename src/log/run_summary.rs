@@ -1,4 +1,4 @@
-//! How a run ended: the reason and the costs, as run.json records them.
+//! The summary of a run in run.json: why it ended, and its costs.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::forecast::Forecast;
 
-/// How a run ended, and what it cost.
+/// The reason for the end of a run, and its costs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunSummary {
@@ -15,41 +15,41 @@ pub struct RunSummary {
     /// The first line of the error that ended the run. `None` after the run is resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Committed iterations.
+    /// The number of committed iterations.
     pub iterations: u32,
-    /// Distinct items paid for.
+    /// The number of evaluations: distinct items that were requested from the scorer.
     pub evaluations: u64,
-    /// Items paid for that have a score. `None` in runs of earlier versions of this program.
+    /// The number of evaluated items with a score. `None` in runs of earlier versions of this program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scored: Option<u64>,
-    /// Items with a reused score, which was paid for by an earlier run.
+    /// The number of items with a reused score. These cost no evaluation.
     #[serde(default)]
     pub reused: u64,
-    /// Items that were rejected.
+    /// The number of items that were rejected.
     #[serde(default)]
     pub rejected: u64,
-    /// Items that failed.
+    /// The number of items that failed.
     #[serde(default)]
     pub failed: u64,
-    /// Items that were evaluated again, because the process was killed or stopped before their scores were durable: the most
-    /// items that may have been paid for twice.
+    /// The number of items that were scored again after a kill or a stop, because their first scores were not durable yet. At
+    /// most this number of items was paid for twice.
     #[serde(default)]
     pub asked_again: u64,
-    /// How often the evaluation of an item was retried, because no answer came.
+    /// The number of times that an item was retried because it had no answer.
     #[serde(default)]
     pub retries: u64,
-    /// The relevance weight of each column that the rule reads, as it learned them: they sum to 1, the largest first.
+    /// The relevance weight that the rule learned for each column that it reads. The weights sum to 1, the largest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<(String, f32)>,
-    /// What the next scores were expected to bring when the run ended. If it was the reason, the rate that exceeded the limit.
-    /// `None` for rules without a model.
+    /// The forecast for the next 100 scores when the run ended. For [`StopReason::ScoresPerEntry`], the forecast that exceeded the
+    /// limit. `None` for rules without a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
     /// When the run ended, in seconds since 1970.
     pub at: u64,
 }
 
-/// The reason in words, and the error.
+/// Writes the error, or else the reason.
 impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.error {
@@ -79,9 +79,9 @@ pub enum StopReason {
     Seconds,
     /// The target score is reached.
     Score,
-    /// An entry into the best scores is expected to cost more scores than the limit.
+    /// The expected number of scores per entry exceeds the limit (`stop.scores_per_entry`).
     ScoresPerEntry,
-    /// A signal.
+    /// A signal stopped the run.
     Interrupted,
     /// An outage: the scorer was unavailable for longer than `score.patience`.
     #[serde(rename = "away")]
@@ -90,7 +90,7 @@ pub enum StopReason {
     Error,
 }
 
-/// In words.
+/// Writes the reason as a text.
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

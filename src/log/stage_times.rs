@@ -1,4 +1,5 @@
-//! `times.jsonl`: the seconds that each stage of each iteration took. They stay out of the frames, which are reproducible.
+//! `times.jsonl`: the seconds that each stage of each iteration took. Times are not reproducible, so the frames do not contain
+//! them.
 
 use std::path::Path;
 
@@ -20,7 +21,7 @@ pub struct StageTimes {
     pub query: f64,
     /// The filter.
     pub filter: f64,
-    /// The selection of the items to score.
+    /// The selector: choosing the items to score.
     #[serde(rename = "choice", alias = "select")]
     pub select: f64,
     /// The scorer, and writing its scores to the ledger.
@@ -33,7 +34,7 @@ pub struct StageTimes {
 }
 
 impl StageTimes {
-    /// The stages with their names, which are the same on screen, in reports and in `times.jsonl`.
+    /// The stages with their names. The same names are used on screen, in reports and in `times.jsonl`.
     pub(crate) fn stages(&self) -> [(&'static str, f64); 6] {
         [
             ("vector search", self.query),
@@ -55,7 +56,7 @@ struct Line<'a> {
 }
 
 impl SearchLog {
-    /// Appends the times of an iteration. The line is not synced and may get lost: nothing depends on it.
+    /// Appends the times of an iteration. The line is not fsynced and may be lost, because nothing depends on it.
     pub(crate) fn append_times(&self, iteration: u32, times: &StageTimes) {
         if let Ok(line) = serde_json::to_string(&Line { iteration, times }) {
             atomic::append_best_effort(&self.path.join(FILE), &line);

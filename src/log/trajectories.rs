@@ -1,4 +1,4 @@
-//! Trajectories: the log, which is stored by iteration, grouped by query.
+//! Trajectories of queries: groups the log by query, which is stored by iteration.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::frame::convert;
 use crate::frame::schema::{DB_IDX, ITERATION, QUERY_IDX, SCORE};
 use crate::io::parquet::{check_counts, read_rows};
 
-/// The columns that are read of the results.
+/// The columns of the results that trajectories need.
 const RESULT_COLUMNS: [&str; 3] = [QUERY_IDX, DB_IDX, SCORE];
 
 /// The bytes of these columns per row.
@@ -39,9 +39,9 @@ impl SearchLog {
         Ok(all.lazy())
     }
 
-    /// The frame of [`SearchLog::compile_trajectories`] in parts, from top to bottom. Each part has as many queries as take
-    /// about `bytes` in the log, at least one, and needs about three times as much memory. Each part reads the log again,
-    /// so use few parts.
+    /// The frame of [`SearchLog::compile_trajectories`] in parts, from top to bottom. A part contains at least one query, and the
+    /// data of its queries take about `bytes` in the log. It needs about three times this memory. The log is read again for
+    /// each part, so prefer few large parts.
     ///
     /// # Errors
     /// Files that cannot be read.
@@ -72,18 +72,19 @@ impl SearchLog {
 
     /// The trajectories of a range of queries.
     fn trajectories_of(&self, queries: &RangeInclusive<u32>) -> Result<DataFrame> {
-        let of_queries = |kind, columns: &[&str], iteration| {
+        let read_queries = |kind, columns: &[&str], iteration| {
             read_rows(&self.file(kind, iteration), columns, Some((QUERY_IDX, queries)))
         };
         let read = self.iterations.par_iter().map(|iteration| {
             Ok((
                 *iteration,
-                of_queries("queries", &[], *iteration)?,
-                of_queries("results", &RESULT_COLUMNS, *iteration)?,
+                read_queries("queries", &[], *iteration)?,
+                read_queries("results", &RESULT_COLUMNS, *iteration)?,
             ))
         });
         let (mut steps, mut results) = (Vec::new(), Vec::new());
-        // A step is a (query, iteration). A visit is a step and the rows of its results.
+        // A step is a query in one iteration, with the key (query, iteration). A visit is the key of a step that has results,
+        // and the range of their rows in the concatenated `results`.
         let (mut keys, mut visits, mut rows) = (Vec::new(), Vec::new(), 0);
         for (iteration, queries, found) in read.collect::<Result<Vec<_>>>()? {
             keys.extend(query_indices(&queries)?.values().iter().map(|query| (*query, iteration)));
@@ -113,7 +114,8 @@ impl SearchLog {
     }
 }
 
-/// The steps in `order`, with their iterations and with lists of their results.
+/// The steps in `order`, with their iterations and lists of their results. `rows` are the rows of all lists, one after the
+/// other, and `ends` the offsets of the lists.
 fn group_by_step(
     steps: Vec<RecordBatch>,
     order: &UInt32Array,
@@ -150,8 +152,7 @@ fn concat(batches: Vec<RecordBatch>) -> Result<RecordBatch, ArrowError> {
     concat_with_schema(schema, batches)
 }
 
-/// Concatenates batches with the columns of `schema`, which is that of the last iteration. Columns that a batch lacks are
-/// null.
+/// Concatenates batches with the columns of `schema`, the schema of the last iteration. Columns that a batch lacks are null.
 pub(super) fn concat_with_schema(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<RecordBatch, ArrowError> {
     let aligned = batches.into_iter().map(|batch| {
         if let Some(field) = batch.schema().fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
@@ -174,7 +175,7 @@ fn query_indices(batch: &RecordBatch) -> Result<&UInt32Array> {
     column.filter(|column| column.null_count() == 0).ok_or("is not u32 without nulls").wrap_err(QUERY_IDX)
 }
 
-/// A frame without rows that has these columns.
+/// An empty frame with these columns.
 pub(super) fn empty(names: &[&str]) -> DataFrame {
     let columns = names.iter().map(|name| {
         let dtype = match *name {

@@ -9,7 +9,7 @@ use super::ReportOptions;
 use super::reasons::{Reason, group_reasons};
 use crate::config::Config;
 use crate::error::{Result, WrapErr};
-use crate::evaluate::{Evaluation, evaluate, minimizes, own_curve};
+use crate::evaluate::{RecallCurve, evaluate, minimizes, own_curve};
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, OUTCOME, RAW_SCORE, REASON, SCORE};
 use crate::log::{SearchLog, collect};
@@ -25,9 +25,9 @@ pub(super) struct RunData {
     /// Whether smaller scores of the scorer are better.
     pub minimize: bool,
     /// The curve by the run's own scores. Its `top` is the number of items in the sum of the best.
-    pub own_curve: Evaluation,
+    pub own_curve: RecallCurve,
     /// The curve by the true scores, if they are given.
-    pub true_curve: Option<Evaluation>,
+    pub true_curve: Option<RecallCurve>,
     pub counts: OutcomeCounts,
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::run_data::RunData;
 use crate::database::DatasetIdentity;
-use crate::evaluate::Evaluation;
+use crate::evaluate::RecallCurve;
 use crate::frame::text::{format_number, format_timestamp};
 use crate::log::StageTimes;
 
@@ -63,7 +63,7 @@ fn comparison(runs: &[RunData]) -> Table {
         rows.push(row(format!("sum of the best {summed}"), move |run| or_none(sum(run))));
     }
     if let Some(top) = runs.iter().find_map(|run| Some(run.true_curve.as_ref()?.top())) {
-        let share = |curve: &Evaluation| curve.point_at(u64::MAX).found as f64 / curve.top() as f64;
+        let share = |curve: &RecallCurve| curve.point_at(u64::MAX).found as f64 / curve.top() as f64;
         rows.push(row(format!("share of the true best {top}"), move |run| or_none(run.true_curve.as_ref().map(share))));
     }
     rows.extend([

@@ -1,4 +1,4 @@
-//! The ask-and-tell interface, for scores that come from outside: a lab, people, a queue.
+//! The ask-and-tell interface, for manual scores: from a lab, from people, from a queue.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::DB_IDX;
 use crate::log::{SearchLog, StopReason};
 
-/// The state of a search whose scores come by hand.
+/// The state of a search with manual scores.
 pub enum SearchState {
     /// The search needs the scores of these items: `db_idx`, `embedding`, attributes.
     Pending(DataFrame),
@@ -19,8 +19,8 @@ pub enum SearchState {
 }
 
 impl Runner {
-    /// Starts or resumes a run whose scores come by hand, and runs until it needs scores. Returns the same items until
-    /// [`Runner::tell`] takes their scores.
+    /// Starts or resumes a run with manual scores, and runs it until it needs scores. Returns the same items until
+    /// [`Runner::tell`] receives their scores.
     ///
     /// # Errors
     /// As [`Runner::search_into`] and [`Runner::resume`].
@@ -37,13 +37,12 @@ impl Runner {
         }
     }
 
-    /// Takes scores of all or some pending items, makes them durable and continues the search. `scores` has `db_idx`,
-    /// `score` (null if the item failed), optionally `reason` and parts of the score. Scores that the run already has are
-    /// skipped.
+    /// Stores the scores of all or some pending items durably, and continues the search. `scores` contains `db_idx` and `score`
+    /// (null if the item failed), optionally `reason` and parts of the score. Items that have a score already are skipped.
     ///
     /// # Errors
-    /// As [`Runner::resume`]; an item that is not pending, also if the run has ended; a score that does not come by hand
-    /// ([`ManualScore`](crate::ManualScore)).
+    /// As [`Runner::resume`]; an item that is not pending, also if the run has ended; a score other than
+    /// [`ManualScore`](crate::ManualScore).
     pub fn tell(
         &mut self,
         path: impl AsRef<Path>,
@@ -53,7 +52,8 @@ impl Runner {
     ) -> Result<SearchState> {
         if !self.score.tell(scores) {
             return Err(Error::Config(
-                "tell: the scores of this run do not come by hand; set score.by_hand = true".into(),
+                "tell: this run has a scorer, so it takes no manual scores; set score.by_hand = true in a new run"
+                    .into(),
             ));
         }
         let state = self.ask(path, queries, iterations)?;
@@ -63,7 +63,7 @@ impl Runner {
         Ok(state)
     }
 
-    /// Fails if some of the scores given by `tell` are of items that a run which has ended never selected.
+    /// Fails if the run has ended and some of the given scores belong to items that it never selected.
     fn reject_unused_scores(&self, log: &SearchLog) -> Result<()> {
         let no_items = DataFrame::new(0, vec![Column::new(DB_IDX.into(), Vec::<u64>::new())]).wrap_err("tell")?;
         let given = self.score.score(&no_items)?;

@@ -13,28 +13,28 @@ pub(super) struct Batch {
     pub(super) iteration: u32,
     pub(super) queries: DataFrame,
     pub(super) state: BatchState,
-    /// What the selector predicted of its items, if it has a model.
+    /// The predictions for its items, if the selector has a model.
     pub(super) predictions: Option<DataFrame>,
-    /// Complete once the scores are there.
+    /// The figures of the iteration. Complete once the batch is scored.
     pub(super) summary: IterationSummary,
-    /// Whether an earlier process committed it.
+    /// Whether an earlier process committed the iteration.
     pub(super) is_replay: bool,
 }
 
-/// Where the scores of a batch are.
+/// The progress of a batch: selected, then in flight, then observed. A replayed batch is logged, then observed.
 pub(super) enum BatchState {
-    /// The items are selected, and nothing is requested yet.
+    /// The items are selected. Their scores are not requested yet.
     Selected(DataFrame),
     /// The scores are requested.
     InFlight(ScoreRequest),
-    /// The log has the scores. The rule has not observed them yet: it treats the batch as in flight.
+    /// The scores are in the log of an earlier process. The rule has not observed them yet, and treats the batch as in flight.
     Logged(DataFrame),
     /// The rule has observed the scores.
     Observed(DataFrame),
 }
 
 impl Batch {
-    /// The results that the rule may see: the scored frame once it is observed, and the same frame without scores before.
+    /// The results that the rule may read: without scores until the rule observes them, then with scores.
     pub(super) fn visible_results(&self) -> Result<DataFrame> {
         match &self.state {
             BatchState::Selected(selected) => Ok(selected.clone()),
@@ -52,7 +52,7 @@ impl Batch {
         }
     }
 
-    /// The iteration as the rule sees it.
+    /// The step that is passed to the rule.
     pub(super) fn step<'a>(
         &'a self,
         results: &'a DataFrame,

@@ -1,4 +1,4 @@
-//! Checks before a search, so that mistakes cost no evaluations.
+//! Checks before a search, which find mistakes before the first evaluation.
 
 use polars::prelude::DataFrame;
 
@@ -9,11 +9,11 @@ use crate::frame::schema;
 use crate::update::SearchContext;
 
 impl Runner {
-    /// Runs the filter and the score on frames without rows, so that mistakes show before anything is paid for. Returns
-    /// these frames as the filter and as the score get them. Writes nothing and calls no scorer.
+    /// Checks the settings of all stages with frames without rows. Returns two such frames: the one that the filter receives,
+    /// and the one that the score receives. Writes no files and calls no scorer.
     ///
     /// # Errors
-    /// Whatever would stop the search before its first iteration.
+    /// Any error that would stop the search before its first iteration.
     pub fn check_stages(&self, queries: &DataFrame) -> Result<[DataFrame; 2]> {
         schema::check_queries(queries, self.database.dim())?;
         self.update.check()?;
@@ -24,7 +24,7 @@ impl Runner {
         Ok([results, items])
     }
 
-    /// The attributes that the filter and the score read, as far as they can tell.
+    /// The attributes that the filter and the score read, as far as these are known.
     pub(crate) fn columns_read(&self) -> Vec<String> {
         self.filter.columns_read().unwrap_or_default().into_iter().chain(self.score.columns_read()).collect()
     }

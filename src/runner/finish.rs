@@ -1,4 +1,4 @@
-//! The end of a run: its reason, costs and error in run.json.
+//! Runs the iterations to their end, and records the reason, the costs and any error in run.json.
 
 use std::collections::VecDeque;
 
@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::log::{RunSummary, SearchLog, StopReason, now};
 
 impl Runner {
-    /// Runs iterations until there is a reason to stop, and records the end of the run. `in_flight` are batches that the log
-    /// has, but that the rule has not observed yet.
+    /// Runs iterations until there is a reason to stop, and records the end of the run. `in_flight` holds batches that are
+    /// logged, but that the rule has not observed yet.
     pub(super) fn run(
         &mut self,
         mut log: SearchLog,
@@ -21,7 +21,7 @@ impl Runner {
     ) -> Result<SearchLog> {
         let started = log.append_queries(progress.iteration, &queries);
         let ended = started.and_then(|()| self.iterate(&mut log, queries, &mut progress, &mut in_flight));
-        // No worker may write to the folder after its lock is released.
+        // Stop the workers before the lock of the folder is released.
         self.ledger.close();
         for batch in &in_flight {
             if let BatchState::InFlight(request) = &batch.state {
@@ -57,17 +57,17 @@ impl Runner {
             reused: self.ledger.reused(),
             rejected: self.ledger.rejected(),
             failed: self.ledger.failed(),
-            asked_again: self.ledger.requested_again,
+            asked_again: self.ledger.scored_again,
             retries: self.ledger.retries_before + self.score.retry_count(),
             learned: self.update.relevance(),
-            // A run that has ended stays as it is: then no batch was selected.
+            // Without a new batch, keep the recorded forecast of a run that has ended before.
             forecast: progress.forecast.map(|forecast| forecast.per_hundred()).or(ended_before),
             at: now(),
         }
     }
 
-    /// Records the error that ended a run, and its costs, if run.json can still be written. A run that is interrupted or
-    /// waits for scores by hand has not ended.
+    /// Records the error that ended a run, and the costs, if run.json can still be written. A run that is interrupted or waits
+    /// for manual scores has not ended.
     pub(super) fn record_error(&self, log: &mut SearchLog, error: &Error, costs: RunSummary) {
         const MAX_CHARS: usize = 1000;
         let reason = match error {
@@ -77,7 +77,7 @@ impl Runner {
         };
         let message = error.to_string();
         let line: String = message.lines().next().unwrap_or_default().chars().take(MAX_CHARS).collect();
-        // The caller gets the error itself.
+        // A failure to write is ignored, because the caller returns the error itself.
         let _ = self.record_end(log, RunSummary { reason, error: Some(line), at: now(), ..costs });
     }
 

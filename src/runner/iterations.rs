@@ -1,4 +1,4 @@
-//! The loop over iterations, with batches in flight.
+//! The loop over iterations, with synchronous or asynchronous batches.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::log::{SearchLog, StopReason};
 
 impl Runner {
-    /// Runs iterations until a stop condition holds. Before the next batch is submitted, at most
-    /// [`Runner::batches_in_flight`] batches are in flight.
+    /// Runs iterations until a stop condition holds. Waits for the oldest batches before it submits the next one, so that at
+    /// most [`Runner::batches_in_flight`] others are in flight.
     pub(super) fn iterate(
         &mut self,
         log: &mut SearchLog,
@@ -62,7 +62,7 @@ impl Runner {
         self.stop.reason(progress, &self.ledger).or_else(|| is_set().then_some(StopReason::Interrupted))
     }
 
-    /// Completes all batches in flight, because their items are paid for.
+    /// Completes all batches in flight, because their items count as evaluations already.
     fn drain(
         &mut self,
         log: &mut SearchLog,
@@ -109,7 +109,7 @@ impl Runner {
 
     /// How many batches may be in flight when the next one is submitted.
     pub(super) fn batches_in_flight(&self) -> usize {
-        // By hand, the search waits for the scores of every batch.
+        // With manual scores, the search waits for the scores of every batch.
         if self.score.is_manual() { 0 } else { self.update.batches_in_flight() }
     }
 }

@@ -1,4 +1,4 @@
-//! Building a runner: the constructors and the options.
+//! The constructors and the options of a runner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::filter::{Filter, PassThroughFilter};
 use crate::ledger::Ledger;
 use crate::score::{OnError, ReuseOptions, ReusedScores, Score};
-use crate::select::Select;
+use crate::select::Selector;
 use crate::update::QueryUpdate;
 
 impl Runner {
-    /// A search of a library with a score and an update rule, without a filter.
+    /// Searches a library by a score and an update rule, without a filter.
     pub fn new(
         database: impl VectorDatabase + 'static,
         score: impl Score + 'static,
@@ -22,12 +22,12 @@ impl Runner {
         Self::from_parts(Box::new(database), Box::new(score), Box::new(update))
     }
 
-    /// As [`Runner::new`], with parts chosen at run time.
+    /// As [`Runner::new`], with stages whose types are chosen at run time.
     pub fn from_parts(database: Box<dyn VectorDatabase>, score: Box<dyn Score>, update: Box<dyn QueryUpdate>) -> Self {
         Runner {
             database,
             filter: Box::new(PassThroughFilter),
-            select: None,
+            selector: None,
             score: score.into(),
             update,
             ledger: Ledger::default(),
@@ -44,15 +44,15 @@ impl Runner {
 
 /// Options.
 impl Runner {
-    /// Drops candidates that may not be scored.
+    /// Drops the candidates that must not be scored.
     pub fn filter(mut self, filter: impl Filter + 'static) -> Self {
         self.filter = Box::new(filter);
         self
     }
 
-    /// Selects which candidates are scored, in place of the rule's own selector.
-    pub fn select(mut self, select: impl Select + 'static) -> Self {
-        self.select = Some(Box::new(select));
+    /// Selects which candidates are scored, in place of the rule's selector.
+    pub fn select(mut self, selector: impl Selector + 'static) -> Self {
+        self.selector = Some(Box::new(selector));
         self
     }
 
@@ -62,7 +62,7 @@ impl Runner {
         self
     }
 
-    /// When to stop before the last iteration.
+    /// Sets the conditions that stop the search before its last iteration.
     pub fn stop(mut self, stop: StopConditions) -> Self {
         self.stop = stop;
         self
@@ -74,32 +74,32 @@ impl Runner {
         self
     }
 
-    /// What a failed item does to the run (default: its score is null).
+    /// Sets whether a failed item stops the run (default: its score is null, and the run continues).
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.ledger.on_error = on_error;
         self
     }
 
-    /// Calls back with each batch after it is selected, and before its scores are requested: its iteration, candidates, rows
-    /// and forecast.
+    /// Calls a function with each batch after it is selected, and before its scores are requested. The summary contains the
+    /// iteration, the candidates, the rows and the forecast.
     pub fn on_submit(mut self, callback: impl FnMut(&IterationSummary) + Send + 'static) -> Self {
         self.submit_callback = Some(Box::new(callback));
         self
     }
 
-    /// Scores all failed items once more when a run is resumed. They count as one evaluation, as before. The new scores
-    /// replace the failures in the iterations where they happened.
+    /// Retries all failed items when a run is resumed. Each of them still counts as one evaluation. The new scores replace the
+    /// failures in the logged iterations.
     pub fn retry_failed(mut self, retry: bool) -> Self {
         self.retry_failed = retry;
         self
     }
 
-    /// Reuses scores that were paid for before, at no cost: such items have no `evaluation` and do not count towards the
-    /// budget. `version_of` returns the version of the score from the configuration in a run.json.
+    /// Reuses scores of earlier runs and files at no cost: items with a reused score have no `evaluation` and do not count
+    /// towards the budget. `version_of` returns the version of the score from the configuration in a run.json. Warns about a
+    /// source without items of this library.
     ///
     /// # Errors
-    /// A source that cannot be read, or is of another library or score. (A source without any item of this library is a
-    /// warning.)
+    /// A source that cannot be read, or that belongs to another library or score.
     pub fn reuse(
         mut self,
         reuse: &ReuseOptions,
@@ -111,7 +111,7 @@ impl Runner {
         Ok(self)
     }
 
-    /// The configuration to record in run.json. A resumed run replaces the one that is there.
+    /// Sets the configuration to record in run.json. A resumed run replaces the recorded one.
     pub fn config(mut self, config: serde_json::Value) -> Self {
         self.config = config;
         self
@@ -123,7 +123,7 @@ impl Runner {
         self
     }
 
-    /// A counter of the pending evaluations, kept up to date while the search runs.
+    /// Sets a counter that the search updates with the number of pending evaluations.
     pub fn pending_counter(mut self, items: Arc<AtomicUsize>) -> Self {
         self.ledger.pending = items;
         self

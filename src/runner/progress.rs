@@ -1,4 +1,4 @@
-//! The progress of a search: counters that decide when it stops.
+//! The progress of a search: the counters that stop conditions read.
 
 use std::time::Instant;
 
@@ -11,28 +11,29 @@ use crate::log::StopReason;
 pub(super) struct Progress {
     /// The next iteration to submit.
     pub(super) iteration: u32,
-    /// The number of iterations in all.
+    /// The total number of iterations.
     pub(super) iterations: u32,
     start: Instant,
     /// Iterations in a row without a new item.
     pub(super) stale_iterations: u32,
-    /// Whether the filter dropped all candidates of the last iteration.
+    /// Whether the filter dropped all candidates of the last completed iteration.
     all_filtered: bool,
     /// Whether this process has completed an iteration.
     pub(super) has_completed: bool,
-    /// Candidates in all, and those of them that passed the filter.
+    /// The number of candidates of all iterations.
     pub(super) candidates: usize,
+    /// The number of those candidates that passed the filter.
     pub(super) passed: usize,
     /// The best score so far.
     pub(super) best: Option<f64>,
-    /// What the completed iterations say of the next scores.
+    /// Forecasts of the next scores, from the completed iterations.
     pub(super) forecaster: Forecaster,
-    /// The forecast for the batch that was selected last.
+    /// The forecast for the latest selected batch.
     pub(super) forecast: Option<Forecast>,
 }
 
 impl Runner {
-    /// The progress of a search that begins or is resumed.
+    /// The progress at the start of a search, before a resumed run replays its iterations.
     pub(super) fn progress(&self, iterations: u32) -> Progress {
         Progress::new(iterations, self.stop.top.unwrap_or(StopConditions::DEFAULT_TOP))
     }
@@ -70,7 +71,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Forecasts what a selected batch will bring.
+    /// Forecasts the entries of a selected batch.
     pub(super) fn forecast_batch(&mut self, batch: &mut Batch) -> Result<()> {
         batch.summary.rows = batch.height();
         batch.summary.forecast = match &batch.predictions {
@@ -85,14 +86,14 @@ impl Progress {
         self.start.elapsed().as_secs_f64()
     }
 
-    /// The reason to stop when iterations bring no new items.
+    /// The reason to stop after iterations without new items.
     pub(super) fn stale_reason(&self) -> StopReason {
         if self.all_filtered { StopReason::NothingPasses } else { StopReason::NothingNew }
     }
 
-    /// The reason to record for a search that ended for `reason`. If no candidate passed the filter in the whole run, it is
-    /// why there were none. `previous` is the recorded reason of an earlier process, because the log has no candidates that
-    /// did not pass.
+    /// The reason to record for a search that ended for `reason`. If nothing was scored in the whole run, the cause is recorded
+    /// instead: there were no candidates, or none passed the filter. `previous` is the reason that an earlier process recorded.
+    /// It is needed because the log does not contain candidates that the filter dropped.
     pub(super) fn final_reason(&self, reason: StopReason, previous: Option<StopReason>) -> StopReason {
         let empty_reason = match previous {
             _ if self.has_completed && self.candidates == 0 => StopReason::NoCandidates,

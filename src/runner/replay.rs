@@ -1,4 +1,4 @@
-//! The replay of committed iterations: brings the ledger and the update rule to the state where the run stopped.
+//! Replays committed iterations, which restores the state of the ledger and of the update rule when a run is resumed.
 
 use std::collections::VecDeque;
 
@@ -12,10 +12,10 @@ use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX, EMBEDDING};
 use crate::log::SearchLog;
 
-/// Iterations whose files are read at once.
+/// The number of iterations whose files are read at once.
 const READ_AT_ONCE: usize = 16;
 
-/// Rows that are collected before their embeddings are fetched: each fetch takes some milliseconds, however small it is.
+/// The number of rows whose embeddings are fetched together. Each fetch takes some milliseconds, even for few rows.
 const ROWS_PER_FETCH: usize = 8192;
 
 /// The result of a replay.
@@ -23,13 +23,13 @@ const ROWS_PER_FETCH: usize = 8192;
 pub(super) struct Replay {
     /// The queries of the next iteration. `None` if no iteration is committed and no queries are logged.
     pub(super) next: Option<DataFrame>,
-    /// Iterations whose logged frame lacks columns of newer answers.
+    /// Iterations whose logged frame lacks score parts of newer answers.
     pub(super) incomplete: Vec<u32>,
 }
 
 impl Runner {
-    /// Adds every committed iteration to the ledger, and shows the rule those that it would have observed if the run had
-    /// never stopped. The other iterations go to `in_flight`.
+    /// Adds every committed iteration to the ledger, and passes iterations to the rule as an uninterrupted run would have done
+    /// by now. The later iterations go to `in_flight`.
     pub(super) fn replay(
         &mut self,
         log: &mut SearchLog,
@@ -37,7 +37,8 @@ impl Runner {
         in_flight: &mut VecDeque<Batch>,
     ) -> Result<Replay> {
         let mut replay = Replay::default();
-        // With retried scores the rule would select other items than those that were paid for.
+        // The budget cut the last iteration of the run, and is larger now: complete that iteration. Not in a run with retried
+        // items: with their new scores the rule would select other items than those that were evaluated.
         if self.stop.exceeds(log.manifest().cut) && !log.manifest().amended {
             log.reopen_last();
         }
@@ -49,7 +50,7 @@ impl Runner {
         let needs_embeddings = self.update.observes_embeddings();
         for chunk in earlier.chunks(READ_AT_ONCE) {
             in_flight.extend(self.load_batches(log, chunk, &mut replay.incomplete)?);
-            // An iteration without rows takes memory, too.
+            // An iteration without rows takes memory, too: count it as 16 rows.
             if in_flight.iter().map(|batch| batch.height() + 16).sum::<usize>() >= ROWS_PER_FETCH {
                 self.observe_batches(in_flight, needs_embeddings, progress)?;
             }
@@ -60,12 +61,12 @@ impl Runner {
         let logged = log.has_queries(last + 1).then(|| log.queries(last + 1)).transpose()?;
         if logged.is_some() && !needs_embeddings {
             self.observe_batches(in_flight, false, progress)?;
-            // The rule sees batches in flight when it moves the queries.
+            // The rule reads the batches in flight when it computes the next queries.
             self.load_embeddings(in_flight)?;
             replay.next = logged;
             return Ok(replay);
         }
-        // A rule that learns prepares its next selection in `update`, also if the next queries are logged.
+        // A rule with a model prepares its next selection in `update`, so `update` runs even if the next queries are logged.
         let mut observed = self.observe_batches(in_flight, true, progress)?;
         let pending = in_flight.iter().map(Batch::visible_results).collect::<Result<Vec<_>>>()?;
         let next = match in_flight.back_mut().or(observed.as_mut()) {
@@ -113,7 +114,8 @@ impl Runner {
         Ok(batches)
     }
 
-    /// Shows the rule all batches but those that would still be in flight. Returns the last one that it observes.
+    /// Passes the oldest batches to the rule, until as many are left as may be in flight. Returns the last batch that was
+    /// observed.
     fn observe_batches(
         &mut self,
         in_flight: &mut VecDeque<Batch>,
@@ -131,20 +133,20 @@ impl Runner {
         Ok(last)
     }
 
-    /// Fetches the embeddings of all batches in one request: the log does not store them.
+    /// Fetches the embeddings of all batches in one request, because the log does not store them.
     fn load_embeddings(&self, batches: &mut VecDeque<Batch>) -> Result<()> {
-        let without = batches.iter_mut().filter_map(|batch| match &mut batch.state {
+        let without_embeddings = batches.iter_mut().filter_map(|batch| match &mut batch.state {
             BatchState::Logged(scored) if scored.column(EMBEDDING).is_err() => Some(scored),
             _ => None,
         });
-        let mut without: Vec<&mut DataFrame> = without.collect();
-        if without.is_empty() {
+        let mut frames: Vec<&mut DataFrame> = without_embeddings.collect();
+        if frames.is_empty() {
             return Ok(());
         }
-        let items = without.iter().map(|scored| schema::u64s(scored, DB_IDX)).collect::<Result<Vec<_>>>()?.concat();
+        let items = frames.iter().map(|scored| schema::u64s(scored, DB_IDX)).collect::<Result<Vec<_>>>()?.concat();
         let items = self.database.take_columns(&items, &[])?;
         let mut start = 0;
-        for scored in &mut without {
+        for scored in &mut frames {
             let rows = scored.height();
             let embeddings = items.column(EMBEDDING).wrap_err("replaying")?.slice(start as i64, rows);
             scored.insert_column(3, embeddings).wrap_err("replaying")?;

@@ -1,4 +1,4 @@
-//! Resuming a run: the checks that it is the same search, retries of failed items, and then the replay.
+//! Resumes a run: checks that the search is the same, retries failed items, and replays the committed iterations.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::log::SearchLog;
 
 impl Runner {
-    /// Resumes a run, up to a number of iterations in all: replays the committed iterations and then searches as if the run
-    /// had never stopped. `queries` are the starting queries, for a run that stopped before it wrote them.
+    /// Resumes a run up to a total number of iterations. Replays the committed iterations, and then continues as an
+    /// uninterrupted run would. `queries` are the starting queries, for a run that stopped before it wrote them.
     ///
     /// # Errors
     /// As [`Runner::step`]; no run folder, a run folder in use, or a dataset that has changed.
@@ -30,7 +30,7 @@ impl Runner {
         let mut progress = self.progress(iterations);
         let mut in_flight = VecDeque::new();
         let replay = self.replay(&mut log, &mut progress, &mut in_flight)?;
-        // The last iteration first, so that at any instant each iteration has all columns of the earlier ones.
+        // The last iteration first: at any time, each iteration must have all columns of the earlier ones.
         for iteration in replay.incomplete.into_iter().rev() {
             let scored = self.ledger.with_current_answers(iteration, &log.results(iteration)?)?;
             log.amend(iteration, &scored)?;
@@ -59,8 +59,7 @@ impl Runner {
         }
     }
 
-    /// Scores the failed items once more, whatever the rule. The replay finds the durable answers and puts them into the
-    /// iterations in which the items failed.
+    /// Retries all failed items. The replay that follows puts the new answers into the iterations in which the items failed.
     fn retry_failed_items(&mut self, log: &mut SearchLog) -> Result<()> {
         let mut failed = BTreeSet::new();
         for &iteration in log.iterations() {

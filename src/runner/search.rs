@@ -1,4 +1,4 @@
-//! Starting a run: a new run folder, its run.json, and the session that the scorer gets.
+//! Starts a run: creates the run folder and run.json, and the session of the scorer.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -43,23 +43,23 @@ impl Runner {
         self.ledger.interrupt = self.interrupt.clone();
         let has_answers = self.ledger.open_folder(&log.ledger_folder(), &log.tmp())?;
         let stderr = log.path().join("stderr");
-        // A retry is a new request: a scorer must not answer it with what it remembers of the first.
+        // A retry has another session id, so that a scorer does not answer it from a cache of the first request.
         let retry = if self.retry_failed { format!(" again {}", now()) } else { String::new() };
         let id = log.manifest().run_id.clone() + &retry;
         let session = Session { id, stderr, interrupt: self.interrupt.clone(), has_answers };
-        // Workers of earlier runs have dropped their references.
+        // Workers of completed runs have dropped their references.
         let in_use = || Error::Config("score: another run still uses this scorer; wait until it has ended".into());
         Arc::get_mut(&mut self.score).ok_or_else(in_use)?.begin(&session);
         Ok(())
     }
 
-    /// Tags the dataset version that a run reads, so that clean-ups keep it. run.json names the tag before it is set: if
-    /// the process is killed in between, resuming sets it, and no tag is ever without its run.
+    /// Tags the dataset version that a run reads, so that clean-ups keep it. run.json records the tag before it is set. If the
+    /// process is killed in between, the resumed run sets the tag, so that no tag exists without a run.
     pub(super) fn tag_version(&self, log: &SearchLog) {
         let Some(tag) = &log.manifest().version_tag else { return };
         if let Err(error) = self.database.tag_version(tag) {
             log::warn!(
-                "{error}; the search continues, but it cannot be resumed once this dataset version is cleaned up"
+                "{error}; the search continues, but it cannot be resumed after a clean-up of this dataset version"
             );
         }
     }

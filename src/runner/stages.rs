@@ -1,4 +1,4 @@
-//! The stages of an iteration, each with the check of the frame that it returns.
+//! The stages of an iteration. Each stage checks the frame that user code returns.
 
 use std::time::Instant;
 
@@ -12,17 +12,17 @@ use crate::filter::check_subset;
 use crate::frame::schema;
 use crate::ledger::ScoreRequest;
 use crate::prediction;
-use crate::select::Select;
+use crate::select::Selector;
 use crate::step::Step;
 
-/// The selected rows, and the predictions of a selector that has a model.
+/// The selected rows, and their predictions if the selector has a model.
 type Selection = (DataFrame, Option<DataFrame>);
 
 impl Runner {
     /// The neighbours of the queries, and the candidates that the rule adds to them.
     pub(super) fn query(&self, queries: &DataFrame) -> Result<DataFrame> {
         let database = &*self.database;
-        let exclude = (!self.update.revisits()).then(|| self.ledger.decided());
+        let exclude = (!self.update.revisits()).then(|| self.ledger.requested());
         let columns = self.decisive_columns();
         let options = QueryOptions { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
         let neighbours = database.query(queries, options)?;
@@ -31,14 +31,14 @@ impl Runner {
         Ok(results)
     }
 
-    /// The candidates that may be scored.
+    /// The candidates that pass the filter.
     pub(super) fn apply_filter(&self, candidates: &DataFrame) -> Result<DataFrame> {
         let passed = self.filter.filter(candidates.clone())?;
         check_subset("filter", candidates, &passed)?;
         Ok(passed)
     }
 
-    /// The candidates to score, with all their attributes, and what the selector predicts of them.
+    /// The candidates to score, with all their attributes, and the selector's predictions.
     pub(super) fn apply_select(&self, iteration: u32, queries: &DataFrame, passed: DataFrame) -> Result<Selection> {
         let Some(selector) = self.selector() else { return Ok((passed, None)) };
         let (database, seed) = (&*self.database, self.seed);
@@ -52,7 +52,7 @@ impl Runner {
         Ok((selected, predictions))
     }
 
-    /// Reserves the items in the ledger and requests their scores. Waits for them, unless the batch `is_async`.
+    /// Reserves the items in the ledger and requests their scores. Waits for the scores unless `is_async`.
     pub(super) fn request_scores(
         &mut self,
         iteration: u32,
@@ -67,7 +67,7 @@ impl Runner {
         Ok(request)
     }
 
-    /// Shows the rule the scores of a batch.
+    /// Passes the scores of a batch to the rule.
     pub(super) fn observe(&mut self, batch: &mut Batch) -> Result<()> {
         let mut seconds = 0.0;
         let (frame, database) = (batch.visible_results()?, &*self.database);
@@ -76,7 +76,7 @@ impl Runner {
         Ok(())
     }
 
-    /// The queries that the rule moves to after a batch, while the `pending` frames have no scores yet.
+    /// The rule's queries for the iteration after a batch. The `pending` frames have no scores yet.
     pub(super) fn update(&mut self, batch: &mut Batch, pending: &[DataFrame]) -> Result<DataFrame> {
         let mut seconds = 0.0;
         let (frame, database) = (batch.visible_results()?, &*self.database);
@@ -86,13 +86,13 @@ impl Runner {
         Ok(queries)
     }
 
-    /// The selector that is configured, or else that of the rule.
-    fn selector(&self) -> Option<&dyn Select> {
-        self.select.as_deref().or_else(|| self.update.selector())
+    /// The configured selector, or else that of the rule.
+    fn selector(&self) -> Option<&dyn Selector> {
+        self.selector.as_deref().or_else(|| self.update.selector())
     }
 
-    /// The attributes that decide which candidates are scored. The other attributes are then fetched for the selected items
-    /// alone. `None`: fetch all attributes of all candidates.
+    /// The attributes that the filter and the selector read. The other attributes are fetched only for the selected items.
+    /// `None`: all attributes of all candidates are fetched.
     fn decisive_columns(&self) -> Option<Vec<String>> {
         self.selector().and_then(|selector| Some([self.filter.columns_read()?, selector.columns_read()?].concat()))
     }

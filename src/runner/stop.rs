@@ -1,4 +1,4 @@
-//! Stop conditions: when a search ends before its last iteration.
+//! The conditions that end a search before its last iteration.
 
 use super::progress::Progress;
 use crate::error::{Error, Result};
@@ -6,23 +6,24 @@ use crate::forecast::Forecast;
 use crate::ledger::Ledger;
 use crate::log::StopReason;
 
-/// When a search ends before its last iteration: at the first condition that holds. `None` means no limit.
+/// The conditions that end a search before its last iteration. The first one that holds ends it. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct StopConditions {
-    /// The evaluation budget: items paid for, each counted once. Never exceeded: the last iteration is cut.
+    /// The evaluation budget. Each item counts once. The last iteration is cut, so that the budget is never exceeded.
     pub evaluations: Option<u64>,
     /// The number of iterations in a row without a new item.
     pub nothing_new: Option<u32>,
-    /// Wall time of this process, checked between iterations.
+    /// The wall time of this process in seconds, checked between iterations.
     pub seconds: Option<f64>,
     /// The target score, in the scorer's own direction, checked between iterations.
     pub score: Option<f64>,
-    /// How many best scores a forecast counts: an entry is a score better than the last of them. `None`: 100.
+    /// The number k of best scores in forecasts: an entry is a new score that is better than the k-th best. `None`: 100.
     pub top: Option<usize>,
-    /// The largest number of scores that an entry into the best `top` may be expected to cost: see
-    /// [`Forecast::scores_per_entry`](crate::Forecast::scores_per_entry). Checked before each batch is submitted, over at
-    /// least so many scores. Only rules with a model forecast.
+    /// The limit on the expected number of scores per entry into the best `top`
+    /// ([`Forecast::scores_per_entry`](crate::Forecast::scores_per_entry)). Before each batch is submitted, the forecasts of
+    /// this batch and the latest ones are added, until they cover at least this number of scores. The search ends if their
+    /// scores per entry exceed the limit. Only rules with a model make forecasts.
     pub scores_per_entry: Option<f64>,
     /// The largest share of evaluated items that may fail, from 0 to 1. A larger share ends the run with an error. Checked
     /// after 100 evaluations, and when the run ends.
@@ -30,7 +31,7 @@ pub struct StopConditions {
 }
 
 impl StopConditions {
-    /// How many best scores a forecast counts, unless `top` is set.
+    /// The default of `top`.
     pub(crate) const DEFAULT_TOP: usize = 100;
 
     /// No conditions.
@@ -62,13 +63,13 @@ impl StopConditions {
         self
     }
 
-    /// Sets how many best scores a forecast counts.
+    /// Sets the number of best scores in forecasts.
     pub fn top(mut self, top: usize) -> Self {
         self.top = Some(top);
         self
     }
 
-    /// Sets the largest number of scores that an entry may be expected to cost.
+    /// Sets the limit on the expected number of scores per entry.
     pub fn scores_per_entry(mut self, scores: f64) -> Self {
         self.scores_per_entry = Some(scores);
         self
@@ -84,7 +85,7 @@ impl StopConditions {
     pub(super) fn reason(&self, progress: &Progress, ledger: &Ledger) -> Option<StopReason> {
         let target = self.score.map(|target| if ledger.minimize { -target } else { target });
         let reasons = [
-            // First: this reason tells that the last iteration may have been cut.
+            // First, because this reason also means that the budget may have cut the last iteration.
             (self.evaluations.is_some_and(|budget| ledger.evaluations() >= budget), StopReason::Evaluations),
             (progress.iteration >= progress.iterations, StopReason::Iterations),
             (self.nothing_new.is_some_and(|limit| progress.stale_iterations >= limit), progress.stale_reason()),
@@ -94,30 +95,30 @@ impl StopConditions {
         reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
     }
 
-    /// The forecast by which the next entry costs too many scores.
+    /// The forecast whose expected number of scores per entry exceeds the limit.
     pub(super) fn too_expensive(&self, progress: &Progress) -> Option<Forecast> {
         let (limit, next) = (self.scores_per_entry?, progress.forecast?);
-        let forecast = progress.forecaster.over_at_least(limit, next)?;
+        let forecast = progress.forecaster.forecast_over(limit, next)?;
         (forecast.scores_per_entry() > limit).then_some(forecast)
     }
 
-    /// Whether the budget is larger than the one that a run spent. The last iteration of that run may have been cut.
+    /// Whether the budget exceeds the `spent` one of a run, which may have cut the last iteration of that run.
     pub(super) fn exceeds(&self, spent: Option<u64>) -> bool {
         spent.is_some_and(|spent| self.evaluations.is_none_or(|budget| budget > spent))
     }
 
-    /// Fails if too many evaluations failed: the scorer is probably broken, and more evaluations would be wasted. Needs
-    /// enough evaluations to judge, unless the run `has_ended`.
+    /// Fails if too large a share of the evaluations failed: the scorer is probably broken, and further evaluations would be
+    /// wasted. Until the run `has_ended`, checks only runs with at least 100 evaluations.
     pub(super) fn check_failures(&self, ledger: &Ledger, has_ended: bool) -> Result<()> {
-        const ENOUGH: u64 = 100;
+        const MIN_EVALUATIONS: u64 = 100;
         let (mut evaluations, failed, Some(limit)) = (ledger.evaluations(), ledger.failed(), self.failed_share) else {
             return Ok(());
         };
-        // If most scores were reused, the rest may be the items that failed in the earlier run, too.
+        // If most scores are reused, the evaluated items may be mainly those that failed in the earlier run, too.
         if has_ended {
             evaluations += ledger.reused();
         }
-        if (evaluations < ENOUGH && !has_ended) || failed as f64 <= limit * evaluations as f64 {
+        if (evaluations < MIN_EVALUATIONS && !has_ended) || failed as f64 <= limit * evaluations as f64 {
             return Ok(());
         }
         let reason = format!(

@@ -1,4 +1,4 @@
-//! The summary of one iteration, as callbacks and progress lines get it.
+//! The summary of one iteration, for callbacks and progress lines.
 
 use polars::prelude::DataFrame;
 
@@ -8,25 +8,25 @@ use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, OUTCOME, SCORE};
 use crate::log::StageTimes;
 
-/// One iteration in numbers.
+/// The figures of one iteration.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct IterationSummary {
-    /// Counts from 0.
+    /// The iteration, from 0.
     pub iteration: u32,
-    /// Rows of the scored frame.
+    /// The number of rows of the scored frame.
     pub rows: usize,
-    /// Items that no earlier iteration decided.
+    /// The number of items that no earlier iteration scored, rejected or failed to score.
     pub new: u64,
-    /// Candidates: rows before the filter.
+    /// The number of candidates before the filter.
     pub candidates: usize,
-    /// Candidates that passed the filter.
+    /// The number of candidates that passed the filter.
     pub passed: usize,
-    /// Rows whose item was rejected.
+    /// The number of rows with a rejected item.
     pub rejected: usize,
-    /// Rows whose item failed.
+    /// The number of rows with a failed item.
     pub failed: usize,
-    /// Items paid for so far in the run.
+    /// The number of evaluations of the run so far.
     pub evaluations: u64,
     /// The best score of the iteration.
     pub best: Option<f64>,
@@ -34,11 +34,11 @@ pub struct IterationSummary {
     pub best_so_far: Option<f64>,
     /// The mean score of the iteration's rows.
     pub mean: Option<f64>,
-    /// How many entries into the best scores were expected of the batch, before it was scored. `None` for rules without a
-    /// model, and while fewer scores are known than count as best.
+    /// The forecast of entries that was made before the batch was scored. `None` for rules without a model, and while the run
+    /// has fewer scores than [`Forecast::top`].
     pub forecast: Option<Forecast>,
-    /// How many scores of the batch entered the best ones: those better than the last of them before the batch. `None`
-    /// without a forecast.
+    /// The number of entries of the batch: scores that are better than the k-th best before the batch, with the k of
+    /// [`Forecast::top`]. `None` without a forecast.
     pub entries: Option<u64>,
     /// The seconds that each stage took.
     pub times: StageTimes,

@@ -5,7 +5,9 @@ use super::observations::Observations;
 use crate::error::{Error, Result};
 
 /// The size of the random start, as a fraction of the library.
-const START: BoundedFraction = BoundedFraction { one_in: 2000, min: 16, max: 64 };
+const START: BoundedFraction = BoundedFraction { one_in: 2000, min: 16, max: LARGEST_START };
+/// The size of the largest random start.
+pub(super) const LARGEST_START: u64 = 64;
 /// A limit of the size of the random start, as a fraction of the budget.
 const START_LIMIT: BudgetLimit = BudgetLimit { one_in: 6, min: 4 };
 /// The size of a batch, as a fraction of the observations.

@@ -4,7 +4,7 @@ use polars::prelude::DataFrame;
 
 use super::acquisition::{ChosenBy, choose_batch, choose_start};
 use super::batch::{ObservedBatch, PendingItems};
-use super::batch_schedule::{BatchSchedule, LARGEST_BATCH};
+use super::batch_schedule::{BatchSchedule, LARGEST_BATCH, LARGEST_START};
 use super::candidates::Candidates;
 use super::distinct_candidates::DistinctCandidates;
 use super::feature_space::FeatureSpace;
@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::features::Features;
 use crate::frame::convert;
 use crate::prediction;
-use crate::select::Select;
+use crate::select::Selector;
 use crate::step::Step;
 use crate::update::{QueryUpdate, SearchContext};
 
@@ -93,6 +93,8 @@ impl std::fmt::Debug for SurrogateUpdate {
 impl SurrogateUpdate {
     /// The size of the largest batch, unless it is configured.
     pub const LARGEST_BATCH: usize = LARGEST_BATCH;
+    /// The size of the largest random start.
+    pub(crate) const LARGEST_START: u64 = LARGEST_START;
 
     /// The rule with default settings.
     pub fn new() -> Self {
@@ -160,7 +162,7 @@ impl QueryUpdate for SurrogateUpdate {
         false
     }
 
-    fn selector(&self) -> Option<&dyn Select> {
+    fn selector(&self) -> Option<&dyn Selector> {
         Some(self)
     }
 
@@ -221,7 +223,7 @@ impl QueryUpdate for SurrogateUpdate {
     }
 }
 
-impl Select for SurrogateUpdate {
+impl Selector for SurrogateUpdate {
     fn select(&self, step: &Step<'_>) -> Result<DataFrame> {
         // Reject invalid settings before anything is evaluated.
         self.check()?;

@@ -1,4 +1,4 @@
-//! Gradients of the score as a column of the queries, for a database that searches along them.
+//! `GradientUpdate`: adds the gradient of the score to the queries, for a database that also searches along the gradient.
 
 use ndarray::Array2;
 use polars::prelude::DataFrame;
@@ -12,10 +12,11 @@ use crate::frame::convert;
 use crate::frame::schema::{self, EMBEDDING, PARENT_IDX};
 use crate::step::Step;
 
-/// A rule that adds the gradient of the score to its queries, for a [`GradientDatabase`](crate::GradientDatabase) by
-/// [`GradientColumn`](crate::GradientColumn).
+/// A rule that adds the gradient of the score to its queries. A [`GradientDatabase`](crate::GradientDatabase) with
+/// [`GradientColumn`](crate::GradientColumn) searches along it.
 ///
-/// The gradient at a next query `q'` is that of [`RlUpdate`](super::RlUpdate), from the neighbours of its parent:
+/// The gradient at a next query `q'` is the policy gradient of [`RlUpdate`](super::RlUpdate), estimated from the neighbours
+/// `e_i` of its parent, with the advantages `a_i`:
 ///
 /// ```text
 /// g = mean_i(2 (a_i + penalty) (q' - e_i))     clipped to max_norm, if set
@@ -23,7 +24,7 @@ use crate::step::Step;
 ///
 /// The score grows towards `q' - scale * g`. The gradient is zero if the parent has no scored neighbours.
 ///
-/// Source: emb_opt 1.0.2, `UpdatePluginGradientWrapper`, which stores `-g`.
+/// Source: `UpdatePluginGradientWrapper` of emb_opt 1.0.2, which stores `-g`.
 pub struct GradientUpdate {
     rule: Box<dyn QueryUpdate>,
     distance_penalty: f64,

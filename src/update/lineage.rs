@@ -1,4 +1,4 @@
-//! Query lineage: which `query_idx` and parent each next query has, when queries move and branch.
+//! Query lineage: the `query_idx` and the parent of each next query, when queries move or branch.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use polars::prelude::{Column, DataFrame};
@@ -10,16 +10,17 @@ use crate::frame::convert;
 use crate::frame::schema::{self, EMBEDDING, QUERY_IDX};
 use crate::step::Step;
 
-/// The limit on queries. More are a mistake: a rule that branches without a prune.
+/// The largest number of queries. A rule that branches without pruning exceeds it.
 const MAX_QUERIES: usize = 100_000;
 
-/// Assigns `query_idx` and parents to the next queries. No `query_idx` is used twice.
+/// Assigns `query_idx` and parents to the next queries.
 ///
-/// A query with one child has moved, and the child keeps its `query_idx`. The children of a query with several get
-/// new ones: the largest that the run has had, plus 1, 2, …, in order of parent, then of branch.
+/// A query with one child moves: the child keeps the `query_idx`. A query with several children branches: each child gets a
+/// new `query_idx`. New ones count up from the largest `query_idx` of the run so far, in the order of parents, then of
+/// branches. No `query_idx` is used for two paths.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lineage {
-    /// The lowest `query_idx` that no query of the run has had.
+    /// One above the largest `query_idx` of the observed iterations.
     next_query_idx: u32,
 }
 
@@ -35,8 +36,8 @@ impl Lineage {
         Ok(largest.map_or(0, |largest| largest.saturating_add(1)).max(self.next_query_idx))
     }
 
-    /// The next queries: `rule` gives the children `(children, dim)` of a query from its neighbours. A query without
-    /// scored neighbours stays where it is.
+    /// The next queries. `rule` computes the children of a query, of shape `(children, dim)`, from its vector and its scored
+    /// neighbours. A query without scored neighbours stays where it is.
     pub fn next_queries(
         &self,
         step: &Step<'_>,
@@ -79,10 +80,11 @@ impl Lineage {
     }
 }
 
+/// The next queries that moved, or those that branched.
 #[derive(Default)]
 struct Children {
-    /// Positions in the queries frame.
+    /// The rows of the parents in the queries frame.
     parents: Vec<u32>,
-    /// Row after row.
+    /// The vectors, one after the other.
     vectors: Vec<f64>,
 }

@@ -1,4 +1,4 @@
-//! The scored neighbours of each query.
+//! Groups the scored results of a step by query.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ impl NeighboursByQuery {
         })
     }
 
-    /// The neighbours of a query. `None` if it has none, or none with a score.
+    /// The scored neighbours of a query. `None` if it has none.
     pub fn get(&self, query_idx: u32) -> Option<Neighbours> {
         let rows = self.rows_of_query.get(&query_idx)?;
         let all = self.embeddings.view();
@@ -60,7 +60,7 @@ pub(super) struct Neighbours {
     pub scores: Vec<f64>,
     distances: Vec<f32>,
     db_idx: Vec<u64>,
-    /// `(items, dim)`
+    /// Embeddings, of shape `(items, dim)`.
     pub embeddings: Array2<f64>,
 }
 

@@ -37,8 +37,10 @@ pub(super) struct Clip {
 }
 
 impl Clip {
+    /// Checks the settings.
+    ///
     /// # Errors
-    /// A `max_norm` that is not above 0.
+    /// A `max_norm` of 0, below 0 or NaN.
     pub fn check(&self, section: &str) -> Result<()> {
         match self.max_norm {
             Some(max_norm) if max_norm.is_nan() || max_norm <= 0.0 => {
@@ -49,7 +51,8 @@ impl Clip {
     }
 }
 
-/// The two terms of the gradient at a vector `q`, each `(dim,)`, of n neighbours with embeddings `e_i` and scores `s_i`:
+/// The two terms of the gradient at a vector `q`, each of shape `(dim,)`. The n neighbours of `q` have the embeddings `e_i` and
+/// the scores `s_i`:
 ///
 /// ```text
 /// reward  = mean_i(2 a_i (q - e_i))      a_i = (s_i - mean(s)) / sqrt(var(s) + 1e-8)    var over n, not n - 1
@@ -61,8 +64,9 @@ pub(super) struct PolicyGradient {
 }
 
 impl PolicyGradient {
+    /// Estimates the gradient at a vector from its scored neighbours.
     pub fn at(vector: ArrayView1<'_, f64>, neighbours: &Neighbours) -> Self {
-        let advantages = whiten(&neighbours.scores);
+        let advantages = standardise(&neighbours.scores);
         let mut reward = Array1::<f64>::zeros(vector.len());
         let mut penalty = Array1::<f64>::zeros(vector.len());
         for (embedding, advantage) in neighbours.embeddings.rows().into_iter().zip(&advantages) {
@@ -76,23 +80,23 @@ impl PolicyGradient {
         PolicyGradient { reward: reward / n, penalty: penalty / n }
     }
 
-    /// The clipped gradient times the learning rate: `lr * reward + weight * penalty`. `weight` is `lr` times the distance
-    /// penalty.
+    /// The step `lr * reward + weight * penalty`, clipped to the length `lr * max_norm`. `weight` is `lr` times the distance
+    /// penalty `p`.
     pub fn step(&self, lr: f64, weight: f64, clip: Clip) -> Array1<f64> {
         let mut step = &self.reward * lr;
         step.scaled_add(weight, &self.penalty);
         if let Some(max_norm) = clip.max_norm {
-            // As in emb_opt and PyTorch: the small number avoids a division by zero.
+            // The small number avoids a division by zero, as in emb_opt and PyTorch.
             step *= (lr.abs() * max_norm / (clip.norm.length(&step) + lr.abs() * 1e-6)).min(1.0);
         }
         step
     }
 }
 
-/// Scores with mean 0 and (population) variance 1. Zeros if all scores are equal.
-fn whiten(scores: &[f64]) -> Vec<f64> {
+/// Standardises scores to mean 0 and (population) variance 1. Zeros if all scores are equal.
+fn standardise(scores: &[f64]) -> Vec<f64> {
     let n = scores.len() as f64;
-    // Scores near the largest f64 are scaled down first, or their squares would overflow.
+    // Scale scores near the largest f64 down first, because their squares would overflow.
     let largest = scores.iter().fold(0.0f64, |largest, score| largest.max(score.abs()));
     let scale = if largest > 1e100 { largest } else { 1.0 };
     let scaled: Vec<f64> = scores.iter().map(|score| score / scale).collect();

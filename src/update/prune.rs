@@ -1,4 +1,4 @@
-//! Pruning: which queries continue. The stage between Score and QueryUpdate.
+//! Pruning: chooses the queries that continue. This stage comes between the score and the update rule.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,24 +11,24 @@ use crate::frame::convert;
 use crate::frame::schema::{self, COLLECTION_IDX, PARENT_IDX, QUERY_IDX, SCORE};
 use crate::step::Step;
 
-/// Chooses the queries that continue. Closures are prunes: `|step: &Step| Ok(vec![0, 3])`.
-pub trait Prune: Send {
+/// Chooses the queries that continue. A closure implements `Pruner`: `|step: &Step| Ok(vec![0, 3])`.
+pub trait Pruner: Send {
     /// The `query_idx` of the queries that continue, in any order.
     ///
     /// # Errors
-    /// Whatever should stop the run.
+    /// Any error stops the run.
     fn prune(&self, step: &Step<'_>) -> Result<Vec<u32>>;
 
-    /// Checks the settings. Called once before a search, so that mistakes show early.
+    /// Checks the settings. Called once before a search.
     ///
     /// # Errors
-    /// Settings that are not valid.
+    /// Invalid settings.
     fn check(&self) -> Result<()> {
         Ok(())
     }
 }
 
-impl Prune for Box<dyn Prune> {
+impl Pruner for Box<dyn Pruner> {
     fn prune(&self, step: &Step<'_>) -> Result<Vec<u32>> {
         (**self).prune(step)
     }
@@ -37,7 +37,7 @@ impl Prune for Box<dyn Prune> {
     }
 }
 
-impl<F> Prune for F
+impl<F> Pruner for F
 where
     F: Fn(&Step<'_>) -> Result<Vec<u32>> + Send,
 {
@@ -72,11 +72,11 @@ pub enum QueryGroup {
 
 /// Keeps the best `k` queries of each group.
 ///
-/// The best queries have the highest aggregated score. Ties go to the higher `query_idx`, as in emb_opt. They are common with
+/// The best queries have the highest aggregated score. Ties go to the higher `query_idx`, as in emb_opt. Ties are common with
 /// [`Aggregation::Max`], because siblings often share their best neighbour. A query without scored neighbours comes last. At
 /// least one query of each group continues.
 ///
-/// Source: emb_opt 1.0.2, `TopKPrune`. There, a query without neighbours was always dropped, whatever its group.
+/// Source: `TopKPrune` of emb_opt 1.0.2, which always drops a query without neighbours.
 #[derive(Clone, Copy, Debug)]
 pub struct TopKPrune {
     k: usize,
@@ -85,18 +85,18 @@ pub struct TopKPrune {
 }
 
 impl TopKPrune {
-    /// `k` queries of each collection, by mean score.
+    /// Keeps `k` queries of each collection, by mean score.
     pub fn new(k: usize) -> Self {
         TopKPrune { k, aggregation: Aggregation::default(), group: QueryGroup::default() }
     }
 
-    /// How the scores of a query's neighbours are aggregated (default: [`Aggregation::Mean`]).
+    /// Sets how the scores of a query's neighbours are aggregated (default: [`Aggregation::Mean`]).
     pub fn aggregation(mut self, aggregation: Aggregation) -> Self {
         self.aggregation = aggregation;
         self
     }
 
-    /// The queries that compete with each other (default: [`QueryGroup::Collection`]).
+    /// Sets which queries compete with each other (default: [`QueryGroup::Collection`]).
     pub fn group(mut self, group: QueryGroup) -> Self {
         self.group = group;
         self
@@ -120,7 +120,7 @@ impl TopKPrune {
     }
 }
 
-impl Prune for TopKPrune {
+impl Pruner for TopKPrune {
     fn check(&self) -> Result<()> {
         match self.k {
             0 => Err(Error::Config("prune.k: expected at least 1, found 0".into())),
@@ -150,16 +150,16 @@ impl Prune for TopKPrune {
     }
 }
 
-/// A rule with a prune: only the queries that the prune keeps are updated, the others end. The log keeps the results of all.
+/// A rule with a pruner: only the queries that the pruner keeps continue. The log contains the results of all queries.
 pub struct PruneUpdate {
-    prune: Box<dyn Prune>,
+    pruner: Box<dyn Pruner>,
     rule: Box<dyn QueryUpdate>,
 }
 
 impl PruneUpdate {
     /// Prunes the queries, then updates the remaining ones by the rule.
-    pub fn new(prune: impl Prune + 'static, rule: impl QueryUpdate + 'static) -> Self {
-        PruneUpdate { prune: Box::new(prune), rule: Box::new(rule) }
+    pub fn new(pruner: impl Pruner + 'static, rule: impl QueryUpdate + 'static) -> Self {
+        PruneUpdate { pruner: Box::new(pruner), rule: Box::new(rule) }
     }
 }
 
@@ -169,7 +169,7 @@ impl QueryUpdate for PruneUpdate {
     }
 
     fn check(&self) -> Result<()> {
-        self.prune.check()?;
+        self.pruner.check()?;
         self.rule.check()
     }
 
@@ -186,7 +186,7 @@ impl QueryUpdate for PruneUpdate {
     }
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
-        let kept: HashSet<u32> = self.prune.prune(step)?.into_iter().collect();
+        let kept: HashSet<u32> = self.pruner.prune(step)?.into_iter().collect();
         let queries = rows_of(step.queries, &kept)?;
         if queries.height() != kept.len() {
             let existing: HashSet<u32> = schema::u32s(step.queries, QUERY_IDX)?.into_iter().collect();

@@ -10,34 +10,34 @@ use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
 use crate::step::Step;
 
-/// A rule with random restarts: a query restarts at a random item of the library once it and its ancestors have found no
-/// new item for some iterations in a row. An item is new if no query of the run has found it before.
+/// A rule with random restarts. A query restarts at a random item of the library after a number of iterations in a row in
+/// which it and its ancestors found no new item. An item is new if no query of the run has found it before.
 ///
 /// A restarted query keeps its `query_idx` and `collection_idx`, but has no parent, because it starts a new path.
 /// A local search ends at the nearest local maximum. Restarts let it find others.
 pub struct RestartUpdate {
     max_idle: u32,
     rule: Box<dyn QueryUpdate>,
-    /// Items that any query of the run has found.
+    /// The items that any query of the run has found.
     found: HashSet<u64>,
     /// For each query of the last committed iteration, the number of iterations in a row without a new item.
-    idle: HashMap<u32, u32>,
+    idle_iterations: HashMap<u32, u32>,
 }
 
 impl RestartUpdate {
-    /// Queries of the rule restart after so many iterations without a new item.
+    /// Restarts the queries of a rule after a number of iterations without a new item.
     pub fn new(after: u32, rule: impl QueryUpdate + 'static) -> Self {
-        RestartUpdate { max_idle: after, rule: Box::new(rule), found: HashSet::new(), idle: HashMap::new() }
+        RestartUpdate { max_idle: after, rule: Box::new(rule), found: HashSet::new(), idle_iterations: HashMap::new() }
     }
 
-    /// The value of `idle` after a step.
+    /// The value of `idle_iterations` after a step.
     fn idle_after(&self, step: &Step<'_>) -> Result<HashMap<u32, u32>> {
         let results = schema::u32s(step.results, QUERY_IDX)?.into_iter().zip(schema::u64s(step.results, DB_IDX)?);
         let active: HashSet<u32> =
             results.filter(|(_, item)| !self.found.contains(item)).map(|(query, _)| query).collect();
         let parents = schema::nullable_u32s(step.queries, PARENT_IDX)?;
         let idle = schema::u32s(step.queries, QUERY_IDX)?.into_iter().zip(parents).map(|(query, parent)| {
-            let before = parent.and_then(|parent| self.idle.get(&parent)).copied().unwrap_or(0);
+            let before = parent.and_then(|parent| self.idle_iterations.get(&parent)).copied().unwrap_or(0);
             (query, if active.contains(&query) { 0 } else { before + 1 })
         });
         Ok(idle.collect())
@@ -58,12 +58,12 @@ impl QueryUpdate for RestartUpdate {
 
     fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {
         self.found.clear();
-        self.idle.clear();
+        self.idle_iterations.clear();
         self.rule.begin(context)
     }
 
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
-        self.idle = self.idle_after(step)?;
+        self.idle_iterations = self.idle_after(step)?;
         self.found.extend(schema::u64s(step.results, DB_IDX)?);
         self.rule.observe(step)
     }
@@ -76,8 +76,9 @@ impl QueryUpdate for RestartUpdate {
         self.check()?;
         let next = self.rule.update(step)?;
         let mut parents = schema::nullable_u32s(&next, PARENT_IDX)?;
-        let is_idle =
-            |parent: &Option<u32>| parent.is_some_and(|parent| self.idle.get(&parent) >= Some(&self.max_idle));
+        let is_idle = |parent: &Option<u32>| {
+            parent.is_some_and(|parent| self.idle_iterations.get(&parent) >= Some(&self.max_idle))
+        };
         let idle_rows: Vec<usize> = (0..parents.len()).filter(|row| is_idle(&parents[*row])).collect();
         if idle_rows.is_empty() {
             return Ok(next);
@@ -86,7 +87,7 @@ impl QueryUpdate for RestartUpdate {
         let items = step.database.take_columns(&items, &[])?;
         let embeddings = convert::matrix::<f32>(&items, EMBEDDING)?;
         let mut vectors = convert::matrix::<f64>(&next, EMBEDDING)?.view().to_owned();
-        // A smaller library has fewer items than idle queries: the other queries stay.
+        // If the library has fewer items than there are idle queries, the remaining queries stay.
         for (row, embedding) in idle_rows.into_iter().zip(embeddings.view().rows()) {
             vectors.row_mut(row).assign(&embedding.mapv(f64::from));
             parents[row] = None;

@@ -9,8 +9,8 @@ use super::{QueryUpdate, SearchContext};
 use crate::error::{Error, Result};
 use crate::step::Step;
 
-/// Moves each query towards higher scores by policy gradient: items are actions, their whitened
-/// scores are the advantages, and the squared distance to the query is the (negative) log-probability.
+/// Moves each query towards higher scores by policy gradient: items are actions, their standardised scores are the advantages,
+/// and the squared distance to the query is the negative log-probability.
 ///
 /// With the scores `s_i` and embeddings `e_i` of the n scored neighbours of query `q`:
 ///
@@ -20,14 +20,14 @@ use crate::step::Step;
 /// q'   = q - lr * g                                          g clipped to max_norm, if set
 /// ```
 ///
-/// With several learning rates a query branches: one child for each rate, in their order. Combine it with a prune
-/// ([`PruneUpdate`](super::PruneUpdate)), or the number of queries grows with each iteration.
+/// With several learning rates, a query branches: one child for each rate, in their order. Combine these with a
+/// [`PruneUpdate`](super::PruneUpdate), because the number of queries grows with each iteration otherwise.
 ///
 /// A query without scored neighbours stays. If there is one neighbour, or all scores are equal, the advantages are 0 and
-/// only the distance penalty moves the query. The gradient is that of the squared distance, under every metric.
+/// only the distance penalty moves the query. The gradient is always that of the squared L2 distance, whatever the metric.
 ///
-/// Source: emb_opt, `RLUpdate`; 0.0.2, and 1.0.2 for several rates and clipping. The distance penalty of 1.0.2 is the one
-/// that is not scaled.
+/// Source: `RLUpdate` of emb_opt 0.0.2, with several rates and clipping from 1.0.2. The distance penalty of 1.0.2 corresponds to
+/// `scale_distance_penalty(false)`.
 #[derive(Clone, Debug)]
 pub struct RlUpdate {
     lrs: Vec<f64>,
@@ -38,12 +38,12 @@ pub struct RlUpdate {
 }
 
 impl RlUpdate {
-    /// `lr` is the learning rate (the step length).
+    /// Moves each query with the learning rate `lr` (the step length).
     pub fn new(lr: f64) -> Self {
         Self::branching([lr])
     }
 
-    /// Each query branches into several, one for each learning rate.
+    /// Branches each query into several, one for each learning rate.
     pub fn branching(lrs: impl Into<Vec<f64>>) -> Self {
         RlUpdate {
             lrs: lrs.into(),
@@ -54,7 +54,7 @@ impl RlUpdate {
         }
     }
 
-    /// How strongly a query is pulled to the mean of its neighbours (default 0).
+    /// The weight of the pull to the mean of the neighbours (default 0).
     pub fn distance_penalty(mut self, penalty: f64) -> Self {
         self.distance_penalty = penalty;
         self

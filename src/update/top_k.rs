@@ -13,14 +13,14 @@ use crate::step::Step;
 
 /// Moves each query to the mean of its best `k` neighbours.
 ///
-/// The best neighbours have the highest scores. Ties go to the nearer item, then to the lower
-/// `db_idx`. With score weighting the weights are the scores. If one of them is negative, or
-/// their sum is zero, the lowest of the k scores is subtracted from the weights (or the weights are equal, if all scores
-/// are), so that the mean stays inside the convex hull of the items. A warning says so once.
+/// The best neighbours have the highest scores. Ties go to the nearer item, then to the lower `db_idx`. With score weighting,
+/// the weights are the scores. If one of the k scores is negative, the lowest of them is subtracted from all weights, so that
+/// the mean stays inside the convex hull of the items, and a warning is logged once. If all k scores are equal, the weights
+/// are equal.
 ///
 /// A query without scored neighbours stays.
 ///
-/// Source: emb_opt 0.0.2, `TopKUpdate`. Without score weighting it is `TopKContinuousUpdate` of 1.0.2.
+/// Source: `TopKUpdate` of emb_opt 0.0.2. Without score weighting: `TopKContinuousUpdate` of 1.0.2.
 #[derive(Debug)]
 pub struct TopKUpdate {
     k: usize,
@@ -29,7 +29,7 @@ pub struct TopKUpdate {
 }
 
 impl TopKUpdate {
-    /// The mean of `k` items, weighted by score.
+    /// Moves each query to the mean of `k` items, weighted by score.
     pub fn new(k: usize) -> Self {
         TopKUpdate { k, score_weighting: true, has_warned: false }
     }
@@ -100,7 +100,7 @@ impl QueryUpdate for TopKUpdate {
 
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self.check()?;
-        // Queries move but do not branch, so that there is no lineage to keep between iterations.
+        // Queries move but do not branch, so no lineage is kept between iterations.
         Lineage::default().next_queries(step, |_, neighbours| {
             let best = neighbours.best(self.k);
             let scores: Vec<f64> = best.iter().map(|row| neighbours.scores[*row]).collect();
@@ -115,15 +115,15 @@ impl QueryUpdate for TopKUpdate {
     }
 }
 
-/// Branches each query to its best `k` neighbours: each of them is a query of its own.
+/// Branches each query to its best `k` neighbours: each of these becomes a query.
 ///
 /// The best neighbours have the highest scores, best first. Ties go to the nearer item, then to the lower
-/// `db_idx`. Two queries with the same neighbour may both branch to it, as in emb_opt. Combine the rule with a prune
-/// ([`PruneUpdate`](super::PruneUpdate)), or the number of queries is multiplied by `k` in each iteration.
+/// `db_idx`. Two queries with the same neighbour may both branch to it, as in emb_opt. Combine the rule with a
+/// [`PruneUpdate`](super::PruneUpdate), because the number of queries is multiplied by `k` in each iteration otherwise.
 ///
 /// A query without scored neighbours stays.
 ///
-/// Source: emb_opt 1.0.2, `TopKDiscreteUpdate`.
+/// Source: `TopKDiscreteUpdate` of emb_opt 1.0.2.
 #[derive(Clone, Debug)]
 pub struct TopKDiscreteUpdate {
     k: usize,
@@ -131,7 +131,7 @@ pub struct TopKDiscreteUpdate {
 }
 
 impl TopKDiscreteUpdate {
-    /// Branches to `k` items a query.
+    /// Branches each query to `k` items.
     pub fn new(k: usize) -> Self {
         TopKDiscreteUpdate { k, lineage: Lineage::default() }
     }

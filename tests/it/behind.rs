@@ -472,7 +472,7 @@ fn an_interrupt_ends_a_search_that_is_behind_resumably_with_its_numbers_right() 
 fn scores_by_hand_are_refused_where_batches_are_to_be_chosen_ahead() {
     let scene = scene(BY_HAND, 1, 30);
     let output = scene.command("run", "", &["ask", "run.toml", "--out", "run"]).output().expect("runs");
-    let words = "uphill: update.behind: asynchronous batches do not work with scores by hand; remove update.behind\n";
+    let words = "uphill: update.behind: asynchronous batches do not work with manual scores (score.by_hand); remove update.behind\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (words, Some(2)));
 }
 

@@ -205,15 +205,16 @@ fn another_file_is_matched_by_a_key_or_refused() {
     let arguments = ["--truth", "changed.parquet", "--score-column", "qed"];
     let (message, code) = refused(folder.path(), &arguments);
     assert!(message.starts_with("uphill: changed.parquet: is not the file that was indexed: `"), "{message}");
-    assert!(message.ends_with("; match another file by a --key\n"), "{message}");
+    assert!(message.ends_with("; set `key` to match another file by a column\n"), "{message}");
     assert_eq!(code, Some(1));
     let smiles = [&arguments[..], &["--key", "smiles"]].concat();
     check(&evaluated(folder.path(), &smiles), &asked, &truth, 100, false);
 
     changed(&folder, |frame| frame.slice(0, 100));
     let (message, _) = refused(folder.path(), &arguments);
-    let expected =
-        format!("is not the file that was indexed: it has 100 rows, the dataset {rows}; match another file by a --key");
+    let expected = format!(
+        "is not the file that was indexed: it has 100 rows, the dataset {rows}; set `key` to match another file by a column"
+    );
     assert_eq!(message, format!("uphill: changed.parquet: {expected}\n"));
     let (message, _) = refused(folder.path(), &smiles);
     assert!(message.starts_with("uphill: changed.parquet: no row has the `smiles` "), "{message}");
@@ -232,7 +233,7 @@ fn another_file_is_matched_by_a_key_or_refused() {
         "{message}"
     );
     let (message, code) = refused(folder.path(), &["--truth", &data, "--score-column", "qed", "--key", "id"]);
-    assert!(message.starts_with("uphill: --key: no column `id` in the run (there are: "), "{message}");
+    assert!(message.starts_with("uphill: key: no column `id` in the run (there are: "), "{message}");
     assert_eq!(code, Some(2));
 }
 

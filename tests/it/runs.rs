@@ -144,7 +144,7 @@ fn a_resumed_run_refuses_other_settings_and_another_dataset() {
     let output = uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "update.lr=2.0"], folder.path());
     assert_eq!(
         stderr(&output),
-        "uphill: --resume: a resumed run can change only stop conditions and how the scorer is called, but update.lr was 1.0, is 2.0; restore the setting, or start a new run\n"
+        "uphill: a resumed run can change only stop conditions and how the scorer is called, but update.lr was 1.0, is 2.0; restore the setting, or start a new run\n"
     );
     assert_eq!(output.status.code(), Some(2));
     let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());

@@ -175,7 +175,7 @@ fn shares(reproduced: &Reproduced) -> [f64; 4] {
     let truth = GroundTruth::new(&reproduced.items, "true_score");
     [1, 5, 10, 50].map(|top| {
         let evaluation = uphill::evaluate(&reproduced.log, &truth, top).expect("an evaluation");
-        f64s(&evaluation.at(&[]).expect("a frame"), "recall")[0]
+        f64s(&evaluation.at_shares(&[]).expect("a frame"), "recall")[0]
     })
 }
 

@@ -21,7 +21,7 @@ pub(super) fn create(dataset: &Arc<Dataset>, tag: &str) -> Result<()> {
     });
     match tagged? {
         Ok(()) | Err(lance::Error::RefConflict { .. }) => Ok(()),
-        Err(error) => Err(Error::library(format!("tagging version {version}"), error)),
+        Err(error) => Err(Error::dependency(format!("tagging version {version}"), error)),
     }
 }
 
@@ -31,7 +31,7 @@ pub(super) fn delete(uri: &str, tag: &str) -> Result<bool> {
     match block_on(async move { builder.load().await?.tags().delete(&name).await })? {
         Ok(()) => Ok(true),
         Err(lance::Error::RefNotFound { .. }) => Ok(false),
-        Err(error) => Err(Error::library(format!("deleting the tag {tag}"), error)),
+        Err(error) => Err(Error::dependency(format!("deleting the tag {tag}"), error)),
     }
 }
 
