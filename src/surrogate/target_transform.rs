@@ -100,7 +100,8 @@ mod tests {
     fn targets_convert_back_to_their_scores() {
         let heavy: Vec<f64> = (0..60).map(|item| f64::from(item).powi(4) / 1e3).chain([1e7, 3e8]).collect();
         for scores in [vec![0.1, 0.4, 0.2, 0.9, 0.8], heavy, vec![1e300, 3e300, -1e300, 2e299]] {
-            let floor = scores.iter().copied().fold(f64::INFINITY, f64::min) - 1.0;
+            let lowest = scores.iter().copied().fold(f64::INFINITY, f64::min);
+            let floor = lowest - 1.0 - lowest.abs();
             let (targets, transform) = TargetTransform::fit(&scores, floor);
             for (target, score) in targets.iter().zip(&scores) {
                 let (back, _) = transform.to_score(*target, 1.0).expect("a score above the floor");
