@@ -1,18 +1,17 @@
 //! Forecasts how much the next scores will improve the top k of a run.
 //!
-//! An *entry* is a new score that is better than the k-th best score before its batch. A rule with a model predicts each item
-//! before it is scored: the columns `predicted` (mean) and `deviation` (standard deviation) of the results. The expected
-//! number of entries of a batch is
+//! An *entry* is a score that is better than the k-th best score known before its batch, `tau`. A rule with a model predicts each
+//! item before it is scored: the columns `predicted` (mean) and `deviation` (standard deviation) of the results. The
+//! probability that an item is an entry, and the expected number of entries of a batch, are
 //!
 //! ```text
-//! E = r * sum_i Phi((predicted_i - tau) / deviation_i)        r = (S + 5) / (F + 5), at least 1/2, at most 2
+//! p_i = min(1, r * Phi((predicted_i - tau) / deviation_i))      E = sum_i p_i      r = (S + 1) / (F + 1), from 0.1 to 2
 //! ```
 //!
-//! `tau` is the k-th best score before the batch, and `Phi` the standard normal distribution function. The correction `r`
-//! compares earlier batches with their forecasts: `S` is the number of their entries, and `F` the sum of their terms `Phi`.
-//! Each new batch multiplies both by 0.9. An item without a prediction is expected to be no entry. The number of entries is
-//! modelled as Poisson distributed with mean E. All figures are computed from the log, so a resumed run makes the same
-//! forecasts as an uninterrupted one.
+//! The factor `r` corrects the model by how it did in this run: `S` is the number of entries of the earlier batches, and `F` the
+//! sum of their `Phi`. Both sums decay by 0.8 per batch. An item without a prediction has `p_i = 0`. Items are taken as
+//! independent, so the number of entries has a Poisson binomial distribution. Everything is computed from the log, so a resumed
+//! run makes the same forecasts as an uninterrupted run.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,11 +23,13 @@ use crate::error::Result;
 use crate::frame::schema::{self, DEVIATION, PREDICTED, SCORE};
 use crate::prediction;
 
-/// The factor by which the counts of earlier batches decay with each batch.
-const DECAY: f64 = 0.9;
-/// The number of entries, both expected and observed, that a run starts with. It keeps the correction near 1 at first.
-const PRIOR: f64 = 5.0;
-/// The number of scores that the forecast in a summary covers.
+/// The factor by which the sums over earlier batches decay per batch.
+const DECAY: f64 = 0.8;
+/// Pseudo-count of both sums. It keeps the correction near 1 while the run has few batches.
+const PRIOR: f64 = 1.0;
+/// The least probability of the interval of a forecast.
+const COVERAGE: f64 = 0.8;
+/// The number of scores that a summary forecasts.
 const SUMMARY_ITEMS: usize = 100;
 
 /// The expected number of entries among the next scores. An entry is a score that is better than the `top`-th best score so
@@ -42,12 +43,18 @@ pub struct Forecast {
     pub items: usize,
     /// The expected number of entries.
     pub entries: f64,
+    /// The interval of the number of entries, both ends included.
+    low: u64,
+    high: u64,
+    /// The interval for the next 100 scores.
+    #[serde(skip)]
+    per_hundred: (u64, u64),
 }
 
 impl Forecast {
     /// The shortest interval that contains the number of entries with a probability of at least 80 %. Includes both ends.
     pub fn interval(&self) -> (u64, u64) {
-        poisson_interval(self.entries, 0.8)
+        (self.low, self.high)
     }
 
     /// The expected number of scores per entry.
@@ -58,14 +65,23 @@ impl Forecast {
     /// The forecast for the next 100 scores, at the same rate.
     pub fn per_hundred(&self) -> Self {
         let entries = self.entries * SUMMARY_ITEMS as f64 / self.items.max(1) as f64;
-        Forecast { items: SUMMARY_ITEMS, entries, ..*self }
+        let (low, high) = self.per_hundred;
+        Forecast { items: SUMMARY_ITEMS, entries, low, high, ..*self }
+    }
+
+    /// The forecast for items that are entries with these probabilities.
+    fn new(top: usize, probabilities: &[f64]) -> Self {
+        let (low, high) = shortest_interval(&poisson_binomial(probabilities));
+        let hundred: Vec<f64> = probabilities.iter().copied().cycle().take(SUMMARY_ITEMS).collect();
+        let per_hundred = shortest_interval(&poisson_binomial(&hundred));
+        Forecast { top, items: probabilities.len(), entries: probabilities.iter().sum(), low, high, per_hundred }
     }
 }
 
 /// `the next 100 scores are expected to bring 9 entries into the best 100 (6 to 13): 11 scores each`
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Forecast { top, items, entries } = *self;
+        let Forecast { top, items, entries, .. } = *self;
         let (low, high) = self.interval();
         let shown = if entries < 10.0 { format!("{entries:.1}") } else { format!("{entries:.0}") };
         write!(
@@ -104,9 +120,10 @@ impl Forecaster {
     /// # Errors
     /// Prediction columns of another type than f64.
     pub fn forecast(&self, predictions: &DataFrame) -> Result<Option<Forecast>> {
-        let entries = self.expected_entries(predictions)?;
-        let forecast = |entries| Forecast { top: self.top, items: predictions.height(), entries };
-        Ok(entries.map(|entries| forecast(entries * self.correction())))
+        let Some(probabilities) = self.probabilities(predictions)? else { return Ok(None) };
+        let correction = self.correction();
+        let corrected: Vec<f64> = probabilities.iter().map(|probability| (correction * probability).min(1.0)).collect();
+        Ok(Some(Forecast::new(self.top, &corrected)))
     }
 
     /// Learns from a scored batch. Returns its number of entries, if there is a forecast for it.
@@ -116,12 +133,12 @@ impl Forecaster {
     pub fn observe(&mut self, scored: &DataFrame) -> Result<Option<u64>> {
         let scores: Vec<f64> = schema::nullable_f64s(scored, SCORE)?.into_iter().flatten().collect();
         let mut entries = None;
-        if let (Some(threshold), Some(expected)) = (self.threshold(), self.expected_entries(scored)?) {
+        if let (Some(threshold), Some(probabilities)) = (self.threshold(), self.probabilities(scored)?) {
             self.latest.extend(self.forecast(scored)?);
-            let observed = scores.iter().filter(|score| **score > threshold).count();
-            self.observed = DECAY * self.observed + observed as f64;
-            entries = Some(observed as u64);
-            self.expected = DECAY * self.expected + expected;
+            let count = scores.iter().filter(|score| **score > threshold).count();
+            self.observed = DECAY * self.observed + count as f64;
+            entries = Some(count as u64);
+            self.expected = DECAY * self.expected + probabilities.iter().sum::<f64>();
         }
         self.best.extend(scores);
         self.best.sort_by(|a, b| b.total_cmp(a));
@@ -148,18 +165,20 @@ impl Forecaster {
     }
 
     fn correction(&self) -> f64 {
-        ((self.observed + PRIOR) / (self.expected + PRIOR)).clamp(0.5, 2.0)
+        ((self.observed + PRIOR) / (self.expected + PRIOR)).clamp(0.1, 2.0)
     }
 
-    /// The expected entries, before the correction.
-    fn expected_entries(&self, batch: &DataFrame) -> Result<Option<f64>> {
+    /// The probability of each item to be an entry, before the correction.
+    fn probabilities(&self, batch: &DataFrame) -> Result<Option<Vec<f64>>> {
         let Some(threshold) = self.threshold().filter(|_| prediction::has_predictions(batch)) else { return Ok(None) };
         let means = schema::nullable_f64s(batch, PREDICTED)?.into_iter();
-        let pairs = means.zip(schema::nullable_f64s(batch, DEVIATION)?);
-        let predictions: Vec<(f64, f64)> = pairs.filter_map(|(mean, deviation)| Some((mean?, deviation?))).collect();
-        let entries =
-            predictions.iter().map(|(mean, deviation)| standard_normal_cdf((mean - threshold) / deviation)).sum();
-        Ok((!predictions.is_empty()).then_some(entries))
+        let predictions: Vec<Option<(f64, f64)>> =
+            means.zip(schema::nullable_f64s(batch, DEVIATION)?).map(|(mean, deviation)| mean.zip(deviation)).collect();
+        if predictions.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let probability = |(mean, deviation): (f64, f64)| standard_normal_cdf((mean - threshold) / deviation);
+        Ok(Some(predictions.into_iter().map(|prediction| prediction.map_or(0.0, probability)).collect()))
     }
 }
 
@@ -168,20 +187,32 @@ fn standard_normal_cdf(z: f64) -> f64 {
     0.5 * libm::erfc(-z / std::f64::consts::SQRT_2)
 }
 
-/// The shortest interval of a Poisson distribution with at least this probability. It starts at the mode, and repeatedly adds
-/// the more likely of its two neighbours.
-fn poisson_interval(mean: f64, probability: f64) -> (u64, u64) {
-    let mode = mean.floor();
-    // Computed in logarithms, because `exp(-mean)` underflows from 745 on.
-    let log_factorial = |count: f64| libm::lgamma(count + 1.0);
-    let density = |count: f64| (count * mean.max(f64::MIN_POSITIVE).ln() - mean - log_factorial(count)).exp();
-    let (mut low, mut high, mut covered) = (mode, mode, density(mode));
-    while covered < probability && high < 2.0 * mean + 100.0 {
-        let (below, above) = (if low > 0.0 { density(low - 1.0) } else { 0.0 }, density(high + 1.0));
-        if below > above {
-            low -= 1.0;
+/// The distribution of the number of successes of independent trials with these probabilities: of 0, 1, 2, ... successes.
+fn poisson_binomial(probabilities: &[f64]) -> Vec<f64> {
+    let mut distribution = vec![1.0];
+    for probability in probabilities {
+        distribution.push(0.0);
+        for count in (0..distribution.len()).rev() {
+            let one_less = if count > 0 { distribution[count - 1] } else { 0.0 };
+            distribution[count] = distribution[count] * (1.0 - probability) + one_less * probability;
+        }
+    }
+    distribution
+}
+
+/// The shortest interval that covers at least [`COVERAGE`] of a distribution with one mode. It grows from the mode towards the
+/// more probable neighbour.
+fn shortest_interval(distribution: &[f64]) -> (u64, u64) {
+    let probability = |count: usize| distribution.get(count).copied().unwrap_or(0.0);
+    let mode = (0..distribution.len()).max_by(|a, b| probability(*a).total_cmp(&probability(*b))).unwrap_or(0);
+    let (mut low, mut high, mut covered) = (mode, mode, probability(mode));
+    while covered < COVERAGE && (low > 0 || high + 1 < distribution.len()) {
+        let below = low.checked_sub(1).map_or(0.0, probability);
+        let above = probability(high + 1);
+        if low > 0 && below > above {
+            low -= 1;
         } else {
-            high += 1.0;
+            high += 1;
         }
         covered += below.max(above);
     }
@@ -193,21 +224,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_and_probabilities_are_those_of_scipy() {
-        // Intervals: the counts with the highest scipy.stats.poisson.pmf, until these sum to 0.8. Probabilities:
-        // scipy.stats.norm.cdf(z).
-        for (mean, low, high) in [
-            (0.0, 0, 0),
-            (0.05, 0, 0),
-            (0.5, 0, 1),
-            (3.2, 1, 5),
-            (4.8, 2, 7),
-            (9.3, 6, 13),
-            (40.2, 32, 48),
-            (1000.5, 960, 1041),
-        ] {
-            assert_eq!(poisson_interval(mean, 0.8), (low, high), "mean {mean}");
+    fn the_distribution_of_entries_is_that_of_all_outcomes() {
+        let probabilities = [0.1, 0.5, 0.9, 0.25];
+        let mut expected = [0.0; 5];
+        for outcome in 0..16u32 {
+            let is_entry = |item: usize| outcome >> item & 1 == 1;
+            let chance = |item: usize| if is_entry(item) { probabilities[item] } else { 1.0 - probabilities[item] };
+            expected[outcome.count_ones() as usize] += (0..4).map(chance).product::<f64>();
         }
+        let distribution = poisson_binomial(&probabilities);
+        assert!(distribution.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{distribution:?}");
+        // 0.034, 0.294, 0.459, 0.202, 0.011
+        assert_eq!(shortest_interval(&distribution), (1, 3));
+        assert_eq!(shortest_interval(&poisson_binomial(&[])), (0, 0));
+        assert_eq!(shortest_interval(&poisson_binomial(&[1.0, 1.0])), (2, 2));
+    }
+
+    #[test]
+    fn probabilities_are_those_of_scipy() {
+        // scipy.stats.norm.cdf(z)
         for (z, expected) in [(-3.0, 0.001_349_898_031_630_094_6), (0.0, 0.5), (1.5, 0.933_192_798_731_141_9)] {
             assert!((standard_normal_cdf(z) - expected).abs() < 1e-12, "z {z}");
         }
@@ -215,9 +250,10 @@ mod tests {
 
     #[test]
     fn a_forecast_reads_as_a_sentence() {
-        let forecast = Forecast { top: 100, items: 20, entries: 1.8 };
+        // scipy.stats.binom(100, 0.09): 0.85 from 5 to 12, 0.77 from 6 to 12.
+        let forecast = Forecast::new(100, &[0.09; 20]).per_hundred();
         let expected =
             "the next 100 scores are expected to bring 9.0 entries into the best 100 (5 to 12): 11 scores each";
-        assert_eq!(forecast.per_hundred().to_string(), expected);
+        assert_eq!(forecast.to_string(), expected);
     }
 }

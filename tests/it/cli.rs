@@ -203,7 +203,7 @@ fn a_run_of_a_later_format_is_named_as_such() {
     std::fs::create_dir(folder.path().join("run")).expect("a folder");
     std::fs::write(folder.path().join("run/run.json"), "{\"format_version\": 99}").expect("written");
     let output = uphill(&["results", "run"], folder.path());
-    assert_eq!(stderr(&output), "uphill: run: has format version 99; this program reads up to 2: use a later uphill\n");
+    assert_eq!(stderr(&output), "uphill: run: has format version 99; this program reads up to 3: use a later uphill\n");
 }
 
 #[test]

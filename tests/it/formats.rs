@@ -113,12 +113,12 @@ fn a_format_of_the_future_or_of_nobody_is_named() {
     let text = std::fs::read_to_string(&path).expect("read");
     let version = "\"format_version\": 1,";
     assert!(text.contains(version), "{text}");
-    let future = "run: has format version 3; this program reads up to 2: use a later uphill";
-    let odd = |found: &str| format!("run/run.json: damaged: expected a format_version from 1 to 2, found {found}");
+    let future = "run: has format version 4; this program reads up to 3: use a later uphill";
+    let odd = |found: &str| format!("run/run.json: damaged: expected a format_version from 1 to 3, found {found}");
     let cases = [
-        (text.replace(version, "\"format_version\": 3,"), future.to_string()),
+        (text.replace(version, "\"format_version\": 4,"), future.to_string()),
         // Whatever else a later format changes.
-        ("{\"format_version\": 3, \"everything\": \"else\"}".into(), future.into()),
+        ("{\"format_version\": 4, \"everything\": \"else\"}".into(), future.into()),
         (text.replace(version, ""), "run/run.json: damaged: no format_version, or not a file of this program".into()),
         (text.replace(version, "\"format_version\": 0,"), odd("0")),
         (text.replace(version, "\"format_version\": -1,"), odd("-1")),
