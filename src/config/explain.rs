@@ -41,6 +41,11 @@ pub(super) fn explain(message: &str) -> String {
     if message.starts_with("unknown") {
         return unknown_name(message);
     }
+    // A list in the place of a section.
+    let length = message.strip_prefix("invalid length ").and_then(|length| length.split_once(", expected struct "));
+    if let Some((length, _)) = length {
+        return format!("expected a section, found a list of length {length}");
+    }
     let mismatch = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "));
     match mismatch.and_then(|mismatch| mismatch.rsplit_once(", expected ")) {
         Some((found, expected)) => format!("expected {}, found {}", plain_expected(expected), plain_found(found)),

@@ -432,7 +432,7 @@ fn features_that_do_not_fit_their_items_are_refused() {
     let message = |ids: &[u64], end: usize, values: Array2<f32>| {
         ItemFeatures::new(ids, view(end), values).expect_err("refused").to_string()
     };
-    assert!(message(&[0, 1], 1, Array2::zeros((3, 1))).contains("expected one for each of 2 items, found 3"));
+    assert!(message(&[0, 1], 1, Array2::zeros((3, 1))).contains("expected a row for each of 2 items, found 3"));
     assert!(
         message(&[0, 1], 2, Array2::zeros((2, 1))).contains("expected components below 1, found components 0 to 2")
     );

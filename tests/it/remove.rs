@@ -102,7 +102,7 @@ fn a_run_whose_dataset_is_gone_or_elsewhere_is_removed_all_the_same() {
     let output = uphill(&["remove", "."], &scene.path("whole"));
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.lines().count() == 2 && said.contains("items.lance: taking the tag uphill-run-"), "{said}");
+    assert!(said.lines().count() == 2 && said.contains("items.lance: deleting the tag uphill-run-"), "{said}");
     assert!(
         said.contains("if the dataset still exists, it keeps version 2 until you delete the tag: lance.dataset("),
         "{said}"

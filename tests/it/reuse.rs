@@ -320,7 +320,7 @@ fn a_source_that_matches_nothing_is_named_with_what_is_there_and_here() {
     assert_eq!(said("numbers.parquet", ""), none("numbers.parquet", "0.5 (f64)"));
     // A dry run is where one looks before the money is spent.
     let output = uphill(&["search", "run.toml", "--out", "x", "--dry-run"], folder.path());
-    assert!(stderr(&output).contains("none of its 2 scores is of an item"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("none of its 2 scores matches an item"), "{}", stderr(&output));
 
     let nulls = df!("name" => ["item 0", "item 1"], "score" => [None::<f64>, Some(f64::NAN)]).expect("a frame");
     write(&at("nulls.parquet"), &nulls);
