@@ -1,4 +1,5 @@
-"""Analyses the Parquet files of a run: the best items, the best score by cost, and the movement of the queries.
+"""Analyses the Parquet files of a run: the best items, the best score by cost, the movement of the queries, and how well the
+model predicted.
 
 Also works while the run is in progress, after its first iteration. Needs Polars:
 
@@ -6,6 +7,7 @@ Also works while the run is in progress, after its first iteration. Needs Polars
 """
 
 import sys
+from statistics import NormalDist
 
 import polars as pl
 
@@ -80,12 +82,81 @@ movement = (
     .sort("iteration")
 )
 
+# What the model predicted of each item before it was scored. Rules without a model predict nothing.
+absent = {"predicted", "deviation"} - set(items.collect_schema())
+predictions = items.with_columns(
+    *(pl.lit(None, pl.Float64).alias(name) for name in absent),
+    hundred=(pl.col("evaluation") - 1) // 100 + 1,
+)
+by_hundred = predictions.drop_nulls(["score", "predicted"]).sort("evaluation").group_by("hundred", maintain_order=True)
+error = pl.col("score") - pl.col("predicted")
+
+# The share of scores within 1.28 deviations of the prediction is 0.8 if the deviations are right.
+calibration = by_hundred.agg(
+    predictions=pl.len(),
+    covered=(error.abs() < 1.2816 * pl.col("deviation")).mean(),
+    mean_error=error.mean(),
+)
+parity = by_hundred.agg(
+    pl.col("predicted", "score").mean(),
+    rank_correlation=pl.corr(pl.col("predicted").rank(), pl.col("score").rank()),
+)
+
+# The 100th best score before each batch: a better score is an entry into the best 100.
+earlier = items.drop_nulls("score").select("score", earlier="iteration")
+thresholds = (
+    items.select("iteration")
+    .unique()
+    .join_where(earlier, pl.col("earlier") < pl.col("iteration"))
+    .group_by("iteration")
+    .agg(threshold=pl.col("score").sort(descending=True).get(99, null_on_oob=True))
+    .drop_nulls()
+)
+is_entry = pl.col("score") > pl.col("threshold")
+price = (
+    predictions.join(thresholds, on="iteration")
+    .drop_nulls("hundred")
+    .group_by("hundred")
+    .agg(scores=pl.len(), entries=is_entry.sum())
+    .with_columns(scores_per_entry=pl.when(pl.col("entries") > 0).then(pl.col("scores") / pl.col("entries")))
+    .sort("hundred")
+)
+
+# The entries that were expected of each batch, corrected by how earlier forecasts did, against those that came.
+probability = ((pl.col("predicted") - pl.col("threshold")) / pl.col("deviation")).map_elements(
+    NormalDist().cdf, return_dtype=pl.Float64
+)
+batches = (
+    predictions.join(thresholds, on="iteration")
+    .group_by("iteration")
+    .agg(items=pl.len(), expected=probability.sum(), entries=is_entry.sum(), predicted=pl.col("predicted").count())
+    .filter(pl.col("predicted") > 0)
+    .sort("iteration")
+    .select("iteration", "items", "expected", "entries", batch=pl.int_range(pl.len()))
+)
+age = pl.col("batch") - pl.col("batch_right") - 1
+decayed = [(pl.col(f"{name}_right") * 0.9**age).sum() for name in ("entries", "expected")]
+corrections = (
+    batches.join_where(batches, pl.col("batch_right") < pl.col("batch"))
+    .group_by("batch")
+    .agg(correction=((decayed[0] + 5) / (decayed[1] + 5)).clip(0.5, 2))
+)
+forecasts = (
+    batches.join(corrections, on="batch", how="left")
+    .select("iteration", "items", forecast=pl.col("expected") * pl.col("correction").fill_null(1), entries="entries")
+    .sort("iteration")
+)
+
 for title, frame in [
     ("the ten best items", best),
     ("the best score so far, by evaluations", best_so_far),
     ("iterations", by_iteration),
     ("items without a score", failed),
     ("how far the queries moved", movement),
+    ("calibration: scores within 1.28 deviations of the prediction, by hundred scores", calibration),
+    ("parity: predicted against scored, by hundred scores", parity),
+    ("the price of an entry into the best 100, by hundred scores", price),
+    ("forecast against truth: entries of each batch", forecasts),
 ]:
     print(title)
     print(frame.collect())

@@ -1,5 +1,5 @@
--- Analyses the Parquet files of a run: the best items, the best score by cost, and the movement of the queries.
--- Also works while the run is in progress, after its first iteration:
+-- Analyses the Parquet files of a run: the best items, the best score by cost, the movement of the queries, and how well the
+-- model predicted. Also works while the run is in progress, after its first iteration:
 --
 --     cd RUN && duckdb < analyse.sql
 
@@ -61,3 +61,90 @@ join queries as before on before.iteration + 1 = now.iteration and before.query_
 join queries as start on start.iteration = 0 and start.query_idx = now.collection_idx
 group by now.iteration
 order by now.iteration;
+
+-- What the model predicted of each item before it was scored. Rules without a model predict nothing: the last select adds
+-- the columns.
+create or replace temp view predictions as
+select *, (evaluation - 1) // 100 + 1 as hundred
+from (
+    from items
+    union all by name
+    select null::double as predicted, null::double as deviation, null::varchar as chosen_by where false
+);
+
+-- Calibration by hundred scores: the share of them within 1.28 deviations of the prediction (0.8 if the deviations are right).
+select
+    hundred,
+    count(*) as predictions,
+    avg((abs(score - predicted) < 1.2816 * deviation)::integer) as covered,
+    avg(score - predicted) as mean_error
+from predictions
+where score is not null and predicted is not null
+group by hundred
+order by hundred;
+
+-- Parity by hundred scores: predicted against scored, and their rank correlation (equal values have their mean rank).
+select hundred, avg(predicted) as predicted, avg(score) as score, corr(predicted_rank, score_rank) as rank_correlation
+from (
+    select
+        *,
+        rank() over (partition by hundred order by predicted)
+            + (count(*) over (partition by hundred, predicted) - 1) / 2 as predicted_rank,
+        rank() over (partition by hundred order by score) + (count(*) over (partition by hundred, score) - 1) / 2 as score_rank
+    from predictions
+    where score is not null and predicted is not null
+)
+group by hundred
+order by hundred;
+
+-- The 100th best score before each batch: a better score is an entry into the best 100.
+create or replace temp view thresholds as
+select batch.iteration, max(earlier.score, 100)[100] as threshold
+from (select distinct iteration from items) as batch
+join items as earlier on earlier.iteration < batch.iteration
+group by batch.iteration
+having threshold is not null;
+
+-- The price of an entry, by hundred scores.
+select
+    hundred,
+    count(*) as scores,
+    count(*) filter (score > threshold) as entries,
+    count(*) / nullif(count(*) filter (score > threshold), 0) as scores_per_entry
+from predictions
+join thresholds using (iteration)
+where hundred is not null
+group by hundred
+order by hundred;
+
+-- The probability that a standard normal value is less (Abramowitz and Stegun, 26.2.17: to 1e-7).
+create or replace temp macro tail(z, t) as
+    exp(-z * z / 2) / sqrt(2 * pi()) * t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
+create or replace temp macro probability(z) as
+    case when z < 0 then tail(z, 1 / (1 - 0.2316419 * z)) else 1 - tail(z, 1 / (1 + 0.2316419 * z)) end;
+
+-- The forecast of each batch against what came: entries into the best 100, corrected by how earlier forecasts did.
+with batches as (
+    select
+        iteration,
+        row_number() over (order by iteration) as batch,
+        count(*) as items,
+        sum(probability((predicted - threshold) / deviation)) as expected,
+        count(*) filter (score > threshold) as entries
+    from predictions
+    join thresholds using (iteration)
+    group by iteration
+    having count(predicted) > 0
+)
+select
+    batches.iteration,
+    any_value(batches.items) as items,
+    any_value(batches.expected) * greatest(0.5, least(2,
+        (coalesce(sum(earlier.entries * 0.9 ** (batches.batch - earlier.batch - 1)), 0) + 5)
+            / (coalesce(sum(earlier.expected * 0.9 ** (batches.batch - earlier.batch - 1)), 0) + 5)
+    )) as forecast,
+    any_value(batches.entries) as entries
+from batches
+left join batches as earlier on earlier.batch < batches.batch
+group by batches.iteration
+order by batches.iteration;

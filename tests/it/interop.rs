@@ -7,16 +7,21 @@ use std::process::Command;
 use polars::prelude::*;
 
 use crate::common::*;
+use crate::predictions::Place;
 use crate::python::{python, succeeds};
 
 const ITEMS: usize = 2000;
 const DIM: usize = 16;
-const FIVE_TITLES: [&str; 5] = [
+const TITLES: [&str; 9] = [
     "the ten best items",
     "the best score so far, by evaluations",
     "iterations",
     "items without a score",
     "how far the queries moved",
+    "calibration: scores within 1.28 deviations of the prediction, by hundred scores",
+    "parity: predicted against scored, by hundred scores",
+    "the price of an entry into the best 100, by hundred scores",
+    "forecast against truth: entries of each batch",
 ];
 
 /// A finished run of twelve iterations, in `run`. One item in ten has no score.
@@ -68,12 +73,15 @@ for statement in connection.extract_statements(open(sys.argv[1]).read()):
     table = connection.execute(statement).to_arrow_table()
     if statement.type == duckdb.StatementType.SELECT:
         frames.append(pl.from_arrow(table))
-best, best_so_far, by_iteration, failed, movement = frames
+best, best_so_far, by_iteration, failed, movement, calibration, parity, price, forecasts = frames
 assert best_so_far["best_so_far"].is_sorted() and best_so_far["best_so_far"][-1] == best["score"][0], best_so_far
 assert by_iteration["iteration"].to_list() == list(range(12)), by_iteration
 assert by_iteration["new_items"].cum_sum().to_list() == by_iteration["evaluations"].to_list(), by_iteration
 assert failed["reason"].to_list() == ["no score"] and failed["outcome"].to_list() == ["failed"] and failed["items"][0] > 0, failed
 assert movement["iteration"].to_list() == list(range(1, 13)) and movement["mean_step"].min() > 0, movement
+# The rule has no model.
+assert calibration.is_empty() and parity.is_empty() and forecasts.is_empty(), frames
+assert price["scores"].sum() <= by_iteration["evaluations"].max(), price
 print(best.write_csv(), end="")
 "#;
     let (_folder, run) = a_run();
@@ -86,21 +94,88 @@ print(best.write_csv(), end="")
 }
 
 #[test]
-fn analyse_py_prints_five_frames() {
+fn analyse_py_prints_each_frame_under_its_title() {
     let (folder, run) = a_run();
     let script = root().join("examples/analyse.py");
     let stdout = succeeds(Command::new(python()).arg(script).arg(&run).current_dir(folder.path()));
-    for title in FIVE_TITLES {
+    for title in TITLES {
         assert!(stdout.lines().any(|line| line == title), "{title}: {stdout}");
     }
     // Ten items of eight columns, twelve iterations, one outcome and reason, twelve updates.
-    for shape in ["(10, 8)", "(12, 6)", "(1, 3)", "(12, 4)"] {
+    // The rule has no model: no calibration, no parity, no forecasts.
+    for shape in ["(10, 8)", "(12, 6)", "(1, 3)", "(12, 4)", "(0, 4)"] {
         assert!(stdout.lines().any(|line| line == format!("shape: {shape}")), "{shape}: {stdout}");
     }
     let best = csv(uphill_ok(&["results", "run", "--format", "csv", "-n", "10"], folder.path()));
     let first = best.column("name").expect("name").str().expect("text").get(0).expect("a name").to_string();
     let printed = stdout.lines().find(|line| line.starts_with("│ ") && line.contains("┆ item ")).expect("an item");
     assert!(printed.contains(&format!("┆ {first} ")), "{first}: {stdout}");
+}
+
+#[test]
+fn analyse_sql_and_py_find_what_plain_python_finds_of_predictions() {
+    const SCRIPT: &str = r#"
+import importlib.machinery, importlib.util, runpy, statistics, sys
+from collections import defaultdict
+import duckdb, polars as pl
+from polars.testing import assert_frame_equal
+sql, py, benchmark = sys.argv[1:]
+connection = duckdb.connect()
+frames = []
+for statement in connection.extract_statements(open(sql).read()):
+    table = connection.execute(statement).to_arrow_table()
+    if statement.type == duckdb.StatementType.SELECT:
+        frames.append(pl.from_arrow(table))
+in_sql = dict(zip(["calibration", "parity", "price", "forecasts"], frames[-4:]))
+sys.argv = [py, "."]
+in_polars = runpy.run_path(py)
+for name, frame in in_sql.items():
+    assert_frame_equal(frame, in_polars[name].collect(), check_dtypes=False, abs_tol=1e-5)
+
+loader = importlib.machinery.SourceFileLoader("forecast", benchmark)
+forecast = importlib.util.module_from_spec(importlib.util.spec_from_loader("forecast", loader))
+loader.exec_module(forecast)
+results = pl.read_parquet("results/**/*.parquet", hive_partitioning=True).sort("iteration", "evaluation")
+expected = forecast.forecasts(results)
+assert len(expected) > 10
+found = in_polars["forecasts"].collect().select("items", "forecast", "entries").rows()
+assert len(found) == len(expected), (found, expected)
+for (items, mean, entries), (height, entries_forecast, came, _) in zip(found, expected):
+    assert (items, entries) == (height, came) and abs(mean - entries_forecast) < 1e-9 * mean, (found, expected)
+
+def mean_ranks(values):
+    ascending, descending = sorted(values), sorted(values, reverse=True)
+    return [ascending.index(value) - descending.index(value) for value in values]
+
+hundreds = defaultdict(list)
+for row in results.iter_rows(named=True):
+    if row["score"] is not None and row["predicted"] is not None:
+        hundreds[(row["evaluation"] + 99) // 100].append(row)
+calibration, parity = (in_polars[name].collect().rows_by_key("hundred", named=True, unique=True) for name in ["calibration", "parity"])
+assert set(hundreds) == set(calibration) == set(parity) == {1, 2, 3}, (calibration, parity)
+for hundred, rows in hundreds.items():
+    predicted, scores = ([row[name] for row in rows] for name in ["predicted", "score"])
+    off = [score - mean for mean, score in zip(predicted, scores)]
+    within = sum(abs(error) < 1.2816 * row["deviation"] for error, row in zip(off, rows)) / len(rows)
+    found, ranks = calibration[hundred], statistics.correlation(mean_ranks(predicted), mean_ranks(scores))
+    assert found["predictions"] == len(rows) and abs(found["covered"] - within) < 1e-9, (found, within)
+    assert abs(found["mean_error"] - statistics.fmean(off)) < 1e-9, found
+    assert abs(parity[hundred]["rank_correlation"] - ranks) < 1e-9, (parity, ranks)
+    assert abs(parity[hundred]["predicted"] - statistics.fmean(predicted)) < 1e-9, parity
+
+price = in_polars["price"].collect()
+# Without the batches that were scored before 100 scores were known.
+first = len(results) - sum(height for height, *_ in expected)
+assert price["scores"].sum() == len(results) - first and price["entries"].sum() == sum(came for _, _, came, _ in expected), price
+for hundred, scores, entries, each in price.rows():
+    assert each is None if entries == 0 else abs(each - scores / entries) < 1e-9, price
+"#;
+    let place = Place::new();
+    // Some scores are equal, and some items have none.
+    place.run_file(220, "sql = 'CASE WHEN value > -0.2 THEN round(value, 2) END'\n", ("", "", ""));
+    place.search("run", &[]);
+    let paths = ["examples/analyse.sql", "examples/analyse.py", "benches/forecast"].map(|path| root().join(path));
+    run_python(SCRIPT, &paths.each_ref().map(|path| path.to_str().expect("text")), &place.path("run"));
 }
 
 #[test]

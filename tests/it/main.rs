@@ -42,6 +42,8 @@ mod numpy;
 mod outcomes;
 mod parts;
 mod pinned;
+mod predictions;
+mod predictions_reference;
 mod prefilters;
 mod printing;
 mod python;

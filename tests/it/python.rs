@@ -8,22 +8,27 @@ use std::process::{Command, Output};
 const PACKAGES: [&str; 3] = ["duckdb==2.0.*", "polars==2.1.*", "pyarrow==26.*"];
 
 /// The interpreter of a virtual environment with DuckDB, Polars and pyarrow.
-/// The first caller makes it, which takes the network; the others wait for it.
 pub fn python() -> PathBuf {
+    environment("venv", &PACKAGES)
+}
+
+/// The interpreter of a virtual environment with packages.
+/// The first caller makes it, which takes the network; the others wait for it.
+pub fn environment(name: &str, packages: &[&str]) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (venv, python) = (target.join("venv"), target.join("venv/bin/python"));
+    let (venv, python) = (target.join(name), target.join(name).join("bin/python"));
     // Written last, so that a half-made environment is made again.
     let ready = venv.join("ready");
     fs::create_dir_all(target).expect("the target folder");
-    let lock = File::create(target.join("venv.lock")).expect("a lock file");
+    let lock = File::create(target.join(format!("{name}.lock"))).expect("a lock file");
     lock.lock().expect("the lock");
-    let wanted = PACKAGES.join(" ");
+    let wanted = packages.join(" ");
     if fs::read_to_string(&ready).is_ok_and(|found| found == wanted) {
         return python;
     }
     succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
     succeeds(
-        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES),
+        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages),
     );
     fs::write(ready, wanted).expect("a file");
     python
