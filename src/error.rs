@@ -31,7 +31,7 @@ pub enum Error {
         iteration: Option<u32>,
         /// The column, or `rows`.
         column: String,
-        /// What the contract requires.
+        /// The value that the contract requires.
         expected: String,
         /// The value in the frame.
         found: String,

@@ -73,7 +73,7 @@ impl Interrupt {
             while !sender.is_canceled() && !flag.load(Ordering::Relaxed) {
                 thread::sleep(CHECK_INTERVAL);
             }
-            // The receiver is gone if the future has completed.
+            // Sending fails if the future has completed, which is harmless.
             let _ = sender.send(());
         };
         thread::Builder::new().spawn(watch).wrap_err("starting a thread")?;

@@ -154,7 +154,7 @@ impl Ledger {
             iteration,
             &if is_amended { scored.filter(&valid).wrap_err("replaying")? } else { scored.clone() },
         )?;
-        // A newer answer may have a part that earlier answers lacked.
+        // A newer answer may contain a part of the score that earlier answers lacked.
         store.answers.show_parts(iteration, &items, &[]);
         let has_new_columns = store.answers.visible_parts(iteration).any(|name| scored.column(name).is_err());
         drop(store);

@@ -196,7 +196,7 @@ impl UpdateConfig {
             UpdateConfig::Rl { lr, distance_penalty, scale_distance_penalty, max_norm, norm } => {
                 let mut rule = match lr {
                     LearningRates::One(lr) => RlUpdate::new(*lr),
-                    LearningRates::Several(lrs) => RlUpdate::branching(lrs.clone()),
+                    LearningRates::Several(rates) => RlUpdate::branching(rates.clone()),
                 };
                 rule = rule.distance_penalty(*distance_penalty).scale_distance_penalty(*scale_distance_penalty);
                 if let Some(max_norm) = max_norm {

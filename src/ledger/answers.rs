@@ -146,7 +146,7 @@ impl Answers {
     }
 
     /// The available parts of the scores of some items, as columns. Parts without values are left out.
-    pub(super) fn known_parts(&self, items: &[u64]) -> Vec<Column> {
+    pub(super) fn stored_parts(&self, items: &[u64]) -> Vec<Column> {
         let column = |(name, part): (&String, &Part)| {
             let value = |item| self.by_item.get(item)?.parts.get(part.index).copied().flatten();
             let values: Vec<Option<f64>> = items.iter().map(value).collect();

@@ -219,8 +219,8 @@ impl Shared {
                 &**score,
             ));
         };
-        let known = lock(store).answers.known_parts(&schema::u64s(items, DB_IDX)?);
-        let mut sums = sum.partial_sums(items, &known)?;
+        let stored_parts = lock(store).answers.stored_parts(&schema::u64s(items, DB_IDX)?);
+        let mut sums = sum.partial_sums(items, &stored_parts)?;
         if let Some(complete) = sums.newly_complete(&sums.rows())? {
             lock(store).write(&complete, &ordinals, score.is_paid())?;
             self.count_answered(complete.height());

@@ -27,7 +27,7 @@ impl SearchLog {
     /// The trajectory of each query, ordered by (`query_idx`, `iteration`): the columns of the queries frame, `iteration`,
     /// and the lists `db_idx` and `score` of the query's results, in the order of the results (empty if there are none).
     ///
-    /// Reads the log at once and holds all trajectories in memory. [`SearchLog::trajectories`] returns them in parts.
+    /// Reads the whole log and keeps all trajectories in memory. [`SearchLog::trajectories`] returns them in parts.
     ///
     /// # Errors
     /// Files that cannot be read.

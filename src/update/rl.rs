@@ -30,7 +30,7 @@ use crate::step::Step;
 /// `scale_distance_penalty(false)`.
 #[derive(Clone, Debug)]
 pub struct RlUpdate {
-    lrs: Vec<f64>,
+    learning_rates: Vec<f64>,
     distance_penalty: f64,
     scale_distance_penalty: bool,
     clip: Clip,
@@ -44,9 +44,9 @@ impl RlUpdate {
     }
 
     /// Branches each query into several, one for each learning rate.
-    pub fn branching(lrs: impl Into<Vec<f64>>) -> Self {
+    pub fn branching(learning_rates: impl Into<Vec<f64>>) -> Self {
         RlUpdate {
-            lrs: lrs.into(),
+            learning_rates: learning_rates.into(),
             distance_penalty: 0.0,
             scale_distance_penalty: true,
             clip: Clip::default(),
@@ -81,7 +81,7 @@ impl RlUpdate {
 
 impl QueryUpdate for RlUpdate {
     fn check(&self) -> Result<()> {
-        if self.lrs.is_empty() {
+        if self.learning_rates.is_empty() {
             return Err(Error::Config("update.lr: expected at least one learning rate, found none".into()));
         }
         self.clip.check("update")
@@ -104,8 +104,8 @@ impl QueryUpdate for RlUpdate {
         self.check()?;
         self.lineage.next_queries(step, |query, neighbours| {
             let gradient = PolicyGradient::at(query, neighbours);
-            let mut children = Array2::zeros((self.lrs.len(), query.len()));
-            for (mut child, lr) in children.axis_iter_mut(Axis(0)).zip(&self.lrs) {
+            let mut children = Array2::zeros((self.learning_rates.len(), query.len()));
+            for (mut child, lr) in children.axis_iter_mut(Axis(0)).zip(&self.learning_rates) {
                 let scale = if self.scale_distance_penalty { 1.0 } else { *lr };
                 child.assign(&(&query - &gradient.step(*lr, self.distance_penalty * scale, self.clip)));
             }
