@@ -60,8 +60,8 @@ impl Metric {
 /// Sums the products of the components, or the squares of their differences, in eight lanes. The loops are indexed,
 /// because unoptimised builds do not inline iterators.
 fn lane_sum<const SQUARES: bool>(a: &[f32], b: &[f32]) -> f64 {
-    let term = |at: usize| {
-        let (x, y) = (a[at] as f64, b[at] as f64);
+    let term = |component: usize| {
+        let (x, y) = (a[component] as f64, b[component] as f64);
         if SQUARES { (x - y) * (x - y) } else { x * y }
     };
     let (length, whole) = (a.len().min(b.len()), a.len().min(b.len()) / 8 * 8);
@@ -174,7 +174,7 @@ pub trait VectorDatabase: Send + Sync {
     /// The number of items: rows with an embedding.
     fn len(&self) -> u64;
 
-    /// Whether there are no items.
+    /// Whether the library has no items.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -218,7 +218,7 @@ pub trait VectorDatabase: Send + Sync {
     /// An id that the library does not contain.
     fn take(&self, db_idx: &[u64]) -> Result<DataFrame>;
 
-    /// As [`VectorDatabase::take`], with only these attribute columns. The default implementation returns all of them.
+    /// As [`VectorDatabase::take`], with only these attribute columns. The default implementation returns all columns.
     ///
     /// # Errors
     /// As [`VectorDatabase::take`].
@@ -238,7 +238,7 @@ pub trait VectorDatabase: Send + Sync {
     /// A library that cannot be read, or the first error of `visit`.
     fn scan(&self, visit: &mut BlockVisitor<'_>) -> Result<()>;
 
-    /// Calls `visit` with these columns of every item, in blocks. Each block has the column `db_idx` too.
+    /// Calls `visit` with these columns of every item, in blocks. Each block also has the column `db_idx`.
     ///
     /// # Errors
     /// A column that does not exist, a library that cannot be read, or the first error of `visit`.
@@ -249,8 +249,8 @@ pub trait VectorDatabase: Send + Sync {
         })
     }
 
-    /// The features of all items that a model may read beside their embeddings. The default implementation has none. Columns
-    /// that are `hidden` are read only if `wanted` names them.
+    /// The features of all items that a model reads in addition to their embeddings. The default implementation returns none.
+    /// `hidden` columns are read only if `wanted` names them.
     ///
     /// # Errors
     /// A named column that does not exist or cannot be encoded; a library that cannot be read.

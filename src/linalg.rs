@@ -1,7 +1,6 @@
 //! Linear algebra: blocked Cholesky factorization, triangular solves, squared distances, dot products.
 //!
-//! Blocks turn most of the work into matrix products. Inner loops use indices, because iterators are slow in builds with little
-//! optimization.
+//! Most of the work is matrix products of blocks. Inner loops use indices, because unoptimised builds do not inline iterators.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
@@ -39,7 +38,7 @@ impl Cholesky {
         let mean = matrix.diag().iter().map(|value| value.abs()).sum::<f64>() / n.max(1) as f64;
         let (mut shifted, mut jitter) = (matrix.clone(), 1e-6 * mean.max(f64::MIN_POSITIVE));
         loop {
-            // This terminates: a diagonal that dominates its rows makes any finite matrix positive definite, as an infinite one does.
+            // This loop terminates, because with enough jitter the diagonal dominates, and the matrix is positive definite.
             if let Some(factor) = Self::try_new(shifted, Vec::new()) {
                 return Ok(Cholesky { has_jitter: jitter > 1e-6 * mean.max(f64::MIN_POSITIVE), ..factor });
             }
@@ -49,7 +48,7 @@ impl Cholesky {
         }
     }
 
-    /// How many of the first `rows` rows the factor of a larger matrix can reuse: those of complete blocks.
+    /// The number of rows, of the first `rows`, that the factor of a larger matrix can reuse: the rows of complete blocks.
     pub fn reusable_rows(&self, rows: usize) -> usize {
         if self.has_jitter { 0 } else { rows.min(self.lower.nrows()) / BLOCK * BLOCK }
     }
@@ -58,14 +57,14 @@ impl Cholesky {
     /// are those of this matrix. `rows` are the other rows, of shape `(n - reusable_rows, n)`; their upper triangle is not
     /// read. The result equals the factor of the whole matrix bit for bit. `None` if the matrix is not positive definite.
     pub fn extend(&self, rows: ArrayView2<'_, f64>) -> Option<Self> {
-        let (n, kept) = (rows.ncols(), rows.ncols() - rows.nrows());
+        let (n, reused) = (rows.ncols(), rows.ncols() - rows.nrows());
         let mut a = Array2::zeros((n, n));
-        a.slice_mut(s![..kept, ..kept]).assign(&self.lower.slice(s![..kept, ..kept]));
-        a.slice_mut(s![kept.., ..]).assign(&rows);
-        Self::try_new(a, self.inverses[..kept / BLOCK].to_vec())
+        a.slice_mut(s![..reused, ..reused]).assign(&self.lower.slice(s![..reused, ..reused]));
+        a.slice_mut(s![reused.., ..]).assign(&rows);
+        Self::try_new(a, self.inverses[..reused / BLOCK].to_vec())
     }
 
-    /// Factors a matrix whose first blocks are factored already, one for each of the `inverses`.
+    /// Factors a matrix whose first blocks are already factored: one block for each of the `inverses`.
     fn try_new(mut a: Array2<f64>, mut inverses: Vec<Array2<f64>>) -> Option<Self> {
         let n = a.nrows();
         let factored = inverses.len() * BLOCK;
@@ -146,7 +145,7 @@ pub(crate) fn squared_distances(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) 
     let squares =
         |points: ArrayView2<'_, f64>| -> Vec<f64> { points.rows().into_iter().map(|row| row.dot(&row)).collect() };
     let (a_squares, b_squares) = (squares(a), squares(b));
-    // The result is row-major for any layout of the inputs; `dot` would choose the layout by theirs.
+    // `dot` would choose a layout that depends on the inputs. The result must be row-major.
     let mut values = Array2::zeros((a.nrows(), b.nrows()));
     general_mat_mul(1.0, &a, &b.t(), 0.0, &mut values);
     if let Some(values) = values.as_slice_mut().filter(|values| !values.is_empty()) {

@@ -5,13 +5,13 @@ use std::convert::Infallible;
 use rand::{Rng, RngExt, SeedableRng, TryRng};
 use rand_chacha::ChaCha8Rng;
 
-/// A seeded random generator (ChaCha8) that gives the same numbers on every machine. It implements `Rng` of the crate
+/// A seeded random generator (ChaCha8) that returns the same numbers on every machine. It implements the trait `Rng` of the crate
 /// `rand` 0.10.
 #[derive(Clone, Debug)]
 pub struct RandomStream(ChaCha8Rng);
 
-/// The random stream for `(seed, stage, iteration, query_idx)`. Equal arguments give equal numbers; different arguments
-/// give independent streams.
+/// The random stream for `(seed, stage, iteration, query_idx)`. Equal arguments return the same stream, different arguments
+/// independent streams.
 pub fn random_stream(seed: u64, stage: &str, iteration: u32, query_idx: u32) -> RandomStream {
     let mut key = blake3::Hasher::new();
     key.update(&seed.to_le_bytes()).update(stage.as_bytes()).update(&[0]);
@@ -20,7 +20,7 @@ pub fn random_stream(seed: u64, stage: &str, iteration: u32, query_idx: u32) -> 
 }
 
 impl RandomStream {
-    /// A uniform integer in `0..bound`; 0 if `bound` is 0.
+    /// A uniform integer in `0..bound`. 0 if `bound` is 0.
     pub fn uniform_below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.random_range(0..bound) }
     }

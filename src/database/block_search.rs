@@ -1,12 +1,10 @@
-//! Exact nearest neighbours by blocked matrix multiplication.
+//! `BlockSearch`: exact nearest neighbours by blocked matrix multiplication.
 //!
-//! Each block of the library is multiplied with all queries. The products give each
-//! distance only up to rounding, so they serve as a filter: an item is skipped if its
-//! approximate distance, minus a bound on its error, is above the k-th best so far.
-//! The distances of all other items are computed directly, in f64. The result is
-//! therefore the same as that of computing every distance: ordered by (distance,
-//! db_idx), with correct duplicates and near-zero distances, for any block size and
-//! number of threads.
+//! Each block of the library is multiplied with all queries. The products determine the distances up to rounding errors, so they
+//! serve as a filter: an item is skipped if its approximate distance, minus a bound on its error, is above the k-th best distance
+//! so far. The distances of all other items are computed directly, in f64. So the result is the same as if all distances were
+//! computed: ordered by (distance, db_idx), with correct duplicates and near-zero distances, for any block size and number of
+//! threads.
 
 use std::collections::BinaryHeap;
 
@@ -15,13 +13,13 @@ use rayon::prelude::*;
 
 use super::Metric;
 
-/// Queries that one thread multiplies with a block in one call.
+/// The number of queries that one thread multiplies with a block in one call.
 const QUERY_BLOCK: usize = 64;
 
-/// Items that are filtered in one step.
+/// The number of items that are filtered in one step.
 const LANES: usize = 32;
 
-/// A neighbour of a query. Neighbours are ordered like results: by distance, then by id.
+/// A neighbour of a query. Ordered by distance, then by id, like results.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Neighbour {
     pub distance: f32,

@@ -1,4 +1,4 @@
-//! Queries shifted along their gradients by several step lengths: the `GradQueryDB` of emb_opt.
+//! `GradientDatabase`: shifts queries along their gradients by several step lengths, as the `GradQueryDB` of emb_opt.
 
 use std::collections::HashSet;
 
@@ -11,8 +11,8 @@ use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, GRADIENT, QUERY_IDX};
 use crate::random::RandomStream;
 
-/// The gradient of the negated score at each query. Closures from vectors `(n_queries, dim)` to gradients of the same
-/// shape implement it.
+/// The gradient of the negated score at each query. A closure from vectors `(n_queries, dim)` to gradients of the same shape
+/// implements `Gradient`.
 pub trait Gradient: Send + Sync {
     /// The gradients of a queries frame, `(n_queries, dim)`.
     ///
@@ -61,10 +61,9 @@ pub fn with_gradients(queries: &DataFrame, gradients: ArrayView2<'_, f64>) -> Re
 /// A database that shifts each query against its gradient by several step lengths:
 /// `q_ij = q_i - scale_j * gradient(q)_i`.
 ///
-/// The rows of a query are the union over its scales, in order of scale, then of rank. An
-/// item that several scales find is returned once, at its first_rows scale. `distance` is to the
-/// shifted query. Filter, score and update see the union under the unshifted query: up to
-/// `scales x k` rows per query.
+/// The results of a query are the union of the results of its scales, ordered by scale, then by rank. An item that several
+/// scales find is returned once, at the first scale that finds it. `distance` is the distance to the shifted query. Filter, score
+/// and update get the union as the results of the original query, up to `scales x k` rows per query.
 ///
 /// Source: emb_opt 0.0.2, `GradQueryDB`; emb_opt 1.0.2, `DataPluginGradWrapper`. The latter prepends a scale of 0 and
 /// keeps duplicates if the library has no ids.
@@ -140,9 +139,9 @@ where
         let db_idx = schema::u64s(&results, DB_IDX)?;
         let shifted_idx = schema::u32s(&results, QUERY_IDX)?;
         let original_idx: Vec<u32> = shifted_idx.iter().map(|row| query_idx[*row as usize / scales]).collect();
-        let mut seen = HashSet::new();
+        let mut pairs = HashSet::new();
         let first_rows: Vec<u32> = (0..results.height() as u32)
-            .filter(|row| seen.insert((original_idx[*row as usize], db_idx[*row as usize])))
+            .filter(|row| pairs.insert((original_idx[*row as usize], db_idx[*row as usize])))
             .collect();
         results.with_column(Column::new(QUERY_IDX.into(), original_idx)).wrap_err("building the results frame")?;
         convert::gather(&results, &first_rows)

@@ -1,4 +1,4 @@
-//! `LanceDatabase`: a library in a Lance dataset. Only this module and `index` use Lance and async code.
+//! `LanceDatabase`: a library stored as a Lance dataset. Only `database` and `index` use Lance and async code.
 
 mod attribute_cache;
 mod cached_embeddings;
@@ -54,11 +54,10 @@ use crate::suggest::unknown_column;
 /// The default target recall of searches.
 pub(crate) const DEFAULT_RECALL: f64 = 0.99;
 
-/// A Lance dataset with an embedding column, opened at one version.
+/// A library stored as a Lance dataset with an embedding column, opened at one version.
 ///
-/// Searches through the index if there is one (in `nprobes` partitions, with all queries in one
-/// call), otherwise exactly. The distances of candidates are recomputed from their embeddings:
-/// `distance` is exact for every kind of index, and rows are ordered by it.
+/// If the dataset has an index, queries search its nearest partitions. Otherwise the search is exact. The distances of candidates
+/// are recomputed from their embeddings, so `distance` is exact for every kind of index, and rows are ordered by it.
 ///
 /// Cheap to clone: clones share the open dataset and its caches.
 #[derive(Clone)]
@@ -164,14 +163,14 @@ impl LanceDatabase {
 
     /// The target recall: the mean share of its nearest items that a query finds (default 0.99). 1 searches exactly.
     ///
-    /// `uphill index` measures which part of the index a recall takes ([`LanceDatabase::recall_table`]), with queries like
-    /// those of a search. If it did not measure the index, see [`LanceDatabase::nprobes`].
+    /// `uphill index` measures the search parameters that a recall requires ([`LanceDatabase::recall_table`]), with queries like
+    /// those of a search. For an index that it did not measure, see [`LanceDatabase::nprobes`].
     pub fn recall(mut self, recall: f64) -> Self {
         self.recall = recall;
         self
     }
 
-    /// The recall that `uphill index` measured for the open index, if it did.
+    /// The recall that `uphill index` measured for the index. `None` if it was not measured.
     pub fn recall_table(&self) -> Option<&RecallTable> {
         self.recall_table.as_ref().as_ref()
     }

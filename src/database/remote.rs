@@ -1,4 +1,4 @@
-//! Files and datasets on object stores: checking addresses, downloading, publishing.
+//! Files and datasets on object stores: checks addresses, downloads, publishes.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -16,11 +16,11 @@ use super::runtime::block_on;
 use crate::error::{Error, Result, WrapErr};
 use crate::interrupt::Interrupt;
 
-/// Files that are copied concurrently.
+/// The number of files that are copied concurrently.
 const CONCURRENT_COPIES: usize = 8;
 
-/// The version number of every published library. Builds differ in their number of commits. If all of them write the same
-/// manifest name, the store accepts only one of several concurrent builds.
+/// The version number of every published dataset. It determines the name of the manifest, so that the store accepts only one of
+/// several concurrent builds, even if they made different numbers of commits.
 const PUBLISHED_VERSION: u64 = 16;
 
 /// The metadata key that is written to increase the version.
@@ -41,25 +41,25 @@ pub(crate) fn is_remote(path: impl AsRef<Path>) -> bool {
 /// An address that names another host.
 pub(crate) fn local_path(path: impl AsRef<Path>) -> Result<PathBuf> {
     let path = path.as_ref();
-    let Some(place) = path.to_str().and_then(|text| text.strip_prefix("file:/")) else { return Ok(path.into()) };
-    let (host, place) = match place.strip_prefix('/') {
-        Some(rest) => rest.find('/').map_or((rest, ""), |at| rest.split_at(at)),
-        None => ("", place),
+    let Some(address) = path.to_str().and_then(|text| text.strip_prefix("file:/")) else { return Ok(path.into()) };
+    let (host, encoded) = match address.strip_prefix('/') {
+        Some(address) => address.find('/').map_or((address, ""), |slash| address.split_at(slash)),
+        None => ("", address),
     };
     if !matches!(host, "" | "localhost") {
         let reason = "names another host; write file:/// followed by an absolute path";
         return Err(Error::input(path, reason));
     }
-    let bytes = place.as_bytes();
-    let (mut at, mut decoded) = (0, vec![b'/'; usize::from(!place.starts_with('/'))]);
-    while at < bytes.len() {
-        let code = place.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+    let bytes = encoded.as_bytes();
+    let (mut position, mut decoded) = (0, vec![b'/'; usize::from(!encoded.starts_with('/'))]);
+    while position < bytes.len() {
+        let code = encoded.get(position + 1..position + 3).filter(|_| bytes[position] == b'%');
         let (byte, length) = match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
             Some(byte) => (byte, 3),
-            None => (bytes[at], 1),
+            None => (bytes[position], 1),
         };
         decoded.push(byte);
-        at += length;
+        position += length;
     }
     Ok(PathBuf::from(OsString::from_vec(decoded)))
 }
@@ -159,16 +159,16 @@ pub(crate) fn fetch_if_exists(uri: &str, target: &Path) -> Result<()> {
     copy_to_local(uri.to_string(), target.to_path_buf(), None, &Interrupt::default()).map(drop)
 }
 
-/// Whether a dataset exists at a URI.
+/// Whether there is a dataset at a URI.
 pub(crate) fn dataset_exists(uri: &str) -> Result<bool> {
     let manifests = format!("{}/{MANIFEST_FOLDER}", uri.trim_end_matches('/'));
     let names = block_on(async move { Location::open(&manifests).await?.list().await })?;
     Ok(!names.wrap_err("listing objects")?.is_empty())
 }
 
-/// Copies a whole dataset from a local path to an object store that does not contain it yet. The manifest is written last:
-/// the dataset cannot be opened before, and of two concurrent builds the store accepts one. An interrupt before that deletes
-/// the copied objects.
+/// Copies a dataset from a local path to an object store that does not contain it yet. The manifest is written last, because
+/// without it the dataset cannot be opened. Of two concurrent builds, the store accepts one manifest. An interrupt before the
+/// manifest is written deletes the copied objects.
 pub(crate) fn publish_dataset(dataset: &Path, uri: &str, interrupt: &Interrupt) -> Result<()> {
     let (local, remote) = (dataset.to_string_lossy().into_owned(), uri.trim_end_matches('/').to_string());
     let interrupt = interrupt.clone();
@@ -184,25 +184,25 @@ pub(crate) fn publish_dataset(dataset: &Path, uri: &str, interrupt: &Interrupt) 
         let manifest = manifests.into_iter().filter(|name| name.ends_with(".manifest")).min().unwrap_or_default();
         let bytes = from.store.read_one_all(&from.child(&manifest)).await?;
         let (copied, manifest) = (interrupt.run_async(from.copy(&names, &to)).await, to.child(&manifest));
-        let (done, is_ours_alone) = match copied.and_then(|copied| interrupt.check().map(|()| copied)) {
+        let (published, is_unused) = match copied.and_then(|copied| interrupt.check().map(|()| copied)) {
             Err(interrupted) => (Ok(Err(interrupted)), true),
             Ok(Err(error)) => (Err(error), true),
             Ok(Ok(())) => match to.store.put_if_absent(&manifest, bytes.clone().into()).await {
                 Ok(()) => (Ok(Ok(())), false),
                 // The write may have succeeded although the response was lost: compare the stored manifest.
                 Err(error) => match to.store.read_one_all(&manifest).await {
-                    Ok(there) if there == bytes => (Ok(Ok(())), false),
-                    there => (Err(error.into()), there.is_ok()),
+                    Ok(stored) if stored == bytes => (Ok(Ok(())), false),
+                    stored => (Err(error.into()), stored.is_ok()),
                 },
             },
         };
-        if is_ours_alone {
+        if is_unused {
             // No manifest refers to these files, and their names are unique to this build.
             for name in &names {
                 let _ = to.store.delete(&to.child(name)).await;
             }
         }
-        done
+        published
     })?;
     let published: Result<Result<()>> = published.wrap_err("publishing the dataset");
     published.map_err(|error| match dataset_exists(uri) {

@@ -11,11 +11,11 @@ use tokio::runtime::{Builder, Runtime};
 use crate::error::{Error, Result, WrapErr};
 use crate::panics;
 
-/// Threads that read files: as many as the reads that Lance requests from a disk at once. By default Tokio starts hundreds
-/// of threads for the many small reads of one search, and spends a quarter of the CPU time on switching between them.
+/// The number of threads that read files. Lance requests this number of reads from a disk at once. By default, Tokio starts
+/// hundreds of threads for the many small reads of a search, and a quarter of the CPU time is spent on switching between them.
 const READ_THREADS: usize = 8;
 
-/// The stack of each thread. DataFusion recurses into the expression of a prefilter.
+/// The stack size of each thread. DataFusion recurses into the expression of a prefilter.
 const STACK_BYTES: usize = 64 << 20;
 
 /// Runs a future on the crate's own runtime and waits for it. The caller may be synchronous

@@ -1,4 +1,4 @@
-//! `Encoder`: encodes a column as centred and scaled numbers.
+//! `Encoder`: encodes a column as centred and scaled components.
 
 use ndarray::{Array2, Axis};
 use polars::prelude::*;
@@ -11,7 +11,7 @@ use super::{Feature, Role};
 use crate::error::{Error, Result, WrapErr};
 use crate::random::random_stream;
 
-/// Text with at most this many distinct values is read as a category.
+/// A text column with at most this number of distinct values is encoded as a category.
 const MAX_CATEGORIES: usize = 32;
 
 /// Encodes a column as numbers, scaled so that the mean squared distance of two items is 1.
@@ -151,8 +151,8 @@ fn vectors(column: &Column) -> Result<Array2<f32>> {
     let DataType::Array(_, dim) = column.dtype() else {
         return Err(Error::contract("features", column.name().as_str(), "an array of numbers", column.dtype()));
     };
-    let wanted = DataType::Array(Box::new(DataType::Float32), *dim);
-    let vectors = column.cast(&wanted).wrap_err(format!("column `{}` as vectors", column.name()))?;
+    let f32_dtype = DataType::Array(Box::new(DataType::Float32), *dim);
+    let vectors = column.cast(&f32_dtype).wrap_err(format!("column `{}` as vectors", column.name()))?;
     let inner = vectors.rechunk().array().wrap_err("vectors")?.get_inner();
     let values = inner.f32().wrap_err("vectors")?.iter();
     let values = values.map(|value| value.filter(|value| value.is_finite()).unwrap_or(0.0)).collect();

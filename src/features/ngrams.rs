@@ -13,11 +13,14 @@ use crate::random::random_stream;
 const MAX_NGRAM: usize = 4;
 /// The number of characters that are read of a text.
 const MAX_CHARACTERS: usize = 500;
-/// Bits of the hash of an n-gram. N-grams with equal hashes share a count.
+/// The number of bits of the hash of an n-gram. N-grams with equal hashes share a count.
 const HASH_BITS: u32 = 14;
-/// The largest sample for fitting: the number of texts, and of their characters. Fewer texts suffice if they are long.
-const SAMPLE: (usize, usize) = (20_000, 2_500_000);
-/// The number of texts per chunk. One thread sums up a chunk; the fixed size keeps sums independent of the number of threads.
+/// The maximum number of texts in the sample for fitting.
+const MAX_SAMPLE_TEXTS: usize = 20_000;
+/// The approximate maximum number of characters of the texts in the sample.
+const MAX_SAMPLE_CHARACTERS: usize = 2_500_000;
+/// The number of texts per chunk. One thread sums up one chunk. The size is fixed, so that sums do not depend on the number of
+/// threads.
 const CHUNK: usize = 2048;
 
 /// Encodes a text as `ln(1 + count)` of its character n-grams, projected on the principal components of a sample.
@@ -32,8 +35,8 @@ impl NgramEncoder {
         let texts = sample.cast(&DataType::String).wrap_err(format!("column `{}` as text", sample.name()))?;
         let lengths =
             texts.str().wrap_err("texts")?.iter().map(|text| text.map_or(0, str::len).clamp(1, MAX_CHARACTERS));
-        let (max_texts, max_characters) = SAMPLE;
-        let texts_to_read = max_texts.min(max_characters * texts.len() / lengths.sum::<usize>().max(1)).max(1);
+        let total_length = lengths.sum::<usize>().max(1);
+        let texts_to_read = MAX_SAMPLE_TEXTS.min(MAX_SAMPLE_CHARACTERS * texts.len() / total_length).max(1);
         let sample = texts.gather_every(texts.len().div_ceil(texts_to_read).max(1), 0).wrap_err("texts")?;
         Ok(NgramEncoder {
             subspace: Subspace::fit(&NgramCounts::from_column(&sample)?, &mut random_stream(0, "text features", 0, 0))?,

@@ -1,4 +1,4 @@
-//! Robust standardization of numbers, by median and interquartile range.
+//! Robust standardisation of numbers, by median and interquartile range.
 
 use polars::prelude::*;
 

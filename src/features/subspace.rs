@@ -1,4 +1,4 @@
-//! Principal component analysis by randomized subspace iteration.
+//! Principal component analysis (PCA) by randomised subspace iteration.
 
 use ndarray::{Array1, Array2, ArrayView2};
 use rand_distr::{Distribution, StandardNormal};
@@ -23,11 +23,11 @@ pub(super) trait RowMatrix {
     fn transpose_multiply(&self, u: ArrayView2<'_, f32>) -> Array2<f32>;
 }
 
-/// The space of the first principal components: a mean and an orthonormal basis `V` of shape `(dim, directions)`. The
-/// projection is `(x - mean) V`, which preserves distances within the space.
+/// The subspace of the first principal components: a mean and an orthonormal basis `V` of shape `(dim, directions)`. The
+/// projection `(x - mean) V` preserves distances within the subspace.
 ///
-/// Subspace iteration on the covariance from random directions: `V <- orth((X - mean)' (X - mean) V)`. It finds the space,
-/// not the single components, because only distances matter. Source: Halko, Martinsson and Tropp, Finding structure with
+/// The basis is found by subspace iteration from random directions: `V <- orth((X - mean)' (X - mean) V)`. This finds the subspace
+/// but not the individual components. That is sufficient, because only distances are used. Source: Halko, Martinsson and Tropp, Finding structure with
 /// randomness (2011), algorithm 4.4.
 pub(super) struct Subspace {
     basis: Array2<f32>,
@@ -66,8 +66,8 @@ impl Subspace {
     }
 }
 
-/// An orthonormal basis of the column space by Cholesky QR, run twice because one pass loses half of the digits. A column that
-/// depends linearly on others becomes a rounding residue, whose projection has no length.
+/// An orthonormal basis of the column space by Cholesky QR. It runs twice, because one pass loses half of the digits. A column that
+/// depends linearly on the others leaves only rounding errors, which contribute almost nothing to distances.
 fn orthonormal(columns: Array2<f32>) -> Result<Array2<f32>> {
     let mut q = columns.mapv(f64::from);
     for _ in 0..2 {

@@ -1,4 +1,5 @@
-//! A cache of attribute columns, beside the in-memory index. A column that searches fetch repeatedly is read as a whole.
+//! A cache of the attribute columns of a library whose index is in memory. A column that searches fetch repeatedly is read
+//! completely.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -11,9 +12,9 @@ use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX};
 use crate::panics;
 
-/// The number of fetches at which a column is read as a whole. Reading some tens of thousands of rows costs as much as a few
+/// The number of fetches at which a column is read completely. Reading some tens of thousands of rows costs as much as a few
 /// fetches of some rows.
-const FULL_READ_AT: usize = 4;
+const FULL_READ_FETCHES: usize = 4;
 
 /// A cache of the attribute columns of a library whose embeddings are in memory.
 pub(super) struct AttributeCache {
@@ -81,7 +82,7 @@ impl CachedColumns {
             let FetchStats { count, rows, bytes } = self.fetches.get(*column).copied().unwrap_or_default();
             let estimate = (bytes as f64 * items as f64 / rows.max(1) as f64) as usize;
             let is_worth_reading =
-                !self.cached.contains_key(*column) && count + 1 >= FULL_READ_AT && used + estimate <= max_bytes;
+                !self.cached.contains_key(*column) && count + 1 >= FULL_READ_FETCHES && used + estimate <= max_bytes;
             used += if is_worth_reading { estimate } else { 0 };
             is_worth_reading
         };
@@ -120,7 +121,7 @@ impl CachedColumns {
         self.cached.values().map(bytes_of).sum()
     }
 
-    /// The cached ones of these columns, for items in the given order, and the names of the others.
+    /// The cached columns among `columns`, for items in the given order, and the names of the other columns.
     fn get(&self, ids: &[u64], columns: &[String]) -> Result<(Vec<Column>, Vec<String>)> {
         let order: Vec<u32> = ids.iter().map_while(|id| self.positions.get(id).copied()).collect();
         if order.len() < ids.len() {

@@ -1,4 +1,4 @@
-//! The measurements that index calibration takes: exact neighbours, index candidates, and the relative distances that queries need.
+//! The measurements of index calibration: exact neighbours, index candidates, and the relative distances that queries require.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,9 +9,9 @@ use super::{LanceDatabase, Probes, inverted_lists};
 use crate::database::block_search::Neighbour;
 use crate::error::Result;
 
-/// The relative distances between queries and partitions, as `centroids.rs` defines them.
+/// The relative distances between queries and partitions (`centroids.rs`).
 pub(crate) struct RelativeDistances {
-    /// For each query, the relative distances of all partitions, ascending.
+    /// For each query, the relative distances of all partitions in ascending order.
     pub(crate) partitions: Vec<Vec<f32>>,
     /// For each query, the relative distance of the partition that contains each row.
     pub(crate) rows: Vec<Vec<f32>>,

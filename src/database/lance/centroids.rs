@@ -1,16 +1,17 @@
-//! The centroids of an IVF index, and the choice of partitions that a query searches: SPANN's pruning (arXiv 2111.08566,
-//! section 3.2.3), made independent of scale.
+//! The centroids of an IVF index, and the selection of the partitions that a query searches: a scale-independent form of the
+//! pruning of SPANN (arXiv 2111.08566, section 3.2.3).
 //!
-//! SPANN searches the partitions whose centroid is within `(1 + e)` times the distance of the nearest. That ratio differs
-//! between a query at an item and a query between two clusters, and has no meaning for dot products, which may be
-//! negative. Here the distance `d_j` of a centroid is scaled between the nearest and the median one:
+//! SPANN searches the partitions whose centroid is within `(1 + e)` times the distance of the nearest centroid. That ratio
+//! differs between a query at an item and a query between two clusters, and has no meaning for dot products, which may be
+//! negative. Here the distance `d_j` of each centroid is scaled to a *relative distance* `r_j`, which is 0 for the nearest
+//! centroid and 1 for the median one:
 //!
 //! ```text
 //! r_j = (d_j - min d) / (median d - min d)
 //! ```
 //!
-//! A query searches the partitions whose relative distance is at most the one that `uphill index` measured for a recall: few
-//! partitions if one cluster is near, many if all are about equally far.
+//! A query searches the partitions up to the relative distance that `uphill index` measured for a recall. These are few partitions
+//! if one cluster is near, and many if all are about equally far.
 
 use std::sync::Arc;
 
@@ -28,12 +29,12 @@ use crate::database::Metric;
 use crate::database::runtime::block_on;
 use crate::error::{Result, WrapErr};
 
-/// The number of partitions that a query searches.
+/// The rule that determines how many partitions a query searches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Probes {
     /// The minimum number of nearest partitions.
     pub(crate) min_partitions: usize,
-    /// All partitions up to this relative distance are searched too.
+    /// In addition, all partitions up to this relative distance are searched.
     pub(crate) max_relative_distance: Option<f32>,
 }
 
@@ -79,7 +80,7 @@ impl Centroids {
         })
     }
 
-    /// The relative distance of each partition for a query: 0 for the nearest, 1 for the median one.
+    /// The relative distance of each partition to a query: 0 for the nearest, 1 for the median one.
     pub(super) fn relative_distances(&self, query: ArrayView1<'_, f32>) -> Result<Vec<f32>> {
         Ok(relative_distances(&self.distances(query)?))
     }
@@ -112,7 +113,8 @@ fn partition_count(distances: &[f32], probes: Probes) -> usize {
     within.max(probes.min_partitions).clamp(1, distances.len().max(1))
 }
 
-/// The relative distance of each distance. If more than half of the distances are equal to the smallest, the relative distance of the others is `f32::MAX`.
+/// Scales distances to relative distances. If more than half of the distances are equal to the smallest, the relative distance of
+/// the others is `f32::MAX`.
 fn relative_distances(distances: &[f32]) -> Vec<f32> {
     let mut sorted = distances.to_vec();
     let middle = sorted.len() / 2;

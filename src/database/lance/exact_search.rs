@@ -1,4 +1,4 @@
-//! Exact search of a dataset: compares each query with the embeddings of all rows.
+//! Exact search of a dataset: scans all rows, and compares each query with their embeddings.
 
 use ndarray::ArrayView2;
 

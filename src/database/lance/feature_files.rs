@@ -1,4 +1,4 @@
-//! The files that store a dataset's features: written, read, and deleted when no run or search needs them.
+//! The feature files of a dataset: writes, reads and downloads them, and deletes files that no run or search needs.
 
 use std::collections::HashSet;
 use std::fs;
@@ -36,7 +36,7 @@ pub(super) fn feature_folder(uri: &str) -> Option<PathBuf> {
     (!is_remote(path)).then(|| Path::new(path).join(FOLDER))
 }
 
-/// The files of one library state's features, in a folder.
+/// The feature files of one state of a library, in a folder.
 pub(super) struct FeatureFiles<'a> {
     folder: &'a Path,
     state: String,
@@ -51,7 +51,7 @@ impl<'a> FeatureFiles<'a> {
         self.folder.join(file_name(&self.state, feature))
     }
 
-    /// Downloads the files that a dataset on an object store has. A file that cannot be downloaded is computed instead.
+    /// Downloads the feature files of a dataset on an object store. Files that cannot be downloaded are computed later.
     pub(super) fn fetch(&self, uri: &str, features: &[Feature]) {
         for file in features.iter().map(|feature| self.path(feature)) {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -190,10 +190,10 @@ fn used_names(dataset: &Arc<Dataset>) -> Result<HashSet<String>> {
     let versions = block_on(async move {
         let mut latest = (*open).clone();
         latest.checkout_latest().await?;
-        let (mut versions, mut seen) = (vec![(*open).clone(), latest], HashSet::new());
+        let (mut versions, mut tagged) = (vec![(*open).clone(), latest], HashSet::new());
         for (tag, contents) in open.tags().list().await? {
-            if seen.insert((contents.branch, contents.version)) {
-                // A tagged version that was deleted nevertheless has no files.
+            if tagged.insert((contents.branch, contents.version)) {
+                // A tagged version that does not exist any more has no files.
                 versions.extend(open.checkout_version(tag.as_str()).await.ok());
             }
         }

@@ -1,5 +1,5 @@
-//! The features of a dataset's items: encoded attribute columns. Encoders are fitted to a sample and applied to all items; the
-//! results are stored in the dataset's folder, so that they are computed once.
+//! The features of the items of a library: encoded attribute columns. Encoders are fitted to a sample and applied to all items.
+//! The features are stored in the folder of the dataset, so that they are computed only once.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::frame::schema::{self, DB_IDX, SOURCE_ROW};
 use crate::io::atomic;
 use crate::suggest::unknown_column;
 
-/// The largest number of columns that are read if none are named. The first ones are taken.
+/// The maximum number of columns that are read if none are named. The first columns are taken.
 const AUTO_COLUMNS: usize = 64;
 
 /// Reads or computes the features of all items.

@@ -1,4 +1,4 @@
-//! The identity of a dataset (version, rows, index), which a run stores and checks when it resumes.
+//! The identity of a dataset: its version, rows and index. A run stores it, and checks it when it resumes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -44,8 +44,8 @@ impl DatasetIdentity {
         (self.rows as usize).saturating_mul(self.dim * size_of::<f32>())
     }
 
-    /// The differences to another identity, one phrase each, with both values. The URI is not compared.
-    pub fn differences(&self, now: &DatasetIdentity) -> Vec<String> {
+    /// The differences from this stored identity to the current one, a phrase for each, with both values. URIs are not compared.
+    pub fn differences(&self, current: &DatasetIdentity) -> Vec<String> {
         let index = |identity: &DatasetIdentity| match &identity.index {
             Some(index) => format!("{} {} ({})", index.kind, index.name, index.uuids.join(", ")),
             None => "none".to_string(),
@@ -53,23 +53,24 @@ impl DatasetIdentity {
         let library = |identity: &DatasetIdentity| identity.library_id.clone().unwrap_or_else(|| "none".into());
         // All rows: runs of earlier versions counted rows without an embedding as items.
         let rows = |identity: &DatasetIdentity| (identity.rows + identity.without_embedding).to_string();
-        // The same content built again is the same library. Without a content hash, the commit time is compared.
-        let committed = |identity: &DatasetIdentity| match (&self.library_id, &now.library_id, identity.committed) {
-            (None, None, Some(at)) if self.committed.is_some() && now.committed.is_some() => at.to_string(),
+        // A dataset that was built again from the same content is the same library. Without a content hash, the commit times are
+        // compared.
+        let committed = |identity: &DatasetIdentity| match (&self.library_id, &current.library_id, identity.committed) {
+            (None, None, Some(time)) if self.committed.is_some() && current.committed.is_some() => time.to_string(),
             _ => "unknown".into(),
         };
         let pairs = [
-            ("version", self.version.to_string(), now.version.to_string()),
-            ("rows", rows(self), rows(now)),
-            ("dim", self.dim.to_string(), now.dim.to_string()),
-            ("metric", self.metric.to_string(), now.metric.to_string()),
-            ("library id", library(self), library(now)),
-            ("commit time", committed(self), committed(now)),
-            ("ids", self.ids.clone(), now.ids.clone()),
-            ("index", index(self), index(now)),
+            ("version", self.version.to_string(), current.version.to_string()),
+            ("rows", rows(self), rows(current)),
+            ("dim", self.dim.to_string(), current.dim.to_string()),
+            ("metric", self.metric.to_string(), current.metric.to_string()),
+            ("library id", library(self), library(current)),
+            ("commit time", committed(self), committed(current)),
+            ("ids", self.ids.clone(), current.ids.clone()),
+            ("index", index(self), index(current)),
         ];
-        let differing = pairs.into_iter().filter(|(_, then, now)| then != now);
-        differing.map(|(what, then, now)| format!("{what} was {then}, is {now}")).collect()
+        let differing = pairs.into_iter().filter(|(_, stored, current)| stored != current);
+        differing.map(|(name, stored, current)| format!("{name} was {stored}, is {current}")).collect()
     }
 }
 
@@ -91,7 +92,7 @@ pub struct IndexInfo {
 }
 
 impl IndexInfo {
-    /// Whether it stores quantised codes instead of vectors.
+    /// Whether the index stores quantised codes, not vectors.
     pub(crate) fn has_codes(&self) -> bool {
         !self.kind.ends_with("FLAT")
     }
@@ -134,7 +135,7 @@ pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<
     let (indexed, unindexed): (Vec<_>, Vec<_>) =
         dataset.fragments().iter().partition(|fragment| is_indexed(fragment.id));
     let unindexed_fragments = unindexed.iter().map(|fragment| fragment.id).collect();
-    // Complete: as many entries as rows, deleted ones included, and no entry of a deleted fragment.
+    // An index is complete if it has an entry for each row, including deleted rows, and no entry of a deleted fragment.
     let rows: Option<u64> = indexed.iter().map(|fragment| Some(fragment.physical_rows? as u64)).sum();
     let partitions = statistics["indices"].as_array().into_iter().flatten();
     let partitions = partitions.flat_map(|segment| segment["partitions"].as_array().into_iter().flatten());

@@ -1,5 +1,5 @@
-//! The in-memory form of an IVF index: the embeddings of each partition are contiguous, so that a search needs no query plan
-//! and compares embeddings in place.
+//! An IVF index in memory. The embeddings of each partition are contiguous, so a search compares them in place, without a query
+//! plan.
 
 use std::collections::{BinaryHeap, HashMap};
 
@@ -81,9 +81,9 @@ impl InMemoryIndex {
             // The nearest partition of every query comes first, because it bounds the distances in the others.
             let mut queries_of = [vec![Vec::new(); self.partitions.len()], vec![Vec::new(); self.partitions.len()]];
             let mut vectors = Vec::with_capacity(queries.nrows());
-            for (at, query) in queries.rows().into_iter().enumerate() {
+            for (position, query) in queries.rows().into_iter().enumerate() {
                 for (rank, partition) in self.centroids.nearest_partitions(query, probes)?.into_iter().enumerate() {
-                    queries_of[rank.min(1)][partition].push(at);
+                    queries_of[rank.min(1)][partition].push(position);
                 }
                 vectors.push(Float32Array::from(query.to_vec()));
             }
@@ -92,13 +92,13 @@ impl InMemoryIndex {
             for (Partition { rows, items }, queries) in
                 queries_of.iter().flat_map(|queries_of| self.partitions.iter().zip(queries_of))
             {
-                for at in queries {
+                for query in queries {
                     keep_nearest(
-                        centroids::distances(self.metric, &vectors[*at], items)?.values(),
+                        centroids::distances(self.metric, &vectors[*query], items)?.values(),
                         rows,
                         k,
                         is_excluded,
-                        &mut nearest[*at],
+                        &mut nearest[*query],
                     );
                 }
             }

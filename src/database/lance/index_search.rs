@@ -1,4 +1,4 @@
-//! Search through the ANN index: candidates of each query as row ids. The caller computes their distances.
+//! Search through the ANN index: finds the candidates of each query as row ids. The caller computes their distances.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::error::{Error, Result, WrapErr};
 /// The number of queries in one call of Lance. It bounds the size of Lance's plan and result.
 const QUERIES_PER_CALL: usize = 1024;
 
-/// Candidates per requested neighbour from an index of codes, if no recall was measured. Distances by codes are approximate;
-/// the distances of all candidates are recomputed from their embeddings.
+/// The refine factor of an index that stores codes, if no recall was measured. Distances by codes are approximate, so more
+/// candidates are fetched, and their distances are recomputed from their embeddings.
 const DEFAULT_REFINE_FACTOR: usize = 4;
 
 /// The factor by which a search is enlarged if too many of its candidates are excluded.
@@ -53,7 +53,7 @@ pub(super) struct IndexSearch<'a> {
 
 impl IndexSearch<'_> {
     /// Candidates for the `k` nearest rows of each query, without excluded rows. First searches for `requested` neighbours, then
-    /// for more until each query has at least `k` candidates. The last resort is an exact search.
+    /// for more, until each query has at least `k` candidates. If the search would return all rows, it is exact instead.
     pub(super) fn nearest(
         &self,
         queries: ArrayView2<'_, f32>,
@@ -126,18 +126,18 @@ impl IndexSearch<'_> {
     /// Groups queries by their approximate number of partitions, because Lance takes one number for all queries of a call.
     fn group_by_nprobes(&self, queries: ArrayView2<'_, f32>, probes: Probes) -> Result<BTreeMap<usize, Vec<usize>>> {
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (at, query) in queries.rows().into_iter().enumerate() {
+        for (position, query) in queries.rows().into_iter().enumerate() {
             let nprobes = match self.centroids.filter(|_| probes.max_relative_distance.is_some()) {
                 Some(centroids) => round_up(centroids.partition_count(query, probes)?),
                 None => probes.min_partitions,
             };
-            groups.entry(nprobes.clamp(1, self.index.partitions.max(1))).or_default().push(at);
+            groups.entry(nprobes.clamp(1, self.index.partitions.max(1))).or_default().push(position);
         }
         Ok(groups)
     }
 
-    /// The partitions that a query for `k` neighbours searches, and the number of candidates it fetches. The partitions are those
-    /// that the target recall takes, or `nprobes`; and at least enough to contain about twice the candidates.
+    /// The partitions that a query for `k` neighbours searches, and the number of candidates that it fetches. The number of partitions
+    /// depends on the target recall or is `nprobes`. It is large enough that the partitions contain about twice the candidates.
     fn search_params(&self, k: usize) -> (Probes, usize) {
         let partitions = self.index.partitions.max(1);
         // The k nearest rows that match a prefilter are as far away as a larger number of nearest rows of the whole library.
@@ -147,7 +147,7 @@ impl IndexSearch<'_> {
             let SearchParams { probes, .. } = table.search_params(self.recall, unfiltered_k)?;
             Some(SearchParams { probes, ..table.search_params(self.recall, k)? })
         });
-        let effort = measured.unwrap_or_else(|| SearchParams {
+        let params = measured.unwrap_or_else(|| SearchParams {
             probes: Probes {
                 min_partitions: self.nprobes.unwrap_or_else(|| (partitions / 16).max(16)),
                 max_relative_distance: None,
@@ -155,10 +155,10 @@ impl IndexSearch<'_> {
             refine_factor: if self.index.has_codes() { DEFAULT_REFINE_FACTOR } else { 1 },
         });
         // The in-memory index compares embeddings, not codes, so its order is exact.
-        let fetch = if self.in_memory.is_some() { k } else { k.saturating_mul(effort.refine_factor) };
+        let fetch = if self.in_memory.is_some() { k } else { k.saturating_mul(params.refine_factor) };
         let enough = fetch.saturating_mul(2 * partitions) / self.matching_rows.max(1);
-        let min_partitions = effort.probes.min_partitions.max(enough).clamp(1, partitions);
-        (Probes { min_partitions, ..effort.probes }, fetch)
+        let min_partitions = params.probes.min_partitions.max(enough).clamp(1, partitions);
+        (Probes { min_partitions, ..params.probes }, fetch)
     }
 
     /// Lance's query plan.
@@ -188,8 +188,7 @@ impl IndexSearch<'_> {
             .nearest(&table.embedding_column, &fixed_size_list(queries), fetch)
             .wrap_err("planning a search of the index")?;
         scanner.nprobes(nprobes.clamp(1, index.partitions.max(1)));
-        // Unindexed rows are searched by `ExactSearch`. Lance would not batch the queries
-        // if it had to search them.
+        // `ExactSearch` searches the unindexed rows. If Lance searched them, it would not batch the queries.
         scanner.fast_search();
         if let Some(sql) = self.exact.prefilter {
             scanner.filter(sql).wrap_err("database.prefilter")?;
@@ -202,8 +201,8 @@ impl IndexSearch<'_> {
     }
 }
 
-/// The smallest of 1, 2, 3, 4, 6, 8, 12, 16, ... that is at least `count`. This gives few calls, each with at most half as many
-/// partitions again.
+/// Rounds up to one of 1, 2, 3, 4, 6, 8, 12, 16, ... This limits the number of groups, and increases the number of partitions by at
+/// most a half.
 fn round_up(count: usize) -> usize {
     let below = 1usize << count.max(1).ilog2();
     [below, below + below / 2, 2 * below].into_iter().find(|step| *step >= count).unwrap_or(count)

@@ -8,7 +8,7 @@ use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::panics::lock;
 
-/// The items of the last search. Queries move in small steps, so most of their neighbours are the same as one iteration before.
+/// A cache of the items of the last search. Queries move in small steps, so most neighbours are the same as in the last iteration.
 #[derive(Default)]
 pub(super) struct LastNeighbours {
     cache: Mutex<ItemCache>,
@@ -51,8 +51,7 @@ impl LastNeighbours {
             _ if missing.is_empty() => convert::gather(&cached.items, &order)?,
             _ => convert::gather(&cached.items.vstack(&fetch(&missing)?).wrap_err("fetching items")?, &order)?,
         };
-        let now = ItemCache { columns: columns.to_vec(), rows: rows.to_vec(), items: items.clone() };
-        *lock(&self.cache) = now;
+        *lock(&self.cache) = ItemCache { columns: columns.to_vec(), rows: rows.to_vec(), items: items.clone() };
         Ok(items)
     }
 }

@@ -1,4 +1,4 @@
-//! The cache of a small library: its index with all embeddings, and the attribute columns that searches fetch repeatedly.
+//! The cache of a small library: its in-memory index, and the attribute columns that searches fetch repeatedly.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,14 +13,14 @@ use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::DB_IDX;
 
-/// The number of components from which a search by codes is faster than one by vectors in memory: at 96 components it takes
-/// 1.6 times as long, at 384 half (`benches/compare --only equal`).
+/// The number of components from which a search by codes is faster than a search by embeddings in memory. With 96 components it
+/// takes 1.6 times as long, with 384 half as long (`benches/compare --only equal`).
 const CODES_FASTER_FROM: usize = 192;
 
 /// The in-memory index and attribute columns of a library, filled on demand.
 pub(super) struct LibraryCache {
-    /// Whether searches compare embeddings instead of index entries. This depends on the library alone, not on the configured
-    /// memory, so that results do not depend on it either.
+    /// Whether searches compare embeddings, not index entries. This does not depend on the size of the index cache, so the cache
+    /// does not affect results.
     is_small: bool,
     /// Whether the index stays in memory between searches.
     is_persistent: bool,
@@ -30,13 +30,12 @@ pub(super) struct LibraryCache {
 }
 
 impl LibraryCache {
-    /// Embeddings are cached if they fit into the index cache, which nothing else uses then. Attributes are cached in a
-    /// sixteenth of it: reading more takes longer than the fetches of a run of some tens of iterations.
+    /// Embeddings are cached if they fit into the index cache, which is otherwise unused then. Attributes are cached up to a
+    /// sixteenth of its size. Reading more takes longer than the fetches of a run of some tens of iterations.
     pub(super) fn new(identity: &DatasetIdentity, options: &OpenOptions) -> Self {
         let (bytes, embeddings) = (options.index_cache_bytes, identity.embedding_bytes());
         let has_long_codes =
             identity.index.as_ref().is_some_and(|index| index.has_codes() && identity.dim >= CODES_FASTER_FROM);
-        // A search by codes of long vectors is faster than one by the vectors, even in memory.
         let is_small = embeddings < options.index_from_bytes && !has_long_codes;
         let attributes = AttributeCache::new(bytes / 16, identity.rows as usize);
         LibraryCache { is_small, is_persistent: embeddings <= bytes, index: OnceLock::new(), attributes }

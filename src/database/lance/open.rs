@@ -33,13 +33,13 @@ pub struct OpenOptions {
     pub metric: Option<Metric>,
     /// The dataset version. `None` opens the latest.
     pub version: Option<u64>,
-    /// The size of the index cache in bytes (default 384 MB). It changes how fast a search is, not what it finds. An index that
-    /// is larger is read again from disk in every iteration: set its size on disk plus a tenth. An exact search caches all
-    /// embeddings as f32 if they fit, and so does a search of a small library ([`OpenOptions::index_from_bytes`]).
+    /// The size of the index cache in bytes (default 384 MB). It affects the speed of a search, but not its results. A larger index
+    /// is read again from disk in every iteration. To avoid this, set the size of the index on disk plus a tenth. An exact search
+    /// and a search of a small library ([`OpenOptions::index_from_bytes`]) cache all embeddings as f32 if they fit.
     pub index_cache_bytes: usize,
     /// The size of all embeddings as f32, in bytes, from which searches read the index entries (default 192 MB and one byte).
-    /// In a smaller library, a search compares the embeddings of the partitions instead, even if the index stores codes. The
-    /// exception are codes of vectors of 192 components or more, which are faster than embeddings.
+    /// In a smaller library, a search compares the embeddings in the searched partitions, even if the index stores codes. There is
+    /// one exception: if the index stores codes of vectors with 192 components or more, the search reads them, because that is faster.
     pub index_from_bytes: usize,
     /// The size of the metadata cache in bytes (default 128 MB).
     pub metadata_cache_bytes: usize,
@@ -95,7 +95,7 @@ impl OpenOptions {
         self
     }
 
-    /// The size of all embeddings in bytes from which searches read the index entries.
+    /// The size of all embeddings in bytes from which searches read the index entries, not the embeddings.
     pub fn index_from_bytes(mut self, index_from_bytes: usize) -> Self {
         self.index_from_bytes = index_from_bytes;
         self

@@ -1,4 +1,5 @@
-//! The query of a `LanceDatabase`: find candidates exactly or through the index, fetch their items, rank them by distance.
+//! The queries of a `LanceDatabase`: finds candidates exactly or through the index, fetches their items, and ranks them by
+//! distance.
 
 use ndarray::ArrayView2;
 use polars::prelude::{Column, DataFrame};
@@ -13,9 +14,9 @@ use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, DISTANCE, EMBEDDING, QUERY_IDX};
 
-/// If at most this number of items match a prefilter, they are cached and searched exactly: an index search would have to be
-/// repeated with ever more partitions to find so few items.
-const EXACT_MATCHES: usize = 20_000;
+/// If at most this number of items match a prefilter, they are cached and searched exactly. An index search would have to be
+/// repeated with more and more partitions to find them.
+const MAX_EXACT_MATCHES: usize = 20_000;
 
 impl LanceDatabase {
     /// The exact search of all items, or of those that match the prefilter.
@@ -68,7 +69,8 @@ impl LanceDatabase {
         let vectors = convert::matrix::<f64>(queries, EMBEDDING)?.view().mapv(|component| component as f32);
         let exclude = options.exclude.filter(|ids| !ids.is_empty());
         let is_excluded = |row: u64| exclude.is_some_and(|ids| self.table.ids.is_in(row, ids));
-        let has_few_matches = self.prefilter.is_some() && self.uses_index() && self.matching()?.len() <= EXACT_MATCHES;
+        let has_few_matches =
+            self.prefilter.is_some() && self.uses_index() && self.matching()?.len() <= MAX_EXACT_MATCHES;
         let candidates = match self.index_search() {
             _ if query_idx.is_empty() || k == 0 => {
                 self.table.check_prefilter(self.prefilter.as_ref())?;

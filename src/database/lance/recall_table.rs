@@ -1,4 +1,4 @@
-//! The recall table of an index: the search effort that each recall takes, measured at build time and stored in the dataset.
+//! The recall table of an index: the search parameters that each recall requires, measured at build time and stored in the dataset.
 
 use lance::Dataset;
 use serde::{Deserialize, Serialize};
@@ -7,29 +7,29 @@ use super::centroids::Probes;
 use super::identity::IndexInfo;
 use crate::database::META_RECALL;
 
-/// The part of the index that a search reads.
+/// The parameters of a search through the index.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SearchParams {
     /// The partitions that each query searches.
     pub(crate) probes: Probes,
-    /// The number of candidates per requested neighbour.
+    /// The number of candidates per requested neighbour. Their distances are recomputed from their embeddings.
     pub(crate) refine_factor: usize,
 }
 
-/// The recall of an index as `uphill index` measured it: the search effort that finds a share of the nearest items.
+/// The recall of an index, measured by `uphill index`: the search parameters that find a share of the nearest items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecallTable {
     /// The UUID of each segment of the measured index.
     pub index: Vec<String>,
     /// The number of partitions of the index.
     pub partitions: usize,
-    /// The number of queries that it was measured with.
+    /// The number of queries in the measurement.
     pub queries: usize,
     /// The levels, by `k`, then by `recall`, ascending.
     pub levels: Vec<RecallLevel>,
 }
 
-/// The search effort for one target recall.
+/// The search parameters for one target recall.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecallLevel {
     /// The number of neighbours per query.
@@ -38,19 +38,20 @@ pub struct RecallLevel {
     pub recall: f64,
     /// The mean number of partitions that a query searches.
     pub nprobes: usize,
-    /// A query searches the partitions whose centroid is at most this share of the way from the nearest to the median
-    /// centroid. Tables of earlier versions have no relative distance: every query searches `nprobes` partitions.
+    /// A query searches the partitions up to this relative distance: 0 is the distance of the nearest centroid, 1 that of the
+    /// median one. `None` in tables of earlier versions: every query searches `nprobes` partitions. Stored as `margin`.
     #[serde(default, rename = "margin")]
     pub relative_distance: Option<f32>,
-    /// The number of candidates per neighbour. Their distances are recomputed.
+    /// The number of candidates per requested neighbour. Their distances are recomputed from their embeddings. Stored as
+    /// `overfetch`.
     #[serde(rename = "overfetch")]
     pub refine_factor: usize,
-    /// The measured recall. It is less than `recall` if no search effort reached the target.
+    /// The measured recall. It is less than `recall` if no search parameters reached the target.
     pub measured: f64,
 }
 
 impl RecallTable {
-    /// The table that the dataset stores for this index. `None` if there is none, or if it is of another index.
+    /// Reads the table of this index from a dataset. `None` if there is no table, or if it belongs to another index.
     pub(super) fn read(dataset: &Dataset, index: &IndexInfo) -> Option<Self> {
         let warn_damaged = |reason: String| {
             log::warn!(
@@ -76,27 +77,27 @@ impl RecallTable {
         }
     }
 
-    /// The search effort that finds this share of the k nearest. Between two measured k it is the effort of the larger one.
-    /// Beyond the largest, the relative distance is extrapolated linearly in the logarithm of k, and the number of partitions likewise;
-    /// each query then searches at least this number of partitions.
+    /// The search parameters that find this share of the k nearest items. Between two measured k, they are those of the larger one.
+    /// Above the largest measured k, the relative distance and the logarithm of the number of partitions are extrapolated linearly
+    /// in the logarithm of k, and each query searches at least this number of partitions.
     pub(super) fn search_params(&self, recall: f64, k: usize) -> Option<SearchParams> {
         let mut measured_ks: Vec<usize> = self.levels.iter().map(|level| level.k).collect();
         measured_ks.dedup();
         let level_at = |k: usize| {
             let mut levels = self.levels.iter().filter(|level| level.k == k);
-            // For a recall that was not reached, use the largest measured effort.
+            // For a recall that was not reached, use the largest measured parameters.
             levels.clone().find(|level| level.recall >= recall).or_else(|| levels.next_back()).copied()
         };
         let last_used = measured_ks.partition_point(|measured| *measured < k).min(measured_ks.len() - 1);
         let levels: Option<Vec<RecallLevel>> = measured_ks[..=last_used].iter().map(|k| level_at(*k)).collect();
-        let larger_effort = |a: RecallLevel, b: RecallLevel| RecallLevel {
+        let larger_params = |a: RecallLevel, b: RecallLevel| RecallLevel {
             nprobes: a.nprobes.max(b.nprobes),
             relative_distance: a.relative_distance.zip(b.relative_distance).map(|(a, b)| a.max(b)),
             refine_factor: a.refine_factor.max(b.refine_factor),
             ..b
         };
         let RecallLevel { mut nprobes, mut relative_distance, refine_factor, .. } =
-            levels?.into_iter().reduce(larger_effort)?;
+            levels?.into_iter().reduce(larger_params)?;
         let (first, last) = (measured_ks[0], measured_ks[measured_ks.len() - 1]);
         if k > last && last > first {
             let beyond = (k as f64 / last as f64).ln() / (last as f64 / first as f64).ln();

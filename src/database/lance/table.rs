@@ -1,4 +1,4 @@
-//! Reads items of an open dataset: full scans in blocks, and fetches by row id.
+//! Reads items from an open dataset: full scans in blocks, and fetches by row id.
 
 use std::sync::Arc;
 

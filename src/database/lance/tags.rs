@@ -10,7 +10,7 @@ use crate::database::is_remote;
 use crate::database::runtime::block_on;
 use crate::error::{Error, Result};
 
-/// Tags the open version, unless the tag exists.
+/// Tags the open version. Does nothing if the tag exists.
 pub(super) fn create(dataset: &Arc<Dataset>, tag: &str) -> Result<()> {
     let (dataset, name, version) = (dataset.clone(), tag.to_string(), dataset.version_id());
     let tagged = block_on(async move {
