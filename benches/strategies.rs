@@ -137,7 +137,7 @@ fn random(step: &Step<'_>) -> uphill::Result<DataFrame> {
     uphill::queries_at(step.database, &items)
 }
 
-/// Expands the best item that is not expanded yet: scores its 10 nearest neighbours.
+/// Best-first search: scores the 10 nearest neighbours of the best item that was not expanded yet.
 #[derive(Default)]
 struct BestFirst {
     scores: HashMap<u64, f64>,
@@ -168,8 +168,8 @@ impl QueryUpdate for BestFirst {
 /// worse half of the neighbours of a query. The better half is weighted by score above its lowest.
 fn rocchio(step: &Step<'_>) -> uphill::Result<DataFrame> {
     let mut vectors = uphill::matrix::<f64>(step.queries, "embedding")?.view().to_owned();
-    let met = uphill::matrix::<f32>(step.results, "embedding")?;
-    let met = met.view();
+    let neighbours = uphill::matrix::<f32>(step.results, "embedding")?;
+    let neighbours = neighbours.view();
     let queries: Vec<u32> = step.results.column("query_idx")?.u32()?.into_no_null_iter().collect();
     let scores: Vec<f64> = step.results.column("score")?.f64()?.iter().map(|score| score.unwrap_or(0.0)).collect();
     for (query, mut vector) in step.queries.column("query_idx")?.u32()?.into_no_null_iter().zip(vectors.rows_mut()) {
@@ -179,9 +179,10 @@ fn rocchio(step: &Step<'_>) -> uphill::Result<DataFrame> {
         let (Some(last), false) = (better.last(), worse.is_empty()) else { continue };
         let weights: Vec<f64> = better.iter().map(|row| scores[*row] - scores[*last] + 1e-9).collect();
         let mean = |rows: &[usize], weights: &[f64]| -> Array1<f64> {
-            let sum = rows.iter().zip(weights).fold(Array1::zeros(met.ncols()), |sum: Array1<f64>, (row, weight)| {
-                sum + met.row(*row).mapv(f64::from) * *weight
-            });
+            let sum =
+                rows.iter().zip(weights).fold(Array1::zeros(neighbours.ncols()), |sum: Array1<f64>, (row, weight)| {
+                    sum + neighbours.row(*row).mapv(f64::from) * *weight
+                });
             sum / weights.iter().sum::<f64>()
         };
         let moved = mean(better, &weights) * 0.75 - mean(worse, &vec![1.0; worse.len()]) * 0.15;
@@ -212,18 +213,19 @@ fn main() -> Result<()> {
             uphill::index(data, &dataset, &options)?;
         }
         let hidden = |column: &str| arguments.score.iter().chain(&arguments.hide).any(|hidden| *hidden == column);
-        let seen = items.get_column_names_owned().into_iter().map(|column| column.to_string());
-        let seen: Vec<String> = seen.filter(|column| !hidden(column) && !uphill::is_reserved_column(column)).collect();
+        let columns_read = items.get_column_names_owned().into_iter().map(|column| column.to_string());
+        let columns_read: Vec<String> =
+            columns_read.filter(|column| !hidden(column) && !uphill::is_reserved_column(column)).collect();
         for score in scores {
             let mut best: Vec<f64> = items.column(score)?.f64()?.into_no_null_iter().collect();
             ensure!(best.len() > TOP, "{}: fewer than {TOP} items", data.display());
             best.sort_by(|a, b| b.total_cmp(a));
-            let columns: Vec<String> = seen.iter().cloned().chain([attribute(score)]).collect();
+            let columns: Vec<String> = columns_read.iter().cloned().chain([attribute(score)]).collect();
             let whole = LanceDatabase::open(dataset.to_string_lossy())?.columns(&columns)?;
             let embedded = whole.clone().columns(&[attribute(score)])?;
             let mut embedding_only: Option<Vec<RunResult>> = None;
             for (name, rule) in if arguments.behind { asynchronous_rules() } else { rules() } {
-                let columns = if name.ends_with("the whole item") { seen.join(", ") } else { String::new() };
+                let columns = if name.ends_with("the whole item") { columns_read.join(", ") } else { String::new() };
                 let head = format!("| {stem}, {score} | {name} | {columns} |");
                 if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| name.starts_with(wanted)) {
                     continue;
@@ -390,7 +392,7 @@ fn write_synthetic(path: &Path) -> Result<()> {
 
 /// Writes a row to the table of a file: replaces the row with the same head, or appends it. Adds the table if the file has none.
 fn write_row(out: &Path, head: &str, row: &str) -> Result<()> {
-    const HEAD: &str = "| data, score | rule | columns seen | 1 % | 2 % | 5 % | of the embedding only | seeds | CPU ms per scored item |";
+    const HEAD: &str = "| data, score | rule | columns columns_read | 1 % | 2 % | 5 % | of the embedding only | seeds | CPU ms per scored item |";
     let mut text = match std::fs::read_to_string(out) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         read => read.with_context(|| out.display().to_string())?,

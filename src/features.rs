@@ -212,12 +212,12 @@ impl ItemFeatures {
     pub fn rows(&self, ids: &[u64]) -> Array2<f32> {
         let mut rows = Array2::zeros((ids.len(), self.width()));
         for (id, mut row) in ids.iter().zip(rows.rows_mut()) {
-            let at = match &self.row_of {
+            let position = match &self.row_of {
                 None => Some(*id as usize),
                 Some(row_of) => row_of.get(id).copied(),
             };
-            if let Some(at) = at.filter(|at| *at < self.values.nrows()) {
-                row.assign(&self.values.row(at));
+            if let Some(position) = position.filter(|position| *position < self.values.nrows()) {
+                row.assign(&self.values.row(position));
             }
         }
         rows

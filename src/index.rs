@@ -115,7 +115,7 @@ fn build_and_publish(
     let (rows, _items) = rows(metric)?;
     options.index.check_dim(rows.dim)?;
     if is_remote {
-        // Build locally, then copy, so that nobody opens an incomplete dataset.
+        // Build locally, then copy, so that no process opens an incomplete dataset.
         let folder = tempfile::tempdir().wrap_err("creating a temporary folder")?;
         let target = folder.path().join("dataset.lance");
         let report = build(rows, &target, metric, options, &interrupt)?;

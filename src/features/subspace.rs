@@ -67,7 +67,7 @@ impl Subspace {
 }
 
 /// An orthonormal basis of the column space by Cholesky QR. It runs twice, because one pass loses half of the digits. A column that
-/// depends linearly on the others leaves only rounding errors, which contribute almost nothing to distances.
+/// depends linearly on the others leaves only rounding errors. Projections on it are almost zero.
 fn orthonormal(columns: Array2<f32>) -> Result<Array2<f32>> {
     let mut q = columns.mapv(f64::from);
     for _ in 0..2 {

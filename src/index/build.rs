@@ -27,14 +27,14 @@ use crate::io::atomic;
 
 /// The name of the index in the dataset.
 const NAME: &str = "embedding_idx";
-/// A folder beside the index for the rows that are being sorted into partitions.
+/// A temporary folder next to the index, for rows that are being sorted into partitions.
 const SCRATCH: &str = "scratch";
-/// Bits per component of RaBitQ.
+/// The number of bits per component of RaBitQ.
 const RQ_BITS: u8 = 3;
-/// Bits per component of scalar quantisation.
+/// The number of bits per component of scalar quantisation.
 const SQ_BITS: u16 = 8;
-/// The total number of centroid components from which Lance assigns rows to partitions through a graph. A graph depends on the
-/// order of threads.
+/// The total number of centroid components from which Lance assigns rows to partitions through a graph. The graph depends on the
+/// order of threads, so one thread builds it.
 const CENTROID_GRAPH_FROM: usize = 1_000_000;
 
 impl IndexPlan {

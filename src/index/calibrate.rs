@@ -1,10 +1,11 @@
-//! Calibrates the index: measures the recall of search efforts, so that searches can set a recall instead of `nprobes`.
+//! Calibrates the index: measures the recall of search parameters, so that a search can set a recall instead of `nprobes`.
 //!
 //! The queries are like those of a search: at an item, moved some of the way towards another item, half way between two
 //! items, and beyond an item, away from another. Their true neighbours come from exact search. The partition of a
-//! neighbour gives the relative distance that a query needs to find it (`database/lance/centroids.rs`). The relative distance of a recall is the
-//! smallest with which every kind of query reaches it, with an allowance for the small number of queries. If the index
-//! stores codes, it is searched with a few relative distances, and the cheapest pair of relative distance and number of candidates is taken.
+//! neighbour determines the relative distance that a query must search to find it (`database/lance/centroids.rs`). For each
+//! recall, the smallest relative distance is taken with which every kind of query reaches it, with an allowance for the small
+//! number of queries. If the index stores codes, it is searched with some relative distances and refine factors (the number of
+//! candidates per neighbour), and the cheapest pair is taken.
 //!
 //! Calibration takes about a third of the CPU time of a build at 100,000 rows, and a smaller share of a larger one. Most of
 //! it is the exact search.
@@ -22,7 +23,8 @@ use crate::error::{Result, WrapErr};
 
 /// The number of queries: a whole number of rounds of [`SHIFTS`].
 const QUERIES: usize = 32 * SHIFTS.len();
-/// How far queries move towards another item, in turn. Most of them move half way, where most partitions are about equally far.
+/// The shift of each query towards another item, in turn: 0 stays at the item, 1 would reach the other one. Most queries move half
+/// way, where most partitions are about equally far.
 const SHIFTS: [f32; 14] = [0.0, 0.5, -0.5, 0.2, 0.5, 0.5, -0.5, 0.3, 0.5, 0.0, 0.5, -0.5, 0.4, 0.5];
 /// The seed of the sample. It differs from the seed of the training sample.
 const SEED: u64 = 8;
@@ -31,9 +33,9 @@ const SEED: u64 = 8;
 const KS: [usize; 2] = [10, 100];
 /// The target recalls.
 const RECALLS: [f64; 4] = [0.9, 0.95, 0.99, 0.999];
-/// The measured numbers of candidates per neighbour, if the index stores codes.
+/// The measured refine factors, if the index stores codes.
 const REFINE_FACTORS: [usize; 4] = [1, 2, 4, 8];
-/// If no effort reaches a recall, the cheapest effort within this distance of the best recall is taken.
+/// If no search parameters reach a recall, the cheapest ones within this difference of the best recall are taken.
 const RECALL_TOLERANCE: f64 = 0.0005;
 /// The number of exact neighbours per query: more than k, because several may be equally far.
 const NEIGHBOURS: usize = 128;
@@ -42,8 +44,8 @@ const ROWS_PER_CANDIDATE: f64 = 500.0;
 /// The miss rate of one additional, unobserved query. If n queries found everything, up to 3 / n of all queries may miss some
 /// (the rule of three).
 const UNOBSERVED_MISS: f64 = 0.25;
-/// The largest recall that this number of queries can verify. Beyond, the relative distance is extrapolated from its growth between the
-/// lowest recall and this one.
+/// The largest recall that this number of queries can verify. Above it, the relative distance is extrapolated from its growth
+/// between the lowest recall and this one.
 const MAX_VERIFIABLE: f64 = 0.99;
 /// The additional growth of the relative distance beyond that recall, as a share of the growth before.
 const EXTRAPOLATION: f32 = 0.4;
@@ -116,7 +118,7 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
             }
         }
         for recall in RECALLS {
-            // If no effort reaches the recall, take the cheapest of those close to the best.
+            // If no search parameters reach the recall, take the cheapest ones whose recall is close to the best.
             let best = choices.iter().map(|(_, _, recalls, _)| recalls.worst()).fold(0.0, f64::max);
             let is_reached = choices.iter().any(|(_, _, recalls, _)| recalls.reach(recall));
             let sufficient = choices.iter().filter(|(_, _, recalls, _)| match is_reached {
@@ -153,9 +155,9 @@ fn sample_queries(uri: &str, rows: usize, dim: usize) -> Result<Array2<f32>> {
     let sample = Array2::from_shape_vec((sample.len() / dim, dim), sample).wrap_err("reading a sample")?;
     let n = sample.nrows().div_ceil(2);
     let mut queries = sample.slice(s![..n, ..]).to_owned();
-    for (at, mut query) in queries.rows_mut().into_iter().enumerate() {
-        let shift = SHIFTS[at % SHIFTS.len()];
-        query.zip_mut_with(&sample.row(sample.nrows() - 1 - at), |from, to| *from += shift * (to - *from));
+    for (position, mut query) in queries.rows_mut().into_iter().enumerate() {
+        let shift = SHIFTS[position % SHIFTS.len()];
+        query.zip_mut_with(&sample.row(sample.nrows() - 1 - position), |from, to| *from += shift * (to - *from));
     }
     Ok(queries)
 }
@@ -168,14 +170,15 @@ fn tied_count(nearest: &[(u64, f32)], k: usize) -> usize {
     if tied == NEIGHBOURS { 0 } else { tied }
 }
 
-/// The recall of a query with a relative distance, given the relative distance that each correct neighbour needs.
+/// The recall of a query that searches up to a relative distance, given the relative distances of its correct neighbours.
 fn recall_at(needed: Option<&[f32]>, relative_distance: f32, k: usize) -> Option<f64> {
     needed.map(|needed| {
         needed.iter().filter(|need| **need <= relative_distance).count().min(k) as f64 / k.min(needed.len()) as f64
     })
 }
 
-/// The smallest relative distances with which queries of every kind reach each of [`RECALLS`]. `None` if no query has a correct neighbour.
+/// For each of [`RECALLS`], the smallest relative distance with which queries of every kind reach it. `None` if no query has a
+/// correct neighbour.
 fn distances_for_recalls(needed: &[Option<&[f32]>], k: usize) -> Option<[f32; RECALLS.len()]> {
     let mut relative_distances: Vec<f32> = needed.iter().flatten().flat_map(|needed| needed.iter().copied()).collect();
     relative_distances.sort_unstable_by(f32::total_cmp);
@@ -201,8 +204,8 @@ impl RecallByKind {
         const KINDS: [fn(f32) -> bool; 4] =
             [|shift| shift == 0.0, |shift| shift > 0.0 && shift < 0.5, |shift| shift == 0.5, |shift| shift < 0.0];
         let mut by_kind = vec![Vec::new(); KINDS.len()];
-        for (at, recall) in recalls.enumerate() {
-            let kind = KINDS.iter().position(|is_kind| is_kind(SHIFTS[at % SHIFTS.len()]));
+        for (query, recall) in recalls.enumerate() {
+            let kind = KINDS.iter().position(|is_kind| is_kind(SHIFTS[query % SHIFTS.len()]));
             if let (Some(kind), Some(recall)) = (kind, recall) {
                 by_kind[kind].push(recall);
             }

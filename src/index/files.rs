@@ -120,10 +120,10 @@ impl FoundFiles {
         components: GlobComponents<'_>,
         ancestors: &mut Vec<PathBuf>,
     ) -> Result<()> {
-        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let current = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let Some((pattern, rest)) = components.split_first() else {
-            return match fs::metadata(here) {
-                Ok(metadata) if metadata.is_dir() => self.add_folder(here, &mut Vec::new()),
+            return match fs::metadata(current) {
+                Ok(metadata) if metadata.is_dir() => self.add_folder(current, &mut Vec::new()),
                 Ok(metadata) => self.add_file(folder.to_path_buf(), &metadata),
                 Err(error) => Err(unreadable(folder.to_path_buf(), error)),
             };
@@ -139,12 +139,12 @@ impl FoundFiles {
         let at_any_depth = pattern.as_str() == "**";
         if at_any_depth {
             if rest.is_empty() {
-                return self.add_folder(here, ancestors);
+                return self.add_folder(current, ancestors);
             }
             self.add_matches(folder, rest, ancestors)?;
-            enter_folder(here, ancestors)?;
+            enter_folder(current, ancestors)?;
         }
-        for path in entries(here)? {
+        for path in entries(current)? {
             let name = path.file_name().unwrap_or_default();
             let (path, name) = (folder.join(name), name.to_string_lossy());
             let is_folder = path.is_dir();

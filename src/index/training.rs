@@ -1,9 +1,9 @@
 //! Trains the centroids and quantisers of an index on a sample of the rows, reproducibly.
 //!
-//! Lance draws the sample, initial centroids and rotations from the operating system's random generator. Here they come from
-//! a fixed seed and go through Lance's own k-means, which sums in the same order for any number of threads: the same items
-//! and options give the same index. (The rows of a partition are in the order of the files. Results hardly depend on it,
-//! because distances of candidates are recomputed and ties are ordered by `db_idx`.)
+//! Lance draws the sample, initial centroids and rotations from the random generator of the operating system. Here they are drawn
+//! with a fixed seed. The k-means of Lance sums in the same order for any number of threads, so the same items and options result
+//! in the same index. (The rows of a partition are in the order of the files. Search results hardly depend on it, because the
+//! distances of candidates are recomputed and ties are ordered by `db_idx`.)
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,16 +36,18 @@ const ROWS_PER_PARTITION: usize = 256;
 const CODE_TRAINING_ROWS: usize = 256 * 256;
 /// The largest number of k-means iterations.
 const ITERATIONS: u32 = 50;
-/// Further iterations over all partitions. More than 256 partitions are trained as a tree, which splits clusters at its
-/// branches. For a recall of 0.99, 300,000 clustered vectors of 96 components took 12 of 548 partitions without further
-/// iterations, and 2 with one or more; 67,000 molecules took 12 of 259, and 9 with three.
+/// The number of further k-means iterations over all partitions. More than 256 partitions are trained as a tree, which can split
+/// clusters. For a recall of 0.99, queries of 300,000 clustered vectors with 96 components searched 12 of 548 partitions without
+/// further iterations, and 2 with one or more. Queries of 67,000 molecules searched 12 of 259 without, and 9 with three.
 const REFINEMENTS: u32 = 3;
-/// The number of codes of product quantisation, and the bits of a code.
+/// The number of codes of product quantisation.
 const PQ_CODES: usize = 256;
+/// The number of bits of a code.
 const PQ_BITS: usize = 8;
 
-/// The number of rows per fetch, and of concurrent fetches.
+/// The number of rows per fetch.
 const FETCH_ROWS: usize = 4096;
+/// The number of concurrent fetches.
 const CONCURRENT_FETCHES: usize = 8;
 
 /// The number of training rows for this number of partitions, and for quantisers if there are any to train.

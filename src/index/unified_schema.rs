@@ -25,7 +25,7 @@ pub(super) struct UnifiedSchema {
 struct Column {
     name: String,
     dtype: DataType,
-    /// Whether the statistics say that no number is negative.
+    /// Whether no number is negative, according to the statistics of the files.
     is_non_negative: bool,
     /// The file that determined the type.
     path: PathBuf,
@@ -63,7 +63,7 @@ impl InputFile<'_> {
     }
 }
 
-/// Whether a file's statistics say that no number of a column is negative.
+/// Whether no number of a column is negative, according to the statistics of the file.
 fn is_non_negative(file: &ParquetMetaData, name: &str) -> bool {
     file.row_groups().iter().filter(|group| group.num_rows() > 0).all(|group| {
         let column = group.columns().iter().find(|column| column.column_path().parts() == [name]);
@@ -89,30 +89,31 @@ impl UnifiedSchema {
     /// # Errors
     /// A column that one of the files lacks, or types without a supertype.
     pub(super) fn widen(&mut self, file: &InputFile<'_>) -> Result<()> {
-        let theirs = file.columns()?;
-        let lacks = |path: &Path, column: &str, there: &[Column], other: &Path| {
-            let missing = unknown_column(column, "", there.iter().map(|column| column.name.as_str()));
+        let file_columns = file.columns()?;
+        let missing_error = |path: &Path, column: &str, columns: &[Column], other: &Path| {
+            let missing = unknown_column(column, "", columns.iter().map(|column| column.name.as_str()));
             let advice = "add it, with nulls if need be, or remove it from all files";
             Err(Error::input(path, format!("{missing}; {} has it: {advice}", other.display())))
         };
-        if let Some(more) = theirs.iter().find(|more| self.columns.iter().all(|ours| ours.name != more.name))
-            && theirs.len() > self.columns.len()
+        if let Some(additional) =
+            file_columns.iter().find(|other| self.columns.iter().all(|column| column.name != other.name))
+            && file_columns.len() > self.columns.len()
         {
-            return lacks(&self.first_path, &more.name, &self.columns, file.path);
+            return missing_error(&self.first_path, &additional.name, &self.columns, file.path);
         }
-        for ours in &mut self.columns {
-            let Some(column) = theirs.iter().find(|column| column.name == ours.name) else {
-                return lacks(file.path, &ours.name, &theirs, &ours.path);
+        for unified in &mut self.columns {
+            let Some(column) = file_columns.iter().find(|column| column.name == unified.name) else {
+                return missing_error(file.path, &unified.name, &file_columns, &unified.path);
             };
-            let is_non_negative = ours.is_non_negative && column.is_non_negative;
-            let Some(wide) = ours.supertype(column) else {
-                let difference = format!("column `{}` is {}, not {}", ours.name, column.dtype, ours.dtype);
-                return Err(Error::input(file.path, format!("differs from {}: {difference}", ours.path.display())));
+            let is_non_negative = unified.is_non_negative && column.is_non_negative;
+            let Some(wide) = unified.supertype(column) else {
+                let difference = format!("column `{}` is {}, not {}", unified.name, column.dtype, unified.dtype);
+                return Err(Error::input(file.path, format!("differs from {}: {difference}", unified.path.display())));
             };
-            if wide != ours.dtype {
-                (ours.dtype, ours.path) = (wide, file.path.into());
+            if wide != unified.dtype {
+                (unified.dtype, unified.path) = (wide, file.path.into());
             }
-            ours.is_non_negative = is_non_negative;
+            unified.is_non_negative = is_non_negative;
         }
         Ok(())
     }
