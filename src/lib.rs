@@ -95,6 +95,7 @@ compile_error!(
     "uphill supports Linux and macOS: run folders require atomic renames and fsync of folders, scorers require process groups"
 );
 
+mod calibration;
 mod candidates;
 #[cfg(feature = "cli")]
 mod command;

@@ -1,7 +1,7 @@
 //! Reports of runs: one HTML file that needs no network, or the curves alone as SVG.
 //!
-//! The data is collected into plain structs (`run_data`, `curves`, `map`, `items`, `configuration`), and templates render them
-//! (`page`). The page is complete without scripts. The script adds tooltips, sorting, filtering and drawings of structures.
+//! The data is collected into plain structs (`run_data`, `curves`, `predictions`, `map`, `items`, `configuration`), and templates
+//! render them (`page`). The page is complete without scripts. The script adds tooltips, sorting, filtering and drawings of structures.
 //! The size of the page is bounded: it shows a limited number of points, marks and rows, however large the run is.
 
 mod chart;
@@ -11,6 +11,7 @@ mod items;
 mod map;
 mod page;
 mod paths;
+mod predictions;
 mod projection;
 mod reasons;
 mod run_data;
@@ -91,8 +92,9 @@ pub fn report<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<Str
     let groups = curves::group_runs(&runs);
     let score = score_label(&runs);
     let mut charts = if has_scores(&runs) { curves::charts(&groups, &score) } else { Vec::new() };
-    let mut map = None;
+    let (mut map, mut predictions) = (None, None);
     if let [run] = runs.as_slice() {
+        predictions = predictions::predictions(run, &score)?;
         charts.extend(curves::iterations(run, &score)?);
         map = Some(map::map(run, options.library.as_deref()).map_err(|error| error.to_string()));
     } else if options.library.is_some() {
@@ -103,6 +105,7 @@ pub fn report<P: AsRef<Path>>(runs: &[P], options: &ReportOptions) -> Result<Str
     page::report(page::PageContext {
         charts: charts.into_iter().map(Chart::draw).collect(),
         groups: &groups,
+        predictions,
         map,
         items: items::items(&runs, options)?,
         score,

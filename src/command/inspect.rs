@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::output::{final_forecast, forecast_json, print_properties};
+use crate::calibration::Calibration;
 use crate::database::{LanceDatabase, VectorDatabase};
 use crate::frame::schema::{RAW_SCORE, SCORE};
 use crate::log::SearchLog;
@@ -12,11 +13,13 @@ use crate::log::SearchLog;
 pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     // The names in JSON are stable.
     let label = |key: &'static str, label: &'static str| if json { key } else { label };
-    let properties = if path.join("run.json").exists() {
+    let mut calibration = None;
+    let mut properties = if path.join("run.json").exists() {
         let log = SearchLog::open(&path)?;
         let best = log.compile_results()?.limit(1).collect()?;
         let best = Some(best).filter(|best| best.height() > 0);
         let manifest = log.manifest();
+        calibration = Calibration::read(&log)?;
         json!({
             "run": path,
             "format": manifest.format_version,
@@ -71,6 +74,15 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "columns": database.column_names(),
         })
     };
+    // Only runs with predictions have these names.
+    if let Some(calibration) = calibration {
+        if json {
+            properties["predictions"] = serde_json::to_value(calibration)?;
+        } else {
+            properties["predictions"] = calibration.summary().into();
+            properties["model"] = calibration.comparison().into();
+        }
+    }
     Ok(print_properties(&properties, json)?)
 }
 

@@ -1,4 +1,4 @@
-//! Line charts with bands: layout, axis ticks and SVG paths.
+//! Charts of lines, bands and dots: layout, axis ticks and SVG paths.
 
 use serde::Serialize;
 
@@ -14,6 +14,11 @@ pub(super) struct Chart {
     pub y_label: String,
     pub bands: Vec<Band>,
     pub lines: Vec<Line>,
+    /// Points that no line joins.
+    pub dots: Vec<Dots>,
+    /// Whether both axes have the same range, with a line where `x` and `y` are equal. Otherwise the horizontal axis has
+    /// counts, from 0.
+    pub is_parity: bool,
     /// Whether lines are steps: a value holds until the next point.
     pub is_stepped: bool,
     /// A range that the vertical axis includes.
@@ -33,6 +38,22 @@ pub(super) struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
+/// Points of one kind.
+pub(super) struct Dots {
+    pub class: String,
+    pub label: String,
+    /// Whether they are crosses.
+    pub are_crosses: bool,
+    pub points: Vec<Dot>,
+}
+
+pub(super) struct Dot {
+    pub x: f64,
+    pub y: f64,
+    /// What the tooltip says.
+    pub text: String,
+}
+
 /// A chart as the template and the script read it, in coordinates of the drawing.
 #[derive(Serialize)]
 pub(super) struct ChartDrawing {
@@ -47,6 +68,12 @@ pub(super) struct ChartDrawing {
     y_ticks: Vec<Tick>,
     bands: Vec<PathDrawing>,
     lines: Vec<PathDrawing>,
+    dots: Vec<PathDrawing>,
+    /// The line where `x` and `y` are equal.
+    diagonal: Option<String>,
+    /// The coordinates and the text of each dot.
+    #[serde(skip)]
+    dot_tooltips: Vec<(f64, f64, String)>,
     /// A description for screen readers.
     pub aria_label: String,
 }
@@ -84,6 +111,7 @@ pub(super) struct Tooltip<'a> {
     top: f64,
     bottom: f64,
     lines: Vec<TooltipLine<'a>>,
+    dots: &'a [(f64, f64, String)],
 }
 
 #[derive(Serialize)]
@@ -95,7 +123,7 @@ struct TooltipLine<'a> {
 impl ChartDrawing {
     pub fn tooltip(&self) -> Tooltip<'_> {
         let lines = self.lines.iter().map(|line| TooltipLine { label: &line.label, points: &line.points });
-        Tooltip { top: self.plot.top, bottom: self.plot.bottom, lines: lines.collect() }
+        Tooltip { top: self.plot.top, bottom: self.plot.bottom, lines: lines.collect(), dots: &self.dot_tooltips }
     }
 }
 
@@ -109,10 +137,17 @@ impl Chart {
         let drawable = |point: &(f64, f64)| point.0.is_finite() && point.1.is_finite();
         let line_points = self.lines.iter().flat_map(|line| line.points.iter().copied());
         let band_points = self.bands.iter().flat_map(|band| &band.points).flat_map(|at| [(at.0, at.1), (at.0, at.2)]);
-        let all: Vec<(f64, f64)> = line_points.chain(band_points).filter(drawable).collect();
+        let dot_points = self.dots.iter().flat_map(|dots| &dots.points).map(|dot| (dot.x, dot.y));
+        let all: Vec<(f64, f64)> = line_points.chain(band_points).chain(dot_points).filter(drawable).collect();
         let y_range = self.y_range.into_iter().flat_map(|(low, high)| [low, high]);
-        let x = Axis::counts(all.iter().map(|point| point.0), 5);
-        let y = Axis::between_ticks(all.iter().map(|point| point.1).chain(y_range), 5);
+        let both = || Axis::between_ticks(all.iter().flat_map(|point| [point.0, point.1]), 5);
+        let (x, y) = match self.is_parity {
+            true => (both(), both()),
+            false => (
+                Axis::counts(all.iter().map(|point| point.0), 5),
+                Axis::between_ticks(all.iter().map(|point| point.1).chain(y_range), 5),
+            ),
+        };
         let to_drawing = |point: (f64, f64)| {
             (x.position(point.0, PLOT.left, PLOT.right), y.position(point.1, PLOT.bottom, PLOT.top))
         };
@@ -147,10 +182,23 @@ impl Chart {
             PathDrawing { class, d, label: line.label.clone(), points: tooltip.collect() }
         });
         let (bands, lines): (Vec<_>, Vec<_>) = (bands.collect(), lines.collect());
+        let diagonal = self.is_parity.then(|| svg_path(&[to_drawing((x.low, x.low)), to_drawing((x.high, x.high))]));
+        let mut dot_tooltips = Vec::new();
+        let dots = self.dots.into_iter().map(|Dots { class, label, are_crosses, points }| {
+            let mut d = String::new();
+            for dot in points.into_iter().filter(|dot| drawable(&(dot.x, dot.y))) {
+                let (x, y) = to_drawing((dot.x, dot.y));
+                d.push_str(&format!("M{x} {y}{}", if are_crosses { CROSS } else { "h0" }));
+                dot_tooltips.push((x, y, dot.text));
+            }
+            PathDrawing { class, d, label, points: Vec::new() }
+        });
+        let dots: Vec<_> = dots.collect();
         let ends = lines.iter().filter_map(|line| {
             let (_, _, x, y) = line.points.last()?;
             Some(format!("{}: {y} at {x}", line.label))
         });
+        let ends = ends.chain(dots.iter().map(|dots| format!("{}: {}", dots.label, dots.d.matches('M').count())));
         let aria_label = format!(
             "{}, {} against {}. {}",
             self.title,
@@ -171,6 +219,9 @@ impl Chart {
             y_ticks: y.ticks(PLOT.bottom, PLOT.top),
             bands,
             lines,
+            dots,
+            diagonal,
+            dot_tooltips,
         }
     }
 
@@ -183,6 +234,9 @@ impl Chart {
         corners.chain(points.last().copied()).collect()
     }
 }
+
+/// A cross as part of an SVG path, from its centre.
+const CROSS: &str = "m-3-3l6 6m0-6l-6 6";
 
 /// Half the width of a band with a single point.
 const HALF_WIDTH: f64 = 6.0;

@@ -110,7 +110,7 @@ pub(super) fn charts(groups: &[RunGroup<'_>], score: &str) -> Vec<Chart> {
         let curves = groups.iter().map(|group| group.line(value));
         let (lines, bands): (Vec<_>, Vec<_>) = curves.unzip();
         let bands = bands.into_iter().flatten().collect();
-        Chart { title, caption, x_label, y_label, bands, lines, is_stepped: true, y_range: None }
+        Chart { title, caption, x_label, y_label, bands, lines, is_stepped: true, ..Chart::default() }
     };
     let seeds = match groups.iter().any(|group| group.runs.len() > 1) {
         true => " Lines are the median over the seeds, bands the range.",

@@ -10,12 +10,14 @@ use super::configuration::Configuration;
 use super::curves::{LegendEntry, RunGroup};
 use super::items::ItemsTable;
 use super::map::LibraryMap;
+use super::predictions::{self, Predictions};
 use super::run_data::RunData;
 use super::tables::{self, Table};
 use crate::error::{Result, WrapErr};
 use crate::frame::text::format_number;
 
 const PAGE: &str = include_str!("page.html");
+const CHARTS: &str = include_str!("charts.html");
 const TABLE: &str = include_str!("table.html");
 const CHART: &str = include_str!("chart.svg");
 const MAP: &str = include_str!("map.svg");
@@ -28,7 +30,7 @@ const DRAWER: &str = include_str!("smiles-drawer/smiles-drawer.min.js");
 const LICENCES: [&str; 2] = [include_str!("smiles-drawer/LICENSE"), include_str!("smiles-drawer/LICENSE-chroma-js")];
 
 /// SHA-256 hashes of the scripts, in base64. The page allows no other scripts. A test compares them.
-const SCRIPT_HASH: &str = "sha256-BCI2/OtJbDT5eRvls0MWf2WTL7312nCsiTnWHwtriSs=";
+const SCRIPT_HASH: &str = "sha256-apBTWWfuMH2SFlxq9vzwUAjEqiTIOlKVRYQQFVZvE0s=";
 const DRAWER_HASH: &str = "sha256-MltE7LrTHq578adLmWZXcPoyPZg8qvgOb5l6ywwfYP4=";
 
 /// The content of a page.
@@ -36,6 +38,8 @@ pub(super) struct PageContext<'a> {
     pub runs: &'a [RunData],
     pub charts: Vec<ChartDrawing>,
     pub groups: &'a [RunGroup<'a>],
+    /// Whether the predictions can be trusted. `None` without predictions, and if several runs are compared.
+    pub predictions: Option<Predictions>,
     /// The map, or the reason why it cannot be drawn. `None` if several runs are compared.
     pub map: Option<Result<LibraryMap, String>>,
     pub items: ItemsTable,
@@ -62,7 +66,8 @@ struct Page<'a> {
     licences: [&'static str; 2],
     figures: Vec<KeyFigure>,
     legend: Vec<LegendEntry>,
-    charts: Vec<Drawing<'a>>,
+    charts: Option<Value>,
+    predictions: Option<PredictionsSection>,
     map: Option<Drawing<'a>>,
     scale: &'a [String],
     minimize: bool,
@@ -73,6 +78,16 @@ struct Page<'a> {
     configurations: Vec<Configuration>,
     data: Value,
     score: &'a str,
+}
+
+/// The section on predictions.
+#[derive(Serialize)]
+struct PredictionsSection {
+    title: &'static str,
+    sentences: Vec<String>,
+    /// Whether the first sentence is a warning.
+    is_warning: bool,
+    charts: Value,
 }
 
 /// A drawing as SVG, with its title, caption and description.
@@ -94,14 +109,17 @@ struct TooltipData<'a> {
 /// The HTML page of a report.
 pub(super) fn report(context: PageContext<'_>) -> Result<String> {
     let runs = context.runs;
-    let charts = context.charts.iter().map(|chart| {
-        Ok(Drawing {
-            title: chart.title,
-            caption: &chart.caption,
-            aria_label: &chart.aria_label,
-            svg: Value::from_safe_string(render("chart.svg", CHART, chart)?),
-        })
-    });
+    let first = context.charts.len();
+    let prediction_charts = context.predictions.as_ref().map_or(&[][..], |section| &section.charts);
+    let section = match &context.predictions {
+        Some(Predictions { sentences, is_warning, charts }) => Some(PredictionsSection {
+            title: predictions::TITLE,
+            sentences: sentences.clone(),
+            is_warning: *is_warning,
+            charts: render_charts(charts, first)?,
+        }),
+        None => None,
+    };
     let map = match &context.map {
         Some(Ok(map)) => Some(Drawing {
             title: "Map",
@@ -113,7 +131,7 @@ pub(super) fn report(context: PageContext<'_>) -> Result<String> {
     };
     let drawn_map = context.map.as_ref().and_then(|map| map.as_ref().ok());
     let data = TooltipData {
-        charts: context.charts.iter().map(ChartDrawing::tooltip).collect(),
+        charts: context.charts.iter().chain(prediction_charts).map(ChartDrawing::tooltip).collect(),
         marks: drawn_map.map_or(&[], |map| &map.marks),
     };
     // Escaped, so that no text can end the script element.
@@ -135,13 +153,14 @@ pub(super) fn report(context: PageContext<'_>) -> Result<String> {
         licences: LICENCES,
         figures: figures(runs)?,
         legend: context.groups.iter().map(RunGroup::legend_entry).collect(),
-        charts: charts.collect::<Result<_>>()?,
+        charts: (first > 0).then(|| render_charts(&context.charts, 0)).transpose()?,
+        predictions: section,
         map,
         scale: drawn_map.map_or(&[], |map| &map.scale),
         minimize: runs.iter().any(|run| run.minimize),
         map_error: context.map.as_ref().and_then(|map| map.as_ref().err()).map(String::as_str),
         items: &context.items,
-        comparisons: render_tables(tables::comparison_tables(runs))?,
+        comparisons: render_tables(tables::comparison_tables(runs)?)?,
         tables: render_tables(tables::detail_tables(runs))?,
         configurations: context.groups.iter().map(|group| Configuration::new(&group.runs)).collect(),
         data: Value::from_safe_string(data),
@@ -164,7 +183,21 @@ pub(super) fn plot(charts: Vec<ChartDrawing>, legend: Vec<LegendEntry>) -> Resul
     }
     const LINE: f64 = 20.0;
     let legend = if legend.len() > 1 { legend } else { Vec::new() };
-    let panels = charts.iter().map(|chart| {
+    let plot = Plot {
+        width: WIDTH * charts.len() as f64,
+        height: HEIGHT + LINE * legend.len() as f64 + 8.0,
+        line: LINE,
+        panel: WIDTH,
+        style: Value::from_safe_string(with_light_colours(CHART_STYLE)),
+        charts: draw_charts(&charts)?,
+        legend,
+    };
+    render("plot.svg", PLOT, &plot)
+}
+
+/// The drawings of charts.
+fn draw_charts(charts: &[ChartDrawing]) -> Result<Vec<Drawing<'_>>> {
+    let drawings = charts.iter().map(|chart| {
         Ok(Drawing {
             title: chart.title,
             caption: &chart.caption,
@@ -172,16 +205,18 @@ pub(super) fn plot(charts: Vec<ChartDrawing>, legend: Vec<LegendEntry>) -> Resul
             svg: Value::from_safe_string(render("chart.svg", CHART, chart)?),
         })
     });
-    let plot = Plot {
-        width: WIDTH * charts.len() as f64,
-        height: HEIGHT + LINE * legend.len() as f64 + 8.0,
-        line: LINE,
-        panel: WIDTH,
-        style: Value::from_safe_string(with_light_colours(CHART_STYLE)),
-        charts: panels.collect::<Result<_>>()?,
-        legend,
-    };
-    render("plot.svg", PLOT, &plot)
+    drawings.collect()
+}
+
+/// The HTML of charts. `first` is the position of the first one among all charts of the page.
+fn render_charts(charts: &[ChartDrawing], first: usize) -> Result<Value> {
+    #[derive(Serialize)]
+    struct Charts<'a> {
+        charts: Vec<Drawing<'a>>,
+        first: usize,
+    }
+    let charts = Charts { charts: draw_charts(charts)?, first };
+    Ok(Value::from_safe_string(render("charts.html", CHARTS, charts)?))
 }
 
 /// Renders a template.

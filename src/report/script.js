@@ -66,8 +66,24 @@
     return { go, hide };
   };
 
+  // A tooltip for the mark nearest to the pointer. A mark is its coordinates and what its text says.
+  const addMarkTooltip = (svg, marks, text) => {
+    const find = (x, y) => {
+      const [index, distance] = nearest(marks, (mark) => Math.hypot(mark[0] - x, mark[1] - y));
+      return distance < 12 ? index : -1;
+    };
+    return addTooltip(svg, marks.length, find, (at) => {
+      const [x, y, ...values] = marks[at];
+      return [x, y, text(...values), element("circle", { cx: x, cy: y, r: 7 })];
+    });
+  };
+
   for (const svg of document.querySelectorAll("svg[data-chart]")) {
-    const { lines, top, bottom } = data.charts[svg.dataset.chart];
+    const { lines, dots, top, bottom } = data.charts[svg.dataset.chart];
+    if (dots.length > 0) {
+      addMarkTooltip(svg, dots, (text) => text);
+      continue;
+    }
     const longest = lines.reduce((a, b) => (b.points.length > a.points.length ? b : a), { points: [] }).points;
     if (longest.length === 0) continue;
     addTooltip(svg, longest.length, (x) => nearest(longest, (point) => Math.abs(point[0] - x))[0], (at) => {
@@ -92,15 +108,8 @@
   for (const svg of document.querySelectorAll("svg[data-map]")) {
     const marks = data.marks;
     if (marks.length === 0) continue;
-    const find = (x, y) => {
-      const [index, distance] = nearest(marks, (mark) => Math.hypot(mark[0] - x, mark[1] - y));
-      return distance < 12 ? index : -1;
-    };
-    const map = addTooltip(svg, marks.length, find, (at) => {
-      const [x, y, item, score, iteration] = marks[at];
-      const text = `item ${item}\nscore ${score}\niteration ${iteration}`;
-      return [x, y, text, element("circle", { cx: x, cy: y, r: 7 })];
-    });
+    const text = (item, score, iteration) => `item ${item}\nscore ${score}\niteration ${iteration}`;
+    const map = addMarkTooltip(svg, marks, text);
     const indices = new Map(marks.map((mark, index) => [String(mark[2]), index]));
     highlight = (item) => (indices.has(item) ? map.go(indices.get(item)) : map.hide());
   }

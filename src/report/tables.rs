@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::predictions;
 use super::run_data::RunData;
 use crate::database::DatasetIdentity;
+use crate::error::Result;
 use crate::evaluate::RecallCurve;
 use crate::frame::text::{format_number, format_timestamp};
 use crate::log::StageTimes;
@@ -22,11 +24,14 @@ pub(super) struct Table {
 }
 
 /// The tables that compare several runs.
-pub(super) fn comparison_tables(runs: &[RunData]) -> Vec<Table> {
+///
+/// # Errors
+/// Files of a run that cannot be read.
+pub(super) fn comparison_tables(runs: &[RunData]) -> Result<Vec<Table>> {
     if runs.len() < 2 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    [comparison(runs)].into_iter().chain(differences(runs)).collect()
+    Ok([comparison(runs)].into_iter().chain(differences(runs)).chain(predictions::table(runs)?).collect())
 }
 
 /// The tables of reasons, times and versions.

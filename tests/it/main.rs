@@ -5,6 +5,7 @@ mod behind;
 mod bridge;
 mod busy;
 mod by_hand;
+mod calibration;
 mod cli;
 mod common;
 mod crash;
