@@ -440,7 +440,7 @@ fn features_that_do_not_fit_their_items_are_refused() {
         message(&[0, 1], 1, Array2::from_elem((2, 1), f32::NAN))
             .contains("expected finite numbers, found NaN for item 0")
     );
-    assert!(message(&[7, 7], 1, Array2::zeros((2, 1))).contains("expected each once, found one twice"));
+    assert!(message(&[7, 7], 1, Array2::zeros((2, 1))).contains("expected unique ids, found a duplicate"));
     let values = Array2::from_shape_vec((2, 1), vec![1.0, 2.0]).expect("a column");
     let features = ItemFeatures::new(&[9, 4], view(1), values).expect("features");
     assert_eq!(

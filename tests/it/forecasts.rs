@@ -89,6 +89,14 @@ fn tenth_best(scores: &mut [f64]) -> Option<f64> {
     scores.get(9).copied()
 }
 
+/// The same numbers, but for the last bit, which reading run.json may change.
+fn assert_same(a: &Value, b: &Value) {
+    for key in ["top", "items", "entries", "low", "high", "scores_per_entry"] {
+        let number = |forecast: &Value| forecast[key].as_f64().unwrap_or_else(|| panic!("{key}: {forecast}"));
+        assert!((number(a) - number(b)).abs() <= 1e-12 * number(a).abs(), "{key}: {a} and {b}");
+    }
+}
+
 #[test]
 fn the_json_log_has_the_forecast_of_each_batch_and_the_entries_that_came() {
     let folder = library(STOP);
@@ -120,14 +128,14 @@ fn the_json_log_has_the_forecast_of_each_batch_and_the_entries_that_came() {
     // The end of a run has one for the next hundred.
     let forecast = &ended["forecast"];
     assert_eq!((&forecast["top"], &forecast["items"]), (&10.into(), &100.into()), "{ended}");
-    assert_eq!(*forecast, inspect(folder, "run")["forecast"]);
+    assert_same(forecast, &inspect(folder, "run")["forecast"]);
     // A limit that is not reached changes nothing.
     let text = search(folder, "again", &["--set", "stop.scores_per_entry=1e9"]);
     assert!(text.contains("\nthe next 100 scores are expected to bring "), "{text}");
     assert!(frames(&folder.join("run")) == frames(&folder.join("again")));
     // Resuming a run that has ended keeps its forecast.
     search(folder, "run", &["--resume"]);
-    assert_eq!(*forecast, inspect(folder, "run")["forecast"]);
+    assert_same(forecast, &inspect(folder, "run")["forecast"]);
     // A line of -v has both figures.
     let verbose = search(folder, "verbose", &["-v"]);
     assert!(verbose.lines().filter(|line| line.contains("  entries ") && line.contains(" (expected ")).count() > 10);
