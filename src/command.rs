@@ -3,6 +3,7 @@
 mod demo;
 mod dry_run;
 mod evaluate;
+mod explain;
 mod generate;
 mod help;
 mod index;
@@ -82,6 +83,12 @@ enum Command {
     /// This needs the true scores of all items.
     #[command(after_long_help = help::EVALUATE)]
     Evaluate(evaluate::Evaluate),
+    /// Show why the model chose items: the scored items and columns behind each prediction.
+    ///
+    /// An item of the run is explained by the model that chose it, any other item of the library by the last model. The run is
+    /// replayed for this. Nothing is scored or written.
+    #[command(after_long_help = help::EXPLAIN)]
+    Explain(explain::Explain),
     /// Write an HTML report of a run, or a comparison of several.
     ///
     /// The report shows the curves, a map of the library, the best items and the configuration. It is one file and needs no
@@ -184,6 +191,7 @@ fn run_reader(command: Command) -> anyhow::Result<()> {
         Command::Trajectories { paths: false, rows } => results::trajectories(rows),
         Command::Trajectories { paths: true, rows } => results::paths(rows),
         Command::Evaluate(arguments) => evaluate::evaluate(arguments),
+        Command::Explain(arguments) => explain::explain(arguments),
         Command::Report(arguments) => report::report(arguments),
         Command::Plot(arguments) => report::plot(arguments),
         Command::Inspect { path, json } => inspect::inspect(path, json),

@@ -200,6 +200,11 @@ impl SearchLog {
         &self.iterations
     }
 
+    /// Whether the log is open for appending.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.lock.is_some()
+    }
+
     /// Whether the next iteration may be logged with predictions. True for the first iteration, and if the last one has them.
     pub(crate) fn has_predictions(&self) -> bool {
         self.columns.as_ref().is_none_or(|columns| columns.contains(CHOSEN_BY))

@@ -8,6 +8,7 @@
 mod ask_tell;
 mod batch;
 mod checks;
+mod explain;
 mod finish;
 mod iterations;
 mod options;

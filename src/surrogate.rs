@@ -9,6 +9,7 @@ mod candidates;
 mod distance;
 mod distinct_candidates;
 mod embeddings;
+mod explanation;
 mod feature_space;
 #[cfg(test)]
 mod fixture;

@@ -70,8 +70,8 @@ pub struct SearchContext<'a> {
 /// # }
 /// ```
 pub trait QueryUpdate: Send {
-    /// The rule that this one wraps, if there is one. `k`, `revisits`, `selector`, `check`, `candidates` and `relevance`
-    /// default to those of the inner rule. A wrapper must forward `begin`, `observe`, `observes_embeddings` and `update`
+    /// The rule that this one wraps, if there is one. `k`, `revisits`, `selector`, `check`, `candidates`, `relevance`
+    /// and `explain` default to those of the inner rule. A wrapper must forward `begin`, `observe`, `observes_embeddings` and `update`
     /// itself.
     fn inner(&self) -> Option<&dyn QueryUpdate> {
         None
@@ -117,6 +117,18 @@ pub trait QueryUpdate: Send {
     /// The learned relevance weight of each column. The weights sum to 1, the largest first. Empty by default.
     fn relevance(&self) -> Vec<(String, f32)> {
         self.inner().map_or_else(Vec::new, |rule| rule.relevance())
+    }
+
+    /// Explains what the rule's model predicts of items, in its present state. `items` has `db_idx`, `embedding` and
+    /// `chosen_by`, which is null for items that were not chosen. `None` (default): the rule has no model.
+    ///
+    /// The result has at least one row for each item. [`Runner::explain`](crate::Runner::explain) lists the columns: all but
+    /// those that come from the log.
+    ///
+    /// # Errors
+    /// Items that the model cannot read.
+    fn explain(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
+        self.inner().map_or(Ok(None), |rule| rule.explain(items))
     }
 
     /// The number of batches that may be in flight when the next batch is selected (default 0). A batch is in flight while its

@@ -237,6 +237,19 @@ fn without_gil(py: Python<'_>, frame: impl FnOnce() -> Result<DataFrame> + Send)
     py.detach(|| Table::of(&frame()?)).map_err(|error| exception(py, error))
 }
 
+/// The scored items and the columns that the model predicts scores of items from. `library` is the new path of a moved dataset.
+#[pyfunction]
+pub fn explain(py: Python<'_>, run: PathBuf, db_idx: Vec<u64>, library: Option<String>) -> PyResult<Table> {
+    logging::install();
+    without_gil(py, || {
+        let mut config = Config::from_run(&SearchLog::open(&run)?, &[])?;
+        if let Some(library) = library {
+            config.database.path = library;
+        }
+        config.explainer(&run)?.explain(&run, &db_idx)
+    })
+}
+
 /// How many of the best items a run found.
 #[pyfunction]
 #[pyo3(signature = (run, *, truth, score_column, top, key, curve))]

@@ -207,6 +207,45 @@ def test_a_run_has_a_notebook_view_a_report_and_a_plot(dataset, molecules):
         uphill.Run("nowhere")
 
 
+def test_items_are_explained_without_the_functions_of_the_search(dataset, tmp_path):
+    calls = []
+
+    def score(items: pl.DataFrame) -> pl.Series:
+        calls.append(items.height)
+        return items["qed"]
+
+    update: uphill.UpdateOptions = {"rule": "surrogate", "features": ["smiles", "mw"]}
+    run = uphill.search(
+        dataset, score=score, filter=lambda rows: rows["mw"] < 400, update=update, stop={"evaluations": 60}, out="run"
+    )
+    paid, before = len(calls), {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    results = run.results()
+    explained = run.explain(results["db_idx"])
+    assert len(calls) == paid and before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert explained["db_idx"].unique(maintain_order=True).equals(results["db_idx"])
+    predicted = explained.unique("db_idx", maintain_order=True)["predicted"]
+    assert predicted.is_null().to_list() == results["predicted"].is_null().to_list()
+    assert (predicted - results["predicted"]).abs().max() < 1e-9
+    sums = explained.drop_nulls("posterior_mean").group_by("db_idx").agg(
+        pl.first("posterior_mean"), pl.sum("contribution"), pl.sum("share")
+    )
+    assert sums.height > 30
+    assert (sums["contribution"] - sums["posterior_mean"]).abs().max() < 1e-9
+    assert (sums["share"] - 1).abs().max() < 1e-9
+    best = int(results["db_idx"][0])
+    assert run.explain(best).equals(explained.filter(db_idx=best))
+    groups = [name for name in explained.columns if name.startswith("distance_share_")]
+    assert groups == ["distance_share_embedding", "distance_share_smiles", "distance_share_mw"]
+    other = uphill.search(dataset, score="qed", update="rl", stop={"iterations": 2}, out="other")
+    with pytest.raises(uphill.ConfigError, match="has no model of the scores"):
+        other.explain(best)
+    moved = dataset.rename(tmp_path / "moved.lance")
+    try:
+        assert run.explain(best, library=moved).equals(explained.filter(db_idx=best))
+    finally:
+        moved.rename(dataset)
+
+
 def test_an_output_with_another_extension_is_rejected(dataset, tmp_path):
     run = uphill.search(dataset, score="qed", stop={"evaluations": 20}, out="run")
     with pytest.raises(uphill.ConfigError, match=r"page.pdf: unsupported extension .pdf; use .html or .htm"):

@@ -6,7 +6,7 @@ import html
 import json
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -130,6 +130,25 @@ class Run:
             return frame(
                 _uphill.evaluate(self.path, truth=file, score_column=score_column, top=top, key=key, curve=curve)
             )
+
+    def explain(self, db_idx: int | Iterable[int], *, library: PathLike | None = None) -> pl.DataFrame:
+        """Why the model expects the scores of items: the scored items and the feature groups that the predictions come from.
+        An item of the run is explained by the model that chose it, any other item of the library by the model after the last
+        iteration. For this, the run is replayed: nothing is scored or written. `library` is the new path of the dataset, if it
+        was moved.
+
+        An item has a row for each of the five scored items (`neighbour_idx`) that contribute most, and one for all the others
+        together. `share` is the share of the prediction that a `contribution` makes up. `distance_share_…` is the share of a
+        feature group in the distance to the neighbour. An item that no model chose has one row without a prediction. Rules
+        without a model are an error.
+
+        >>> run = uphill.Run("run")
+        >>> best = run.results(limit=2)["db_idx"]
+        >>> run.explain(best).columns[:7]
+        ['db_idx', 'iteration', 'chosen_by', 'score', 'predicted', 'deviation', 'posterior_mean']
+        """
+        items = [db_idx] if isinstance(db_idx, int) else [int(item) for item in db_idx]
+        return frame(_uphill.explain(self.path, items, None if library is None else os.fspath(library)))
 
     def report(
         self,

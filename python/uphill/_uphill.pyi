@@ -14,6 +14,7 @@ __all__ = [
     "ask",
     "command",
     "evaluate",
+    "explain",
     "index",
     "plot",
     "queries",
@@ -95,6 +96,7 @@ def evaluate(
     key: str | None,
     curve: bool,
 ) -> Table: ...
+def explain(run: str | PathLike[str], db_idx: Sequence[int], library: str | None) -> Table: ...
 def report(
     runs: Sequence[str | PathLike[str]],
     *,

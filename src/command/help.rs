@@ -74,6 +74,11 @@ Examples:
   uphill evaluate run --truth items.parquet --score-column weight
   uphill evaluate run --truth items.parquet --score-column weight --top 10 --curve -o curve.csv";
 
+pub const EXPLAIN: &str = "\
+Examples:
+  uphill explain run 17
+  uphill explain run 17 42 -o why.parquet";
+
 pub const REPORT: &str = "\
 Examples:
   uphill report run -o report.html

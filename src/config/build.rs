@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polars::prelude::DataFrame;
 
-use super::functions::{FunctionRegistry, NoFunctions};
+use super::functions::{FunctionRegistry, NoFunctions, UncalledFunctions};
 use super::{Config, Direction, ScoreConfig, UpdateConfig};
 use crate::database::{GradientColumn, GradientDatabase, LanceDatabase, VectorDatabase, is_remote};
 use crate::error::{Error, Result};
@@ -61,18 +61,35 @@ impl Config {
         }
         self.check_sections()?;
         self.check_forecasts()?;
-        let update = self.update.rule(self.prune.as_ref(), self.restart.as_ref(), self.gradient.as_ref());
-        let runner = Runner::from_parts(self.with_gradient(database)?, score, update)
-            .seed(self.seed)
-            .stop(self.stop.conditions()?)
-            .minimize(self.score.direction == Direction::Minimize)
-            .on_error(self.score.on_error)
-            .config(self.to_json()?);
+        let runner = self.runner_with_score(database, score)?;
         let runner = match self.score.reuse.is_empty() {
             true => runner,
             false => runner.reuse(&self.score.reuse(), |config| config.get("score").map(ScoreConfig::version_of))?,
         };
         self.filter.add_to(runner, functions)
+    }
+
+    /// Builds a runner that replays the run in a folder and scores nothing: for [`Runner::explain`]. It needs neither a scorer,
+    /// nor the functions that the run file names, nor the sources of reused scores.
+    ///
+    /// # Errors
+    /// As [`Config::build`].
+    pub fn explainer(&self, run: &Path) -> Result<Runner> {
+        let database = self.open_library(Some(&SearchLog::open(run)?))?;
+        // The rule does not read the columns that the score and the filter read.
+        let score = self.score.scorer(&UncalledFunctions)?;
+        self.filter.add_to(self.runner_with_score(database, score)?, &UncalledFunctions)
+    }
+
+    /// The runner of this run file, without a filter and reused scores.
+    fn runner_with_score(&self, database: LanceDatabase, score: Box<dyn Score>) -> Result<Runner> {
+        let update = self.update.rule(self.prune.as_ref(), self.restart.as_ref(), self.gradient.as_ref());
+        Ok(Runner::from_parts(self.with_gradient(database)?, score, update)
+            .seed(self.seed)
+            .stop(self.stop.conditions()?)
+            .minimize(self.score.direction == Direction::Minimize)
+            .on_error(self.score.on_error)
+            .config(self.to_json()?))
     }
 
     /// Fails if a section does not work with the rule.

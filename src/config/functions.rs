@@ -1,8 +1,10 @@
 //! The registry of functions that a run file can name with `call`.
 
+use polars::prelude::DataFrame;
+
 use super::{FilterConfig, ScoreConfig};
 use crate::error::{Error, Result};
-use crate::filter::Filter;
+use crate::filter::{Filter, PassThroughFilter};
 use crate::score::Score;
 
 /// The functions of a program that a run file can name with `call`.
@@ -29,6 +31,19 @@ impl FunctionRegistry for NoFunctions {
     }
     fn filter(&self, section: &FilterConfig) -> Result<Box<dyn Filter>> {
         Err(no_function("filter", section.call.as_deref()))
+    }
+}
+
+/// Stands for the functions of any program, where none of them is called.
+pub(super) struct UncalledFunctions;
+
+impl FunctionRegistry for UncalledFunctions {
+    fn score(&self, section: &ScoreConfig) -> Result<Box<dyn Score>> {
+        let name = section.call.clone();
+        Ok(Box::new(move |_: &DataFrame| Err::<Vec<f64>, _>(no_function("score", name.as_deref()))))
+    }
+    fn filter(&self, _section: &FilterConfig) -> Result<Box<dyn Filter>> {
+        Ok(Box::new(PassThroughFilter))
     }
 }
 

@@ -49,6 +49,19 @@ pub const CHOSEN_BY: &str = "chosen_by";
 /// The columns of predictions.
 pub(crate) const PREDICTIONS: [&str; 3] = [PREDICTED, DEVIATION, CHOSEN_BY];
 
+/// u64, nullable, in explanations: a scored item that contributes to the prediction. Null for all the others together.
+pub const NEIGHBOUR_IDX: &str = "neighbour_idx";
+/// f64, nullable, in explanations: the score of the neighbour.
+pub const NEIGHBOUR_SCORE: &str = "neighbour_score";
+/// f64, nullable, in explanations: the prediction in the units of the contributions, which it is the sum of.
+pub const POSTERIOR_MEAN: &str = "posterior_mean";
+/// f64, nullable, in explanations: the signed contribution of the neighbour, in standard deviations of the model's targets.
+pub const CONTRIBUTION: &str = "contribution";
+/// f64, nullable, in explanations: the absolute contribution, as a share of those of all scored items.
+pub const SHARE: &str = "share";
+/// The beginning of the names of columns of f64, nullable, in explanations: the share of a feature group in `distance`.
+pub const DISTANCE_SHARE: &str = "distance_share_";
+
 /// Column names that attributes of items cannot have, because this crate or Lance uses them.
 pub const RESERVED: [&str; 17] = [
     QUERY_IDX,

@@ -36,13 +36,24 @@ impl Runner {
         progress: &mut Progress,
         in_flight: &mut VecDeque<Batch>,
     ) -> Result<Replay> {
-        let mut replay = Replay::default();
         // The budget cut the last iteration of the run, and is larger now: complete that iteration. Not in a run with retried
         // items: with their new scores the rule would select other items than those that were evaluated.
         if self.stop.exceeds(log.manifest().cut) && !log.manifest().amended {
             log.reopen_last();
         }
         let iterations = log.iterations().to_vec();
+        self.replay_iterations(&iterations, log, progress, in_flight)
+    }
+
+    /// Replays these of the committed iterations, which follow those that were replayed before.
+    pub(super) fn replay_iterations(
+        &mut self,
+        iterations: &[u32],
+        log: &mut SearchLog,
+        progress: &mut Progress,
+        in_flight: &mut VecDeque<Batch>,
+    ) -> Result<Replay> {
+        let mut replay = Replay::default();
         let Some((last, earlier)) = iterations.split_last() else {
             replay.next = log.has_queries(0).then(|| log.queries(0)).transpose()?;
             return Ok(replay);
@@ -95,7 +106,7 @@ impl Runner {
             let (scored, new) = (replayed.scored, replayed.new_items);
             if replayed.has_new_columns {
                 incomplete.push(iteration);
-            } else if replayed.is_amended {
+            } else if replayed.is_amended && log.is_writable() {
                 log.amend(iteration, &scored)?;
             }
             let (rows, evaluations) = (scored.height(), self.ledger.evaluations());

@@ -39,7 +39,7 @@ impl Runner {
     }
 
     /// Fails if the run has another seed or library.
-    fn check_compatible(&self, log: &SearchLog) -> Result<()> {
+    pub(super) fn check_compatible(&self, log: &SearchLog) -> Result<()> {
         let (recorded, seed) = (log.manifest().seed, self.seed);
         if recorded != seed {
             let reason = format!(

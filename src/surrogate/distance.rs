@@ -84,6 +84,13 @@ impl ScaledDistance {
         self.noise_threshold
     }
 
+    /// The feature group of each component of a point, given the components of all groups in a vector.
+    pub fn groups(&self, groups: &[Range<usize>]) -> Vec<usize> {
+        let group_of =
+            |component: &usize| groups.iter().position(|group| group.contains(component)).unwrap_or_default();
+        self.components.iter().map(|(component, _)| group_of(component)).collect()
+    }
+
     /// The factors of a range of components. Components that are not in use have the factor 0.
     pub fn factors(&self, components: Range<usize>) -> Array1<f32> {
         let mut factors = Array1::zeros(components.len());

@@ -112,6 +112,16 @@ impl GaussianProcess {
         self.targets.dot(&self.weights) / self.targets.len().max(1) as f64
     }
 
+    /// The points that the process is conditioned on, `(n, dim)`.
+    pub fn points(&self) -> ArrayView2<'_, f64> {
+        self.points.view()
+    }
+
+    /// The contribution of each point to the posterior mean at a place `(1, dim)`: its kernel with the place, times its weight.
+    pub fn contributions(&self, at: ArrayView2<'_, f64>) -> Array1<f64> {
+        &kernel(at, self.points.view(), self.squared_length).row(0) * &self.weights
+    }
+
     /// The posterior mean at points `(m, dim)`.
     pub fn mean(&self, query_points: ArrayView2<'_, f64>) -> Array1<f64> {
         kernel(query_points, self.points.view(), self.squared_length).dot(&self.weights)

@@ -90,6 +90,11 @@ impl Observations {
         self.row_of_id.contains_key(&id)
     }
 
+    /// The score of an observed item, if it has one.
+    pub fn score(&self, id: u64) -> Option<f64> {
+        self.row_of_id.get(&id).map(|row| self.scores[*row]).filter(|score| score.is_finite())
+    }
+
     /// Whether the score of an item is reused from an earlier run.
     pub fn is_reused(&self, id: u64) -> bool {
         self.reused.contains(&id)

@@ -1,5 +1,7 @@
 //! The posterior of the scores: a Gaussian process (GP) of all observations, and a second one of those outside of the peak.
 
+use std::ops::Range;
+
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 use super::distance::ScaledDistance;
@@ -111,6 +113,11 @@ impl Posterior {
     /// Converts vectors `(items, width)` to points.
     pub fn points(&self, vectors: ArrayView2<'_, f32>) -> Array2<f32> {
         self.distance.points(vectors)
+    }
+
+    /// The feature group of each component of a point, given the components of all groups in a vector.
+    pub fn groups(&self, groups: &[Range<usize>]) -> Vec<usize> {
+        self.distance.groups(groups)
     }
 
     /// Whether each of the points `(items, components)` is outside of the peak. `None` while there is no peak.

@@ -7,10 +7,12 @@ use super::batch::{ObservedBatch, PendingItems};
 use super::batch_schedule::{BatchSchedule, LARGEST_BATCH, LARGEST_START};
 use super::candidates::Candidates;
 use super::distinct_candidates::DistinctCandidates;
+use super::explanation;
 use super::feature_space::FeatureSpace;
 use super::niching::Niching;
 use super::observations::Observations;
 use super::posterior::Posterior;
+use super::vectorizer::Vectorizer;
 use crate::error::Result;
 use crate::features::Features;
 use crate::frame::convert;
@@ -190,6 +192,12 @@ impl QueryUpdate for SurrogateUpdate {
 
     fn relevance(&self) -> Vec<(String, f32)> {
         self.space.relevance()
+    }
+
+    fn explain(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
+        let model = self.posterior.as_ref().zip(self.space.vectorizer());
+        let groups = self.space.vectorizer().map(Vectorizer::names).unwrap_or_default();
+        explanation::explain(model, &groups, &self.observations, items).map(Some)
     }
 
     fn batches_in_flight(&self) -> usize {

@@ -17,6 +17,7 @@ mod dry_run;
 mod ended_by_errors;
 mod evaluate;
 mod examples;
+mod explain;
 mod faults;
 mod feature_files;
 mod features;
