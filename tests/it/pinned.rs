@@ -252,7 +252,7 @@ fn a_dataset_that_cannot_be_tagged_is_searched_all_the_same_and_a_line_says_what
     let warned = said.lines().next().expect("a line");
     assert!(warned.starts_with("uphill: ./items.lance: tagging version 2: "), "{said}");
     assert!(
-        warned.ends_with("; the search continues, but it cannot be resumed once this dataset version is cleaned up"),
+        warned.ends_with("; the search continues, but it cannot be resumed after a clean-up of this dataset version"),
         "{said}"
     );
     let output = uphill(&["remove", "run"], folder.path());
