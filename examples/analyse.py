@@ -122,28 +122,36 @@ price = (
     .sort("hundred")
 )
 
-# The entries that were expected of each batch, corrected by how earlier forecasts did, against those that came.
+# The forecast of each batch against what came. A factor corrects the probability of each item by how earlier batches did.
 probability = ((pl.col("predicted") - pl.col("threshold")) / pl.col("deviation")).map_elements(
     NormalDist().cdf, return_dtype=pl.Float64
 )
+items_of_batches = predictions.join(thresholds, on="iteration").select(
+    "iteration", probability=probability, is_entry=is_entry.fill_null(False)
+)
 batches = (
-    predictions.join(thresholds, on="iteration")
-    .group_by("iteration")
-    .agg(items=pl.len(), expected=probability.sum(), entries=is_entry.sum(), predicted=pl.col("predicted").count())
+    items_of_batches.group_by("iteration")
+    .agg(expected=pl.col("probability").sum(), entries=pl.col("is_entry").sum(), predicted=pl.col("probability").count())
     .filter(pl.col("predicted") > 0)
     .sort("iteration")
-    .select("iteration", "items", "expected", "entries", batch=pl.int_range(pl.len()))
+    .select("iteration", "expected", "entries", batch=pl.int_range(pl.len()))
 )
 age = pl.col("batch") - pl.col("batch_right") - 1
-decayed = [(pl.col(f"{name}_right") * 0.9**age).sum() for name in ("entries", "expected")]
+observed, expected = ((pl.col(f"{name}_right") * 0.8**age).sum() for name in ("entries", "expected"))
 corrections = (
     batches.join_where(batches, pl.col("batch_right") < pl.col("batch"))
-    .group_by("batch")
-    .agg(correction=((decayed[0] + 5) / (decayed[1] + 5)).clip(0.5, 2))
+    .group_by("iteration")
+    .agg(correction=((observed + 1) / (expected + 1)).clip(0.1, 2))
 )
 forecasts = (
-    batches.join(corrections, on="batch", how="left")
-    .select("iteration", "items", forecast=pl.col("expected") * pl.col("correction").fill_null(1), entries="entries")
+    items_of_batches.join(batches.select("iteration"), on="iteration")
+    .join(corrections, on="iteration", how="left")
+    .group_by("iteration")
+    .agg(
+        items=pl.len(),
+        forecast=(pl.col("probability") * pl.col("correction").fill_null(1)).clip(upper_bound=1).sum(),
+        entries=pl.col("is_entry").sum(),
+    )
     .sort("iteration")
 )
 

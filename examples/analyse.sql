@@ -123,28 +123,40 @@ create or replace temp macro tail(z, t) as
 create or replace temp macro probability(z) as
     case when z < 0 then tail(z, 1 / (1 - 0.2316419 * z)) else 1 - tail(z, 1 / (1 + 0.2316419 * z)) end;
 
--- The forecast of each batch against what came: entries into the best 100, corrected by how earlier forecasts did.
-with batches as (
+-- The forecast of each batch against what came: entries into the best 100. A factor corrects the probability of each item by
+-- how earlier batches did.
+with items_of_batches as (
+    select iteration, probability((predicted - threshold) / deviation) as probability, score > threshold as is_entry
+    from predictions
+    join thresholds using (iteration)
+),
+batches as (
     select
         iteration,
         row_number() over (order by iteration) as batch,
-        count(*) as items,
-        sum(probability((predicted - threshold) / deviation)) as expected,
-        count(*) filter (score > threshold) as entries
-    from predictions
-    join thresholds using (iteration)
+        sum(probability) as expected,
+        count(*) filter (is_entry) as entries
+    from items_of_batches
     group by iteration
-    having count(predicted) > 0
+    having count(probability) > 0
+),
+corrections as (
+    select
+        batches.iteration,
+        greatest(0.1, least(2,
+            (coalesce(sum(earlier.entries * 0.8 ** (batches.batch - earlier.batch - 1)), 0) + 1)
+                / (coalesce(sum(earlier.expected * 0.8 ** (batches.batch - earlier.batch - 1)), 0) + 1)
+        )) as correction
+    from batches
+    left join batches as earlier on earlier.batch < batches.batch
+    group by batches.iteration
 )
 select
-    batches.iteration,
-    any_value(batches.items) as items,
-    any_value(batches.expected) * greatest(0.5, least(2,
-        (coalesce(sum(earlier.entries * 0.9 ** (batches.batch - earlier.batch - 1)), 0) + 5)
-            / (coalesce(sum(earlier.expected * 0.9 ** (batches.batch - earlier.batch - 1)), 0) + 5)
-    )) as forecast,
-    any_value(batches.entries) as entries
-from batches
-left join batches as earlier on earlier.batch < batches.batch
-group by batches.iteration
-order by batches.iteration;
+    iteration,
+    count(*) as items,
+    sum(least(1, correction * probability)) filter (probability is not null) as forecast,
+    count(*) filter (is_entry) as entries
+from items_of_batches
+join corrections using (iteration)
+group by iteration
+order by iteration;

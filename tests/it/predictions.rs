@@ -65,10 +65,6 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    fn file(&self, name: &str) {
-        std::fs::write(self.path(name), "").expect("a file");
-    }
-
     /// Writes the run file `run.toml`.
     pub fn run_file(&self, evaluations: u64, score: &str, (options, update, sections): (&str, &str, &str)) {
         let run = format!(
@@ -101,10 +97,8 @@ impl Place {
     fn bytes(&self, run: &str) -> BTreeMap<PathBuf, Vec<u8>> {
         let results = self.path(run).join("results");
         let all = files(&results).into_iter().flat_map(|partition| files(&partition));
-        all.map(|file| {
-            (file.strip_prefix(&results).expect("below").to_path_buf(), std::fs::read(&file).expect("a file"))
-        })
-        .collect()
+        let below = |file: &PathBuf| file.strip_prefix(&results).expect("below").to_path_buf();
+        all.map(|file| (below(&file), std::fs::read(&file).expect("a file"))).collect()
     }
 
     #[track_caller]
@@ -211,7 +205,7 @@ fn the_speed_of_workers_does_not_change_predictions() {
         let place = Place::new();
         place.run_file(96, COMMAND, ("", behind, ""));
         place.search("alone", &[]);
-        place.file("uneven");
+        std::fs::write(place.path("uneven"), "").expect("a file");
         place.run_file(96, COMMAND, ("workers = 3\nbatch_size = 2\n", behind, ""));
         place.search("together", &[]);
         place.assert_same("together", "alone");
@@ -267,7 +261,7 @@ fn reused_scores_have_no_predictions_and_the_others_keep_theirs() {
 #[test]
 fn items_that_are_retried_keep_the_predictions_of_the_batch_that_they_were_chosen_for() {
     let place = Place::new();
-    place.file("fails");
+    std::fs::write(place.path("fails"), "").expect("a file");
     place.run_file(64, COMMAND, RUNS[0]);
     place.search("run", &[]);
     let before = place.results("run");
