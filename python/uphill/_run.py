@@ -223,11 +223,11 @@ def report(
 ) -> str:
     """An HTML page that shows a run or compares several. With `output`, it is also written to that file. `library` is the new
     path of the dataset, if it was moved."""
-    file = _output_path(output, ".html", ".htm")
-    with as_parquet_file(truth) as file:
+    output_file = _output_path(output, ".html", ".htm")
+    with as_parquet_file(truth) as truth_file:
         page = _uphill.report(
             _run_folders(runs),
-            truth=file,
+            truth=truth_file,
             score_column=score_column,
             top=top,
             key=key,
@@ -235,7 +235,7 @@ def report(
             picture=picture,
             library=None if library is None else os.fspath(library),
         )
-    return _write(page, file)
+    return _write(page, output_file)
 
 
 def plot(
@@ -248,10 +248,10 @@ def plot(
     key: str | None = None,
 ) -> str:
     """The curves of one or several runs as SVG, for a paper. With `output`, the SVG is also written to that file."""
-    file = _output_path(output, ".svg")
-    with as_parquet_file(truth) as file:
-        drawing = _uphill.plot(_run_folders(runs), truth=file, score_column=score_column, top=top, key=key)
-    return _write(drawing, file)
+    output_file = _output_path(output, ".svg")
+    with as_parquet_file(truth) as truth_file:
+        drawing = _uphill.plot(_run_folders(runs), truth=truth_file, score_column=score_column, top=top, key=key)
+    return _write(drawing, output_file)
 
 
 def _output_path(output: PathLike | None, *extensions: str) -> Path | None:
