@@ -183,11 +183,9 @@ impl Replay {
             self.blocks.push(OpenBlock { scored_before, items_before, ..OpenBlock::default() });
         }
         let scores = schema::nullable_f64s(batch, SCORE)?;
-        let forecast = self.forecaster.forecast(batch)?;
-        let entries = self.forecaster.observe(batch)?;
-        if let (Some(forecast), Some(entries), Some(block)) = (forecast, entries, self.blocks.last_mut()) {
-            block.entries = Some(block.entries.unwrap_or(0) + entries);
-            block.expected_entries = Some(block.expected_entries.unwrap_or(0.0) + forecast.entries);
+        if let (Some(entries), Some(block)) = (self.forecaster.observe(batch)?, self.blocks.last_mut()) {
+            block.entries = Some(block.entries.unwrap_or(0) + entries.observed);
+            block.expected_entries = Some(block.expected_entries.unwrap_or(0.0) + entries.expected);
         }
 
         let chosen_by = schema::typed_column("results", batch, CHOSEN_BY, &DataType::String)?;

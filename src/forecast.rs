@@ -13,7 +13,6 @@
 //! independent, so the number of entries has a Poisson binomial distribution. Everything is computed from the log, so a resumed
 //! run makes the same forecasts as an uninterrupted run.
 
-use std::collections::VecDeque;
 use std::fmt;
 
 use polars::prelude::DataFrame;
@@ -31,6 +30,8 @@ const PRIOR: f64 = 1.0;
 const COVERAGE: f64 = 0.8;
 /// The number of scores that a summary forecasts.
 const SUMMARY_ITEMS: usize = 100;
+/// From this number of scores per entry on, texts have no digits.
+pub(crate) const MAX_SHOWN_PRICE: f64 = 1e6;
 
 /// The expected number of entries among the next scores. An entry is a score that is better than the `top`-th best score so
 /// far.
@@ -69,6 +70,20 @@ impl Forecast {
         Forecast { items: SUMMARY_ITEMS, entries, low, high, ..*self }
     }
 
+    /// The expected number of entries as text. Small numbers have a decimal.
+    pub(crate) fn entries_text(&self) -> String {
+        let decimals = if self.entries < 10.0 { 1 } else { 0 };
+        format!("{:.decimals$}", self.entries)
+    }
+
+    /// `: 11 scores each`. Empty for a number that is too large to show.
+    pub(crate) fn price_text(&self) -> String {
+        match self.scores_per_entry() {
+            price if price < MAX_SHOWN_PRICE => format!(": {price:.0} scores each"),
+            _ => String::new(),
+        }
+    }
+
     /// The forecast for items that are entries with these probabilities.
     fn new(top: usize, probabilities: &[f64]) -> Self {
         let (low, high) = shortest_interval(&poisson_binomial(probabilities));
@@ -81,18 +96,24 @@ impl Forecast {
 /// `the next 100 scores are expected to bring 9 entries into the best 100 (6 to 13): 11 scores each`
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Forecast { top, items, entries, .. } = *self;
-        let (low, high) = self.interval();
-        let shown = if entries < 10.0 { format!("{entries:.1}") } else { format!("{entries:.0}") };
+        let Forecast { top, items, low, high, .. } = *self;
+        let (entries, each) = (self.entries_text(), self.price_text());
         write!(
             f,
-            "the next {items} scores are expected to bring {shown} entries into the best {top} ({low} to {high})"
-        )?;
-        match self.scores_per_entry() {
-            scores if scores < 1e6 => write!(f, ": {scores:.0} scores each"),
-            _ => Ok(()),
-        }
+            "the next {items} scores are expected to bring {entries} entries into the best {top} ({low} to {high}){each}"
+        )
     }
+}
+
+/// The entries of a scored batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchEntries {
+    /// The number of scored items.
+    items: usize,
+    /// The number of entries that the forecast for the batch expected.
+    pub expected: f64,
+    /// The number of entries that came.
+    pub observed: u64,
 }
 
 /// Makes forecasts from the scored frames of a run, which it observes in the order of iterations.
@@ -105,14 +126,14 @@ pub(crate) struct Forecaster {
     expected: f64,
     /// The entries of the same batches, decayed.
     observed: f64,
-    /// The forecasts of the latest batches.
-    latest: VecDeque<Forecast>,
+    /// The entries of all batches that had a forecast.
+    batches: Vec<BatchEntries>,
 }
 
 impl Forecaster {
     /// Forecasts of entries into the best `top`.
     pub fn new(top: usize) -> Self {
-        Forecaster { top, best: Vec::new(), expected: 0.0, observed: 0.0, latest: VecDeque::new() }
+        Forecaster { top, best: Vec::new(), expected: 0.0, observed: 0.0, batches: Vec::new() }
     }
 
     /// The forecast for a batch before it is scored. `None` without predictions, or while the run has fewer than `top` scores.
@@ -121,23 +142,23 @@ impl Forecaster {
     /// Prediction columns of another type than f64.
     pub fn forecast(&self, predictions: &DataFrame) -> Result<Option<Forecast>> {
         let Some(probabilities) = self.probabilities(predictions)? else { return Ok(None) };
-        let correction = self.correction();
-        let corrected: Vec<f64> = probabilities.iter().map(|probability| (correction * probability).min(1.0)).collect();
-        Ok(Some(Forecast::new(self.top, &corrected)))
+        Ok(Some(Forecast::new(self.top, &self.corrected(&probabilities))))
     }
 
-    /// Learns from a scored batch. Returns its number of entries, if there is a forecast for it.
+    /// Learns from a scored batch. Returns its entries, if there is a forecast for it.
     ///
     /// # Errors
     /// Columns of another type than f64.
-    pub fn observe(&mut self, scored: &DataFrame) -> Result<Option<u64>> {
+    pub fn observe(&mut self, scored: &DataFrame) -> Result<Option<BatchEntries>> {
         let scores: Vec<f64> = schema::nullable_f64s(scored, SCORE)?.into_iter().flatten().collect();
         let mut entries = None;
         if let (Some(threshold), Some(probabilities)) = (self.threshold(), self.probabilities(scored)?) {
-            self.latest.extend(self.forecast(scored)?);
-            let count = scores.iter().filter(|score| **score > threshold).count();
-            self.observed = DECAY * self.observed + count as f64;
-            entries = Some(count as u64);
+            let observed = scores.iter().filter(|score| **score > threshold).count() as u64;
+            let expected = self.corrected(&probabilities).iter().sum();
+            let batch = BatchEntries { items: scored.height(), expected, observed };
+            self.batches.push(batch);
+            entries = Some(batch);
+            self.observed = DECAY * self.observed + observed as f64;
             self.expected = DECAY * self.expected + probabilities.iter().sum::<f64>();
         }
         self.best.extend(scores);
@@ -150,11 +171,11 @@ impl Forecaster {
     /// if all forecasts cover fewer.
     pub fn forecast_over(&self, items: f64, next: Forecast) -> Option<Forecast> {
         let mut sum = next;
-        for earlier in self.latest.iter().rev() {
+        for earlier in self.batches.iter().rev() {
             if sum.items as f64 >= items {
                 break;
             }
-            sum = Forecast { items: sum.items + earlier.items, entries: sum.entries + earlier.entries, ..sum };
+            sum = Forecast { items: sum.items + earlier.items, entries: sum.entries + earlier.expected, ..sum };
         }
         (sum.items as f64 >= items).then_some(sum)
     }
@@ -166,6 +187,12 @@ impl Forecaster {
 
     fn correction(&self) -> f64 {
         ((self.observed + PRIOR) / (self.expected + PRIOR)).clamp(0.1, 2.0)
+    }
+
+    /// The probabilities after the correction.
+    fn corrected(&self, probabilities: &[f64]) -> Vec<f64> {
+        let correction = self.correction();
+        probabilities.iter().map(|probability| (correction * probability).min(1.0)).collect()
     }
 
     /// The probability of each item to be an entry, before the correction.

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use polars::prelude::{Column, DataFrame, DataType, IdxCa};
 
 use crate::error::{Result, WrapErr};
-use crate::frame::schema::{self, CHOSEN_BY, DB_IDX, DEVIATION, PREDICTED};
+use crate::frame::schema::{self, CHOSEN_BY, DB_IDX, DEVIATION, PREDICTED, PREDICTIONS};
 
-/// The columns of predictions, in their order in the results, and their types.
-const COLUMNS: [(&str, DataType); 3] =
-    [(PREDICTED, DataType::Float64), (DEVIATION, DataType::Float64), (CHOSEN_BY, DataType::String)];
+/// The types of the columns of predictions.
+const DTYPES: [DataType; 3] = [DataType::Float64, DataType::Float64, DataType::String];
 
 /// Splits the rows that a selector chose: returns the rows without predictions, and a frame with `db_idx` and the three columns.
 /// `None` if the selector makes no predictions.
@@ -17,15 +16,15 @@ const COLUMNS: [(&str, DataType); 3] =
 /// # Errors
 /// Only some of the three columns, or a column of another type.
 pub(crate) fn split_predictions(selected: DataFrame) -> Result<(DataFrame, Option<DataFrame>)> {
-    if COLUMNS.iter().all(|(name, _)| selected.column(name).is_err()) {
+    if PREDICTIONS.iter().all(|name| selected.column(name).is_err()) {
         return Ok((selected, None));
     }
     let mut columns = vec![schema::column("select", &selected, DB_IDX)?.clone()];
-    for (name, dtype) in &COLUMNS {
+    for (name, dtype) in PREDICTIONS.iter().zip(&DTYPES) {
         columns.push(schema::typed_column("select", &selected, name, dtype)?.clone());
     }
     let predictions = DataFrame::new(selected.height(), columns).wrap_err("select")?;
-    Ok((selected.drop_many(COLUMNS.map(|(name, _)| name)), Some(predictions)))
+    Ok((selected.drop_many(PREDICTIONS), Some(predictions)))
 }
 
 /// Joins the predictions to a scored batch, as its last columns. Items without a prediction get nulls.
@@ -35,7 +34,7 @@ pub(crate) fn split_predictions(selected: DataFrame) -> Result<(DataFrame, Optio
 pub(crate) fn join_predictions(mut scored: DataFrame, predictions: &DataFrame) -> Result<DataFrame> {
     let row_of: HashMap<u64, u32> = schema::u64s(predictions, DB_IDX)?.into_iter().zip(0..).collect();
     let rows: IdxCa = schema::u64s(&scored, DB_IDX)?.iter().map(|item| row_of.get(item).copied()).collect();
-    for (name, _) in &COLUMNS {
+    for name in PREDICTIONS {
         let column = schema::column("select", predictions, name)?.take(&rows).wrap_err("predictions")?;
         scored.with_column(column).wrap_err("predictions")?;
     }

@@ -148,8 +148,10 @@ impl Runner {
                 // A run that started without logged predictions continues without them.
                 let predictions =
                     batch.predictions.as_ref().filter(|_| log.as_ref().is_none_or(|log| log.has_predictions()));
-                let scored = predictions
-                    .map_or(Ok(scored.clone()), |predictions| prediction::join_predictions(scored, predictions))?;
+                let scored = match predictions {
+                    Some(predictions) => prediction::join_predictions(scored, predictions)?,
+                    None => scored,
+                };
                 *summary = summary.with_scores(&scored, new)?;
                 // 5. Log: commit the iteration.
                 timed(&mut summary.times.log, || log.map_or(Ok(()), |log| log.append(iteration, &scored)))?;

@@ -46,7 +46,7 @@ pub const DEVIATION: &str = "deviation";
 /// model that is fitted outside of the highest peak). Null for reused scores.
 pub const CHOSEN_BY: &str = "chosen_by";
 
-/// The columns of predictions.
+/// The columns of predictions, in their order in the results.
 pub(crate) const PREDICTIONS: [&str; 3] = [PREDICTED, DEVIATION, CHOSEN_BY];
 
 /// u64, nullable, in explanations: a scored item that contributes to the prediction. Null for all the others together.

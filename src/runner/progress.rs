@@ -60,7 +60,7 @@ impl Progress {
     /// Adds a completed iteration, and completes its summary.
     pub(super) fn add(&mut self, batch: &mut Batch) -> Result<()> {
         if let BatchState::Observed(scored) = &batch.state {
-            batch.summary.entries = self.forecaster.observe(scored)?;
+            batch.summary.entries = self.forecaster.observe(scored)?.map(|entries| entries.observed);
         }
         let summary = &batch.summary;
         self.stale_iterations = if summary.new == 0 { self.stale_iterations + 1 } else { 0 };

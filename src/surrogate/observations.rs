@@ -206,12 +206,13 @@ impl TrainingSet<'_> {
 
     /// The targets of the items, standardised over all observations.
     pub fn targets(&self) -> Array1<f64> {
-        targets(&self.observations.scores, self.baseline()).0.select(Axis(0), &self.rows)
+        self.targets_and_transform().0
     }
 
-    /// The transformation between scores and targets.
-    pub fn target_transform(&self) -> TargetTransform {
-        targets(&self.observations.scores, self.baseline()).1
+    /// The targets of the items, and the transformation between scores and targets.
+    pub fn targets_and_transform(&self) -> (Array1<f64>, TargetTransform) {
+        let (targets, transform) = targets(&self.observations.scores, self.baseline());
+        (targets.select(Axis(0), &self.rows), transform)
     }
 
     /// The baseline of the observations.

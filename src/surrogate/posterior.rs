@@ -81,12 +81,13 @@ impl Posterior {
             }
         };
         let threshold = distance.noise_threshold();
-        let (targets, noise) = (training.targets(), noise(&training.scores(), threshold));
+        let (targets, transform) = training.targets_and_transform();
+        let noise = noise(&training.scores(), threshold);
         let all = FittedGp::fit(
             previous.map(|previous| &previous.all),
             points,
             (targets, noise),
-            (training.target_transform(), threshold),
+            (transform, threshold),
             training.ids(),
             training.observations.scored_count(),
         )?;

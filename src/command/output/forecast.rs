@@ -5,15 +5,13 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::numbers::count;
-use crate::forecast::Forecast;
+use crate::forecast::{Forecast, MAX_SHOWN_PRICE};
 use crate::frame::text::format_number;
 use crate::log::{RunSummary, SearchLog, StopReason};
 use crate::runner::IterationSummary;
 
 /// The number of latest scores whose entries are shown beside a forecast. Batches are counted as a whole.
 const LATEST_SCORES: usize = 100;
-/// A price that no text shows in digits.
-const PRICELESS: f64 = 1e6;
 
 /// The forecast for the batch that is being scored, and the entries that the latest batches brought.
 #[derive(Default)]
@@ -45,11 +43,7 @@ impl ForecastProgress {
         let next = self.next?.per_hundred();
         let (scores, entries) = self.latest.iter().fold((0, 0), |sum, batch| (sum.0 + batch.0, sum.1 + batch.1));
         let (top, items, (low, high)) = (next.top, next.items, next.interval());
-        let expected = expected_entries(&next);
-        let each = match next.scores_per_entry() {
-            price if price < PRICELESS => format!(": {price:.0} scores each"),
-            _ => String::new(),
-        };
+        let (expected, each) = (next.entries_text(), next.price_text());
         let noun = if entries == 1 { "entry" } else { "entries" };
         let (scores, entries) = (count(scores as u64), count(entries));
         let long = match self.latest.is_empty() {
@@ -72,13 +66,7 @@ impl ForecastProgress {
 pub fn iteration_entries(summary: &IterationSummary) -> String {
     let (Some(forecast), Some(entries)) = (&summary.forecast, summary.entries) else { return String::new() };
     let (low, high) = forecast.interval();
-    format!("  entries {entries} (expected {}, {low} to {high})", expected_entries(forecast))
-}
-
-/// The expected number of entries. Small numbers have a decimal.
-fn expected_entries(forecast: &Forecast) -> String {
-    let decimals = if forecast.entries < 10.0 { 1 } else { 0 };
-    format!("{:.decimals$}", forecast.entries)
+    format!("  entries {entries} (expected {}, {low} to {high})", forecast.entries_text())
 }
 
 /// A forecast as JSON, with its interval and the expected number of scores for an entry (null if no entry is expected).
@@ -104,7 +92,7 @@ pub fn final_forecast(log: &SearchLog) -> Option<String> {
         return Some(forecast.to_string());
     };
     let price = match forecast.scores_per_entry() {
-        price if price < PRICELESS => format!("{price:.1}"),
+        price if price < MAX_SHOWN_PRICE => format!("{price:.1}"),
         _ => "more than a million".into(),
     };
     let resume = if config["score"]["by_hand"] == true { "ask again with" } else { "use --resume" };
@@ -120,6 +108,6 @@ pub fn final_forecast(log: &SearchLog) -> Option<String> {
 /// The option that raises `stop.scores_per_entry` to twice the expected price.
 pub fn raised_limit(ended: &RunSummary) -> String {
     let price = ended.forecast.map_or(f64::INFINITY, |forecast| forecast.scores_per_entry());
-    let limit = if price < PRICELESS { format!("{:.0}", (2.0 * price).ceil()) } else { "inf".into() };
+    let limit = if price < MAX_SHOWN_PRICE { format!("{:.0}", (2.0 * price).ceil()) } else { "inf".into() };
     format!(" --set stop.scores_per_entry={limit}")
 }
