@@ -20,8 +20,8 @@ use ndarray::Array2;
 use polars::prelude::*;
 use serde_json::{Value, json};
 use uphill::{
-    BlockVisitor, IndexKind, IndexOptions, LanceDatabase, Metric, QueryOptions, QueryUpdate, Result, Runner, Score,
-    SearchLog, SurrogateUpdate, TopKUpdate, VectorDatabase,
+    BlockVisitor, IndexKind, IndexOptions, LanceDatabase, Metric, QueryOptions, Result, Runner, Score, SearchLog,
+    SurrogateUpdate, TopKUpdate, UpdateRule, VectorDatabase,
 };
 
 const DIM: usize = 32;
@@ -172,7 +172,7 @@ fn measure(phase: &str, folder: &Path, evaluations: usize, batch_size: usize, pe
     start[(0, 0)] = -1.0;
     let queries = uphill::queries(start.view())?;
     let iterations = (evaluations / per_iteration) as u32;
-    let runner = |rule: Box<dyn QueryUpdate>, database| {
+    let runner = |rule: Box<dyn UpdateRule>, database| {
         Runner::from_parts(
             Box::new(SequentialDatabase(database, per_iteration)),
             Box::new(NumberScore(batch_size)),

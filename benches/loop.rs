@@ -16,7 +16,7 @@ use polars::prelude::*;
 use serde_json::json;
 use uphill::{BlockVisitor, Step, VectorDatabase};
 use uphill::{
-    Filter, LanceDatabase, Metric, QueryOptions, QueryUpdate, Result, RlUpdate, Runner, Score, SqlFilter, SqlScore,
+    Filter, LanceDatabase, Metric, QueryOptions, Result, RlUpdate, Runner, Score, SqlFilter, SqlScore, UpdateRule,
 };
 
 /// A stage, its CPU seconds and its wall seconds.
@@ -91,7 +91,7 @@ impl Score for TimedScore {
 
 struct TimedUpdate(RlUpdate, Clock, Cell<u32>);
 
-impl QueryUpdate for TimedUpdate {
+impl UpdateRule for TimedUpdate {
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         self.2.set(self.2.get() + 1);
         self.1.time("update", || self.0.update(step))

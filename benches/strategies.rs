@@ -28,8 +28,8 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use uphill::{
     Features, GradientColumn, GradientDatabase, GradientUpdate, IndexOptions, LanceDatabase, PruneUpdate, QueryGroup,
-    QueryUpdate, RestartUpdate, RlUpdate, Runner, SqlScore, Step, StopConditions, SurrogateUpdate, TopKDiscreteUpdate,
-    TopKPrune, TopKUpdate, VectorDatabase,
+    RestartUpdate, RlUpdate, Runner, SqlScore, Step, StopConditions, SurrogateUpdate, TopKDiscreteUpdate, TopKPrune,
+    TopKUpdate, UpdateRule, VectorDatabase,
 };
 
 const TOP: usize = 100;
@@ -80,7 +80,7 @@ struct Arguments {
     bench: bool,
 }
 
-type Rule = fn() -> Box<dyn QueryUpdate>;
+type Rule = fn() -> Box<dyn UpdateRule>;
 
 /// The rules by name. Rules from the literature come last.
 fn rules() -> Vec<(&'static str, Rule)> {
@@ -106,7 +106,7 @@ fn rules() -> Vec<(&'static str, Rule)> {
 
 /// The default rule with different batch sizes and numbers of asynchronous batches.
 fn asynchronous_rules() -> Vec<(&'static str, Rule)> {
-    fn rule(batch: usize, behind: usize) -> Box<dyn QueryUpdate> {
+    fn rule(batch: usize, behind: usize) -> Box<dyn UpdateRule> {
         Box::new(SurrogateUpdate::new().features(Features::columns(NONE)).batch(batch).behind(behind))
     }
     vec![
@@ -144,7 +144,7 @@ struct BestFirst {
     expanded: HashSet<u64>,
 }
 
-impl QueryUpdate for BestFirst {
+impl UpdateRule for BestFirst {
     fn k(&self, _queries: usize) -> Option<usize> {
         // The item itself is its nearest neighbour.
         Some(11)

@@ -10,7 +10,7 @@ use std::path::Path;
 use ndarray::Array2;
 use polars::prelude::{ChunkAgg, DataFrame};
 use uphill::{
-    IndexOptions, LanceDatabase, QueryUpdate, Result, RlUpdate, Runner, SearchContext, SqlScore, Step, VectorDatabase,
+    IndexOptions, LanceDatabase, Result, RlUpdate, Runner, SearchContext, SqlScore, Step, UpdateRule, VectorDatabase,
 };
 
 /// Heavy-ball momentum: `v' = momentum * v + (rl(q) - q)` and `q' = q + v'`, starting with `v = 0`.
@@ -27,7 +27,7 @@ impl Momentum {
     }
 }
 
-impl QueryUpdate for Momentum {
+impl UpdateRule for Momentum {
     /// Forgets all observations when a run starts or resumes.
     fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {
         self.velocity = None;

@@ -5,7 +5,7 @@
 //! iterations. Each iteration finds candidates, filters them, selects some of them, scores these and learns from the scores:
 //!
 //! ```text
-//! queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Selector ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
+//! queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Selector ─▶ Score ─▶ SearchLog ─▶ UpdateRule ─▶ queries …
 //!           (Lance, ANN index)                                    (Parquet per iteration)
 //! ```
 //!
@@ -66,7 +66,7 @@
 //! | remove candidates that must not be scored | [`Filter`] | [`SqlFilter`], a closure |
 //! | choose the candidates to score | [`Selector`] | the model of a [`SurrogateUpdate`], a closure |
 //! | score items, each at most once per run | [`Score`] | [`SqlScore`], [`CommandScore`], [`HttpScore`], [`SumScore`], [`ManualScore`], a closure |
-//! | learn from the scores, compute the next queries | [`QueryUpdate`] | [`SurrogateUpdate`], [`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`], [`GradientUpdate`], a closure |
+//! | learn from the scores, compute the next queries | [`UpdateRule`] | [`SurrogateUpdate`], [`RlUpdate`], [`TopKUpdate`], [`TopKDiscreteUpdate`], [`GradientUpdate`], a closure |
 //! | drop queries | [`Pruner`], in a [`PruneUpdate`] | [`TopKPrune`], a closure |
 //! | restart queries that find no new items | | [`RestartUpdate`] |
 //!
@@ -165,8 +165,8 @@ pub use select::Selector;
 pub use step::Step;
 pub use surrogate::SurrogateUpdate;
 pub use update::{
-    Aggregation, GradientUpdate, Norm, PruneUpdate, Pruner, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate,
-    SearchContext, TopKDiscreteUpdate, TopKPrune, TopKUpdate, next_queries,
+    Aggregation, GradientUpdate, Norm, PruneUpdate, Pruner, QueryGroup, RestartUpdate, RlUpdate, SearchContext,
+    TopKDiscreteUpdate, TopKPrune, TopKUpdate, UpdateRule, next_queries,
 };
 
 // Crates whose types occur in public signatures, so that dependents need not match versions.

@@ -39,12 +39,12 @@ use crate::log::SearchLog;
 use crate::prediction;
 use crate::score::Score;
 use crate::select::Selector;
-use crate::update::QueryUpdate;
+use crate::update::UpdateRule;
 
 /// Runs a search: calls the stages in order, and stops when a stop condition holds.
 ///
 /// ```text
-/// queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Selector ─▶ Score ─▶ SearchLog ─▶ QueryUpdate ─▶ queries …
+/// queries ─▶ VectorDatabase.query ─▶ Filter ─▶ Selector ─▶ Score ─▶ SearchLog ─▶ UpdateRule ─▶ queries …
 /// ```
 ///
 /// # Example
@@ -82,7 +82,7 @@ pub struct Runner {
     /// `None`: the selector of the rule, if it has one.
     selector: Option<Box<dyn Selector>>,
     score: Arc<dyn Score>,
-    update: Box<dyn QueryUpdate>,
+    rule: Box<dyn UpdateRule>,
     ledger: Ledger,
     seed: u64,
     stop: StopConditions,

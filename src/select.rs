@@ -8,7 +8,7 @@ use crate::step::Step;
 /// Chooses which candidates are scored. Candidates are the items that passed the filter. A closure implements `Selector`:
 /// `|step: &Step| Ok(step.results.head(Some(8)))`.
 ///
-/// A rule with a model of the scores has its own selector ([`QueryUpdate::selector`](crate::QueryUpdate::selector)). Without a
+/// A rule with a model of the scores has its own selector ([`UpdateRule::selector`](crate::UpdateRule::selector)). Without a
 /// selector, all candidates are scored.
 ///
 /// # Example

@@ -6,7 +6,7 @@ use crate::database::VectorDatabase;
 use crate::random::{RandomStream, random_stream};
 
 /// The state of one iteration, passed to [`Selector`](crate::Selector), [`Pruner`](crate::Pruner) and
-/// [`QueryUpdate`](crate::QueryUpdate).
+/// [`UpdateRule`](crate::UpdateRule).
 #[non_exhaustive]
 pub struct Step<'a> {
     /// The iteration, from 0.
@@ -14,11 +14,11 @@ pub struct Step<'a> {
     /// The queries of this iteration.
     pub queries: &'a DataFrame,
     /// The scored frame of the iteration. A [`Selector`](crate::Selector) receives the candidates that passed the filter,
-    /// without scores. An update with [`batches_in_flight`](crate::QueryUpdate::batches_in_flight) receives the selected items,
+    /// without scores. A rule with [`batches_in_flight`](crate::UpdateRule::batches_in_flight) receives the selected items,
     /// without scores while these are pending.
     pub results: &'a DataFrame,
     /// The pending evaluations of this and earlier iterations: a frame of selected items for each batch, without scores.
-    /// Empty unless the update has [`batches_in_flight`](crate::QueryUpdate::batches_in_flight).
+    /// Empty unless the rule has [`batches_in_flight`](crate::UpdateRule::batches_in_flight).
     pub pending: &'a [DataFrame],
     /// The library.
     pub database: &'a dyn VectorDatabase,

@@ -1,4 +1,4 @@
-//! Update rules: the `QueryUpdate` trait, and the rules that move query vectors (computed in f64).
+//! Update rules: the `UpdateRule` trait, and the rules that move query vectors (computed in f64).
 
 mod gradient;
 mod lineage;
@@ -25,7 +25,7 @@ use crate::frame::schema::{self, QUERY_IDX};
 use crate::select::Selector;
 use crate::step::Step;
 
-/// The search that a rule prepares for in [`QueryUpdate::begin`].
+/// The search that a rule prepares for in [`UpdateRule::begin`].
 #[non_exhaustive]
 pub struct SearchContext<'a> {
     /// The library.
@@ -39,11 +39,11 @@ pub struct SearchContext<'a> {
     pub planned_budget: Option<u64>,
 }
 
-/// An update rule: learns from the scores and computes the queries of the next iteration. A closure implements `QueryUpdate`:
+/// An update rule: learns from the scores and computes the queries of the next iteration. A closure implements `UpdateRule`:
 /// `|step: &Step| Ok(step.queries.clone())`.
 ///
-/// A rule with a model of the scores may also propose candidates ([`QueryUpdate::candidates`]), and select which candidates are
-/// scored ([`QueryUpdate::selector`]).
+/// A rule with a model of the scores may also propose candidates ([`UpdateRule::candidates`]), and select which candidates are
+/// scored ([`UpdateRule::selector`]).
 ///
 /// # Example
 ///
@@ -69,11 +69,11 @@ pub struct SearchContext<'a> {
 /// # Ok(())
 /// # }
 /// ```
-pub trait QueryUpdate: Send {
+pub trait UpdateRule: Send {
     /// The rule that this one wraps, if there is one. `k`, `revisits`, `selector`, `check`, `candidates`, `relevance`
     /// and `explain` default to those of the inner rule. A wrapper must forward `begin`, `observe`, `observes_embeddings` and `update`
     /// itself.
-    fn inner(&self) -> Option<&dyn QueryUpdate> {
+    fn inner(&self) -> Option<&dyn UpdateRule> {
         None
     }
 
@@ -134,7 +134,7 @@ pub trait QueryUpdate: Send {
     /// The number of batches that may be in flight when the next batch is selected (default 0). A batch is in flight while its
     /// evaluations are pending. The number may grow during a run, but must not shrink.
     ///
-    /// With a number above 0, batches are asynchronous: [`QueryUpdate::update`] is called before the scores of its step arrive,
+    /// With a number above 0, batches are asynchronous: [`UpdateRule::update`] is called before the scores of its step arrive,
     /// and receives the pending evaluations in [`Step::pending`]. The rule observes them later, in order. With manual scores,
     /// batches are always synchronous.
     fn batches_in_flight(&self) -> usize {
@@ -149,7 +149,7 @@ pub trait QueryUpdate: Send {
         Ok(())
     }
 
-    /// Whether [`QueryUpdate::observe`] reads the embeddings of the results (default). If not, a resumed run replays its
+    /// Whether [`UpdateRule::observe`] reads the embeddings of the results (default). If not, a resumed run replays its
     /// iterations without the column `embedding` and does not fetch the embeddings again.
     fn observes_embeddings(&self) -> bool {
         true
@@ -162,7 +162,7 @@ pub trait QueryUpdate: Send {
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame>;
 }
 
-impl<F> QueryUpdate for F
+impl<F> UpdateRule for F
 where
     F: Fn(&Step<'_>) -> Result<DataFrame> + Send,
 {
@@ -174,8 +174,8 @@ where
     }
 }
 
-impl QueryUpdate for Box<dyn QueryUpdate> {
-    fn inner(&self) -> Option<&dyn QueryUpdate> {
+impl UpdateRule for Box<dyn UpdateRule> {
+    fn inner(&self) -> Option<&dyn UpdateRule> {
         Some(&**self)
     }
     fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {

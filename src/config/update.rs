@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::features::Features;
 use crate::surrogate::SurrogateUpdate;
 use crate::update::{
-    Aggregation, GradientUpdate, Norm, PruneUpdate, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate,
-    TopKDiscreteUpdate, TopKPrune, TopKUpdate,
+    Aggregation, GradientUpdate, Norm, PruneUpdate, QueryGroup, RestartUpdate, RlUpdate, TopKDiscreteUpdate, TopKPrune,
+    TopKUpdate, UpdateRule,
 };
 
 /// The `[update]` section: the update rule. Without the key `rule`, the section configures the default rule, `surrogate`.
@@ -191,8 +191,8 @@ impl UpdateConfig {
         prune: Option<&PruneConfig>,
         restart: Option<&RestartConfig>,
         gradient: Option<&GradientConfig>,
-    ) -> Box<dyn QueryUpdate> {
-        let mut rule: Box<dyn QueryUpdate> = match self {
+    ) -> Box<dyn UpdateRule> {
+        let mut rule: Box<dyn UpdateRule> = match self {
             UpdateConfig::Rl { lr, distance_penalty, scale_distance_penalty, max_norm, norm } => {
                 let mut rule = match lr {
                     LearningRates::One(lr) => RlUpdate::new(*lr),

@@ -16,7 +16,7 @@ impl Runner {
     /// Any error that would stop the search before its first iteration.
     pub fn check_stages(&self, queries: &DataFrame) -> Result<[DataFrame; 2]> {
         schema::check_queries(queries, self.database.dim())?;
-        self.update.check()?;
+        self.rule.check()?;
         let results = self.database.query(&queries.head(Some(0)), QueryOptions::default())?;
         self.filter.check(&results)?;
         let items = results.drop_many([schema::QUERY_IDX, schema::DISTANCE]);
@@ -35,6 +35,6 @@ impl Runner {
         let (database, columns_read) = (&*self.database, self.columns_read());
         let reused = self.ledger.reused_items(database)?;
         let context = SearchContext { database, columns_read: &columns_read, reused: &reused, planned_budget };
-        self.update.begin(&context)
+        self.rule.begin(&context)
     }
 }

@@ -71,10 +71,10 @@ impl Runner {
     /// Resets the ledger and the rule, without the ledger folder and the scorer.
     fn begin_replay(&mut self, log: &SearchLog, logged: &LoggedItems) -> Result<()> {
         self.ledger.clear();
-        self.update.check()?;
+        self.rule.check()?;
         let (database, columns_read) = (&*self.database, self.columns_read());
         let (reused, planned_budget) = (logged.reused()?, log.manifest().planned);
-        self.update.begin(&SearchContext { database, columns_read: &columns_read, reused: &reused, planned_budget })
+        self.rule.begin(&SearchContext { database, columns_read: &columns_read, reused: &reused, planned_budget })
     }
 
     /// Explains items by the model as it is now.
@@ -86,7 +86,7 @@ impl Runner {
                           explanation";
             Error::Config(reason.into())
         };
-        let mut explained = self.update.explain(&unexplained)?.ok_or_else(no_model)?;
+        let mut explained = self.rule.explain(&unexplained)?.ok_or_else(no_model)?;
         let items = schema::u64s(&explained, DB_IDX)?;
         for (position, name) in [ITERATION, CHOSEN_BY, SCORE].into_iter().enumerate() {
             explained.insert_column(1 + position, logged.column(name, &items)?).wrap_err("explain")?;

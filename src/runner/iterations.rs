@@ -110,6 +110,6 @@ impl Runner {
     /// How many batches may be in flight when the next one is submitted.
     pub(super) fn batches_in_flight(&self) -> usize {
         // With manual scores, the search waits for the scores of every batch.
-        if self.score.is_manual() { 0 } else { self.update.batches_in_flight() }
+        if self.score.is_manual() { 0 } else { self.rule.batches_in_flight() }
     }
 }

@@ -10,26 +10,26 @@ use crate::filter::{Filter, PassThroughFilter};
 use crate::ledger::Ledger;
 use crate::score::{OnError, ReuseOptions, ReusedScores, Score};
 use crate::select::Selector;
-use crate::update::QueryUpdate;
+use crate::update::UpdateRule;
 
 impl Runner {
     /// Searches a library by a score and an update rule, without a filter.
     pub fn new(
         database: impl VectorDatabase + 'static,
         score: impl Score + 'static,
-        update: impl QueryUpdate + 'static,
+        rule: impl UpdateRule + 'static,
     ) -> Self {
-        Self::from_parts(Box::new(database), Box::new(score), Box::new(update))
+        Self::from_parts(Box::new(database), Box::new(score), Box::new(rule))
     }
 
     /// As [`Runner::new`], with stages whose types are chosen at run time.
-    pub fn from_parts(database: Box<dyn VectorDatabase>, score: Box<dyn Score>, update: Box<dyn QueryUpdate>) -> Self {
+    pub fn from_parts(database: Box<dyn VectorDatabase>, score: Box<dyn Score>, rule: Box<dyn UpdateRule>) -> Self {
         Runner {
             database,
             filter: Box::new(PassThroughFilter),
             selector: None,
             score: score.into(),
-            update,
+            rule,
             ledger: Ledger::default(),
             seed: 0,
             stop: StopConditions::default(),

@@ -58,7 +58,7 @@ impl Runner {
             replay.next = log.has_queries(0).then(|| log.queries(0)).transpose()?;
             return Ok(replay);
         };
-        let needs_embeddings = self.update.observes_embeddings();
+        let needs_embeddings = self.rule.observes_embeddings();
         for chunk in earlier.chunks(READ_AT_ONCE) {
             in_flight.extend(self.load_batches(log, chunk, &mut replay.incomplete)?);
             // An iteration without rows takes memory, too: count it as 16 rows.

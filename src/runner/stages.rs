@@ -22,11 +22,11 @@ impl Runner {
     /// The neighbours of the queries, and the candidates that the rule adds to them.
     pub(super) fn query(&self, queries: &DataFrame) -> Result<DataFrame> {
         let database = &*self.database;
-        let exclude = (!self.update.revisits()).then(|| self.ledger.requested());
+        let exclude = (!self.rule.revisits()).then(|| self.ledger.requested());
         let columns = self.decisive_columns();
-        let options = QueryOptions { k: self.update.k(queries.height()), exclude, columns: columns.as_deref() };
+        let options = QueryOptions { k: self.rule.k(queries.height()), exclude, columns: columns.as_deref() };
         let neighbours = database.query(queries, options)?;
-        let results = candidates::merge_candidates(neighbours, self.update.candidates(), queries, options, database)?;
+        let results = candidates::merge_candidates(neighbours, self.rule.candidates(), queries, options, database)?;
         schema::check_results("database", &results, database.dim())?;
         Ok(results)
     }
@@ -71,7 +71,7 @@ impl Runner {
     pub(super) fn observe(&mut self, batch: &mut Batch) -> Result<()> {
         let mut seconds = 0.0;
         let (frame, database) = (batch.visible_results()?, &*self.database);
-        timed(&mut seconds, || self.update.observe(&batch.step(&frame, &[], database, self.seed)))?;
+        timed(&mut seconds, || self.rule.observe(&batch.step(&frame, &[], database, self.seed)))?;
         batch.summary.times.update += seconds;
         Ok(())
     }
@@ -80,7 +80,7 @@ impl Runner {
     pub(super) fn update(&mut self, batch: &mut Batch, pending: &[DataFrame]) -> Result<DataFrame> {
         let mut seconds = 0.0;
         let (frame, database) = (batch.visible_results()?, &*self.database);
-        let queries = timed(&mut seconds, || self.update.update(&batch.step(&frame, pending, database, self.seed)))?;
+        let queries = timed(&mut seconds, || self.rule.update(&batch.step(&frame, pending, database, self.seed)))?;
         schema::check_queries(&queries, database.dim())?;
         batch.summary.times.update += seconds;
         Ok(queries)
@@ -88,7 +88,7 @@ impl Runner {
 
     /// The configured selector, or else that of the rule.
     fn selector(&self) -> Option<&dyn Selector> {
-        self.selector.as_deref().or_else(|| self.update.selector())
+        self.selector.as_deref().or_else(|| self.rule.selector())
     }
 
     /// The attributes that the filter and the selector read. The other attributes are fetched only for the selected items.

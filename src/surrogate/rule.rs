@@ -19,7 +19,7 @@ use crate::frame::convert;
 use crate::prediction;
 use crate::select::Selector;
 use crate::step::Step;
-use crate::update::{QueryUpdate, SearchContext};
+use crate::update::{SearchContext, UpdateRule};
 
 /// Chooses the items to evaluate with a Gaussian process (GP) model of the scores so far. The model reads the embedding of an item
 /// and other columns ([`Features`]).
@@ -155,7 +155,7 @@ impl SurrogateUpdate {
     }
 }
 
-impl QueryUpdate for SurrogateUpdate {
+impl UpdateRule for SurrogateUpdate {
     fn k(&self, queries: usize) -> Option<usize> {
         Some(self.candidates.neighbours(queries))
     }

@@ -5,7 +5,7 @@ use polars::prelude::DataFrame;
 
 use super::neighbours::NeighboursByQuery;
 use super::policy_gradient::{Clip, Norm, PolicyGradient};
-use super::{QueryUpdate, SearchContext};
+use super::{SearchContext, UpdateRule};
 use crate::database::with_gradients;
 use crate::error::Result;
 use crate::frame::convert;
@@ -26,14 +26,14 @@ use crate::step::Step;
 ///
 /// Source: `UpdatePluginGradientWrapper` of emb_opt 1.0.2, which stores `-g`.
 pub struct GradientUpdate {
-    rule: Box<dyn QueryUpdate>,
+    rule: Box<dyn UpdateRule>,
     distance_penalty: f64,
     clip: Clip,
 }
 
 impl GradientUpdate {
     /// Adds gradients to the queries of a rule.
-    pub fn new(rule: impl QueryUpdate + 'static) -> Self {
+    pub fn new(rule: impl UpdateRule + 'static) -> Self {
         GradientUpdate { rule: Box::new(rule), distance_penalty: 0.0, clip: Clip::default() }
     }
 
@@ -56,8 +56,8 @@ impl GradientUpdate {
     }
 }
 
-impl QueryUpdate for GradientUpdate {
-    fn inner(&self) -> Option<&dyn QueryUpdate> {
+impl UpdateRule for GradientUpdate {
+    fn inner(&self) -> Option<&dyn UpdateRule> {
         Some(&*self.rule)
     }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::{QueryUpdate, SearchContext};
+use super::{SearchContext, UpdateRule};
 use crate::error::{Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::{self, COLLECTION_IDX, PARENT_IDX, QUERY_IDX, SCORE};
@@ -153,18 +153,18 @@ impl Pruner for TopKPrune {
 /// A rule with a pruner: only the queries that the pruner keeps continue. The log contains the results of all queries.
 pub struct PruneUpdate {
     pruner: Box<dyn Pruner>,
-    rule: Box<dyn QueryUpdate>,
+    rule: Box<dyn UpdateRule>,
 }
 
 impl PruneUpdate {
     /// Prunes the queries, then updates the remaining ones by the rule.
-    pub fn new(pruner: impl Pruner + 'static, rule: impl QueryUpdate + 'static) -> Self {
+    pub fn new(pruner: impl Pruner + 'static, rule: impl UpdateRule + 'static) -> Self {
         PruneUpdate { pruner: Box::new(pruner), rule: Box::new(rule) }
     }
 }
 
-impl QueryUpdate for PruneUpdate {
-    fn inner(&self) -> Option<&dyn QueryUpdate> {
+impl UpdateRule for PruneUpdate {
+    fn inner(&self) -> Option<&dyn UpdateRule> {
         Some(&*self.rule)
     }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use polars::prelude::{Column, DataFrame};
 
-use super::{QueryUpdate, SearchContext};
+use super::{SearchContext, UpdateRule};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, EMBEDDING, PARENT_IDX, QUERY_IDX};
@@ -17,7 +17,7 @@ use crate::step::Step;
 /// A local search ends at the nearest local maximum. Restarts let it find others.
 pub struct RestartUpdate {
     max_idle: u32,
-    rule: Box<dyn QueryUpdate>,
+    rule: Box<dyn UpdateRule>,
     /// The items that any query of the run has found.
     found: HashSet<u64>,
     /// For each query of the last committed iteration, the number of iterations in a row without a new item.
@@ -26,7 +26,7 @@ pub struct RestartUpdate {
 
 impl RestartUpdate {
     /// Restarts the queries of a rule after a number of iterations without a new item.
-    pub fn new(after: u32, rule: impl QueryUpdate + 'static) -> Self {
+    pub fn new(after: u32, rule: impl UpdateRule + 'static) -> Self {
         RestartUpdate { max_idle: after, rule: Box::new(rule), found: HashSet::new(), idle_iterations: HashMap::new() }
     }
 
@@ -44,8 +44,8 @@ impl RestartUpdate {
     }
 }
 
-impl QueryUpdate for RestartUpdate {
-    fn inner(&self) -> Option<&dyn QueryUpdate> {
+impl UpdateRule for RestartUpdate {
+    fn inner(&self) -> Option<&dyn UpdateRule> {
         Some(&*self.rule)
     }
 

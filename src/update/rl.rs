@@ -5,7 +5,7 @@ use polars::prelude::DataFrame;
 
 use super::lineage::Lineage;
 use super::policy_gradient::{Clip, Norm, PolicyGradient};
-use super::{QueryUpdate, SearchContext};
+use super::{SearchContext, UpdateRule};
 use crate::error::{Error, Result};
 use crate::step::Step;
 
@@ -79,7 +79,7 @@ impl RlUpdate {
     }
 }
 
-impl QueryUpdate for RlUpdate {
+impl UpdateRule for RlUpdate {
     fn check(&self) -> Result<()> {
         if self.learning_rates.is_empty() {
             return Err(Error::Config("update.lr: expected at least one learning rate, found none".into()));

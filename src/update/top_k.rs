@@ -6,7 +6,7 @@ use ndarray::{Array2, Axis};
 use polars::prelude::DataFrame;
 
 use super::lineage::Lineage;
-use super::{QueryUpdate, SearchContext};
+use super::{SearchContext, UpdateRule};
 use crate::error::{Error, Result};
 use crate::frame::schema::{self, QUERY_IDX, SCORE};
 use crate::step::Step;
@@ -69,7 +69,7 @@ impl TopKUpdate {
     }
 }
 
-impl QueryUpdate for TopKUpdate {
+impl UpdateRule for TopKUpdate {
     fn check(&self) -> Result<()> {
         check_k(self.k)
     }
@@ -137,7 +137,7 @@ impl TopKDiscreteUpdate {
     }
 }
 
-impl QueryUpdate for TopKDiscreteUpdate {
+impl UpdateRule for TopKDiscreteUpdate {
     fn check(&self) -> Result<()> {
         check_k(self.k)
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use polars::prelude::*;
 use rand::RngExt;
 use uphill::{
-    Error, LanceDatabase, QueryUpdate, Result, Runner, Score, SearchContext, SearchLog, Step, StopConditions,
-    StopReason, SurrogateUpdate,
+    Error, LanceDatabase, Result, Runner, Score, SearchContext, SearchLog, Step, StopConditions, StopReason,
+    SurrogateUpdate, UpdateRule,
 };
 
 use crate::common::*;
@@ -114,7 +114,7 @@ fn ids(frame: &DataFrame) -> Vec<u64> {
     ids
 }
 
-impl QueryUpdate for Walk {
+impl UpdateRule for Walk {
     fn k(&self, _queries: usize) -> Option<usize> {
         Some(2)
     }

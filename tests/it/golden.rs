@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ndarray::{Array1, Array2, ArrayView2};
 use polars::prelude::*;
 use uphill::{
-    GradientDatabase, IndexKind, IndexOptions, QueryUpdate, RlUpdate, Runner, SearchLog, SqlFilter, TopKUpdate,
+    GradientDatabase, IndexKind, IndexOptions, RlUpdate, Runner, SearchLog, SqlFilter, TopKUpdate, UpdateRule,
 };
 
 use crate::common::*;
@@ -35,7 +35,7 @@ fn folder_of(case: &Case) -> PathBuf {
     root().join("tests/golden").join(case.name)
 }
 
-fn reproduce(case: Case, update: impl QueryUpdate + 'static) {
+fn reproduce(case: Case, update: impl UpdateRule + 'static) {
     let temporary = folder();
     let dataset = temporary.path().join("library.lance");
     let options = IndexOptions::new().index(IndexKind::None).rename("db_idx", "golden_idx");

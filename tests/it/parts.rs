@@ -100,7 +100,7 @@ fn library(folder: &TempDir) -> (LanceDatabase, DataFrame) {
 fn each_part_is_asked_by_its_own_workers_in_batches_of_its_own_size() {
     let folder = folder();
     let (database, queries) = library(&folder);
-    let rules: [(&str, Box<dyn uphill::QueryUpdate>); 2] =
+    let rules: [(&str, Box<dyn uphill::UpdateRule>); 2] =
         [("in turn", Box::new(RlUpdate::new(1.0))), ("behind", Box::new(SurrogateUpdate::new().batch(24).behind(2)))];
     for (name, rule) in rules {
         let (many, one, gated) = (Noted::new(4, 1, 1.0), Noted::new(1, 16, 2.0), Noted::new(2, 5, 3.0));

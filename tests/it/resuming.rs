@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use polars::prelude::*;
 use uphill::{
-    BlockVisitor, DatasetIdentity, Error, LanceDatabase, Metric, QueryOptions, QueryUpdate, RestartUpdate, Result,
-    RlUpdate, Runner, Score, SqlScore, Step, TopKDiscreteUpdate, TopKUpdate, VectorDatabase,
+    BlockVisitor, DatasetIdentity, Error, LanceDatabase, Metric, QueryOptions, RestartUpdate, Result, RlUpdate, Runner,
+    Score, SqlScore, Step, TopKDiscreteUpdate, TopKUpdate, UpdateRule, VectorDatabase,
 };
 
 use crate::common::*;
@@ -61,7 +61,7 @@ impl VectorDatabase for Watched {
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<DataFrame>>>);
 
-impl QueryUpdate for Notes {
+impl UpdateRule for Notes {
     fn observe(&mut self, step: &Step<'_>) -> Result<()> {
         self.0.lock().expect("no panic").push(step.results.clone());
         Ok(())
@@ -78,7 +78,7 @@ fn going_on_fetches_nothing_again_for_rules_that_keep_nothing_of_what_they_met()
     let folder = folder();
     let watched = Watched::new(&exact_library(&folder, &clustered(400, 4, 8, &mut rng(31))).k(5));
     let queries = uphill::queries_at(&watched, &[0, 70, 140]).expect("queries");
-    type Rule = fn() -> Box<dyn QueryUpdate>;
+    type Rule = fn() -> Box<dyn UpdateRule>;
     let rules: [(&str, Rule); 5] = [
         ("rl", || Box::new(RlUpdate::new(1.0))),
         ("top-k", || Box::new(TopKUpdate::new(2))),

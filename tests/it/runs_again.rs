@@ -3,8 +3,8 @@
 use polars::prelude::*;
 use uphill::{
     Features, GradientColumn, GradientDatabase, GradientUpdate, LanceDatabase, ManualScore, PruneUpdate, QueryGroup,
-    QueryUpdate, RestartUpdate, RlUpdate, Runner, Score, SearchLog, SearchState, SqlScore, SurrogateUpdate,
-    TopKDiscreteUpdate, TopKPrune, TopKUpdate, VectorDatabase,
+    RestartUpdate, RlUpdate, Runner, Score, SearchLog, SearchState, SqlScore, SurrogateUpdate, TopKDiscreteUpdate,
+    TopKPrune, TopKUpdate, UpdateRule, VectorDatabase,
 };
 
 use crate::common::*;
@@ -15,7 +15,7 @@ const ITERATIONS: u32 = 6;
 const RULES: [&str; 8] =
     ["rl", "rl branching", "top-k", "top-k-discrete", "restarting", "gradient", "boxed surrogate", "surrogate"];
 
-fn rule(name: &str) -> Box<dyn QueryUpdate> {
+fn rule(name: &str) -> Box<dyn UpdateRule> {
     let few = || TopKPrune::new(3).group(QueryGroup::Global);
     match name {
         "rl" => Box::new(RlUpdate::new(1.0)),
@@ -24,7 +24,7 @@ fn rule(name: &str) -> Box<dyn QueryUpdate> {
         "top-k-discrete" => Box::new(PruneUpdate::new(few(), TopKDiscreteUpdate::new(2))),
         "restarting" => Box::new(RestartUpdate::new(1, PruneUpdate::new(few(), TopKDiscreteUpdate::new(2)))),
         "gradient" => Box::new(GradientUpdate::new(PruneUpdate::new(few(), TopKDiscreteUpdate::new(2)))),
-        "boxed surrogate" => Box::new(RestartUpdate::new(1, Box::new(surrogate()) as Box<dyn QueryUpdate>)),
+        "boxed surrogate" => Box::new(RestartUpdate::new(1, Box::new(surrogate()) as Box<dyn UpdateRule>)),
         _ => Box::new(surrogate()),
     }
 }

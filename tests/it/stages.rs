@@ -24,7 +24,7 @@ fn next_vector(next: &DataFrame) -> Vec<f64> {
     uphill::matrix::<f64>(next, "embedding").expect("vectors").view().row(0).to_vec()
 }
 
-fn step_with(scores: &'static [f64], update: impl uphill::QueryUpdate + 'static) -> Vec<f64> {
+fn step_with(scores: &'static [f64], update: impl uphill::UpdateRule + 'static) -> Vec<f64> {
     let folder = folder();
     let (database, queries) = square(&folder);
     let next = Runner::new(database, scored_by(scores), update).step(0, &queries, None).expect("a step");

@@ -8,8 +8,8 @@ use ndarray::{Array2, ArrayView2, arr2};
 use polars::prelude::*;
 use uphill::{
     Aggregation, GradientColumn, GradientDatabase, GradientUpdate, GroundTruth, IndexKind, IndexOptions, LanceDatabase,
-    Norm, PruneUpdate, QueryGroup, QueryUpdate, RestartUpdate, RlUpdate, Runner, SearchLog, SqlFilter, Step,
-    TopKDiscreteUpdate, TopKPrune, TopKUpdate,
+    Norm, PruneUpdate, QueryGroup, RestartUpdate, RlUpdate, Runner, SearchLog, SqlFilter, Step, TopKDiscreteUpdate,
+    TopKPrune, TopKUpdate, UpdateRule,
 };
 
 use crate::common::*;
@@ -71,7 +71,7 @@ struct Reproduced {
 }
 
 /// Searches as the original did; names, ids and order must be equal, vectors and scores within 1e-9.
-fn reproduce(case: Case, update: impl QueryUpdate + 'static) -> Reproduced {
+fn reproduce(case: Case, update: impl UpdateRule + 'static) -> Reproduced {
     let folder = folder();
     let items = folder.path().join("items.parquet");
     write(&items, &library(case.shape));
@@ -337,7 +337,7 @@ fn of_queries_worth_the_same_the_later_goes_on_and_those_that_met_nothing_come_l
 
 #[test]
 fn what_cannot_be_is_refused_with_both_values() {
-    let refused = |rule: Box<dyn QueryUpdate>| {
+    let refused = |rule: Box<dyn UpdateRule>| {
         let folder = folder();
         let database = line(&folder);
         let queries = uphill::queries_at(&database, &[0, 5]).expect("queries");
@@ -449,7 +449,7 @@ fn a_run_file_means_what_the_same_rules_mean_in_rust() {
     let clipped = RlUpdate::branching([0.5, 1.0, 3.0]).max_norm(1.0).norm(Norm::L1);
     let best = TopKPrune::new(9).aggregation(Aggregation::Max).group(QueryGroup::Global);
     let along = GradientUpdate::new(RlUpdate::new(1.0)).distance_penalty(0.1).max_norm(2.0);
-    let rules: [(&str, Box<dyn QueryUpdate>, bool); 3] = [
+    let rules: [(&str, Box<dyn UpdateRule>, bool); 3] = [
         (RULES[0], Box::new(PruneUpdate::new(TopKPrune::new(1), clipped)), false),
         (RULES[1], Box::new(PruneUpdate::new(best, TopKUpdate::new(3).score_weighting(false))), false),
         (RULES[3], Box::new(along), true),

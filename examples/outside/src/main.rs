@@ -7,7 +7,7 @@ use std::fmt;
 use uphill::ndarray::{Array2, ArrayView1};
 use uphill::polars::prelude::{Column, DataFrame};
 use uphill::{
-    BlockVisitor, Error, Filter, Metric, QueryOptions, QueryUpdate, RandomStream, Result, Runner, Score, Step,
+    BlockVisitor, Error, Filter, Metric, QueryOptions, UpdateRule, RandomStream, Result, Runner, Score, Step,
     StopConditions, VectorDatabase, columns, embedding_column, matrix, next_queries, queries_at,
 };
 
@@ -136,7 +136,7 @@ impl fmt::Display for StepLimit {
 
 impl std::error::Error for StepLimit {}
 
-impl QueryUpdate for CornerUpdate {
+impl UpdateRule for CornerUpdate {
     fn update(&mut self, step: &Step<'_>) -> Result<DataFrame> {
         if step.iteration >= self.max_steps {
             return Err(Error::custom(StepLimit(self.max_steps)));
@@ -152,7 +152,7 @@ impl QueryUpdate for CornerUpdate {
 fn runner(max_steps: u32) -> Result<(Runner, DataFrame)> {
     let cube = Cube::new(2000);
     let start = queries_at(&cube, &cube.sample(3, &mut uphill::random_stream(1, "start", 0, 0))?)?;
-    let (score, rule): (Box<dyn Score>, Box<dyn QueryUpdate>) =
+    let (score, rule): (Box<dyn Score>, Box<dyn UpdateRule>) =
         (Box::new(CornerScore), Box::new(CornerUpdate { max_steps }));
     let filter: Box<dyn Filter> = Box::new(MinHeight(0.2));
     Ok((Runner::new(cube, score, rule).filter(filter).stop(StopConditions::new().evaluations(120)), start))
