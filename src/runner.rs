@@ -144,7 +144,7 @@ impl Runner {
         let (iteration, summary) = (batch.iteration, &mut batch.summary);
         let scored = match &batch.state {
             BatchState::InFlight(request) => {
-                let (scored, new) = timed(&mut summary.times.score, || self.ledger.finish(iteration, request))?;
+                let (scored, new_items) = timed(&mut summary.times.score, || self.ledger.finish(iteration, request))?;
                 // A run that started without logged predictions continues without them.
                 let predictions =
                     batch.predictions.as_ref().filter(|_| log.as_ref().is_none_or(|log| log.has_predictions()));
@@ -152,7 +152,7 @@ impl Runner {
                     Some(predictions) => prediction::join_predictions(scored, predictions)?,
                     None => scored,
                 };
-                *summary = summary.with_scores(&scored, new)?;
+                *summary = summary.with_scores(&scored, new_items)?;
                 // 5. Log: commit the iteration.
                 timed(&mut summary.times.log, || log.map_or(Ok(()), |log| log.append(iteration, &scored)))?;
                 scored

@@ -103,7 +103,7 @@ fn expected_recall(config: &Config, database: &LanceDatabase) -> String {
                 format!(
                     " (measured recall@{}: {}, with {} partitions per query on average)",
                     level.k,
-                    format_number(level.measured),
+                    format_number(level.measured_recall),
                     level.nprobes
                 )
             });

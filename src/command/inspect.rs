@@ -36,8 +36,8 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "items rejected": manifest.ended.as_ref().map(|ended| ended.rejected),
             "items failed": manifest.ended.as_ref().map(|ended| ended.failed),
             "items retried": manifest.ended.as_ref().map(|ended| ended.retries),
-            label("items asked again after a stop", "scored again"): manifest.ended.as_ref().map(|ended| ended.asked_again),
-            label("columns that say about the score", "relevance"): manifest.ended.as_ref().map(|ended| relevance(&ended.learned)),
+            label("items asked again after a stop", "scored again"): manifest.ended.as_ref().map(|ended| ended.scored_again),
+            label("columns that say about the score", "relevance"): manifest.ended.as_ref().map(|ended| relevance(&ended.relevance)),
             "forecast": match json {
                 true => manifest.ended.as_ref().and_then(|ended| ended.forecast.as_ref()).map(forecast_json),
                 false => final_forecast(&log).map(Into::into),
@@ -87,6 +87,6 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
 }
 
 /// The relevance weight of each feature column, as JSON.
-fn relevance(learned: &[(String, f32)]) -> serde_json::Value {
-    learned.iter().map(|(column, weight)| (column.clone(), json!(weight))).collect::<serde_json::Map<_, _>>().into()
+fn relevance(weights: &[(String, f32)]) -> serde_json::Value {
+    weights.iter().map(|(column, weight)| (column.clone(), json!(weight))).collect::<serde_json::Map<_, _>>().into()
 }

@@ -86,7 +86,7 @@ pub(super) fn calibrate(path: &Path) -> Result<Option<RecallTable>> {
             nprobes: mean_partitions(relative_distance).ceil() as usize,
             relative_distance: Some(relative_distance),
             refine_factor,
-            measured: recalls.worst(),
+            measured_recall: recalls.worst(),
         };
         if !index.has_codes() {
             let measure = |relative_distance: f32| {

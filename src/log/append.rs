@@ -8,7 +8,7 @@ use crate::frame::schema::{self, EMBEDDING, OUTCOME};
 use crate::io::atomic;
 use crate::io::parquet_writer::write_parquet;
 
-/// The rewrite of the last iteration, which the budget of an earlier process cut, and of the queries after it.
+/// The rewrite of the last iteration, which the budget of an earlier process limited, and of the queries after it.
 pub(super) struct Rewrite {
     iteration: u32,
     has_results: bool,
@@ -70,8 +70,8 @@ impl SearchLog {
 
     /// Replaces the results of a committed iteration atomically.
     pub(crate) fn amend(&mut self, iteration: u32, scored: &DataFrame) -> Result<()> {
-        if !self.manifest.amended {
-            self.manifest.amended = true;
+        if !self.manifest.has_retried_items {
+            self.manifest.has_retried_items = true;
             self.write_manifest()?;
         }
         let before = self.results(iteration)?;

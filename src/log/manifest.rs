@@ -34,15 +34,15 @@ pub struct Manifest {
     /// The resolved run file of the last process that ran the search. Null for runs started through the Rust API.
     pub config: serde_json::Value,
     /// Whether failed items were retried, and their new scores replaced the failures in the results.
-    #[serde(default)]
-    pub amended: bool,
-    /// The evaluation budget that the run was started with. Rules derive their batch sizes from it. A later change of the budget
-    /// does not change it.
-    #[serde(default)]
-    pub planned: Option<u64>,
-    /// The evaluation budget of an earlier process that spent it, and so may have cut the last iteration.
-    #[serde(default)]
-    pub cut: Option<u64>,
+    #[serde(default, rename = "amended")]
+    pub has_retried_items: bool,
+    /// The evaluation budget that the run was started with. Rules derive their batch sizes from it. Changing the budget
+    /// later does not change it.
+    #[serde(default, rename = "planned")]
+    pub planned_budget: Option<u64>,
+    /// The evaluation budget that an earlier process spent. The last iteration may lack items that exceeded it.
+    #[serde(default, rename = "cut")]
+    pub spent_budget: Option<u64>,
     /// When the run was started, in seconds since 1970.
     pub started: u64,
     /// How the run ended. `None` while it is running or waits for manual scores, or if it was killed.

@@ -15,12 +15,11 @@ impl SearchLog {
         if self.manifest.set_config(config) { self.write_manifest() } else { Ok(()) }
     }
 
-    /// Records that the run is running, and its configuration. While the last iteration is being rewritten, the run still counts
-    /// as cut.
+    /// Records that the run is running, and its configuration. Keeps `spent_budget` while the last iteration is being rewritten.
     pub(crate) fn record_running(&mut self, config: &serde_json::Value) -> Result<()> {
-        let cut = self.manifest.cut.filter(|_| self.rewrite.is_some());
-        let had_ended = self.manifest.ended.take().is_some() || self.manifest.cut != cut;
-        self.manifest.cut = cut;
+        let spent_budget = self.manifest.spent_budget.filter(|_| self.rewrite.is_some());
+        let had_ended = self.manifest.ended.take().is_some() || self.manifest.spent_budget != spent_budget;
+        self.manifest.spent_budget = spent_budget;
         if !self.manifest.set_config(config) && !had_ended {
             return Ok(());
         }
@@ -35,9 +34,9 @@ impl SearchLog {
             return Ok(());
         }
         self.manifest.set_config(config);
-        // A run stays cut if its last iteration was not rewritten, or if an error ended it.
+        // Keep `spent_budget` if the last iteration was not rewritten, or if an error ended the run.
         if self.rewrite.is_none() && (is_spent || ended.error.is_none()) {
-            self.manifest.cut = is_spent.then_some(ended.evaluations);
+            self.manifest.spent_budget = is_spent.then_some(ended.evaluations);
         }
         self.manifest.ended = Some(ended);
         self.manifest.format_version = FORMAT_VERSION;

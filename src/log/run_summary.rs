@@ -33,14 +33,14 @@ pub struct RunSummary {
     pub failed: u64,
     /// The number of items that were scored again after a kill or a stop, because their first scores were not durable yet. At
     /// most this number of items was paid for twice.
-    #[serde(default)]
-    pub asked_again: u64,
+    #[serde(default, rename = "asked_again")]
+    pub scored_again: u64,
     /// The number of times that an item was retried because it had no answer.
     #[serde(default)]
     pub retries: u64,
     /// The relevance weight that the rule learned for each column that it reads. The weights sum to 1, the largest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub learned: Vec<(String, f32)>,
+    #[serde(default, rename = "learned", skip_serializing_if = "Vec::is_empty")]
+    pub relevance: Vec<(String, f32)>,
     /// The forecast for the next 100 scores when the run ended. For [`StopReason::ScoresPerEntry`], the forecast that exceeded the
     /// limit. `None` for rules without a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,13 +31,13 @@ impl Configuration {
         let toml = as_toml(&without_empty_sections(config)).ok().and_then(|toml| toml::to_string_pretty(&toml).ok());
         let (file, file_name, commands) = match (config, toml) {
             (Value::Null, _) => (None, "run.toml", Vec::new()),
-            (_, Some(text)) => (Some(text), "run.toml", commands(config, manifest.planned)),
+            (_, Some(text)) => (Some(text), "run.toml", commands(config, manifest.planned_budget)),
             (_, None) => {
                 let note = "# started by a program: a run file cannot represent this configuration".to_string();
                 (serde_json::to_string_pretty(config).ok(), "run.json", vec![note])
             }
         };
-        let relevance = manifest.ended.iter().flat_map(|ended| &ended.learned);
+        let relevance = manifest.ended.iter().flat_map(|ended| &ended.relevance);
         let relevance =
             relevance.map(|(column, weight)| (column.clone(), format!("{:.1} %", 100.0 * weight))).collect();
         Configuration {
@@ -51,9 +51,9 @@ impl Configuration {
     }
 }
 
-/// The commands that reproduce a run from its run file. The file has the last budget; a rule that plans with the first one
-/// is started with that.
-fn commands(config: &Value, planned: Option<u64>) -> Vec<String> {
+/// The commands that reproduce a run from its run file. The file has the last budget. If the rule derives its batch sizes from
+/// the first budget, the first command sets that.
+fn commands(config: &Value, planned_budget: Option<u64>) -> Vec<String> {
     let calls = |section: &Value| section["call"].is_string();
     let parts = config["score"]["sum"].as_array();
     if calls(&config["filter"]) || calls(&config["score"]) || parts.is_some_and(|sum| sum.iter().any(calls)) {
@@ -63,8 +63,9 @@ fn commands(config: &Value, planned: Option<u64>) -> Vec<String> {
         true => ("uphill ask run.toml --out again", "uphill ask run.toml --out again"),
         false => ("uphill search run.toml --out again", "uphill search run.toml --out again --resume"),
     };
-    let plans = config["update"]["rule"] == "surrogate" && planned != config["stop"]["evaluations"].as_u64();
-    match planned.filter(|_| plans) {
+    let reads_budget =
+        config["update"]["rule"] == "surrogate" && planned_budget != config["stop"]["evaluations"].as_u64();
+    match planned_budget.filter(|_| reads_budget) {
         Some(first) => vec![format!("{start} --set stop.evaluations={first}"), resume.into()],
         None => vec![start.into()],
     }

@@ -307,7 +307,7 @@ fn figures(runs: &[RunData]) -> Result<Vec<KeyFigure>> {
     if let Some(ended) = &run.log.manifest().ended {
         let seconds = ended.at.saturating_sub(run.log.manifest().started);
         figure("Elapsed time", duration(seconds), String::new());
-        for (items, label) in [(ended.retries, "Retried"), (ended.asked_again, "Scored again after a kill")] {
+        for (items, label) in [(ended.retries, "Retried"), (ended.scored_again, "Scored again after a kill")] {
             if items > 0 {
                 figure(label, items.to_string(), String::new());
             }

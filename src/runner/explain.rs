@@ -73,7 +73,7 @@ impl Runner {
         self.ledger.clear();
         self.rule.check()?;
         let (database, columns_read) = (&*self.database, self.columns_read());
-        let (reused, planned_budget) = (logged.reused()?, log.manifest().planned);
+        let (reused, planned_budget) = (logged.reused()?, log.manifest().planned_budget);
         self.rule.begin(&SearchContext { database, columns_read: &columns_read, reused: &reused, planned_budget })
     }
 
@@ -161,7 +161,7 @@ impl LoggedItems {
             items.iter().zip(schema::nullable_f64s(explained, PREDICTED)?).filter_map(differs).collect();
         if let Some((item, now, then)) = differences.first() {
             let count = differences.iter().map(|(item, ..)| item).collect::<HashSet<_>>().len();
-            let why = match log.manifest().amended {
+            let why = match log.manifest().has_retried_items {
                 true => "failed items have got a score since".into(),
                 false => format!("uphill {} made this run", log.manifest().uphill_version),
             };

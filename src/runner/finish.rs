@@ -57,9 +57,9 @@ impl Runner {
             reused: self.ledger.reused(),
             rejected: self.ledger.rejected(),
             failed: self.ledger.failed(),
-            asked_again: self.ledger.scored_again,
+            scored_again: self.ledger.scored_again,
             retries: self.ledger.retries_before + self.score.retry_count(),
-            learned: self.rule.relevance(),
+            relevance: self.rule.relevance(),
             // Without a new batch, keep the recorded forecast of a run that has ended before.
             forecast: progress.forecast.map(|forecast| forecast.per_hundred()).or(ended_before),
             at: now(),

@@ -63,7 +63,7 @@ impl Progress {
             batch.summary.entries = self.forecaster.observe(scored)?.map(|entries| entries.observed);
         }
         let summary = &batch.summary;
-        self.stale_iterations = if summary.new == 0 { self.stale_iterations + 1 } else { 0 };
+        self.stale_iterations = if summary.new_items == 0 { self.stale_iterations + 1 } else { 0 };
         self.all_filtered = summary.candidates > 0 && summary.passed == 0;
         self.candidates += summary.candidates;
         self.passed += summary.passed;

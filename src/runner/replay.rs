@@ -36,9 +36,9 @@ impl Runner {
         progress: &mut Progress,
         in_flight: &mut VecDeque<Batch>,
     ) -> Result<Replay> {
-        // The budget cut the last iteration of the run, and is larger now: complete that iteration. Not in a run with retried
-        // items: with their new scores the rule would select other items than those that were evaluated.
-        if self.stop.exceeds(log.manifest().cut) && !log.manifest().amended {
+        // If the budget limited the last iteration and is larger now, complete that iteration. But if failed items were retried,
+        // the rule would select other items by their new scores than those that were evaluated.
+        if self.stop.exceeds(log.manifest().spent_budget) && !log.manifest().has_retried_items {
             log.reopen_last();
         }
         let iterations = log.iterations().to_vec();
@@ -103,7 +103,7 @@ impl Runner {
         for (iteration, (queries, results)) in iterations.iter().copied().zip(read) {
             let damaged = |error: Error| Error::input(log.path(), format!("results of iteration {iteration}: {error}"));
             let replayed = self.ledger.replay(iteration, results).map_err(damaged)?;
-            let (scored, new) = (replayed.scored, replayed.new_items);
+            let (scored, new_items) = (replayed.scored, replayed.new_items);
             if replayed.has_new_columns {
                 incomplete.push(iteration);
             } else if replayed.is_amended && log.is_writable() {
@@ -112,7 +112,7 @@ impl Runner {
             let (rows, evaluations) = (scored.height(), self.ledger.evaluations());
             let summary =
                 IterationSummary { iteration, candidates: rows, passed: rows, evaluations, ..Default::default() };
-            let summary = summary.with_scores(&scored, new)?;
+            let summary = summary.with_scores(&scored, new_items)?;
             batches.push(Batch {
                 iteration,
                 queries,

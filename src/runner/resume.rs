@@ -20,7 +20,7 @@ impl Runner {
         let mut log = SearchLog::resume(path)?;
         self.check_compatible(&log)?;
         self.tag_version(&log);
-        self.prepare(queries, log.manifest().planned)?;
+        self.prepare(queries, log.manifest().planned_budget)?;
         self.begin(&log)?;
         self.record_library_path(&mut log)?;
         self.ledger.retries_before = log.manifest().ended.as_ref().map_or(0, |ended| ended.retries);

@@ -76,9 +76,9 @@ impl Runner {
             version_tag: None,
             run_id: String::new(),
             config: self.config.clone(),
-            amended: false,
-            planned: self.stop.evaluations,
-            cut: None,
+            has_retried_items: false,
+            planned_budget: self.stop.evaluations,
+            spent_budget: None,
             started: now(),
             ended: None,
         }

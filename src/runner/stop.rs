@@ -10,7 +10,7 @@ use crate::log::StopReason;
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct StopConditions {
-    /// The evaluation budget. Each item counts once. The last iteration is cut, so that the budget is never exceeded.
+    /// The evaluation budget. Each item counts once. The last iteration omits the items that exceed the budget.
     pub evaluations: Option<u64>,
     /// The number of iterations in a row without a new item.
     pub nothing_new: Option<u32>,
@@ -85,7 +85,7 @@ impl StopConditions {
     pub(super) fn reason(&self, progress: &Progress, ledger: &Ledger) -> Option<StopReason> {
         let target = self.score.map(|target| if ledger.minimize { -target } else { target });
         let reasons = [
-            // First, because this reason also means that the budget may have cut the last iteration.
+            // First, because this reason also means that the last iteration may lack items that exceeded the budget.
             (self.evaluations.is_some_and(|budget| ledger.evaluations() >= budget), StopReason::Evaluations),
             (progress.iteration >= progress.iterations, StopReason::Iterations),
             (self.nothing_new.is_some_and(|limit| progress.stale_iterations >= limit), progress.stale_reason()),
@@ -102,7 +102,7 @@ impl StopConditions {
         (forecast.scores_per_entry() > limit).then_some(forecast)
     }
 
-    /// Whether the budget exceeds the `spent` one of a run, which may have cut the last iteration of that run.
+    /// Whether the budget exceeds the `spent` budget of a run, whose last iteration may lack items that exceeded it.
     pub(super) fn exceeds(&self, spent: Option<u64>) -> bool {
         spent.is_some_and(|spent| self.evaluations.is_none_or(|budget| budget > spent))
     }

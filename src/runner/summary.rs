@@ -17,7 +17,7 @@ pub struct IterationSummary {
     /// The number of rows of the scored frame.
     pub rows: usize,
     /// The number of items that no earlier iteration scored, rejected or failed to score.
-    pub new: u64,
+    pub new_items: u64,
     /// The number of candidates before the filter.
     pub candidates: usize,
     /// The number of candidates that passed the filter.
@@ -45,8 +45,8 @@ pub struct IterationSummary {
 }
 
 impl IterationSummary {
-    /// Adds the figures of the scored frame, in which `new` items are new.
-    pub(super) fn with_scores(self, scored: &DataFrame, new: u64) -> Result<Self> {
+    /// Adds the figures of the scored frame, in which `new_items` are new.
+    pub(super) fn with_scores(self, scored: &DataFrame, new_items: u64) -> Result<Self> {
         let scores = schema::nullable_f64s(scored, SCORE)?;
         let present: Vec<f64> = scores.iter().copied().flatten().collect();
         let rejected = match scored.column(OUTCOME).and_then(|outcomes| outcomes.str()) {
@@ -56,7 +56,7 @@ impl IterationSummary {
         };
         Ok(IterationSummary {
             rows: scores.len(),
-            new,
+            new_items,
             rejected,
             failed: scores.len() - present.len() - rejected,
             best: present.iter().copied().max_by(f64::total_cmp),

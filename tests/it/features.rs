@@ -63,12 +63,12 @@ fn found(log: &SearchLog, items: &DataFrame) -> usize {
     scores.iter().filter(|score| **score >= best[49]).count()
 }
 
-fn learned(log: &SearchLog) -> Vec<(String, f32)> {
-    log.manifest().ended.as_ref().expect("an end").learned.clone()
+fn relevance(log: &SearchLog) -> Vec<(String, f32)> {
+    log.manifest().ended.as_ref().expect("an end").relevance.clone()
 }
 
 fn share(log: &SearchLog, column: &str) -> f32 {
-    learned(log).iter().find(|(name, _)| name == column).map_or(f32::NAN, |(_, share)| *share)
+    relevance(log).iter().find(|(name, _)| name == column).map_or(f32::NAN, |(_, share)| *share)
 }
 
 #[test]
@@ -80,12 +80,12 @@ fn what_the_columns_say_is_found_and_what_they_do_not_say_counts_for_little() {
     let embedded = searched(database, SurrogateUpdate::new().features(Features::columns([] as [&str; 0])), 160);
     let (whole_found, embedded_found) = (found(&whole, &items), found(&embedded, &items));
     assert!(whole_found >= 3 * embedded_found.max(5), "{whole_found} of the best 50, without columns {embedded_found}");
-    let names: HashSet<String> = learned(&whole).into_iter().map(|(name, _)| name).collect();
+    let names: HashSet<String> = relevance(&whole).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["embedding", "size", "kind", "smiles", "noise"].map(String::from).into());
-    assert!((learned(&whole).iter().map(|(_, share)| share).sum::<f32>() - 1.0).abs() < 1e-5);
-    assert!(share(&whole, "size") > 0.2 && share(&whole, "smiles") > 0.1, "{:?}", learned(&whole));
-    assert!(share(&whole, "noise") < 0.1, "{:?}", learned(&whole));
-    assert_eq!(learned(&embedded), [("embedding".to_string(), 1.0)]);
+    assert!((relevance(&whole).iter().map(|(_, share)| share).sum::<f32>() - 1.0).abs() < 1e-5);
+    assert!(share(&whole, "size") > 0.2 && share(&whole, "smiles") > 0.1, "{:?}", relevance(&whole));
+    assert!(share(&whole, "noise") < 0.1, "{:?}", relevance(&whole));
+    assert_eq!(relevance(&embedded), [("embedding".to_string(), 1.0)]);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn run_file(folder: &TempDir, sections: &str) {
 
 fn columns_read(folder: &TempDir, run: &str) -> HashSet<String> {
     let log = SearchLog::open(folder.path().join(run)).expect("a run");
-    learned(&log).into_iter().map(|(name, _)| name).collect()
+    relevance(&log).into_iter().map(|(name, _)| name).collect()
 }
 
 #[test]
@@ -422,7 +422,7 @@ fn a_database_of_ones_own_may_say_what_there_is_to_read() {
     let stop = StopConditions::new().evaluations(80);
     let mut runner = Runner::new(database, uphill::SqlScore::new("worth"), SurrogateUpdate::new()).seed(3).stop(stop);
     let log = runner.search(&queries, 1000).expect("a search");
-    assert!(share(&log, "own") > 0.5, "{:?}", learned(&log));
+    assert!(share(&log, "own") > 0.5, "{:?}", relevance(&log));
     assert!(found(&log, &items) >= 40, "{} of the best 50", found(&log, &items));
 }
 

@@ -52,7 +52,7 @@ impl ProgressState {
     /// Adds the summary of an iteration.
     pub fn add(&mut self, summary: &IterationSummary) {
         if self.last.is_none() {
-            self.previous_evaluations = summary.evaluations.saturating_sub(summary.new);
+            self.previous_evaluations = summary.evaluations.saturating_sub(summary.new_items);
         }
         self.finished_iterations += 1;
         self.last = Some(*summary);
@@ -177,7 +177,7 @@ impl ProgressState {
     /// An iteration on one line: the state, its entries and the times of its stages.
     pub fn verbose_line(&self, summary: &IterationSummary) -> String {
         let times = summary.times.stages().map(|(stage, seconds)| format!("{stage} {seconds:.3}")).join(" ");
-        format!("{}  new {}{}  {times}", self.short_line(), summary.new, iteration_entries(summary))
+        format!("{}  new {}{}  {times}", self.short_line(), summary.new_items, iteration_entries(summary))
     }
 
     /// The event of an iteration, for `--log-format json`.
@@ -191,7 +191,7 @@ impl ProgressState {
             "mean": score(summary.mean),
             "met": summary.candidates,
             "passed": summary.passed,
-            "new": summary.new,
+            "new": summary.new_items,
             "rejected": summary.rejected,
             "failed": summary.failed,
             "forecast": summary.forecast.as_ref().map(forecast_json),

@@ -32,7 +32,7 @@ pub fn print_summary(log: &SearchLog) {
         (ended.rejected, "rejected"),
         (ended.failed, "failed"),
         (ended.retries, "retried"),
-        (ended.asked_again, "scored again after a kill"),
+        (ended.scored_again, "scored again after a kill"),
     ];
     let others: String =
         others.iter().filter(|(items, _)| *items > 0).map(|(items, what)| format!(", {items} {what}")).collect();

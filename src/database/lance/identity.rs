@@ -19,8 +19,8 @@ pub struct DatasetIdentity {
     /// The Lance version. A run pins it.
     pub version: u64,
     /// The time at which that version was committed, in microseconds since 1970.
-    #[serde(default)]
-    pub committed: Option<i64>,
+    #[serde(default, rename = "committed")]
+    pub commit_time: Option<i64>,
     /// The number of items: rows with an embedding, without deleted rows.
     pub rows: u64,
     /// The number of rows without an embedding, which are not items.
@@ -55,17 +55,20 @@ impl DatasetIdentity {
         let rows = |identity: &DatasetIdentity| (identity.rows + identity.without_embedding).to_string();
         // A dataset that was built again from the same content is the same library. Without a content hash, the commit times are
         // compared.
-        let committed = |identity: &DatasetIdentity| match (&self.library_id, &current.library_id, identity.committed) {
-            (None, None, Some(time)) if self.committed.is_some() && current.committed.is_some() => time.to_string(),
-            _ => "unknown".into(),
-        };
+        let commit_time =
+            |identity: &DatasetIdentity| match (&self.library_id, &current.library_id, identity.commit_time) {
+                (None, None, Some(time)) if self.commit_time.is_some() && current.commit_time.is_some() => {
+                    time.to_string()
+                }
+                _ => "unknown".into(),
+            };
         let pairs = [
             ("version", self.version.to_string(), current.version.to_string()),
             ("rows", rows(self), rows(current)),
             ("dim", self.dim.to_string(), current.dim.to_string()),
             ("metric", self.metric.to_string(), current.metric.to_string()),
             ("library id", library(self), library(current)),
-            ("commit time", committed(self), committed(current)),
+            ("commit time", commit_time(self), commit_time(current)),
             ("ids", self.ids.clone(), current.ids.clone()),
             ("index", index(self), index(current)),
         ];

@@ -151,7 +151,7 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<OpenDataset> {
     let identity = DatasetIdentity {
         uri: uri.to_string(),
         version: dataset.version_id(),
-        committed: Some(dataset.manifest().timestamp().timestamp_micros()),
+        commit_time: Some(dataset.manifest().timestamp().timestamp_micros()),
         rows: all - without_embedding,
         without_embedding,
         dim,

@@ -46,8 +46,10 @@ pub struct RecallLevel {
     /// `overfetch`.
     #[serde(rename = "overfetch")]
     pub refine_factor: usize,
-    /// The measured recall. It is less than `recall` if no search parameters reached the target.
-    pub measured: f64,
+    /// The measured recall. It is less than `recall` if no search parameters reached the target. Stored
+    /// as `measured`.
+    #[serde(rename = "measured")]
+    pub measured_recall: f64,
 }
 
 impl RecallTable {
@@ -126,7 +128,7 @@ impl std::fmt::Display for RecallTable {
                 (true, _) => write!(f, "\nrecall@{}: ", level.k)?,
                 _ => f.write_str(", ")?,
             }
-            let reached = level.recall.min(level.measured);
+            let reached = level.recall.min(level.measured_recall);
             write!(f, "{} with {}", (reached * 1000.0).floor() / 1000.0, level.nprobes)?;
             if is_first {
                 write!(f, " of {} partitions", self.partitions)?;
