@@ -534,6 +534,23 @@ fn a_dataset_that_others_made_uses_its_id_column() {
 }
 
 #[test]
+fn an_id_column_with_fractions_is_refused() {
+    let folder = folder();
+    let mut frame = items(&normal(3, 4, &mut rng(14)));
+    frame.with_column(Column::new("key".into(), [1.0, 1.5, 2.0])).expect("a column");
+    let batch = uphill::to_arrow(&frame).expect("a batch");
+    let uri = folder.path().join("theirs.lance").to_string_lossy().into_owned();
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let schema = batch.schema();
+        let reader = arrow::array::RecordBatchIterator::new([Ok(batch)], schema);
+        lance::Dataset::write(reader, uri.as_str(), None).await.expect("written");
+    });
+    let error = LanceDatabase::open_with(&uri, &OpenOptions::new().id_column("key")).err().expect("a fraction");
+    let expected = format!("database.id_column: `key` in {uri} does not contain non-negative integers: found 1.5");
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
 fn a_small_library_in_memory_gives_what_the_files_of_its_index_give() {
     for metric in [Metric::L2, Metric::Cosine, Metric::Dot] {
         let seed = fresh_seed();

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, UInt64Type};
+use arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use lance::Dataset;
 
 use super::record_batch::{ROW_ID, column};
@@ -38,9 +38,18 @@ impl IdMap {
             scanner.filter(sql).wrap_err("reading the id column")?;
         }
         let batch = block_on(async move { scanner.try_into_batch().await })?.wrap_err("reading the id column")?;
+        let place = format!("database.id_column: `{name}` in {uri} does not contain non-negative integers");
+        let column_of_ids = column(&batch, name)?;
         let strict = CastOptions { safe: false, ..Default::default() };
-        let ids = cast_with_options(column(&batch, name)?, &DataType::UInt64, &strict)
-            .wrap_err(format!("database.id_column: `{name}` in {uri} does not contain non-negative integers"))?;
+        let ids = cast_with_options(column_of_ids, &DataType::UInt64, &strict).wrap_err(&place)?;
+        if column_of_ids.data_type().is_floating() {
+            // A cast truncates fractions: 1.5 would become the id 1.
+            let floats = cast_with_options(column_of_ids, &DataType::Float64, &strict).wrap_err(&place)?;
+            let fraction = floats.as_primitive::<Float64Type>().iter().flatten().find(|id| id.fract() != 0.0);
+            if let Some(fraction) = fraction {
+                return Err(Error::Config(format!("{place}: found {fraction}")));
+            }
+        }
         if ids.null_count() > 0 {
             let reason = format!("id column `{name}` has {} nulls; every item needs an id", ids.null_count());
             return Err(Error::input(uri, reason));
