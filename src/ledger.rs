@@ -1,7 +1,7 @@
 //! The ledger: a cache of the scores of a run, so that each item is evaluated once.
 //!
 //! The ledger alone chooses which items are requested from the scorer (distinct, not requested before, within the budget),
-//! and in which batches. It makes answers durable before the worker that scored them receives more items. Update rules do
+//! and in which requests. It makes answers durable before the worker that scored them receives more items. Update rules do
 //! not read it.
 //!
 //! *Requested* items have an outcome or are being scored. *Decided* items have an outcome: scored, rejected or failed.
@@ -190,9 +190,9 @@ impl Ledger {
         }
     }
 
-    /// Plans the request for the items of a results frame. Each item is requested once, even if several queries found it.
+    /// Plans the scoring of the items of a results frame. Each item is requested once, even if several queries found it.
     /// Reserves the budget for the items to evaluate. Rows of items beyond the budget are removed.
-    pub(crate) fn plan(&mut self, score: &dyn Score, results: DataFrame, budget: Option<u64>) -> Result<ScoreRequest> {
+    pub(crate) fn plan(&mut self, score: &dyn Score, results: DataFrame, budget: Option<u64>) -> Result<ScoreJob> {
         self.parts = score.as_sum().map(SumScore::names).unwrap_or_default();
         let items = schema::u64s(&results, DB_IDX)?;
         let free = self.take_free(score, &items, &results)?;
@@ -218,55 +218,55 @@ impl Ledger {
         }
         let items_to_score = columns_to_score(&results, &items_to_score)?;
         let results = if rows.len() == items.len() { results } else { convert::gather(&results, &rows)? };
-        Ok(ScoreRequest { results, items_to_score, new_items })
+        Ok(ScoreJob { results, items_to_score, new_items })
     }
 
-    /// Scores the items of a request. With `in_background`, background workers score them. Otherwise waits for the answers.
+    /// Scores the items of a job. With `in_background`, background workers score them. Otherwise waits for the answers.
     pub(crate) fn submit(
         &mut self,
         score: &Arc<dyn Score>,
         iteration: u32,
-        request: &ScoreRequest,
+        job: &ScoreJob,
         in_background: bool,
     ) -> Result<()> {
         if !in_background {
-            return self.score_now(score, &request.items_to_score);
+            return self.score_now(score, &job.items_to_score);
         }
         let dispatcher = match self.dispatcher.take() {
             Some(dispatcher) => dispatcher,
             None => Dispatcher::start(self.dispatch_context(score))?,
         };
-        self.pending.fetch_add(request.items_to_score.height(), Ordering::Relaxed);
-        dispatcher.send(Some(iteration), &request.items_to_score, self.ordinals(&request.items_to_score)?)?;
+        self.pending.fetch_add(job.items_to_score.height(), Ordering::Relaxed);
+        dispatcher.send(Some(iteration), &job.items_to_score, self.ordinals(&job.items_to_score)?)?;
         self.dispatcher = Some(dispatcher);
         Ok(())
     }
 
-    /// Waits for the answers of a request. Returns its scored frame, and the number of new items.
-    pub(crate) fn finish(&mut self, iteration: u32, request: &ScoreRequest) -> Result<(DataFrame, u64)> {
-        // On an error, the dispatcher is dropped: it waits for the batches that workers are scoring, and starts no others.
+    /// Waits for the answers of a job. Returns its scored frame, and the number of new items.
+    pub(crate) fn finish(&mut self, iteration: u32, job: &ScoreJob) -> Result<(DataFrame, u64)> {
+        // On an error, the dispatcher is dropped: it waits for the requests in flight, and starts no others.
         if let Some(dispatcher) = self.dispatcher.take() {
             dispatcher.wait(Some(iteration))?;
             self.dispatcher = Some(dispatcher);
         }
-        request.new_items.iter().for_each(|item| self.count(*item));
-        let items = schema::u64s(&request.results, DB_IDX)?;
+        job.new_items.iter().for_each(|item| self.count(*item));
+        let items = schema::u64s(&job.results, DB_IDX)?;
         let mut store = self.store();
         store.folder.as_mut().map_or(Ok(()), LedgerFolder::create_first_file)?;
         store.answers.show_parts(iteration, &items, &self.parts);
         drop(store);
-        Ok((self.add_scores(iteration, request.results.clone())?, request.new_items.len() as u64))
+        Ok((self.add_scores(iteration, job.results.clone())?, job.new_items.len() as u64))
     }
 
-    /// Cancels a request whose iteration is not committed. Keeps the answers that have arrived.
-    pub(crate) fn cancel(&mut self, request: &ScoreRequest) {
-        for item in &request.new_items {
+    /// Cancels a job whose iteration is not committed. Keeps the answers that have arrived.
+    pub(crate) fn cancel(&mut self, job: &ScoreJob) {
+        for item in &job.new_items {
             self.requested.remove(item);
             self.evaluated.remove(item);
         }
     }
 
-    /// Waits for the batches that workers are scoring, and starts no others.
+    /// Waits for the requests in flight, and starts no others.
     pub(crate) fn close(&mut self) {
         self.dispatcher = None;
     }
@@ -373,8 +373,8 @@ pub(crate) struct ReplayedIteration {
     pub(crate) has_new_columns: bool,
 }
 
-/// A request for the scores of one iteration's items.
-pub(crate) struct ScoreRequest {
+/// The scoring of the items of one iteration.
+pub(crate) struct ScoreJob {
     /// The results frame, without items beyond the budget.
     pub(crate) results: DataFrame,
     /// The items to score.

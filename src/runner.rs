@@ -133,9 +133,9 @@ impl Runner {
         let BatchState::Selected(selected) = &batch.state else { return Ok(()) };
         let (iteration, selected) = (batch.iteration, selected.clone());
         // 4. Score: request the scores of new items.
-        let request = timed(&mut batch.summary.times.score, || self.request_scores(iteration, selected, is_async))?;
+        let job = timed(&mut batch.summary.times.score, || self.request_scores(iteration, selected, is_async))?;
         batch.summary.evaluations = self.ledger.evaluations();
-        batch.state = BatchState::InFlight(request);
+        batch.state = BatchState::InFlight(job);
         Ok(())
     }
 
@@ -143,8 +143,8 @@ impl Runner {
     fn complete_batch(&mut self, batch: &mut Batch, log: Option<&mut SearchLog>) -> Result<()> {
         let (iteration, summary) = (batch.iteration, &mut batch.summary);
         let scored = match &batch.state {
-            BatchState::InFlight(request) => {
-                let (scored, new_items) = timed(&mut summary.times.score, || self.ledger.finish(iteration, request))?;
+            BatchState::InFlight(job) => {
+                let (scored, new_items) = timed(&mut summary.times.score, || self.ledger.finish(iteration, job))?;
                 // A run that started without logged predictions continues without them.
                 let predictions =
                     batch.predictions.as_ref().filter(|_| log.as_ref().is_none_or(|log| log.has_predictions()));

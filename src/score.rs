@@ -137,8 +137,8 @@ pub trait Score: Send + Sync {
         1
     }
 
-    /// Whether scores are expensive enough to survive a crash. If so, each finished batch is written to the run folder's
-    /// ledger before the next one starts.
+    /// Whether computing a score costs money or time (default: yes). If so, each answer is written to the run folder's ledger when
+    /// it arrives, so that a crash loses none.
     fn is_paid(&self) -> bool {
         true
     }
@@ -162,21 +162,24 @@ pub trait Score: Send + Sync {
     fn begin(&mut self, _session: &Session) {}
 }
 
-/// Splits items into batches of the score's size. If there are fewer full batches than workers, the items are spread
-/// evenly over all workers.
-pub(crate) fn split_batches(items: &DataFrame, score: &dyn Score) -> Vec<DataFrame> {
-    let (rows, size, count) = (items.height(), score.batch_size().max(1), batch_count(items.height(), score));
+/// Splits items into requests of at most the score's `batch_size`. If there are fewer full requests than workers, the items are
+/// spread evenly over all workers.
+pub(crate) fn split_requests(items: &DataFrame, score: &dyn Score) -> Vec<DataFrame> {
+    let (rows, size, count) = (items.height(), score.batch_size().max(1), request_count(items.height(), score));
     let is_full = count == rows.div_ceil(size);
-    let first = |batch: usize| if is_full { batch.saturating_mul(size).min(rows) } else { batch * rows / count };
-    (0..count).map(|batch| items.slice(first(batch) as i64, first(batch + 1) - first(batch))).collect()
+    let first_row =
+        |request: usize| if is_full { request.saturating_mul(size).min(rows) } else { request * rows / count };
+    (0..count)
+        .map(|request| items.slice(first_row(request) as i64, first_row(request + 1) - first_row(request)))
+        .collect()
 }
 
-/// The number of batches for this many items.
-pub(crate) fn batch_count(rows: usize, score: &dyn Score) -> usize {
+/// The number of requests for this many items.
+pub(crate) fn request_count(rows: usize, score: &dyn Score) -> usize {
     rows.div_ceil(score.batch_size().max(1)).max(score.workers().min(rows))
 }
 
-/// Receives answers for some of the items of a batch, in the form that [`Score::score`] returns.
+/// Receives answers for some of the items of a request, in the form that [`Score::score`] returns.
 pub type AnswerSink<'a> = dyn FnMut(DataFrame) -> Result<()> + Send + 'a;
 
 /// The run that a score works for.

@@ -1,8 +1,8 @@
 //! Dispatches items to scorers: in requests, to as many workers as each scorer has, in the foreground or the background.
 //!
-//! A scorer is the score itself, or each part of a sum. A *batch* in this file is the batch of one request, not that of an
-//! iteration. Answers are durable before anything depends on them. After an error in one batch no further batches start,
-//! but the answers of batches that workers are scoring are kept.
+//! A scorer is the score itself, or each part of a sum. A *job* is the scoring of the items of one iteration, and a *request* is
+//! one call of a scorer with some of these items. Answers are durable before anything depends on them. After an error in one
+//! request no further requests start, but the answers to requests that workers are scoring are kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::resume_unwind;
@@ -16,12 +16,12 @@ use super::store::{AnswerStore, Ordinals};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX};
 use crate::panics::{Panic, catch, lock, wait};
-use crate::score::{OnError, PartialSums, Score, batch_count, score_batch, split_batches, split_failures};
+use crate::score::{OnError, PartialSums, Score, request_count, score_batch, split_failures, split_requests};
 
-/// Worker threads that score batches, earlier jobs first. Dropping it waits for the batches that are being scored, and keeps
-/// their answers.
+/// Worker threads that score items, those of earlier jobs first. Dropping it waits for the requests in flight, and keeps their
+/// answers.
 pub(super) struct Dispatcher {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -35,10 +35,11 @@ pub(super) struct DispatchContext {
     pub(super) pending: Arc<AtomicUsize>,
 }
 
-struct Shared {
+/// The state that all workers share.
+struct SharedState {
     context: DispatchContext,
-    state: Mutex<State>,
-    changed: Condvar,
+    state: Mutex<QueueState>,
+    state_changed: Condvar,
 }
 
 /// The items of one iteration, or of one call of [`Dispatcher::score`].
@@ -47,34 +48,35 @@ struct Job {
     ordinals: Ordinals,
     /// The partial results of a sum.
     sums: Option<Mutex<PartialSums>>,
-    /// The number of unanswered batches of the current stage. A sum scores its parts in stages.
-    unanswered_batches: AtomicUsize,
+    /// The number of unanswered requests of the current stage. A sum scores its parts in stages.
+    unanswered_requests: AtomicUsize,
 }
 
-/// A batch of a job for one scorer.
-struct Task {
+/// A request of a job to one scorer.
+struct Request {
     job: Arc<Job>,
     scorer: usize,
     items: DataFrame,
 }
 
+/// The queues of requests, and why scoring stopped.
 #[derive(Default)]
-struct State {
+struct QueueState {
     queues: Vec<ScorerQueue>,
-    /// The number of unanswered batches of each job.
-    unanswered: HashMap<Option<u32>, usize>,
-    /// The number of batches so far.
-    batch_count: usize,
+    /// The number of unanswered requests of each job, by iteration.
+    unanswered_requests: HashMap<Option<u32>, usize>,
+    /// The number of requests so far.
+    request_count: usize,
     stop_cause: Option<(Option<u32>, StopCause)>,
     is_closed: bool,
 }
 
-/// The queue of batches for a scorer.
+/// The queue of requests to a scorer.
 struct ScorerQueue {
     workers: usize,
-    running: usize,
+    busy_workers: usize,
     /// In the order of jobs, then of arrival.
-    tasks: BTreeMap<(Option<u32>, usize), Task>,
+    requests: BTreeMap<(Option<u32>, usize), Request>,
 }
 
 /// Why scoring stopped.
@@ -96,11 +98,17 @@ impl DispatchContext {
 impl Dispatcher {
     /// A dispatcher without workers.
     fn new(context: DispatchContext) -> Self {
-        let queue =
-            |score: &&dyn Score| ScorerQueue { workers: score.workers().max(1), running: 0, tasks: BTreeMap::new() };
+        let queue = |score: &&dyn Score| ScorerQueue {
+            workers: score.workers().max(1),
+            busy_workers: 0,
+            requests: BTreeMap::new(),
+        };
         let queues = context.scorers().iter().map(queue).collect();
-        let state = Mutex::new(State { queues, ..State::default() });
-        Dispatcher { shared: Arc::new(Shared { context, state, changed: Condvar::new() }), threads: Vec::new() }
+        let state = Mutex::new(QueueState { queues, ..QueueState::default() });
+        Dispatcher {
+            shared: Arc::new(SharedState { context, state, state_changed: Condvar::new() }),
+            threads: Vec::new(),
+        }
     }
 
     /// Starts as many background workers as the scorers have.
@@ -119,7 +127,7 @@ impl Dispatcher {
     /// # Errors
     /// The error that stopped scoring; a thread cannot be started.
     pub(super) fn score(context: DispatchContext, items: &DataFrame, ordinals: Ordinals) -> Result<()> {
-        let worker_count = |score: &&dyn Score| score.workers().clamp(1, batch_count(items.height(), *score).max(1));
+        let worker_count = |score: &&dyn Score| score.workers().clamp(1, request_count(items.height(), *score).max(1));
         let workers: usize = context.scorers().iter().map(worker_count).sum();
         let mut dispatcher = Self::new(context);
         dispatcher.add_workers(workers - 1)?;
@@ -137,13 +145,13 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Queues items.
+    /// QueueState items.
     pub(super) fn send(&self, iteration: Option<u32>, items: &DataFrame, ordinals: Ordinals) -> Result<()> {
-        let tasks = self.shared.start_job(iteration, items, ordinals)?;
+        let requests = self.shared.start_job(iteration, items, ordinals)?;
         let mut state = lock(&self.shared.state);
-        state.unanswered.insert(iteration, 0);
-        state.push(tasks);
-        self.shared.changed.notify_all();
+        state.unanswered_requests.insert(iteration, 0);
+        state.push(requests);
+        self.shared.state_changed.notify_all();
         Ok(())
     }
 
@@ -163,10 +171,10 @@ impl Dispatcher {
                     resume_unwind(panic)
                 }
                 None if state.is_closed => return Err(Error::Interrupted),
-                None => state = wait(&self.shared.changed, state),
+                None => state = wait(&self.shared.state_changed, state),
             }
         }
-        state.unanswered.remove(&iteration);
+        state.unanswered_requests.remove(&iteration);
         Ok(())
     }
 }
@@ -174,46 +182,46 @@ impl Dispatcher {
 impl Drop for Dispatcher {
     fn drop(&mut self) {
         lock(&self.shared.state).is_closed = true;
-        self.shared.changed.notify_all();
+        self.shared.state_changed.notify_all();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
 }
 
-impl State {
+impl QueueState {
     fn is_answered(&self, iteration: Option<u32>) -> bool {
-        self.unanswered.get(&iteration).is_none_or(|batches| *batches == 0)
+        self.unanswered_requests.get(&iteration).is_none_or(|requests| *requests == 0)
     }
 
-    fn push(&mut self, tasks: Vec<Task>) {
-        for task in tasks {
-            let iteration = task.job.iteration;
-            *self.unanswered.entry(iteration).or_default() += 1;
-            self.batch_count += 1;
-            self.queues[task.scorer].tasks.insert((iteration, self.batch_count), task);
+    fn push(&mut self, requests: Vec<Request>) {
+        for request in requests {
+            let iteration = request.job.iteration;
+            *self.unanswered_requests.entry(iteration).or_default() += 1;
+            self.request_count += 1;
+            self.queues[request.scorer].requests.insert((iteration, self.request_count), request);
         }
     }
 
-    /// The next batch of a scorer with a free worker.
-    fn pop(&mut self) -> Option<Task> {
-        let free = self.queues.iter_mut().filter(|queue| queue.running < queue.workers);
-        let next = free.filter_map(|queue| Some((*queue.tasks.first_key_value()?.0, queue)));
+    /// The next request to a scorer with a free worker.
+    fn pop(&mut self) -> Option<Request> {
+        let free = self.queues.iter_mut().filter(|queue| queue.busy_workers < queue.workers);
+        let next = free.filter_map(|queue| Some((*queue.requests.first_key_value()?.0, queue)));
         let (_, queue) = next.min_by_key(|(key, _)| *key)?;
-        let (_, task) = queue.tasks.pop_first()?;
-        queue.running += 1;
-        Some(task)
+        let (_, request) = queue.requests.pop_first()?;
+        queue.busy_workers += 1;
+        Some(request)
     }
 }
 
-impl Shared {
-    /// Creates a job, and its first batches.
-    fn start_job(&self, iteration: Option<u32>, items: &DataFrame, ordinals: Ordinals) -> Result<Vec<Task>> {
+impl SharedState {
+    /// Creates a job, and its first requests.
+    fn start_job(&self, iteration: Option<u32>, items: &DataFrame, ordinals: Ordinals) -> Result<Vec<Request>> {
         let DispatchContext { score, store, .. } = &self.context;
         let Some(sum) = score.as_sum() else {
-            let unanswered_batches = AtomicUsize::new(batch_count(items.height(), &**score));
-            return Ok(split_tasks(
-                &Arc::new(Job { iteration, ordinals, sums: None, unanswered_batches }),
+            let unanswered_requests = AtomicUsize::new(request_count(items.height(), &**score));
+            return Ok(split_job(
+                &Arc::new(Job { iteration, ordinals, sums: None, unanswered_requests }),
                 0,
                 items,
                 &**score,
@@ -225,76 +233,79 @@ impl Shared {
             lock(store).write(&complete, &ordinals, score.is_paid())?;
             self.count_answered(complete.height());
         }
-        let (sums, unanswered_batches) = (Some(Mutex::new(sums)), AtomicUsize::new(0));
-        self.next_stage(&Arc::new(Job { iteration, ordinals, sums, unanswered_batches }))
+        let (sums, unanswered_requests) = (Some(Mutex::new(sums)), AtomicUsize::new(0));
+        self.next_stage(&Arc::new(Job { iteration, ordinals, sums, unanswered_requests }))
     }
 
-    /// The batches of the next stage of a sum.
-    fn next_stage(&self, job: &Arc<Job>) -> Result<Vec<Task>> {
+    /// The requests of the next stage of a sum.
+    fn next_stage(&self, job: &Arc<Job>) -> Result<Vec<Request>> {
         let (Some(sum), Some(sums)) = (self.context.score.as_sum(), &job.sums) else { return Ok(Vec::new()) };
-        let requests = lock(sums).next_requests()?;
-        let tasks =
-            requests.iter().flat_map(|(part, items)| split_tasks(job, *part, items, &*sum.parts()[*part].score));
-        let tasks: Vec<Task> = tasks.collect();
-        job.unanswered_batches.store(tasks.len(), Ordering::Release);
-        Ok(tasks)
+        let parts = lock(sums).next_requests()?;
+        let requests = parts.iter().flat_map(|(part, items)| split_job(job, *part, items, &*sum.parts()[*part].score));
+        let requests: Vec<Request> = requests.collect();
+        job.unanswered_requests.store(requests.len(), Ordering::Release);
+        Ok(requests)
     }
 
     /// The loop of a worker, until `is_done` holds.
-    fn work(&self, is_done: impl Fn(&State) -> bool) {
-        while let Some(task) = self.next(&is_done) {
+    fn work(&self, is_done: impl Fn(&QueueState) -> bool) {
+        while let Some(request) = self.next(&is_done) {
             let result = catch(|| {
-                self.score(&task)?;
-                // The worker that finishes the last batch of a stage starts the next stage.
-                let is_last = task.job.unanswered_batches.fetch_sub(1, Ordering::AcqRel) == 1;
-                if is_last { self.next_stage(&task.job) } else { Ok(Vec::new()) }
+                self.score(&request)?;
+                // The worker that finishes the last request of a stage starts the next stage.
+                let is_last = request.job.unanswered_requests.fetch_sub(1, Ordering::AcqRel) == 1;
+                if is_last { self.next_stage(&request.job) } else { Ok(Vec::new()) }
             });
             let mut state = lock(&self.state);
-            state.queues[task.scorer].running -= 1;
+            state.queues[request.scorer].busy_workers -= 1;
             let stop_cause = match result {
                 Ok(Ok(more)) => {
                     state.push(more);
-                    state.unanswered.get_mut(&task.job.iteration).into_iter().for_each(|batches| *batches -= 1);
+                    state
+                        .unanswered_requests
+                        .get_mut(&request.job.iteration)
+                        .into_iter()
+                        .for_each(|requests| *requests -= 1);
                     None
                 }
                 Ok(Err(error)) => Some(StopCause::Error(error)),
                 Err(panic) => Some(StopCause::Panic(panic)),
             };
             if let Some(stop_cause) = stop_cause.filter(|_| !state.is_closed) {
-                (state.stop_cause, state.is_closed) = (Some((task.job.iteration, stop_cause)), true);
+                (state.stop_cause, state.is_closed) = (Some((request.job.iteration, stop_cause)), true);
             }
-            self.changed.notify_all();
+            self.state_changed.notify_all();
         }
     }
 
-    /// Waits for the next batch. `None` when there is nothing more to score.
-    fn next(&self, is_done: impl Fn(&State) -> bool) -> Option<Task> {
+    /// Waits for the next request. `None` when there is nothing more to score.
+    fn next(&self, is_done: impl Fn(&QueueState) -> bool) -> Option<Request> {
         let mut state = lock(&self.state);
         loop {
             if state.is_closed || is_done(&state) {
                 return None;
             }
-            if let Some(task) = state.pop() {
-                return Some(task);
+            if let Some(request) = state.pop() {
+                return Some(request);
             }
-            state = wait(&self.changed, state);
+            state = wait(&self.state_changed, state);
         }
     }
 
-    /// Scores one batch, and stores its answers as they arrive.
-    fn score(&self, task: &Task) -> Result<()> {
+    /// Scores the items of one request, and stores its answers as they arrive.
+    fn score(&self, request: &Request) -> Result<()> {
         let DispatchContext { score, store, on_error, interrupt, .. } = &self.context;
         if interrupt.as_ref().is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
             return Err(Error::Interrupted);
         }
-        let part = score.as_sum().map(|sum| &sum.parts()[task.scorer]);
+        let part = score.as_sum().map(|sum| &sum.parts()[request.scorer]);
         let scorer = part.map_or(&**score, |part| &*part.score);
         let mut in_flight = match &mut lock(store).folder {
-            Some(folder) if scorer.is_paid() => Some(folder.start_in_flight(task.items.height())?),
+            Some(folder) if scorer.is_paid() => Some(folder.start_in_flight(request.items.height())?),
             _ => None,
         };
         let mut failure = None;
-        let result = score_batch(scorer, &task.items, &mut |answers| {
+        let result = score_batch(scorer, &request.items, &mut |answers| {
             let answered = answers.height();
             let answers = match on_error {
                 OnError::Null => answers,
@@ -305,11 +316,11 @@ impl Shared {
                 }
             };
             if answers.height() > 0 {
-                self.store(task, &answers)?;
+                self.store(request, &answers)?;
             }
             in_flight.as_mut().map_or(Ok(()), |in_flight| in_flight.subtract(answered))
         });
-        // No item of this batch is in flight any more.
+        // No item of this request is in flight any more.
         if let (Ok(()) | Err(Error::Unavailable { .. } | Error::Score { .. }), Some(in_flight)) = (&result, in_flight) {
             in_flight.close()?;
         }
@@ -317,10 +328,10 @@ impl Shared {
     }
 
     /// Stores the answers of a scorer.
-    fn store(&self, task: &Task, answers: &DataFrame) -> Result<()> {
+    fn store(&self, request: &Request, answers: &DataFrame) -> Result<()> {
         let DispatchContext { score, store, .. } = &self.context;
-        let write = |answers: &DataFrame| lock(store).write(answers, &task.job.ordinals, score.is_paid());
-        let complete = match &task.job.sums {
+        let write = |answers: &DataFrame| lock(store).write(answers, &request.job.ordinals, score.is_paid());
+        let complete = match &request.job.sums {
             None => {
                 write(answers)?;
                 answers.height()
@@ -328,8 +339,8 @@ impl Shared {
             Some(sums) => {
                 // Hold the lock while storing, so that the answers of an item are stored in their order of arrival.
                 let mut sums = lock(sums);
-                let rows = sums.record(task.scorer, answers)?;
-                let (complete, rows) = sums.rows_to_store(task.scorer, &rows)?;
+                let rows = sums.record(request.scorer, answers)?;
+                let (complete, rows) = sums.rows_to_store(request.scorer, &rows)?;
                 rows.map_or(Ok(()), |rows| write(&rows))?;
                 complete
             }
@@ -345,8 +356,8 @@ impl Shared {
     }
 }
 
-/// Splits the items of a job into batches for a scorer.
-fn split_tasks(job: &Arc<Job>, scorer: usize, items: &DataFrame, score: &dyn Score) -> Vec<Task> {
-    let task = |items| Task { job: job.clone(), scorer, items };
-    split_batches(items, score).into_iter().map(task).collect()
+/// Splits the items of a job into requests to a scorer.
+fn split_job(job: &Arc<Job>, scorer: usize, items: &DataFrame, score: &dyn Score) -> Vec<Request> {
+    let request = |items| Request { job: job.clone(), scorer, items };
+    split_requests(items, score).into_iter().map(request).collect()
 }

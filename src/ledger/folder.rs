@@ -2,7 +2,7 @@
 //!
 //! New answers are appended to the last file until it is full: a longer file atomically replaces it. A later answer to the
 //! same item, such as further parts of its score or a retry, replaces the item's row. So readers find each item once, with
-//! its current answer, at any time and even after the process was killed. Small batches share files, so there are few files.
+//! its current answer, at any time and even after the process was killed. The answers to small requests share files, so there are few files.
 //! Rows never move between files and are never removed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -21,11 +21,11 @@ use crate::io::atomic;
 use crate::io::parquet::read_parquet;
 use crate::io::parquet_writer::write_parquet;
 
-/// The number of rows of a full file. Each batch rewrites its file, so larger files would cost more than they
+/// The number of rows of a full file. Each write of answers rewrites its file, so larger files would cost more than they
 /// save: a file is read only once when the run is resumed.
 const MAX_FILE_ROWS: usize = 512;
 
-/// The number of files to read at once. Earlier versions wrote one file for each batch.
+/// The number of files to read at once. Earlier versions wrote one file for each request.
 const FILES_PER_READ: usize = 64;
 
 /// The ledger folder of a run.
@@ -124,9 +124,9 @@ impl LedgerFolder {
         self.write_file(0, DataFrame::new(0, columns).wrap_err("writing the ledger")?)
     }
 
-    /// Makes a batch of answers durable.
-    pub(super) fn write(&mut self, batch: &DataFrame) -> Result<()> {
-        let items = schema::u64s(batch, DB_IDX)?;
+    /// Makes answers durable.
+    pub(super) fn write(&mut self, answers: &DataFrame) -> Result<()> {
+        let items = schema::u64s(answers, DB_IDX)?;
         let (mut existing, mut new): (BTreeMap<usize, Vec<u32>>, Vec<u32>) = (BTreeMap::new(), Vec::new());
         for (row, item) in (0..).zip(&items) {
             match self.unsettled.get(item) {
@@ -139,42 +139,42 @@ impl LedgerFolder {
         let mut last_rows = last.and_then(|last| existing.remove(&last)).unwrap_or_default();
         for (number, rows) in existing {
             let before = read_parquet(self.file_path(number))?;
-            self.rewrite(number, before, &convert::gather(batch, &rows)?)?;
+            self.rewrite(number, before, &convert::gather(answers, &rows)?)?;
         }
         // Keep rows that will change in small files, because each change rewrites the file.
-        let is_pending = outcomes(batch)?.contains(&None);
+        let is_pending = outcomes(answers)?.contains(&None);
         for chunk in new.chunks(if is_pending { MAX_FILE_ROWS } else { new.len().max(1) }) {
             last_rows.extend(chunk);
-            self.add(&convert::gather(batch, &std::mem::take(&mut last_rows))?)?;
+            self.add(&convert::gather(answers, &std::mem::take(&mut last_rows))?)?;
         }
-        if last_rows.is_empty() { Ok(()) } else { self.add(&convert::gather(batch, &last_rows)?) }
+        if last_rows.is_empty() { Ok(()) } else { self.add(&convert::gather(answers, &last_rows)?) }
     }
 
     /// Appends rows to the last file, or to a new one if it is full. Rows of items that are in the last file replace theirs.
-    fn add(&mut self, batch: &DataFrame) -> Result<()> {
-        let Some((number, rows)) = self.last.clone() else { return self.write_file(0, batch.clone()) };
-        if rows.height() < MAX_FILE_ROWS && has_same_types(&rows, batch) {
-            return self.rewrite(number, rows, batch);
+    fn add(&mut self, answers: &DataFrame) -> Result<()> {
+        let Some((number, rows)) = self.last.clone() else { return self.write_file(0, answers.clone()) };
+        if rows.height() < MAX_FILE_ROWS && has_same_types(&rows, answers) {
+            return self.rewrite(number, rows, answers);
         }
-        let items = schema::u64s(batch, DB_IDX)?;
+        let items = schema::u64s(answers, DB_IDX)?;
         let is_existing = |row: &u32| self.unsettled.get(&items[*row as usize]) == Some(&number);
         let (existing, new): (Vec<u32>, Vec<u32>) = (0..items.len() as u32).partition(is_existing);
         if !existing.is_empty() {
-            self.rewrite(number, rows, &convert::gather(batch, &existing)?)?;
+            self.rewrite(number, rows, &convert::gather(answers, &existing)?)?;
         }
         // The number of the last file plus one, not the number of files: if a file is missing, no other must be overwritten.
-        if new.is_empty() { Ok(()) } else { self.write_file(number + 1, convert::gather(batch, &new)?) }
+        if new.is_empty() { Ok(()) } else { self.write_file(number + 1, convert::gather(answers, &new)?) }
     }
 
     /// Rewrites a file: rows of the same items are replaced, the others appended.
-    fn rewrite(&mut self, number: usize, before: DataFrame, batch: &DataFrame) -> Result<()> {
-        let (old, new) = (schema::u64s(&before, DB_IDX)?, schema::u64s(batch, DB_IDX)?);
+    fn rewrite(&mut self, number: usize, before: DataFrame, answers: &DataFrame) -> Result<()> {
+        let (old, new) = (schema::u64s(&before, DB_IDX)?, schema::u64s(answers, DB_IDX)?);
         let row_of: HashMap<u64, u32> = new.iter().copied().zip(old.len() as u32..).collect();
         let existing: HashSet<u64> = old.iter().copied().collect();
         let current_row = |(row, item): (u32, &u64)| row_of.get(item).copied().unwrap_or(row);
         let mut rows: Vec<u32> = (0..).zip(&old).map(current_row).collect();
         rows.extend((old.len() as u32..).zip(&new).filter(|(_, item)| !existing.contains(item)).map(|(row, _)| row));
-        self.write_file(number, convert::gather(&append_rows(before, batch)?, &rows)?)
+        self.write_file(number, convert::gather(&append_rows(before, answers)?, &rows)?)
     }
 
     /// Makes a file durable.
@@ -232,22 +232,23 @@ impl InFlight {
 }
 
 /// Whether columns of the same name have the same type, so that both frames fit into one file.
-fn has_same_types(rows: &DataFrame, batch: &DataFrame) -> bool {
+fn has_same_types(rows: &DataFrame, answers: &DataFrame) -> bool {
     let differs = |column: &Column| rows.column(column.name()).is_ok_and(|other| other.dtype() != column.dtype());
-    !batch.columns().iter().any(differs)
+    !answers.columns().iter().any(differs)
 }
 
-/// Appends a batch to rows. Parts of the score that one of them lacks are null there.
-fn append_rows(mut rows: DataFrame, batch: &DataFrame) -> Result<DataFrame> {
-    add_missing_columns(&mut rows, batch)?;
-    let mut batch = batch.clone();
-    add_missing_columns(&mut batch, &rows)?;
+/// Appends answers to rows. Parts of the score that one of them lacks are null there.
+fn append_rows(mut rows: DataFrame, answers: &DataFrame) -> Result<DataFrame> {
+    add_missing_columns(&mut rows, answers)?;
+    let mut answers = answers.clone();
+    add_missing_columns(&mut answers, &rows)?;
     let columns = rows.columns().iter().map(|column| {
-        let same = batch.column(column.name()).and_then(|other| other.strict_cast(column.dtype()));
+        let same = answers.column(column.name()).and_then(|other| other.strict_cast(column.dtype()));
         same.wrap_err("writing the ledger")
     });
-    let batch = DataFrame::new(batch.height(), columns.collect::<Result<Vec<_>>>()?).wrap_err("writing the ledger")?;
-    rows.vstack_mut_owned(batch).wrap_err("writing the ledger")?;
+    let answers =
+        DataFrame::new(answers.height(), columns.collect::<Result<Vec<_>>>()?).wrap_err("writing the ledger")?;
+    rows.vstack_mut_owned(answers).wrap_err("writing the ledger")?;
     rows.rechunk_mut();
     Ok(rows)
 }

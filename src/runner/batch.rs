@@ -5,7 +5,7 @@ use polars::prelude::DataFrame;
 use super::summary::IterationSummary;
 use crate::database::VectorDatabase;
 use crate::error::Result;
-use crate::ledger::{ScoreRequest, without_scores};
+use crate::ledger::{ScoreJob, without_scores};
 use crate::step::Step;
 
 /// An iteration whose items are selected.
@@ -26,7 +26,7 @@ pub(super) enum BatchState {
     /// The items are selected. Their scores are not requested yet.
     Selected(DataFrame),
     /// The scores are requested.
-    InFlight(ScoreRequest),
+    InFlight(ScoreJob),
     /// The scores are in the log of an earlier process. The rule has not observed them yet, and treats the batch as in flight.
     Logged(DataFrame),
     /// The rule has observed the scores.
@@ -38,7 +38,7 @@ impl Batch {
     pub(super) fn visible_results(&self) -> Result<DataFrame> {
         match &self.state {
             BatchState::Selected(selected) => Ok(selected.clone()),
-            BatchState::InFlight(request) => Ok(request.results.clone()),
+            BatchState::InFlight(job) => Ok(job.results.clone()),
             BatchState::Logged(scored) => without_scores(scored),
             BatchState::Observed(scored) => Ok(scored.clone()),
         }
@@ -47,7 +47,7 @@ impl Batch {
     /// The number of selected rows.
     pub(super) fn height(&self) -> usize {
         match &self.state {
-            BatchState::InFlight(request) => request.results.height(),
+            BatchState::InFlight(job) => job.results.height(),
             BatchState::Selected(frame) | BatchState::Logged(frame) | BatchState::Observed(frame) => frame.height(),
         }
     }

@@ -144,7 +144,7 @@ impl Runner {
         Ok(last)
     }
 
-    /// Fetches the embeddings of all batches in one request, because the log does not store them.
+    /// Fetches the embeddings of all batches at once, because the log does not store them.
     fn load_embeddings(&self, batches: &mut VecDeque<Batch>) -> Result<()> {
         let without_embeddings = batches.iter_mut().filter_map(|batch| match &mut batch.state {
             BatchState::Logged(scored) if scored.column(EMBEDDING).is_err() => Some(scored),

@@ -10,7 +10,7 @@ use crate::database::QueryOptions;
 use crate::error::Result;
 use crate::filter::check_subset;
 use crate::frame::schema;
-use crate::ledger::ScoreRequest;
+use crate::ledger::ScoreJob;
 use crate::prediction;
 use crate::select::Selector;
 use crate::step::Step;
@@ -23,7 +23,7 @@ impl Runner {
     pub(super) fn query(&self, queries: &DataFrame) -> Result<DataFrame> {
         let database = &*self.database;
         let exclude = (!self.rule.revisits()).then(|| self.ledger.requested());
-        let columns = self.decisive_columns();
+        let columns = self.candidate_columns();
         let options = QueryOptions { k: self.rule.k(queries.height()), exclude, columns: columns.as_deref() };
         let neighbours = database.query(queries, options)?;
         let results = candidates::merge_candidates(neighbours, self.rule.candidates(), queries, options, database)?;
@@ -45,7 +45,7 @@ impl Runner {
         let step = Step { iteration, queries, results: &passed, pending: &[], database, seed, is_replay: false };
         let (selected, predictions) = prediction::split_predictions(selector.select(&step)?)?;
         check_subset("select", &passed, &selected)?;
-        let selected = match self.decisive_columns() {
+        let selected = match self.candidate_columns() {
             Some(_) => candidates::fetch_attributes(&selected, queries, database)?,
             None => selected,
         };
@@ -53,18 +53,13 @@ impl Runner {
     }
 
     /// Reserves the items in the ledger and requests their scores. Waits for the scores unless `is_async`.
-    pub(super) fn request_scores(
-        &mut self,
-        iteration: u32,
-        selected: DataFrame,
-        is_async: bool,
-    ) -> Result<ScoreRequest> {
-        let request = self.ledger.plan(&*self.score, selected, self.stop.evaluations)?;
-        if let Err(error) = self.ledger.submit(&self.score, iteration, &request, is_async) {
-            self.ledger.cancel(&request);
+    pub(super) fn request_scores(&mut self, iteration: u32, selected: DataFrame, is_async: bool) -> Result<ScoreJob> {
+        let job = self.ledger.plan(&*self.score, selected, self.stop.evaluations)?;
+        if let Err(error) = self.ledger.submit(&self.score, iteration, &job, is_async) {
+            self.ledger.cancel(&job);
             return Err(error);
         }
-        Ok(request)
+        Ok(job)
     }
 
     /// Passes the scores of a batch to the rule.
@@ -93,7 +88,7 @@ impl Runner {
 
     /// The attributes that the filter and the selector read. The other attributes are fetched only for the selected items.
     /// `None`: all attributes of all candidates are fetched.
-    fn decisive_columns(&self) -> Option<Vec<String>> {
+    fn candidate_columns(&self) -> Option<Vec<String>> {
         self.selector().and_then(|selector| Some([self.filter.columns_read()?, selector.columns_read()?].concat()))
     }
 }

@@ -4,7 +4,7 @@ use polars::prelude::*;
 
 use super::partial_sums::{PartialSums, Term};
 use super::validation::score_batch;
-use super::{AnswerSink, Score, Session, split_batches};
+use super::{AnswerSink, Score, Session, split_requests};
 use crate::error::{Error, Result};
 use crate::frame::schema;
 
@@ -117,7 +117,7 @@ impl SumScore {
             }
             for (part, items) in requests {
                 let score = &*self.parts[part].score;
-                for batch in split_batches(&items, score) {
+                for batch in split_requests(&items, score) {
                     score_batch(score, &batch, &mut |answers| {
                         let rows = sums.record(part, &answers)?;
                         on_answers(&mut sums, &rows)
