@@ -76,7 +76,7 @@ pub fn dry_run(
     if !unused.is_empty() {
         add("unused keys", unused.into());
     }
-    add("would write", json!(writes(config, out, log.is_some())));
+    add("would write", json!(files_to_write(config, out, log.is_some())));
     Ok(plan.into())
 }
 
@@ -224,7 +224,7 @@ fn memory(config: &Config, database: &LanceDatabase) -> String {
 }
 
 /// The files that the search would write, in the run folder and with the dataset.
-fn writes(config: &Config, out: &Path, resumed: bool) -> Vec<String> {
+fn files_to_write(config: &Config, out: &Path, resumed: bool) -> Vec<String> {
     let mut names = vec!["run.json", "queries/", "results/", "times.jsonl", "ledger/"];
     let is_sql = |score: &ScoreConfig| score.sql.is_some();
     let has_only_sql = is_sql(&config.score) || config.score.sum.as_ref().is_some_and(|parts| parts.iter().all(is_sql));
@@ -232,12 +232,12 @@ fn writes(config: &Config, out: &Path, resumed: bool) -> Vec<String> {
         names.push("stderr/");
     }
     let out = out.display();
-    let mut writes: Vec<String> = names.into_iter().map(|name| format!("{out}/{name}")).collect();
+    let mut files: Vec<String> = names.into_iter().map(|name| format!("{out}/{name}")).collect();
     if !resumed {
-        writes.push(format!("a tag uphill-run-… in {}", config.database.path));
+        files.push(format!("a tag uphill-run-… in {}", config.database.path));
     }
     if matches!(&config.update, UpdateConfig::Surrogate { features, .. } if *features != Features::Columns(vec![])) {
-        writes.push(format!("{}/_uphill, unless the features of the rule are already there", config.database.path));
+        files.push(format!("{}/_uphill, unless the features of the rule are already there", config.database.path));
     }
-    writes
+    files
 }

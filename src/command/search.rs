@@ -128,7 +128,7 @@ fn print_dry_run(config: &Config, arguments: &Search) -> anyhow::Result<()> {
     if log.is_none() && out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         warn(format_args!("uphill: {} is not empty; a search into it would fail", out.display()));
     }
-    let database = config.open_library(log.as_ref())?;
+    let database = config.open_dataset(log.as_ref())?;
     let queries = config.starting_queries(&database, log.as_ref())?;
     let runner = config.runner(database.clone())?;
     let plan = dry_run(config, &database, &runner, &queries, out, log.as_ref())?;

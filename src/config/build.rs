@@ -1,4 +1,4 @@
-//! Builds a run from a run file: opens the library, and creates the starting queries and the runner.
+//! Builds a run from a run file: opens the dataset, and creates the starting queries and the runner.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ impl Config {
     /// As [`Config::build`]; a function that is not in `functions`.
     pub fn build_with(&self, resume: Option<&Path>, functions: &dyn FunctionRegistry) -> Result<(Runner, DataFrame)> {
         let log = resume.map(SearchLog::open).transpose()?;
-        let database = self.open_library(log.as_ref())?;
+        let database = self.open_dataset(log.as_ref())?;
         let queries = self.starting_queries(&database, log.as_ref())?;
         let runner = self.runner_with(database, functions)?;
         if log.is_none() {
@@ -75,7 +75,7 @@ impl Config {
     /// # Errors
     /// As [`Config::build`].
     pub fn explainer(&self, run: &Path) -> Result<Runner> {
-        let database = self.open_library(Some(&SearchLog::open(run)?))?;
+        let database = self.open_dataset(Some(&SearchLog::open(run)?))?;
         // The rule does not read the columns that the score and the filter read.
         let score = self.score.scorer(&UncalledFunctions)?;
         self.filter.add_to(self.runner_with_score(database, score)?, &UncalledFunctions)
@@ -148,8 +148,8 @@ impl Config {
         Ok(logged)
     }
 
-    /// Opens the library. For a resumed run, opens the dataset version that the run reads.
-    pub(crate) fn open_library(&self, log: Option<&SearchLog>) -> Result<LanceDatabase> {
+    /// Opens the dataset at its latest version. For a resumed run, at the version that the run reads.
+    pub(crate) fn open_dataset(&self, log: Option<&SearchLog>) -> Result<LanceDatabase> {
         let Some(log) = log else { return self.database(None) };
         let differences = self.differences(&log.manifest().config);
         if !differences.is_empty() {

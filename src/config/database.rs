@@ -62,7 +62,7 @@ fn default_metadata_cache_mb() -> usize {
 }
 
 impl Config {
-    /// Opens the library, at its latest version or at the given one.
+    /// Opens the dataset, at its latest version or at the given one.
     ///
     /// # Errors
     /// As [`LanceDatabase::open_with`].

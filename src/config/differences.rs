@@ -9,7 +9,7 @@ use super::score::remove_execution_keys_of_score;
 
 impl Config {
     /// Lists the settings that differ from the `recorded` ones and that a resumed run cannot change, each with both values. A
-    /// resumed run may change stop conditions, the settings for calling scorers, and the paths of the library and of the starting
+    /// resumed run may change stop conditions, the settings for calling scorers, and the paths of the dataset and of the starting
     /// queries. The contents of the library and the queries are compared when they are read.
     pub fn differences(&self, recorded: &Value) -> Vec<String> {
         let (mut recorded, mut current) = (recorded.clone(), self.to_json().unwrap_or_default());
@@ -29,7 +29,7 @@ fn remove_changeable_keys(config: &mut Value) {
     remove_execution_keys(config);
 }
 
-/// Removes the keys that do not change the results of a search: the path of the library
+/// Removes the keys that do not change the results of a search: the path of the dataset
 /// ([`SearchLog::check_dataset`](crate::SearchLog::check_dataset) compares the library itself), cache sizes, and the settings
 /// for calling scorers.
 pub(crate) fn remove_execution_keys(config: &mut Value) {

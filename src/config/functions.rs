@@ -34,7 +34,7 @@ impl FunctionRegistry for NoFunctions {
     }
 }
 
-/// Stands for the functions of any program, where none of them is called.
+/// A registry that accepts every name, to build a runner that calls no function.
 pub(super) struct UncalledFunctions;
 
 impl FunctionRegistry for UncalledFunctions {

@@ -12,8 +12,8 @@ use crate::frame::dtypes;
 use crate::frame::schema::{self, EMBEDDING, SOURCE_ROW};
 use crate::suggest::unknown_column;
 
-/// The position of the embedding column: the one that is named, or the only column with lists of floats. If there is none, the
-/// only column with lists of integers (such as fingerprints and counts), or of other numbers.
+/// The position of the embedding column: the `wanted` column, or the only column with lists of floats. If no column has lists of
+/// floats, the only column with lists of integers (such as fingerprints and counts), or of other numbers.
 pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&str>) -> Result<usize> {
     let names = || schema.fields().iter().map(|field| field.name().as_str());
     if let Some(name) = wanted {
@@ -30,17 +30,17 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
         }
         return Ok(position);
     }
-    // A column with this name is not an attribute.
-    let named = schema.field_with_name(EMBEDDING).ok().filter(|field| !is_list_of_numbers(field.data_type()));
-    if let Some(hint) = named.and_then(column_hint) {
+    // A column with this name contains the embeddings, in whatever form.
+    let embedding_field = schema.field_with_name(EMBEDDING).ok().filter(|field| !is_list_of_numbers(field.data_type()));
+    if let Some(hint) = embedding_field.and_then(column_hint) {
         return Err(Error::input(path, hint));
     }
     let lists_of = |is_kind: fn(&DataType) -> bool| {
         let is_match = |at: &usize| list_item_type(schema.field(*at).data_type()).is_some_and(is_kind);
         (0..schema.fields().len()).filter(is_match).collect::<Vec<_>>()
     };
-    let others = |dtype: &DataType| dtype.is_decimal() || *dtype == DataType::Boolean;
-    let kinds = [DataType::is_floating, DataType::is_integer, others];
+    let other_numbers = |dtype: &DataType| dtype.is_decimal() || *dtype == DataType::Boolean;
+    let kinds = [DataType::is_floating, DataType::is_integer, other_numbers];
     let found = kinds.into_iter().map(lists_of).find(|found| !found.is_empty()).unwrap_or_default();
     match found.as_slice() {
         [one] => Ok(*one),
@@ -49,10 +49,10 @@ pub(super) fn embedding_position(schema: &Schema, path: &Path, wanted: Option<&s
             let hint = schema_hint(schema).map_or_else(available, |hint| format!("; {hint}"));
             Err(Error::input(path, format!("no column has lists of numbers{hint}")))
         }
-        many => match many.iter().find(|at| schema.field(**at).name() == EMBEDDING) {
-            Some(named) => Ok(*named),
+        several => match several.iter().find(|at| schema.field(**at).name() == EMBEDDING) {
+            Some(position) => Ok(*position),
             None => {
-                let names: Vec<_> = many.iter().map(|at| schema.field(*at).name().as_str()).collect();
+                let names: Vec<_> = several.iter().map(|at| schema.field(*at).name().as_str()).collect();
                 Err(Error::Config(format!(
                     "{}: several columns have lists of numbers ({}); choose one with --embedding-column",
                     path.display(),

@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 /// Words in the names of embedding columns.
 const EMBEDDING_WORDS: [&str; 5] = ["embedding", "vector", "fingerprint", "emb", "vec"];
 
-/// The minimum number of numbered columns that are taken for the components of an embedding.
+/// The minimum number of numbered columns that look like the components of an embedding.
 const MIN_COMPONENTS: usize = 3;
 
 /// The item type of a list type.
@@ -16,7 +16,7 @@ pub(super) fn list_item_type(dtype: &DataType) -> Option<&DataType> {
     }
 }
 
-/// Whether a type is a list of numbers or Booleans.
+/// Whether a type is a list of numbers or booleans.
 pub(super) fn is_list_of_numbers(dtype: &DataType) -> bool {
     list_item_type(dtype).is_some_and(|dtype| dtype.is_numeric() || *dtype == DataType::Boolean)
 }
@@ -29,13 +29,13 @@ pub(super) fn schema_hint(schema: &Schema) -> Option<String> {
             |wanted: &str| name.split(|c: char| !c.is_alphanumeric()).any(|word| word.trim_end_matches('s') == wanted);
         EMBEDDING_WORDS.iter().position(|word| is_word(word) || word.len() > 3 && name.contains(word))
     };
-    let named = schema.fields().iter().filter_map(|field| Some((rank(field)?, column_hint(field)?)));
-    let named = named.min_by_key(|(rank, _)| *rank).map(|(_, hint)| hint);
-    let nested = || {
+    let ranked = schema.fields().iter().filter_map(|field| Some((rank(field)?, column_hint(field)?)));
+    let best_named = ranked.min_by_key(|(rank, _)| *rank).map(|(_, hint)| hint);
+    let first_nested = || {
         let mut nested = schema.fields().iter().filter(|field| field.data_type().is_nested());
         nested.find_map(|field| column_hint(field))
     };
-    component_columns_hint(schema).or(named).or_else(nested)
+    component_columns_hint(schema).or(best_named).or_else(first_nested)
 }
 
 /// A hint for a column, if it may contain an embedding. The hint begins with the column's name.
@@ -43,16 +43,19 @@ pub(super) fn column_hint(field: &Field) -> Option<String> {
     type_hint(field).map(|hint| format!("column `{}` {hint}", field.name()))
 }
 
-/// As [`column_hint`], without the name.
+/// As [`column_hint`], but begins with `is` instead of the name.
 pub(super) fn type_hint(field: &Field) -> Option<String> {
     use DataType as T;
     let name = field.name();
     let (description, polars): (&str, String) = match field.data_type() {
         T::Utf8 | T::LargeUtf8 | T::Utf8View => {
             let decode = format!("pl.col(\"{name}\").str.json_decode(pl.List(pl.Float32))");
-            let other =
+            let decode_base64 =
                 format!("pl.col(\"{name}\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N))");
-            ("text", format!("{decode} of \"[0.5, 0.25]\", {other} of base64 of N components"))
+            (
+                "text",
+                format!("{decode} for text such as \"[0.5, 0.25]\", or {decode_base64} for base64 of N components"),
+            )
         }
         T::FixedSizeBinary(bytes) if bytes % 4 == 0 => {
             let reinterpret = format!("pl.col(\"{name}\").bin.reinterpret(dtype=pl.Array(pl.Float32, {}))", bytes / 4);

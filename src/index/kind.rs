@@ -2,12 +2,13 @@
 
 use crate::error::{Error, Result};
 
-/// The number of rows from which `auto` builds an index. Below, exact search costs no more and finds everything.
+/// The number of rows from which `auto` builds an index. With fewer rows, an exact search takes no more time and finds all
+/// neighbours.
 ///
-/// Measured (`cargo bench --bench index -- threshold`): CPU milliseconds per 100 queries, by exact search
-/// (in memory from the second search on) and with ivf-flat, clustered vectors of 64 and of 128 components.
+/// Measured (`cargo bench --bench index -- threshold`): CPU milliseconds of 100 queries, for clustered vectors. The exact search
+/// reads the vectors from memory, except for the first query.
 ///
-/// | rows | exact, 64 | ivf-flat | exact, 128 | ivf-flat |
+/// | rows | 64 components, exact | 64, ivf-flat | 128, exact | 128, ivf-flat |
 /// |---|---|---|---|---|
 /// | 1,000 | 1.3 | 3.6 | 1.8 | 4.6 |
 /// | 5,000 | 2.8 | 6.2 | 5.2 | 9.3 |
@@ -17,9 +18,9 @@ use crate::error::{Error, Result};
 /// | 100,000 | 28.1 | 12.2 | 57.4 | 17.2 |
 pub const AUTO_INDEX_MIN_ROWS: u64 = 20_000;
 
-/// The number of rows from which `auto` builds [`IndexKind::IvfRq`], if the embeddings have a multiple of 8 components.
-/// Codes are smaller than vectors and faster to read. (The gain was measured at 50,000 and at a million rows, see
-/// [`IndexKind`]. Below, both kinds take a few milliseconds.)
+/// The number of rows from which `auto` builds [`IndexKind::IvfRq`], if the number of components is a multiple of 8. Codes are
+/// smaller than vectors and faster to read: [`IndexKind`] has figures for 50,000 and for a million rows. With fewer rows, a search
+/// of either kind takes a few milliseconds.
 pub const AUTO_RQ_MIN_ROWS: u64 = 100_000;
 
 /// The minimum number of rows for training product quantisation: one for each code.
@@ -34,39 +35,38 @@ const HNSW_ROWS_PER_PARTITION: u64 = 1 << 20;
 /// All kinds but `IvfFlat` store quantised codes instead of vectors. A search takes a few candidates per requested
 /// neighbour from the codes and recomputes their distances, so `distance` is exact for every kind.
 ///
-/// Measured (`cargo bench --bench index -- kinds`): CPU seconds to build, recall@10, CPU
-/// milliseconds of 100 queries, those without an index from disk. (With a sixteenth of the partitions and four candidates,
-/// as for datasets without a [`RecallTable`](crate::RecallTable). A recall of 0.99 takes less time on large clustered
-/// libraries, and about as much on the molecules.)
+/// Measured (`cargo bench --bench index -- kinds`): CPU seconds to build the index, recall@10, and CPU milliseconds of 100 queries.
+/// Searches without an index read the vectors from disk. Each query searches a sixteenth of the partitions and takes four
+/// candidates per neighbour, as for datasets without a [`RecallTable`](crate::RecallTable). A recall of 0.99 takes less time on
+/// large clustered libraries, and about as much on the molecules.
 ///
-/// | | molecules 20,000 x 64 | clustered 20,000 x 64 |
-/// |---|---|---|
-/// | none | -, 1, 26 | -, 1, 32 |
-/// | ivf-flat | 0.9, 0.989, 17 | 0.4, 1.000, 20 |
-/// | ivf-sq | 1.2, 0.997, 18 | 0.4, 1.000, 19 |
-/// | ivf-pq | 14, 0.999, 62 | 13, 0.998, 67 |
-/// | ivf-rq | 1.3, 0.998, 17 | 0.5, 0.998, 19 |
-/// | ivf-hnsw-sq | 3.6, 1.000, 64 | 3.3, 1.000, 76 |
+/// | | molecules 20,000 x 64: build | recall | search | clustered 20,000 x 64: build | recall | search |
+/// |---|---|---|---|---|---|---|
+/// | none | - | 1 | 26 | - | 1 | 32 |
+/// | ivf-flat | 0.9 | 0.989 | 17 | 0.4 | 1.000 | 20 |
+/// | ivf-sq | 1.2 | 0.997 | 18 | 0.4 | 1.000 | 19 |
+/// | ivf-pq | 14 | 0.999 | 62 | 13 | 0.998 | 67 |
+/// | ivf-rq | 1.3 | 0.998 | 17 | 0.5 | 0.998 | 19 |
+/// | ivf-hnsw-sq | 3.6 | 1.000 | 64 | 3.3 | 1.000 | 76 |
 ///
-/// The same of larger libraries (`-- large`), with the size of the index in MB:
+/// Larger libraries (`-- large`), with the size of the index in MB:
 ///
-/// | | learned 50,000 x 384 | clustered 1,000,000 x 128 |
-/// |---|---|---|
-/// | none | -, 1, 124, - | -, 1, 694, - |
-/// | ivf-flat | 16, 0.984, 25, 77 | 28, 1.000, 275, 515 |
-/// | ivf-sq | 15, 0.988, 18, 20 | 26, 1.000, 106, 131 |
-/// | ivf-rq | 16, 0.983, 15, 9 | 18, 1.000, 55, 71 |
+/// | | learned 50,000 x 384: build | recall | search | MB | clustered 1,000,000 x 128: build | recall | search | MB |
+/// |---|---|---|---|---|---|---|---|---|
+/// | none | - | 1 | 124 | - | - | 1 | 694 | - |
+/// | ivf-flat | 16 | 0.984 | 25 | 77 | 28 | 1.000 | 275 | 515 |
+/// | ivf-sq | 15 | 0.988 | 18 | 20 | 26 | 1.000 | 106 | 131 |
+/// | ivf-rq | 16 | 0.983 | 15 | 9 | 18 | 1.000 | 55 | 71 |
 ///
-/// So `Auto` is `IvfFlat` from [`AUTO_INDEX_MIN_ROWS`] rows on, and `IvfRq` from [`AUTO_RQ_MIN_ROWS`] rows on.
-///
-/// (`Auto` does not measure which kind reaches a recall at the least cost, because that would take a build of each.)
+/// So `Auto` is `IvfFlat` from [`AUTO_INDEX_MIN_ROWS`] rows on, and `IvfRq` from [`AUTO_RQ_MIN_ROWS`] rows on. `Auto` does not
+/// measure which kind reaches a recall at the least cost, because that would require a build of each kind.
 ///
 /// The same items and options give the same index, for any number of threads, on processors with the same instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IndexKind {
-    /// `None` below [`AUTO_INDEX_MIN_ROWS`] rows, `IvfRq` from [`AUTO_RQ_MIN_ROWS`] rows on if it supports the dimension, else
-    /// `IvfFlat`. About sqrt(rows) partitions.
+    /// `None` for fewer than [`AUTO_INDEX_MIN_ROWS`] rows. `IvfRq` from [`AUTO_RQ_MIN_ROWS`] rows on, if it supports the dimension.
+    /// Otherwise `IvfFlat`. The number of partitions is about sqrt(rows).
     #[default]
     Auto,
     /// No index: every search is exact.
@@ -82,8 +82,8 @@ pub enum IndexKind {
     /// Needs a multiple of 8 components.
     IvfRq,
     /// A graph over vectors of one byte per component (HNSW). Lance searches it query by query, so it
-    /// suits few queries. The graph depends on the order of threads, so it is reproducible only with one rayon thread, as in
-    /// the command.
+    /// suits few queries. The graph depends on the order of threads, so it is reproducible only with one rayon thread. The
+    /// command builds it with one thread.
     IvfHnswSq,
 }
 

@@ -17,7 +17,8 @@ pub struct IndexOptions {
     /// The kind of index (default [`IndexKind::Auto`]).
     pub index: IndexKind,
     /// The number of IVF partitions. The default is about sqrt(rows), for `IvfPq` at most one per 256
-    /// rows, for `IvfHnswSq` one per million. Half or twice as many change recall and time little: see [`LanceDatabase::nprobes`](crate::LanceDatabase::nprobes).
+    /// rows, for `IvfHnswSq` one per million. Half or twice as many change recall and time little: see
+    /// [`LanceDatabase::nprobes`](crate::LanceDatabase::nprobes).
     pub partitions: Option<usize>,
     /// Attribute columns to rename, as pairs of old and new name.
     pub rename: Vec<(String, String)>,

@@ -7,14 +7,14 @@ use std::sync::Arc;
 /// The largest precision of a decimal.
 const MAX_DIGITS: u8 = 38;
 
-/// A type that holds the values of both types. `None` for strings and numbers, and for timestamps with and without a time zone.
-/// An integer that a float cannot represent is detected when it is read.
+/// A type that holds the values of both types. `None` if there is none: for a string and a number, or for a timestamp with a time
+/// zone and one without. An integer that a float cannot represent is an error when it is read.
 pub(super) fn supertype(one: &DataType, other: &DataType) -> Option<DataType> {
     if one == other {
         return Some(one.clone());
     }
-    let wide = ordered_supertype(one, other).or_else(|| ordered_supertype(other, one))?;
-    (can_cast_types(one, &wide) && can_cast_types(other, &wide)).then_some(wide)
+    let dtype = ordered_supertype(one, other).or_else(|| ordered_supertype(other, one))?;
+    (can_cast_types(one, &dtype) && can_cast_types(other, &dtype)).then_some(dtype)
 }
 
 /// As [`supertype`], for the types in this order.
@@ -58,19 +58,19 @@ fn ordered_supertype(one: &DataType, other: &DataType) -> Option<DataType> {
             unit => T::Time64(unit),
         },
         (T::FixedSizeList(item, length), T::FixedSizeList(other, other_length)) => {
-            (length == other_length).then_some(T::FixedSizeList(item_of(item, other)?, *length))?
+            (length == other_length).then_some(T::FixedSizeList(common_item(item, other)?, *length))?
         }
-        (T::List(item), T::List(other)) => T::List(item_of(item, other)?),
+        (T::List(item), T::List(other)) => T::List(common_item(item, other)?),
         (
             T::List(item) | T::LargeList(item) | T::FixedSizeList(item, _),
             T::List(other) | T::LargeList(other) | T::FixedSizeList(other, _),
-        ) => T::LargeList(item_of(item, other)?),
+        ) => T::LargeList(common_item(item, other)?),
         (T::Struct(fields), T::Struct(others)) if fields.len() == others.len() => {
-            let same = |field: &FieldRef| {
+            let common = |field: &FieldRef| {
                 let other = others.iter().find(|other| other.name() == field.name())?;
-                field_of(field.name(), field, other)
+                common_field(field.name(), field, other)
             };
-            T::Struct(fields.iter().map(same).collect::<Option<_>>()?)
+            T::Struct(fields.iter().map(common).collect::<Option<_>>()?)
         }
         (T::Map(entries, sorted), T::Map(others, other_sorted)) if sorted == other_sorted => {
             let (T::Struct(fields), T::Struct(others)) = (entries.data_type(), others.data_type()) else { return None };
@@ -86,11 +86,13 @@ fn ordered_supertype(one: &DataType, other: &DataType) -> Option<DataType> {
     })
 }
 
-fn item_of(item: &Field, other: &Field) -> Option<FieldRef> {
-    field_of("item", item, other)
+/// The field of list items that holds the items of both lists.
+fn common_item(item: &Field, other: &Field) -> Option<FieldRef> {
+    common_field("item", item, other)
 }
 
-fn field_of(name: &str, field: &Field, other: &Field) -> Option<FieldRef> {
+/// A field with the supertype of both fields.
+fn common_field(name: &str, field: &Field, other: &Field) -> Option<FieldRef> {
     Some(Arc::new(Field::new(name, supertype(field.data_type(), other.data_type())?, true)))
 }
 
@@ -122,9 +124,9 @@ fn decimal_supertype(one: &DataType, other: &DataType) -> Option<DataType> {
     let (digits, scale) = digits(one)?;
     let (other_digits, other_scale) = self::digits(other)?;
     let all_scale = scale.max(other_scale);
-    let whole = (digits as i8 - scale).max(other_digits as i8 - other_scale);
-    let all = u8::try_from(whole + all_scale).ok().filter(|digits| *digits <= MAX_DIGITS)?;
-    Some(DataType::Decimal128(all, all_scale))
+    let whole_digits = (digits as i8 - scale).max(other_digits as i8 - other_scale);
+    let all_digits = u8::try_from(whole_digits + all_scale).ok().filter(|digits| *digits <= MAX_DIGITS)?;
+    Some(DataType::Decimal128(all_digits, all_scale))
 }
 
 /// The precision and scale of a decimal or integer type.
@@ -148,13 +150,13 @@ fn digits(dtype: &DataType) -> Option<(u8, i8)> {
     })
 }
 
-/// The finer of two units, which loses no value.
+/// The finer of two units. No value loses digits in it.
 fn finer(one: TimeUnit, other: TimeUnit) -> TimeUnit {
-    let per_second = |unit| match unit {
+    let digits = |unit| match unit {
         TimeUnit::Second => 0,
         TimeUnit::Millisecond => 3,
         TimeUnit::Microsecond => 6,
         TimeUnit::Nanosecond => 9,
     };
-    if per_second(one) > per_second(other) { one } else { other }
+    if digits(one) > digits(other) { one } else { other }
 }

@@ -2,8 +2,8 @@
 //!
 //! New answers are appended to the last file until it is full: a longer file atomically replaces it. A later answer to the
 //! same item, such as further parts of its score or a retry, replaces the item's row. So readers find each item once, with
-//! its current answer, at any time and even after the process was killed. The answers to small requests share files, so there are few files.
-//! Rows never move between files and are never removed.
+//! its current answer, at any time and even after the process was killed. The answers to small requests share files, so there
+//! are few files. Rows never move between files and are never removed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;

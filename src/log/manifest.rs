@@ -22,7 +22,7 @@ pub struct Manifest {
     pub uphill_version: String,
     /// The seed of all random numbers.
     pub seed: u64,
-    /// The library, and the version of it that the run reads. `None` for other implementations of `VectorDatabase`.
+    /// The dataset that the run reads, and its version. `None` for other implementations of `VectorDatabase`.
     pub dataset: Option<DatasetIdentity>,
     /// The tag that protects this version of the dataset from clean-ups. `None` for logs in temporary folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,9 +61,9 @@ impl Manifest {
         self
     }
 
-    /// The path or address of the library, as in the run file, where it is absolute. For a run without a run file, the address
+    /// The path or address of the dataset, as in the run file, where it is absolute. For a run without a run file, the address
     /// that was opened.
-    pub(crate) fn library(&self) -> Option<&str> {
+    pub(crate) fn dataset_path(&self) -> Option<&str> {
         let opened = self.dataset.as_ref().map(|dataset| dataset.uri.as_str());
         self.config["database"]["path"].as_str().or(opened)
     }
@@ -77,15 +77,15 @@ impl Manifest {
         is_new
     }
 
-    /// Sets the path or address of the library. Returns whether it has changed.
-    pub(super) fn set_library(&mut self, library: &str) -> bool {
-        let is_new = self.library().is_some_and(|before| before != library);
+    /// Sets the path or address of the dataset. Returns whether it has changed.
+    pub(super) fn set_dataset_path(&mut self, new: &str) -> bool {
+        let is_new = self.dataset_path().is_some_and(|before| before != new);
         if is_new {
             if let Some(path) = self.config.pointer_mut("/database/path") {
-                *path = library.into();
+                *path = new.into();
             }
             if let Some(dataset) = &mut self.dataset {
-                dataset.uri = library.into();
+                dataset.uri = new.into();
             }
         }
         is_new

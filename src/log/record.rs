@@ -1,13 +1,13 @@
-//! Updates of run.json: the library, the configuration, and the end of the run.
+//! Updates of run.json: the path of the dataset, the configuration, and the end of the run.
 
 use super::{FORMAT_VERSION, RunSummary, SearchLog};
 use crate::error::{AtPath, Result, WrapErr};
 use crate::io::atomic;
 
 impl SearchLog {
-    /// Records the new path of a library that was moved. Readers of the run need it, even if the run is not resumed.
-    pub(crate) fn record_library(&mut self, library: &str) -> Result<()> {
-        if self.manifest.set_library(library) { self.write_manifest() } else { Ok(()) }
+    /// Records the new path of a dataset that was moved. Readers of the run need it, even if the run is not resumed.
+    pub(crate) fn record_dataset_path(&mut self, path: &str) -> Result<()> {
+        if self.manifest.set_dataset_path(path) { self.write_manifest() } else { Ok(()) }
     }
 
     /// Records the configuration of a resumed run, before any score is requested.

@@ -21,15 +21,15 @@ pub fn remove(run: impl AsRef<Path>) -> Result<()> {
     remove_run(run.as_ref(), None)
 }
 
-/// As [`remove`], for a run whose library was moved to the path `library`: deletes the tag there.
+/// As [`remove`], for a run whose dataset was moved to the path `dataset`: deletes the tag there.
 ///
 /// # Errors
 /// As [`remove`].
-pub fn remove_from(run: impl AsRef<Path>, library: impl AsRef<str>) -> Result<()> {
-    remove_run(run.as_ref(), Some(library.as_ref()))
+pub fn remove_from(run: impl AsRef<Path>, dataset: impl AsRef<str>) -> Result<()> {
+    remove_run(run.as_ref(), Some(dataset.as_ref()))
 }
 
-fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
+fn remove_run(run: &Path, dataset: Option<&str>) -> Result<()> {
     let run = &local_path(run)?;
     let (file, renamed) = (run.join("run.json"), run.join(REMOVED_MANIFEST));
     let manifest = || match renamed.exists() && !file.exists() {
@@ -43,7 +43,7 @@ fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     if file.exists() {
         atomic::publish(&file, &renamed)?;
     }
-    delete_tag(&manifest, library);
+    delete_tag(&manifest, dataset);
     for name in ["results", "queries", "ledger", "stderr", "tmp"] {
         atomic::remove_dir_all(&run.join(name))?;
     }
@@ -65,15 +65,15 @@ fn remove_run(run: &Path, library: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the tag that protects the dataset version of a run.
-fn delete_tag(manifest: &Manifest, library: Option<&str>) {
+/// Deletes the tag that protects the dataset version of a run. `moved_to` is the new path of the dataset, if it was moved.
+fn delete_tag(manifest: &Manifest, moved_to: Option<&str>) {
     // Delete only tags of runs, even if run.json is damaged.
     let tag = manifest.version_tag.as_ref().filter(|tag| tag.starts_with(TAG_PREFIX));
     let (Some(tag), Some(dataset)) = (tag, &manifest.dataset) else { return };
-    let Some(library) = library.or(manifest.library()) else { return };
-    let why = match LanceDatabase::untag_version(library, tag) {
+    let Some(path) = moved_to.or(manifest.dataset_path()) else { return };
+    let why = match LanceDatabase::untag_version(path, tag) {
         Ok(true) => return,
-        Ok(false) => format!("{library}: has no tag {tag}; if the run's dataset is another one, it"),
+        Ok(false) => format!("{path}: has no tag {tag}; if the run's dataset is another one, it"),
         Err(error) => format!("{error}; if the dataset still exists, it"),
     };
     log::warn!(

@@ -153,7 +153,7 @@ fn caption(
 /// Opens the dataset at the version that the run reads, without attributes.
 fn open(run: &RunData, library: Option<&str>) -> Result<LanceDatabase> {
     let manifest = run.log.manifest();
-    let (Some(dataset), Some(recorded)) = (&manifest.dataset, manifest.library()) else {
+    let (Some(dataset), Some(recorded)) = (&manifest.dataset, manifest.dataset_path()) else {
         return Err(Error::input(run.log.path(), "the library of the run is not a Lance dataset"));
     };
     let (path, version) = (library.unwrap_or(recorded), Some(dataset.version));

@@ -242,7 +242,7 @@ fn with_light_colours(style: &str) -> String {
 
 fn heading(runs: &[RunData]) -> String {
     match runs {
-        [run] => format!("{}: {}", run.library(), run.rule()),
+        [run] => format!("{}: {}", run.dataset_name(), run.rule()),
         runs => {
             let common = |value: &dyn Fn(&RunData) -> String| {
                 runs.iter()
@@ -250,9 +250,9 @@ fn heading(runs: &[RunData]) -> String {
                     .reduce(|a, b| if a == b { a } else { String::new() })
                     .filter(|value| !value.is_empty())
             };
-            let library = common(&RunData::library).unwrap_or("several libraries".into());
+            let dataset = common(&RunData::dataset_name).unwrap_or("several libraries".into());
             let rule = common(&RunData::rule).unwrap_or("several rules".into());
-            format!("{library}: {rule}, {} runs", runs.len())
+            format!("{dataset}: {rule}, {} runs", runs.len())
         }
     }
 }

@@ -113,8 +113,8 @@ impl RunData {
         Config::from_run(&self.log, &[]).ok()
     }
 
-    /// The name of the library.
-    pub fn library(&self) -> String {
+    /// The name of the dataset.
+    pub fn dataset_name(&self) -> String {
         let uri = self.log.manifest().dataset.as_ref().map(|dataset| dataset.uri.trim_end_matches('/'));
         uri.and_then(|uri| uri.rsplit('/').next()).unwrap_or("a library").to_string()
     }

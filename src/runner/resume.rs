@@ -22,7 +22,7 @@ impl Runner {
         self.tag_version(&log);
         self.prepare(queries, log.manifest().planned_budget)?;
         self.begin(&log)?;
-        self.record_library_path(&mut log)?;
+        self.record_dataset_path(&mut log)?;
         self.ledger.retries_before = log.manifest().ended.as_ref().map_or(0, |ended| ended.retries);
         if self.retry_failed {
             self.retry_failed_items(&mut log)?;
@@ -50,11 +50,11 @@ impl Runner {
         log.check_dataset(self.database.identity())
     }
 
-    /// Records the current path of the library. `check_compatible` has checked that it is the same library.
-    fn record_library_path(&self, log: &mut SearchLog) -> Result<()> {
+    /// Records the current path of the dataset. `check_compatible` has checked that it is the same library.
+    fn record_dataset_path(&self, log: &mut SearchLog) -> Result<()> {
         let opened = self.database.identity().map(|identity| absolute_uri(&identity.uri));
         match self.config["database"]["path"].as_str().or(opened.as_deref()) {
-            Some(library) => log.record_library(library),
+            Some(path) => log.record_dataset_path(path),
             None => Ok(()),
         }
     }

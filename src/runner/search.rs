@@ -85,7 +85,7 @@ impl Runner {
     }
 }
 
-/// The address of a library that is valid from any working directory.
+/// The address of a dataset that is valid from any working directory.
 pub(super) fn absolute_uri(uri: &str) -> String {
     let path = Path::new(uri);
     let absolute = if path.exists() { std::path::absolute(path).ok() } else { None };

@@ -478,7 +478,7 @@ fn embeddings_that_are_no_lists_are_refused_with_the_line_that_makes_lists() {
         (
             vec![("embedding".into(), texts.clone())],
             &[],
-            "column `embedding` is text; convert it to lists with Polars: pl.col(\"embedding\").str.json_decode(pl.List(pl.Float32)) of \"[0.5, 0.25]\", pl.col(\"embedding\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) of base64 of N components".into(),
+            "column `embedding` is text; convert it to lists with Polars: pl.col(\"embedding\").str.json_decode(pl.List(pl.Float32)) for text such as \"[0.5, 0.25]\", or pl.col(\"embedding\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) for base64 of N components".into(),
         ),
         (
             vec![("name".into(), texts.clone()), ("vec".into(), bytes(12))],
@@ -503,7 +503,7 @@ fn embeddings_that_are_no_lists_are_refused_with_the_line_that_makes_lists() {
         (
             vec![("value".into(), texts)],
             &["--embedding-column", "value"],
-            "column `value`: expected lists of numbers, found Utf8; it is text; convert it to lists with Polars: pl.col(\"value\").str.json_decode(pl.List(pl.Float32)) of \"[0.5, 0.25]\", pl.col(\"value\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) of base64 of N components".into(),
+            "column `value`: expected lists of numbers, found Utf8; it is text; convert it to lists with Polars: pl.col(\"value\").str.json_decode(pl.List(pl.Float32)) for text such as \"[0.5, 0.25]\", or pl.col(\"value\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) for base64 of N components".into(),
         ),
     ];
     for (columns, more, expected) in cases {

@@ -366,8 +366,8 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
             &["good.parquet", "x.lance", "--embedding-column", "name"],
             1,
             "good.parquet: column `name`: expected lists of numbers, found Utf8; it is text; convert it to lists with Polars: \
-             pl.col(\"name\").str.json_decode(pl.List(pl.Float32)) of \"[0.5, 0.25]\", \
-             pl.col(\"name\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) of base64 of N components",
+             pl.col(\"name\").str.json_decode(pl.List(pl.Float32)) for text such as \"[0.5, 0.25]\", or \
+             pl.col(\"name\").str.decode(\"base64\").bin.reinterpret(dtype=pl.Array(pl.Float32, N)) for base64 of N components",
         ),
         (&["reserved.parquet", "x.lance"], 2, "column `score` has a reserved name; rename it: --rename score=my_score"),
         (&["good.parquet", "x.lance", "--rename", "nome=title"], 2, "--rename: no column `nome`; did you mean `name`?"),
