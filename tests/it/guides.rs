@@ -61,6 +61,6 @@ fn the_guide_for_a_nightly_job_runs_and_pays_for_nothing_twice() {
 #[test]
 fn the_guide_for_a_service_runs() {
     let (folder, said) = run("service.md");
-    assert_eq!(ended(&folder, "run")["evaluations"], 320);
+    assert_eq!(ended(&folder, "served")["evaluations"], 320);
     assert!(said.contains("relevance"), "{said}");
 }
