@@ -86,7 +86,7 @@ fn results(log: &SearchLog) -> DataFrame {
 }
 
 #[test]
-fn only_what_is_scored_is_fetched_with_all_its_attributes_and_it_has_them_all() {
+fn all_attributes_are_fetched_only_for_scored_items() {
     let folder = folder();
     let library = exact_library(&folder, &clustered(1500, 6, 12, &mut rng(41)));
     let (log, asked) = search(&library, SqlFilter::new("name NOT LIKE '%7'"));
@@ -111,7 +111,7 @@ fn only_what_is_scored_is_fetched_with_all_its_attributes_and_it_has_them_all() 
 }
 
 #[test]
-fn a_filter_that_cannot_say_what_it_reads_is_given_all_and_the_run_is_the_same() {
+fn a_filter_that_does_not_name_its_columns_gets_all_attributes_and_the_run_is_the_same() {
     let folder = folder();
     let library = exact_library(&folder, &clustered(1500, 6, 12, &mut rng(42)));
     let attributes = library.column_names().len();
@@ -126,7 +126,7 @@ fn a_filter_that_cannot_say_what_it_reads_is_given_all_and_the_run_is_the_same()
 }
 
 #[test]
-fn a_rule_that_scores_all_it_meets_is_given_all_attributes_at_once() {
+fn all_attributes_are_fetched_at_once_for_a_rule_that_scores_all_candidates() {
     let folder = folder();
     let embeddings = clustered(1500, 6, 12, &mut rng(43));
     let options = IndexOptions::new().index(IndexKind::IvfFlat);
@@ -186,7 +186,7 @@ fn searched(folder: &tempfile::TempDir, items: &DataFrame, bytes: usize) -> (std
 }
 
 #[test]
-fn attributes_of_a_small_library_are_read_once_and_are_what_the_files_say() {
+fn attributes_of_a_small_library_are_read_once_and_equal_those_in_the_files() {
     let folder = folder();
     let items = of_many_types(1500, 3);
     let (_, from_files) = searched(&folder, &items, 1 << 10);
@@ -209,7 +209,7 @@ fn attributes_of_a_small_library_are_read_once_and_are_what_the_files_say() {
 }
 
 #[test]
-fn attributes_that_would_take_much_memory_stay_where_they_are() {
+fn attributes_that_exceed_the_cache_are_not_cached() {
     let items = of_many_types(1500, 800);
     // Of the first the text is long, of the others it is null: what they take does not tell what all of it does.
     for fetched in [[8, 9, 10], [0, 7, 14]] {

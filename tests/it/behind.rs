@@ -31,7 +31,7 @@ fn write_run(scene: &Scene, score: &str, behind: usize, evaluations: u64) {
 }
 
 #[test]
-fn a_search_that_is_behind_and_killed_at_any_file_operation_goes_on_as_if_nothing_had_happened() {
+fn an_asynchronous_search_killed_at_any_file_operation_resumes_to_the_same_frames() {
     for (score, behind) in [(COMMAND, 1), (COMMAND, 2), (SQL, 1)] {
         let scene = scene(score, behind, 18);
         let whole = scene.whole();
@@ -46,7 +46,7 @@ fn a_search_that_is_behind_and_killed_at_any_file_operation_goes_on_as_if_nothin
 }
 
 #[test]
-fn a_search_that_is_behind_and_killed_again_and_again_while_it_resumes_goes_on_as_if_nothing_had_happened() {
+fn an_asynchronous_search_killed_repeatedly_while_it_resumes_ends_with_the_same_frames() {
     let scene = scene(COMMAND, 2, 18);
     let whole = scene.whole();
     let run = scene.run("killed");
@@ -55,7 +55,7 @@ fn a_search_that_is_behind_and_killed_again_and_again_while_it_resumes_goes_on_a
 }
 
 #[test]
-fn a_larger_budget_gives_a_search_that_is_behind_the_frames_of_one_that_had_it_from_the_start() {
+fn an_asynchronous_search_with_a_raised_budget_equals_one_that_had_it_from_the_start() {
     for behind in 1..4 {
         let scene = scene(COMMAND, behind, 120);
         let whole = scene.whole();
@@ -180,7 +180,7 @@ fn line(folder: &TempDir) -> LanceDatabase {
 }
 
 #[test]
-fn the_rule_knows_what_is_counted_in_batches_and_resumes_with_it() {
+fn the_scores_that_the_rule_knows_depend_only_on_the_number_of_batches() {
     let folder = folder();
     let database = line(&folder);
     let queries = uphill::queries_at(&database, &[0]).expect("queries");
@@ -232,7 +232,7 @@ fn the_rule_knows_what_is_counted_in_batches_and_resumes_with_it() {
 }
 
 #[test]
-fn a_batch_is_asked_for_while_the_one_before_is_out() {
+fn a_batch_is_requested_while_the_previous_one_is_in_flight() {
     let folder = folder();
     let database = line(&folder);
     let queries = uphill::queries_at(&database, &[0]).expect("queries");
@@ -268,7 +268,7 @@ impl Score for Uneven {
 }
 
 #[test]
-fn times_and_workers_change_nothing_and_items_are_asked_for_once() {
+fn times_and_workers_do_not_change_the_frames_and_items_are_requested_once() {
     let folder = folder();
     let database = exact_library(&folder, &clustered(400, 4, 6, &mut rng(5)));
     let queries = uphill::queries_at(&database, &[1, 2, 3]).expect("queries");
@@ -317,7 +317,7 @@ impl Score for Breaks {
 }
 
 #[test]
-fn a_scorer_that_breaks_or_panics_ends_the_search_with_its_words_and_nothing_paid_is_lost() {
+fn a_scorer_that_fails_or_panics_ends_the_search_with_its_message_and_no_score_is_lost() {
     let folder = folder();
     let database = line(&folder);
     let queries = uphill::queries_at(&database, &[0]).expect("queries");
@@ -388,7 +388,7 @@ impl Score for Rare {
 }
 
 #[test]
-fn the_columns_of_an_iteration_depend_on_answers_up_to_it_whoever_answers_first() {
+fn the_columns_of_an_iteration_depend_on_the_answers_up_to_it_and_not_on_their_order() {
     let folder = folder();
     let database = line(&folder);
     let queries = uphill::queries_at(&database, &[0]).expect("queries");
@@ -444,7 +444,7 @@ impl Score for Interrupts {
 }
 
 #[test]
-fn an_interrupt_ends_a_search_that_is_behind_resumably_with_its_numbers_right() {
+fn an_interrupted_asynchronous_search_records_the_right_counts_and_can_be_resumed() {
     let folder = folder();
     let database = line(&folder);
     let queries = uphill::queries_at(&database, &[0]).expect("queries");
@@ -469,7 +469,7 @@ fn an_interrupt_ends_a_search_that_is_behind_resumably_with_its_numbers_right() 
 }
 
 #[test]
-fn scores_by_hand_are_refused_where_batches_are_to_be_chosen_ahead() {
+fn manual_scores_are_rejected_with_asynchronous_batches() {
     let scene = scene(BY_HAND, 1, 30);
     let output = scene.command("run", "", &["ask", "run.toml", "--out", "run"]).output().expect("runs");
     let words = "uphill: update.behind: asynchronous batches do not work with manual scores (score.by_hand); remove update.behind\n";
@@ -477,7 +477,7 @@ fn scores_by_hand_are_refused_where_batches_are_to_be_chosen_ahead() {
 }
 
 #[test]
-fn a_run_that_was_behind_and_has_ended_stays_as_it_is_when_it_is_resumed() {
+fn an_ended_asynchronous_run_does_not_change_when_it_is_resumed() {
     let scene = scene(COMMAND, 2, 30);
     let whole = scene.whole();
     let files = || {

@@ -193,17 +193,17 @@ fn there_and_back(cases: u32, seed: u64) {
 }
 
 #[test]
-fn arrow_arrays_become_the_columns_that_parquet_makes_of_them() {
+fn arrow_arrays_become_the_same_columns_as_through_parquet() {
     arrow_to_polars(150, 1);
 }
 
 #[test]
-fn polars_columns_become_the_arrays_that_parquet_makes_of_them() {
+fn polars_columns_become_the_same_arrays_as_through_parquet() {
     polars_to_arrow(150, 2);
 }
 
 #[test]
-fn frames_come_back_as_they_went() {
+fn frames_are_unchanged_after_a_conversion_to_arrow_and_back() {
     there_and_back(150, 3);
 }
 
@@ -217,7 +217,7 @@ fn the_bridge_long() {
 }
 
 #[test]
-fn a_column_outlives_the_batch_it_came_from_and_the_other_way_round() {
+fn a_column_outlives_its_batch_and_an_array_outlives_its_frame() {
     let values: Vec<u64> = (0..50_000).collect();
     let batch =
         RecordBatch::try_from_iter([("n", Arc::new(UInt64Array::from(values.clone())) as ArrayRef)]).expect("a batch");

@@ -28,7 +28,7 @@ for line in sys.stdin:
 ";
 
 #[test]
-fn twenty_items_keep_eight_workers_busy_and_larger_batches_are_no_larger_than_asked() {
+fn twenty_items_keep_eight_workers_busy_and_requests_do_not_exceed_the_batch_size() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&normal(300, 4, &mut rng(1))));
     uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
@@ -93,7 +93,7 @@ impl Score for Meets {
 }
 
 #[test]
-fn parts_of_a_sum_are_asked_side_by_side_unless_a_gate_is_between_them() {
+fn parts_of_a_sum_run_concurrently_unless_a_gate_is_between_them() {
     let folder = folder();
     let database = exact_library(&folder, &normal(100, 4, &mut rng(2))).k(30);
     let queries = uphill::queries_at(&database, &[0, 1]).expect("queries");
@@ -147,7 +147,7 @@ fn parts_of_a_sum_are_asked_side_by_side_unless_a_gate_is_between_them() {
 }
 
 #[test]
-fn workers_that_batches_are_too_small_for_are_named() {
+fn a_warning_names_the_number_of_idle_workers_if_batches_are_too_small() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&normal(300, 4, &mut rng(1))));
     uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());

@@ -25,7 +25,7 @@ fn scores_of(asked: &DataFrame) -> DataFrame {
 }
 
 #[test]
-fn a_run_by_hand_told_in_parts_equals_one_that_scores_itself() {
+fn a_run_with_manual_scores_given_in_parts_equals_one_with_a_scorer() {
     let folder = library();
     let at = |name: &str| folder.path().join(name);
     uphill_ok(&["search", "sql.toml", "--out", "sql"], folder.path());
@@ -64,7 +64,7 @@ fn a_run_by_hand_told_in_parts_equals_one_that_scores_itself() {
 }
 
 #[test]
-fn scores_of_items_that_do_not_wait_are_refused_and_lose_nothing() {
+fn scores_of_items_that_are_not_pending_are_rejected_and_no_score_is_lost() {
     let folder = library();
     uphill_ok(&["ask", "hand.toml", "--out", "hand", "-o", "asked.parquet"], folder.path());
     let asked = read(&folder.path().join("asked.parquet"));
@@ -87,7 +87,7 @@ fn scores_of_items_that_do_not_wait_are_refused_and_lose_nothing() {
 }
 
 #[test]
-fn a_score_that_was_told_stands_and_another_one_is_named() {
+fn a_given_score_is_kept_and_a_different_one_is_reported() {
     let folder = library();
     uphill_ok(&["ask", "hand.toml", "--out", "hand", "-o", "asked.parquet"], folder.path());
     let scores = scores_of(&read(&folder.path().join("asked.parquet")));
@@ -127,7 +127,7 @@ fn the_rust_api_asks_and_tells_too() {
 }
 
 #[test]
-fn a_failed_item_is_asked_again_only_with_retry_failed_and_counts_once() {
+fn a_failed_item_is_requested_again_only_with_retry_failed_and_counts_once() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     let folder = folder();
@@ -164,7 +164,7 @@ fn a_failed_item_is_asked_again_only_with_retry_failed_and_counts_once() {
 }
 
 #[test]
-fn a_run_stops_at_a_good_enough_score_in_the_scorers_own_terms() {
+fn a_run_stops_at_a_target_score_in_the_direction_of_the_scorer() {
     let folder = folder();
     let database = exact_library(&folder, &clustered(300, 4, 5, &mut rng(4))).k(5);
     let queries = uphill::queries_at(&database, &[0, 50]).expect("queries");
@@ -185,7 +185,7 @@ fn a_run_stops_at_a_good_enough_score_in_the_scorers_own_terms() {
 }
 
 #[test]
-fn a_run_in_which_too_many_items_fail_stops_by_itself_and_keeps_what_it_has() {
+fn a_run_in_which_too_many_items_fail_stops_and_keeps_its_scores() {
     let folder = folder();
     let database = exact_library(&folder, &clustered(500, 4, 5, &mut rng(5))).k(60);
     let queries = uphill::queries_at(&database, &[0, 1, 2, 3]).expect("queries");
@@ -224,7 +224,7 @@ fn to_the_end(folder: &TempDir, scores: impl Fn(&DataFrame) -> DataFrame) -> Str
 }
 
 #[test]
-fn what_a_rule_has_to_say_it_says_once_in_a_run_however_many_times_that_goes_on() {
+fn a_warning_of_a_rule_is_printed_once_per_run_however_often_it_is_resumed() {
     let folder = library();
     let at = |name: &str| folder.path().join(name);
     // The column that is told is read, and the rule sees that.

@@ -16,7 +16,7 @@ fn library() -> TempDir {
 }
 
 #[test]
-fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
+fn invalid_run_files_give_one_line_that_names_the_key() {
     let folder = library();
     write(&folder.path().join("wrong.parquet"), &items(&normal(3, 5, &mut rng(2))));
     let cases = [
@@ -130,7 +130,7 @@ fn run_files_that_cannot_be_give_one_line_that_names_the_key() {
 }
 
 #[test]
-fn an_update_section_without_a_rule_is_of_the_default_one() {
+fn an_update_section_without_a_rule_configures_the_default_rule() {
     let folder = library();
     std::fs::write(folder.path().join("run.toml"), format!("{RUN}[update]\nbatch = 3\n[stop]\niterations = 2\n"))
         .expect("written");
@@ -174,7 +174,7 @@ fn overrides_change_single_keys_and_are_checked_like_the_file() {
 }
 
 #[test]
-fn folders_that_are_no_run_are_refused() {
+fn folders_that_are_not_run_folders_are_rejected() {
     let folder = library();
     std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
     std::fs::create_dir(folder.path().join("mine")).expect("a folder");
@@ -198,7 +198,7 @@ fn folders_that_are_no_run_are_refused() {
 }
 
 #[test]
-fn a_run_of_a_later_format_is_named_as_such() {
+fn a_run_of_a_later_format_is_reported_as_such() {
     let folder = library();
     std::fs::create_dir(folder.path().join("run")).expect("a folder");
     std::fs::write(folder.path().join("run/run.json"), "{\"format_version\": 99}").expect("written");
@@ -207,7 +207,7 @@ fn a_run_of_a_later_format_is_named_as_such() {
 }
 
 #[test]
-fn inspect_shows_what_a_dataset_is() {
+fn inspect_shows_the_properties_of_a_dataset() {
     let folder = library();
     let shown = uphill_ok(&["inspect", "items.lance"], folder.path());
     for line in [
@@ -222,7 +222,7 @@ fn inspect_shows_what_a_dataset_is() {
 }
 
 #[test]
-fn a_reader_that_stops_reading_is_no_failure() {
+fn a_closed_pipe_is_not_a_failure() {
     let folder = library();
     std::fs::write(folder.path().join("run.toml"), RUN).expect("written");
     uphill_ok(&["search", "run.toml", "--out", "run", "--set", "stop.iterations=2"], folder.path());
@@ -252,7 +252,7 @@ fn long(run: &Path, rows: u32) {
 }
 
 #[test]
-fn many_results_are_written_whole_and_in_order_whatever_the_format_and_keep_the_files_permissions() {
+fn many_results_are_written_completely_and_in_order_in_every_format_and_keep_the_permissions_of_the_file() {
     use std::os::unix::fs::PermissionsExt;
     let folder = library();
     std::fs::write(folder.path().join("run.toml"), RUN).expect("written");

@@ -13,7 +13,7 @@ use crate::common::*;
 use crate::faults::*;
 
 #[test]
-fn a_search_killed_at_any_file_operation_goes_on_as_if_nothing_had_happened() {
+fn a_search_killed_at_any_file_operation_resumes_to_the_same_frames() {
     for score in [COMMAND, SQL] {
         let scene = Scene::new(score, 2);
         let whole = scene.whole();
@@ -29,7 +29,7 @@ fn a_search_killed_at_any_file_operation_goes_on_as_if_nothing_had_happened() {
 }
 
 #[test]
-fn a_search_killed_while_it_goes_on_to_another_file_of_its_ledger_has_each_answer_there_once() {
+fn a_search_killed_while_it_starts_another_ledger_file_has_each_answer_once() {
     let scene = Scene::with_an_almost_full_ledger();
     let whole = scene.copied("begun", "whole");
     succeeded(&whole.go(""));
@@ -54,7 +54,7 @@ fn a_search_killed_while_it_goes_on_to_another_file_of_its_ledger_has_each_answe
 }
 
 #[test]
-fn a_search_killed_again_and_again_while_it_resumes_goes_on_as_if_nothing_had_happened() {
+fn a_search_killed_repeatedly_while_it_resumes_ends_with_the_same_frames() {
     for score in [COMMAND, SQL] {
         let scene = Scene::new(score, 4);
         let whole = scene.whole();
@@ -65,7 +65,7 @@ fn a_search_killed_again_and_again_while_it_resumes_goes_on_as_if_nothing_had_ha
 }
 
 #[test]
-fn a_search_of_a_library_that_its_owner_updated_is_killed_and_goes_on_as_if_nothing_had_happened() {
+fn a_killed_search_of_an_updated_dataset_resumes_to_the_same_frames() {
     let scene = Scene::new(COMMAND, 4);
     let library = clustered(3000, 4, 6, &mut rng(6));
     let path = dataset(&scene.folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat).overwrite(true));
@@ -77,7 +77,7 @@ fn a_search_of_a_library_that_its_owner_updated_is_killed_and_goes_on_as_if_noth
 }
 
 #[test]
-fn scores_told_by_hand_are_kept_wherever_the_telling_is_killed() {
+fn manual_scores_are_kept_if_tell_is_killed_at_any_file_operation() {
     let scene = Scene::new(BY_HAND, 2);
     let ask = |name: &str, run: &str| {
         let file = format!("{name}-asked.parquet");
@@ -132,7 +132,7 @@ fn everything(folder: &std::path::Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn a_dataset_whose_building_is_killed_is_there_whole_or_not_at_all() {
+fn a_dataset_whose_build_is_killed_is_complete_or_absent() {
     let scene = Scene::new(SQL, 1);
     let index = |name: &str, fault: &str, more: &[&str]| {
         let dataset = format!("{name}.lance");
@@ -191,7 +191,7 @@ fn a_dataset_whose_building_is_killed_is_there_whole_or_not_at_all() {
 
 /// What only a power cut would show: the page cache survives a kill.
 #[test]
-fn whatever_gets_its_name_is_on_the_disk_before_and_its_name_is_before_anything_else_happens() {
+fn every_file_is_synced_before_it_is_renamed_and_every_rename_before_the_next_operation() {
     let scene = Scene::new(COMMAND, 2);
     let whole = scene.whole();
     was_killed(&scene.run("killed").go("40:kill"));
@@ -268,13 +268,13 @@ fn whatever_gets_its_name_is_on_the_disk_before_and_its_name_is_before_anything_
 }
 
 #[test]
-fn a_search_killed_a_hundred_times_at_random_goes_on_as_if_nothing_had_happened() {
+fn a_search_killed_a_hundred_times_at_random_ends_with_the_same_frames() {
     killed_at_random(100, 1);
 }
 
 #[test]
 #[ignore = "takes minutes"]
-fn a_search_killed_three_thousand_times_at_random_goes_on_as_if_nothing_had_happened() {
+fn a_search_killed_three_thousand_times_at_random_ends_with_the_same_frames() {
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
     killed_at_random(3000, seed);
 }

@@ -99,7 +99,7 @@ fn exact_search_of_vectors_of_one_component_equals_brute_force() {
 }
 
 #[test]
-fn many_items_with_one_embedding_come_in_order_of_their_ids() {
+fn items_with_equal_embeddings_are_in_the_order_of_their_ids() {
     let mut rng = rng(2);
     let folder = folder();
     let one = normal(1, 16, &mut rng);
@@ -162,7 +162,7 @@ fn every_kind_of_index_finds_nearly_all_neighbours_with_exact_distances() {
 }
 
 #[test]
-fn every_kind_of_index_gives_the_whole_library_where_k_is_beyond_it_and_nearly_all_of_a_large_k() {
+fn every_kind_of_index_finds_the_whole_library_for_a_larger_k_and_nearly_all_neighbours_for_a_large_k() {
     let folder = folder();
     let library = clustered(1000, 16, 10, &mut rng(14));
     let queries = library.slice(ndarray::s![..3, ..]).to_owned();
@@ -183,7 +183,7 @@ fn every_kind_of_index_gives_the_whole_library_where_k_is_beyond_it_and_nearly_a
 }
 
 #[test]
-fn every_kind_of_index_serves_cosine_and_dot() {
+fn every_kind_of_index_supports_cosine_and_dot() {
     let mut rng = rng(15);
     let folder = folder();
     let library = clustered(2000, 16, 20, &mut rng);
@@ -205,7 +205,7 @@ fn every_kind_of_index_serves_cosine_and_dot() {
 }
 
 #[test]
-fn the_molecules_are_searched_on_lances_shared_path() {
+fn lance_searches_the_molecules_with_all_queries_in_one_call() {
     let folder = folder();
     let dataset = folder.path().join("molecules.lance");
     let report =
@@ -217,7 +217,7 @@ fn the_molecules_are_searched_on_lances_shared_path() {
 }
 
 #[test]
-fn k_beyond_the_library_gives_each_item_once() {
+fn a_k_larger_than_the_library_finds_each_item_once() {
     let folder = folder();
     let library = normal(7, 4, &mut rng(4));
     let results =
@@ -241,7 +241,7 @@ fn no_queries_give_an_empty_frame_with_every_column() {
 }
 
 #[test]
-fn queries_that_cannot_be_are_refused_with_both_values() {
+fn invalid_queries_are_rejected_with_both_values() {
     let folder = folder();
     let library = normal(7, 4, &mut rng(6));
     let database = exact_library(&folder, &library);
@@ -292,7 +292,7 @@ fn a_prefilter_and_a_distance_limit_keep_the_nearest_that_match() {
 }
 
 #[test]
-fn exact_searches_find_the_same_whether_embeddings_are_held_in_memory_or_not() {
+fn exact_searches_find_the_same_with_and_without_cached_embeddings() {
     let mut rng = rng(17);
     let folder = folder();
     let library = normal(20_000, 8, &mut rng);
@@ -340,7 +340,7 @@ fn exact_searches_find_the_same_whether_embeddings_are_held_in_memory_or_not() {
 }
 
 #[test]
-fn excluded_items_make_room_for_the_next_nearest() {
+fn excluded_items_are_replaced_by_the_next_nearest() {
     let folder = folder();
     let library = clustered(3000, 8, 5, &mut rng(8));
     let queries = library.slice(ndarray::s![..4, ..]).to_owned();
@@ -357,7 +357,7 @@ fn excluded_items_make_room_for_the_next_nearest() {
 }
 
 #[test]
-fn what_few_items_match_is_found_whole_and_left_out_items_do_not_hide_it() {
+fn all_of_a_few_matching_items_are_found_even_if_others_are_excluded() {
     let library = clustered(24_000, 8, 40, &mut rng(51));
     let queries = library.slice(ndarray::s![..8, ..]).to_owned();
     let frame = queries_of(&queries);
@@ -383,7 +383,7 @@ fn what_few_items_match_is_found_whole_and_left_out_items_do_not_hide_it() {
 }
 
 #[test]
-fn rows_that_the_index_lacks_are_found_all_the_same() {
+fn rows_that_are_not_indexed_are_found() {
     let mut rng = rng(9);
     let library = clustered(6000, 16, 30, &mut rng);
     let more = clustered(500, 16, 30, &mut rng);
@@ -435,7 +435,7 @@ pub fn append(dataset: &std::path::Path, embeddings: &Array2<f32>) {
 }
 
 #[test]
-fn a_sample_of_ids_without_gaps_is_the_one_that_is_drawn_of_their_list_and_others_are_drawn_of_it() {
+fn a_sample_of_contiguous_ids_equals_a_sample_of_their_list() {
     let folder = folder();
     let path = dataset(&folder, &normal(500, 4, &mut rng(24)), &IndexOptions::default());
     // A prefilter, though all match it, needs the list.
@@ -465,7 +465,7 @@ fn a_sample_of_ids_without_gaps_is_the_one_that_is_drawn_of_their_list_and_other
 }
 
 #[test]
-fn a_metric_other_than_the_indexs_is_refused_unless_the_search_is_exact() {
+fn a_metric_that_differs_from_the_index_is_rejected_unless_the_search_is_exact() {
     let folder = folder();
     let library = normal(6000, 8, &mut rng(10));
     let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
@@ -486,7 +486,7 @@ fn a_metric_other_than_the_indexs_is_refused_unless_the_search_is_exact() {
 }
 
 #[test]
-fn taking_items_keeps_the_order_asked_and_refuses_unknown_ones() {
+fn take_keeps_the_requested_order_and_rejects_unknown_items() {
     let folder = folder();
     let library = normal(50, 4, &mut rng(11));
     let database = exact_library(&folder, &library);
@@ -511,7 +511,7 @@ fn calls_from_inside_an_async_runtime_work() {
 }
 
 #[test]
-fn a_dataset_that_others_made_uses_its_id_column() {
+fn a_dataset_of_another_program_uses_its_id_column() {
     let mut rng = rng(13);
     let folder = folder();
     let library = normal(100, 4, &mut rng);
@@ -534,7 +534,7 @@ fn a_dataset_that_others_made_uses_its_id_column() {
 }
 
 #[test]
-fn an_id_column_with_fractions_is_refused() {
+fn an_id_column_with_fractions_is_rejected() {
     let folder = folder();
     let mut frame = items(&normal(3, 4, &mut rng(14)));
     frame.with_column(Column::new("key".into(), [1.0, 1.5, 2.0])).expect("a column");
@@ -551,7 +551,7 @@ fn an_id_column_with_fractions_is_refused() {
 }
 
 #[test]
-fn a_small_library_in_memory_gives_what_the_files_of_its_index_give() {
+fn a_small_library_in_memory_finds_the_same_as_its_index_files() {
     for metric in [Metric::L2, Metric::Cosine, Metric::Dot] {
         let seed = fresh_seed();
         println!("{metric}, seed {seed}");
@@ -583,7 +583,7 @@ fn a_small_library_in_memory_gives_what_the_files_of_its_index_give() {
 }
 
 #[test]
-fn what_a_search_finds_does_not_depend_on_the_memory_that_it_is_given() {
+fn the_results_of_a_search_do_not_depend_on_the_cache_size() {
     let mut rng = rng(61);
     let library = clustered(8000, 24, 60, &mut rng);
     let queries = queries_of(&(library.slice(ndarray::s![..60, ..]).to_owned() + normal(60, 24, &mut rng)));
@@ -605,7 +605,7 @@ fn what_a_search_finds_does_not_depend_on_the_memory_that_it_is_given() {
 }
 
 #[test]
-fn an_item_that_its_owner_updated_is_met_once_and_where_it_is_now() {
+fn an_updated_item_is_found_once_at_its_new_position() {
     let library = clustered(4000, 16, 30, &mut rng(62));
     for kind in [IndexKind::IvfFlat, IndexKind::IvfSq, IndexKind::IvfRq] {
         let folder = folder();

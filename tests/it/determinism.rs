@@ -103,7 +103,7 @@ fn command(environment: &[(&str, &str)]) -> Command {
 }
 
 #[test]
-fn runs_do_not_depend_on_threads_time_zones_languages_and_settings_of_libraries() {
+fn runs_do_not_depend_on_threads_time_zones_languages_and_settings_of_dependencies() {
     let folder = folder();
     let data = root().join("data/molecules.parquet");
     uphill_ok(&["index", &data.to_string_lossy(), "indexed.lance"], folder.path());

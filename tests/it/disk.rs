@@ -22,7 +22,7 @@ fn path_in_message(output: &Output, cause: &str) -> String {
 }
 
 #[test]
-fn a_search_that_fails_at_any_file_operation_says_where_and_why_and_goes_on_later() {
+fn a_search_that_fails_at_any_file_operation_names_the_file_and_the_cause_and_can_be_resumed() {
     for (turn, score) in [COMMAND, SQL].into_iter().enumerate() {
         let scene = Scene::new(score, 2);
         let whole = scene.whole();
@@ -43,7 +43,7 @@ fn a_search_that_fails_at_any_file_operation_says_where_and_why_and_goes_on_late
 }
 
 #[test]
-fn an_index_that_fails_at_any_file_operation_leaves_the_dataset_that_was_there_or_the_new_one() {
+fn an_index_build_that_fails_at_any_file_operation_leaves_the_old_dataset_or_the_new_one() {
     let scene = Scene::new(SQL, 1);
     write(&scene.path("old.parquet"), &items(&normal(100, 4, &mut rng(6))));
     let index = |items: &str, name: &str, fault: &str| {
@@ -77,7 +77,7 @@ fn an_index_that_fails_at_any_file_operation_leaves_the_dataset_that_was_there_o
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_is_reported_and_not_died_of() {
+fn a_file_size_limit_is_reported_as_an_error() {
     let scene = Scene::new(SQL, 2);
     let whole = scene.whole();
     // In blocks of 512 bytes.
@@ -108,7 +108,7 @@ fn a_limit_on_the_size_of_files_is_reported_and_not_died_of() {
 }
 
 #[test]
-fn a_disk_that_is_full_is_reported_and_the_run_goes_on_when_there_is_room() {
+fn a_full_disk_is_reported_and_the_run_can_be_resumed_when_there_is_space() {
     // A file system of its own, which takes root, or a system that lets everybody be root of a new name space.
     const SCRIPT: &str = r#"
 mkdir small
@@ -151,7 +151,7 @@ umount small
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_to_is_reported_and_the_run_goes_on_when_it_may() {
+fn a_read_only_folder_is_reported_and_the_run_can_be_resumed_when_it_is_writable() {
     let scene = Scene::new(SQL, 3);
     let whole = scene.whole();
     let run = scene.run("run");

@@ -91,7 +91,7 @@ fn the_list_of_pages_has_all_of_them() {
 
 /// The pages show parts of run files. The test adds `[database]` and `[score]` if they are missing.
 #[test]
-fn the_run_files_of_the_pages_are_run_files() {
+fn the_run_files_of_the_pages_are_valid() {
     let mut read = 0;
     for page in pages() {
         for (_, block) in blocks(&text(&page)).into_iter().filter(|(kind, _)| kind.split(' ').next() == Some("toml")) {
@@ -108,7 +108,7 @@ fn the_run_files_of_the_pages_are_run_files() {
 
 /// Appends `--help` to each command, so that it only parses its arguments: an unknown option is an error.
 #[test]
-fn the_commands_of_the_pages_have_the_options_that_they_are_given() {
+fn the_commands_of_the_pages_have_valid_options() {
     let mut parsed = 0;
     for page in pages() {
         for (_, block) in

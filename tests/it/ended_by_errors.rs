@@ -46,7 +46,7 @@ fn assert_tells(folder: &TempDir, output: &std::process::Output, reason: StopRea
 }
 
 #[test]
-fn a_run_whose_scorer_was_away_from_its_first_batch_on_is_inspected() {
+fn inspect_shows_a_run_whose_scorer_was_never_available() {
     let folder = library();
     let score = |more: &str| {
         format!("[score]\ncommand = ['sh', 'score.sh']\nformat = 'jsonl'\nretries = 0\n{more}[stop]\niterations = 2\n")
@@ -67,7 +67,7 @@ fn a_run_whose_scorer_was_away_from_its_first_batch_on_is_inspected() {
 }
 
 #[test]
-fn what_ended_a_run_is_told_until_it_goes_on_and_never_with_a_secret() {
+fn the_error_that_ended_a_run_is_shown_until_it_is_resumed_and_never_with_a_secret() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&clustered(300, 4, 6, &mut rng(5))));
     uphill_ok(&["index", "items.parquet", "items.lance", "--rename", "weight=qed"], folder.path());
@@ -100,7 +100,7 @@ fn what_ended_a_run_is_told_until_it_goes_on_and_never_with_a_secret() {
 }
 
 #[test]
-fn a_run_that_too_many_failures_ended_says_so_and_what_it_scored() {
+fn a_run_that_ended_with_too_many_failures_shows_the_reason_and_its_counts() {
     let folder = library();
     run_file(&folder, "[score]\nsql = 'weight / 0'\n[stop]\nevaluations = 20\n");
     let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
@@ -116,7 +116,7 @@ fn a_run_that_too_many_failures_ended_says_so_and_what_it_scored() {
 }
 
 #[test]
-fn an_error_while_failed_items_are_asked_again_is_told_and_the_run_keeps_its_counts() {
+fn an_error_during_a_retry_of_failed_items_is_recorded_and_the_run_keeps_its_counts() {
     let folder = library();
     let scorer = folder.path().join("score.py");
     std::fs::copy(script("outcomes.py"), &scorer).expect("copied");
@@ -145,7 +145,7 @@ fn an_error_while_failed_items_are_asked_again_is_told_and_the_run_keeps_its_cou
 }
 
 #[test]
-fn an_error_of_a_stage_of_ones_own_or_of_a_disk_is_told_too() {
+fn an_error_of_a_custom_stage_or_of_a_disk_is_recorded() {
     let folder = library();
     let database = open(&folder.path().join("items.lance")).k(4);
     let queries = uphill::queries_at(&database, &[0, 1]).expect("queries");
@@ -169,7 +169,7 @@ fn an_error_of_a_stage_of_ones_own_or_of_a_disk_is_told_too() {
 }
 
 #[test]
-fn a_run_by_hand_that_waits_says_so() {
+fn the_status_of_a_run_says_that_it_waits_for_manual_scores() {
     let folder = library();
     run_file(&folder, "[score]\nby_hand = true\n[stop]\nevaluations = 20\n");
     uphill_ok(&["ask", "run.toml", "--out", "run", "-o", "next.parquet"], folder.path());

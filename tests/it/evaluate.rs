@@ -111,7 +111,7 @@ fn budgets_and_the_whole_run_agree_with_a_count_by_hand() {
 }
 
 #[test]
-fn the_truth_may_be_a_folder_and_a_run_may_have_found_nothing() {
+fn the_true_scores_may_be_in_a_folder_and_a_run_may_have_found_nothing() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3"));
     let (data, parts) = (data(), folder.path().join("parts"));
     std::fs::create_dir(&parts).expect("a folder");
@@ -131,7 +131,7 @@ fn the_truth_may_be_a_folder_and_a_run_may_have_found_nothing() {
 }
 
 #[test]
-fn smaller_is_better_where_the_run_minimised() {
+fn smaller_true_scores_are_better_if_the_run_minimized() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 10"));
     uphill_ok(&["search", "run.toml", "--out", "run", "--set", "score.direction=minimize"], folder.path());
     let (data, asked) = (data(), asked(&folder.path().join("run")));
@@ -147,7 +147,7 @@ fn changed(folder: &TempDir, change: impl Fn(LazyFrame) -> LazyFrame) {
 }
 
 #[test]
-fn items_that_tie_at_the_cut_are_as_good_as_each_other() {
+fn items_that_tie_with_the_last_of_the_best_count_equally() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 20"));
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let asked = asked(&folder.path().join("run"));
@@ -165,7 +165,7 @@ fn items_that_tie_at_the_cut_are_as_good_as_each_other() {
 }
 
 #[test]
-fn rows_that_were_left_out_do_not_shift_the_items() {
+fn skipped_rows_do_not_shift_the_items() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 5"));
     // Every seventh row without an embedding.
     let mut items = read(Path::new(&data()));
@@ -194,7 +194,7 @@ fn rows_that_were_left_out_do_not_shift_the_items() {
 }
 
 #[test]
-fn another_file_is_matched_by_a_key_or_refused() {
+fn another_file_is_matched_by_a_key_or_rejected() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3"));
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let (data, asked) = (data(), asked(&folder.path().join("run")));
@@ -274,7 +274,7 @@ fn searched(rows: usize, evaluations: u64) -> TempDir {
 const WEIGHT: [&str; 4] = ["--truth", "items.parquet", "--score-column", "weight"];
 
 #[test]
-fn budgets_that_a_run_did_not_reach_have_no_row_and_are_named() {
+fn budgets_that_a_run_did_not_reach_have_no_row_and_are_listed() {
     // 1, 2 and 5 % are 10, 20 and 50 items.
     for (evaluations, budgets, says) in [
         (
@@ -301,7 +301,7 @@ fn budgets_that_a_run_did_not_reach_have_no_row_and_are_named() {
 }
 
 #[test]
-fn the_true_best_are_as_many_as_have_a_score_where_nobody_asked_for_more() {
+fn by_default_all_items_with_a_true_score_count_if_there_are_fewer_than_100() {
     let folder = searched(40, 10);
     let output = uphill(&[&["evaluate", "run", "-o", "evaluated.parquet"], &WEIGHT[..]].concat(), folder.path());
     assert!(output.status.success(), "{}", stderr(&output));
@@ -348,7 +348,7 @@ fn the_true_best_are_as_many_as_have_a_score_where_nobody_asked_for_more() {
 }
 
 #[test]
-fn a_truth_may_be_csv_truth_values_parts_of_other_types_and_ids_that_a_tool_made_floats() {
+fn true_scores_may_be_csv_booleans_files_of_other_types_and_float_ids() {
     let folder = searched(300, 60);
     let at = |name: &str| folder.path().join(name);
     let expected = evaluated(folder.path(), &[&WEIGHT[..], &["--top", "20"]].concat());
@@ -382,7 +382,7 @@ fn a_truth_may_be_csv_truth_values_parts_of_other_types_and_ids_that_a_tool_made
 }
 
 #[test]
-fn ids_match_by_key_also_where_one_side_has_them_as_floats() {
+fn integer_keys_match_float_keys() {
     let folder = folder();
     let ids: Vec<i64> = (0..200).map(|row| 1000 + row * 7).collect();
     let floats: Vec<f64> = ids.iter().map(|id| *id as f64).collect();
@@ -402,7 +402,7 @@ fn ids_match_by_key_also_where_one_side_has_them_as_floats() {
 }
 
 #[test]
-fn shares_are_of_the_library_whatever_else_the_truth_has() {
+fn shares_refer_to_the_library_even_if_the_file_of_true_scores_has_other_rows() {
     let folder = searched(1000, 60);
     let frame = read(&folder.path().join("items.parquet"));
     let mut others = items(&clustered(1000, 4, 8, &mut rng(2)));

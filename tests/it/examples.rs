@@ -26,7 +26,7 @@ fn rows(printed: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_demo_shows_each_command_and_leaves_a_run_a_report_and_the_commands_that_come_next() {
+fn the_demo_prints_each_command_and_writes_a_run_and_a_report() {
     let folder = folder();
     let output = uphill(&["demo"], folder.path());
     let (said, shown) = (stderr(&output), String::from_utf8_lossy(&output.stdout).into_owned());
@@ -49,7 +49,7 @@ fn the_demo_shows_each_command_and_leaves_a_run_a_report_and_the_commands_that_c
 }
 
 #[test]
-fn the_quickstart_climbs_keeps_its_run_folder_and_ends_with_the_report() {
+fn the_quickstart_finds_better_items_and_writes_a_run_folder_and_a_report() {
     let temporary = folder();
     let (stdout, stderr) = example("quickstart", &temporary);
 
@@ -81,7 +81,7 @@ fn the_quickstart_climbs_keeps_its_run_folder_and_ends_with_the_report() {
 }
 
 #[test]
-fn a_score_of_ones_own_may_fail_for_some_items() {
+fn a_custom_score_may_fail_for_some_items() {
     let temporary = folder();
     let (stdout, _) = example("custom_score", &temporary);
     assert!(stdout.contains("molecules have no score"), "{stdout}");
@@ -90,7 +90,7 @@ fn a_score_of_ones_own_may_fail_for_some_items() {
 }
 
 #[test]
-fn a_rule_with_a_memory_goes_on_where_it_stopped() {
+fn a_custom_rule_with_state_resumes_where_it_stopped() {
     let temporary = folder();
     let (stdout, _) = example("custom_update", &temporary);
     assert!(stdout.contains("it ends at the same query vectors"), "{stdout}");

@@ -284,7 +284,7 @@ fn pending_items_of_a_run_by_hand_are_explained_before_their_scores_are_given() 
 }
 
 #[test]
-fn items_with_a_reused_score_count_though_their_source_is_gone() {
+fn items_with_a_reused_score_count_even_if_their_source_is_gone() {
     let scene = scene(SQL, 0);
     let folder = scene.folder.path();
     scene.whole();

@@ -31,7 +31,7 @@ fn search(folder: &TempDir, run: &str, more: &[&str]) -> String {
 }
 
 #[test]
-fn features_of_states_that_no_run_and_no_search_reads_are_taken_away() {
+fn features_of_states_that_no_run_and_no_search_reads_are_deleted() {
     let folder = library();
     let dataset = folder.path().join("items.lance");
     assert_eq!(kept(&folder).len(), 2, "name and weight");
@@ -63,7 +63,7 @@ fn features_of_states_that_no_run_and_no_search_reads_are_taken_away() {
 }
 
 #[test]
-fn while_another_search_makes_features_nothing_is_taken_from_it() {
+fn no_features_are_deleted_while_another_search_computes_them() {
     let folder = library();
     let dataset = folder.path().join("items.lance");
     append(&dataset, &clustered(20, 4, 8, &mut rng(81)));
@@ -115,7 +115,7 @@ fn damages(bytes: &[u8], other: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn damaged_features_are_told_and_made_anew_whatever_they_say_of_their_size() {
+fn damaged_features_are_reported_and_computed_again_whatever_size_they_declare() {
     let folder = library();
     let file_of = |column: &str| -> PathBuf {
         let is_it = |file: &PathBuf| {

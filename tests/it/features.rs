@@ -72,7 +72,7 @@ fn share(log: &SearchLog, column: &str) -> f32 {
 }
 
 #[test]
-fn what_the_columns_say_is_found_and_what_they_do_not_say_counts_for_little() {
+fn relevant_columns_get_weight_and_irrelevant_ones_little() {
     let folder = folder();
     let items = attributed(31);
     let database = library(&folder, &items);
@@ -89,7 +89,7 @@ fn what_the_columns_say_is_found_and_what_they_do_not_say_counts_for_little() {
 }
 
 #[test]
-fn a_library_too_large_to_be_ranked_as_a_whole_is_searched_by_its_columns_too() {
+fn a_library_too_large_to_be_ranked_is_also_searched_by_its_columns() {
     let folder = folder();
     let items = attributed(32);
     let database = library(&folder, &items);
@@ -102,7 +102,7 @@ fn a_library_too_large_to_be_ranked_as_a_whole_is_searched_by_its_columns_too() 
 }
 
 #[test]
-fn a_prefilter_and_a_filter_hold_for_what_the_model_names_by_itself() {
+fn a_prefilter_and_a_filter_apply_to_the_candidates_that_the_model_proposes() {
     let folder = folder();
     let items = attributed(33);
     for points in [1000, 100_000] {
@@ -167,7 +167,7 @@ fn columns_that_the_score_its_gates_or_the_filter_read_are_not_read_unless_they_
 }
 
 #[test]
-fn columns_that_cannot_be_read_as_asked_are_refused_before_anything_is_paid_for() {
+fn columns_that_do_not_support_their_role_are_rejected_before_the_first_evaluation() {
     let folder = folder();
     library(&folder, &attributed(35));
     for (features, message) in [
@@ -202,7 +202,7 @@ fn columns_that_cannot_be_read_as_asked_are_refused_before_anything_is_paid_for(
 }
 
 #[test]
-fn a_column_that_gives_the_score_away_is_named_once() {
+fn a_column_that_leaks_the_score_is_reported_once() {
     let folder = folder();
     let mut items = attributed(36);
     let twice: Vec<f64> = f64s(&items, "worth").iter().map(|worth| 3.0 - 2.0 * worth).collect();
@@ -217,7 +217,7 @@ fn a_column_that_gives_the_score_away_is_named_once() {
 }
 
 #[test]
-fn features_are_made_when_a_library_is_indexed_and_anew_where_they_are_missing_or_damaged() {
+fn features_are_computed_by_index_and_again_if_they_are_missing_or_damaged() {
     let folder = folder();
     library(&folder, &attributed(37));
     let kept = folder.path().join("items.lance/_uphill");
@@ -286,7 +286,7 @@ fn assert_close(found: &Array2<f64>, expected: &Array2<f64>, within: f64) {
 }
 
 #[test]
-fn views_are_what_brute_force_makes_of_the_columns() {
+fn features_equal_those_of_an_independent_computation() {
     let folder = folder();
     let rows = 50;
     let mut rng = rng(38);
@@ -359,7 +359,7 @@ fn views_are_what_brute_force_makes_of_the_columns() {
 }
 
 #[test]
-fn another_list_of_numbers_is_a_view_where_it_is_named() {
+fn another_list_of_numbers_is_a_feature_if_it_is_named() {
     let folder = folder();
     let mut rng = rng(39);
     let (first, second) = (clustered(300, 4, 3, &mut rng), normal(300, 5, &mut rng));
@@ -413,7 +413,7 @@ impl VectorDatabase for Described {
 }
 
 #[test]
-fn a_database_of_ones_own_may_say_what_there_is_to_read() {
+fn a_custom_database_may_provide_features() {
     let folder = folder();
     let items = attributed(40);
     let inner = library(&folder, &items);
@@ -427,7 +427,7 @@ fn a_database_of_ones_own_may_say_what_there_is_to_read() {
 }
 
 #[test]
-fn features_that_do_not_fit_their_items_are_refused() {
+fn features_that_do_not_match_their_items_are_rejected() {
     let view = |end: usize| vec![FeatureGroup { name: "x".into(), role: Role::Numeric, components: 0..end }];
     let message = |ids: &[u64], end: usize, values: Array2<f32>| {
         ItemFeatures::new(ids, view(end), values).expect_err("refused").to_string()
@@ -451,7 +451,7 @@ fn features_that_do_not_fit_their_items_are_refused() {
 }
 
 #[test]
-fn the_start_and_the_batches_are_planned_with_the_budget_that_the_run_began_with() {
+fn the_start_and_the_batch_sizes_depend_on_the_first_budget_of_the_run() {
     let folder = folder();
     library(&folder, &attributed(41));
     run_file(&folder, "[score]\nsql = 'worth'\n");

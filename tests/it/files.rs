@@ -71,7 +71,7 @@ fn alone(column: &ArrayRef) -> Column {
 }
 
 #[test]
-fn parts_of_compatible_types_are_one_library_whose_types_hold_the_values_of_all() {
+fn files_of_compatible_types_are_one_library_with_a_common_supertype() {
     let unsigned = |from: u64| Arc::new((from..from + ROWS as u64).collect::<UInt64Array>()) as ArrayRef;
     let time = |unit| Type::Timestamp(unit, None);
     let zoned = |zone: &str| {
@@ -187,7 +187,7 @@ fn parts_of_compatible_types_are_one_library_whose_types_hold_the_values_of_all(
 }
 
 #[test]
-fn parts_of_compatible_embeddings_are_one_library() {
+fn files_of_compatible_embeddings_are_one_library() {
     let narrow = vectors(0, ROWS);
     let wide = |dtype: Type| cast(&vectors(0, ROWS), &dtype);
     let item = |dtype: Type| Arc::new(Field::new("item", dtype, true));
@@ -217,7 +217,7 @@ fn library_of(one: &ArrayRef, other: &ArrayRef) -> polars::prelude::DataFrame {
 }
 
 #[test]
-fn parts_that_no_type_holds_are_refused_with_the_column_and_both_files() {
+fn files_without_a_common_supertype_are_rejected_with_the_column_and_both_files() {
     let texts = cast(&whole(0), &Type::Utf8);
     let zoned = cast(&whole(3), &Type::Timestamp(TimeUnit::Second, Some("UTC".into())));
     let exact = |value: i64| Arc::new(Int64Array::from(vec![Some(1), Some(value)])) as ArrayRef;
@@ -254,7 +254,7 @@ fn parts_that_no_type_holds_are_refused_with_the_column_and_both_files() {
 }
 
 #[test]
-fn a_column_that_a_part_lacks_is_named_with_the_part() {
+fn a_column_that_a_file_lacks_is_reported_with_the_file() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir(at("parts")).expect("a folder");
@@ -277,7 +277,7 @@ fn a_column_that_a_part_lacks_is_named_with_the_part() {
 }
 
 #[test]
-fn the_index_of_a_pandas_frame_is_left_out_with_a_note_or_kept_under_a_name() {
+fn the_index_of_a_pandas_frame_is_skipped_with_a_warning_or_renamed() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let filtered = || vec![("embedding", vectors(0, ROWS)), ("x", whole(0)), ("__index_level_0__", whole(3))];
@@ -343,7 +343,7 @@ fn uuids_are_text_for_filters_scorers_and_in_every_format() {
 }
 
 #[test]
-fn uuids_in_a_dataset_that_others_made_are_text_however_they_are_read() {
+fn uuids_in_a_dataset_of_another_program_are_text_however_they_are_read() {
     let folder = folder();
     let (field, array) = uuids();
     let embedding = vectors(0, ROWS);
@@ -372,7 +372,7 @@ fn uuids_in_a_dataset_that_others_made_are_text_however_they_are_read() {
 }
 
 #[test]
-fn uuids_that_only_parquet_marks_are_text_too() {
+fn uuids_that_only_parquet_marks_are_text() {
     let folder = folder();
     const SCRIPT: &str = "import duckdb\nduckdb.sql(\"copy (select '01234567-89ab-cdef-0123-456789abcde0'::uuid uid, [1.0::float, 2.0, 3.0] embedding) to 'items.parquet'\")\n";
     std::fs::write(folder.path().join("script.py"), SCRIPT).expect("written");
@@ -424,7 +424,7 @@ fn ids_beyond_2_63_can_be_written_in_every_sql() {
 }
 
 #[test]
-fn a_dictionary_may_be_as_full_as_its_keys_allow_in_each_row_group() {
+fn each_row_group_may_use_all_keys_of_a_dictionary() {
     let folder = folder();
     let dictionary = |values: usize, rows: usize, at: usize| -> ArrayRef {
         let keys: Int8Array = (0..rows).map(|row| Some((row % values) as i8)).collect();
@@ -456,7 +456,7 @@ fn a_dictionary_may_be_as_full_as_its_keys_allow_in_each_row_group() {
 }
 
 #[test]
-fn embeddings_that_are_no_lists_are_refused_with_the_line_that_makes_lists() {
+fn embeddings_that_are_not_lists_are_rejected_with_the_expression_that_converts_them() {
     let folder = folder();
     let texts: ArrayRef = Arc::new((0..ROWS).map(|row| Some(format!("[{row}, 1, 2]"))).collect::<StringArray>());
     let bytes = |size: i32| -> ArrayRef {
@@ -515,7 +515,7 @@ fn embeddings_that_are_no_lists_are_refused_with_the_line_that_makes_lists() {
 }
 
 #[test]
-fn lists_of_true_and_false_and_of_decimals_are_embeddings() {
+fn lists_of_booleans_and_of_decimals_are_embeddings() {
     let folder = folder();
     let values = vectors(0, ROWS).as_fixed_size_list().values().clone();
     let list = |dtype: &Type| -> ArrayRef {
@@ -538,7 +538,7 @@ fn lists_of_true_and_false_and_of_decimals_are_embeddings() {
 }
 
 #[test]
-fn a_file_address_is_the_path_it_means_wherever_a_path_is_taken() {
+fn a_file_url_is_accepted_wherever_a_path_is() {
     let folder = folder();
     let url = |name: &str| format!("file://{}/{}", folder.path().display(), name.replace(' ', "%20"));
     write(&folder.path().join("my items.parquet"), &items(&clustered(60, 4, 3, &mut rng(1))));

@@ -26,7 +26,7 @@ fn rows(folder: &Path) -> u64 {
 }
 
 #[test]
-fn names_that_begin_with_an_underscore_or_a_dot_are_left_out_and_told() {
+fn files_whose_names_begin_with_an_underscore_or_a_dot_are_skipped_with_a_warning() {
     let folder = folder();
     let at = folder.path();
     put(at, "items/a.parquet", 1);
@@ -61,7 +61,7 @@ fn names_that_begin_with_an_underscore_or_a_dot_are_left_out_and_told() {
 }
 
 #[test]
-fn a_folder_or_a_glob_without_files_says_what_is_there() {
+fn a_folder_or_a_glob_without_parquet_files_lists_its_files() {
     let folder = folder();
     let at = folder.path();
     std::fs::create_dir_all(at.join("empty/within")).expect("folders");
@@ -90,7 +90,7 @@ fn a_folder_or_a_glob_without_files_says_what_is_there() {
 }
 
 #[test]
-fn links_that_lead_nowhere_round_in_circles_or_to_the_same_file_are_refused_and_named() {
+fn dangling_circular_and_duplicate_links_are_rejected_by_name() {
     let folder = folder();
     let at = folder.path();
     put(at, "items/a/1.parquet", 3);
@@ -131,7 +131,7 @@ fn links_that_lead_nowhere_round_in_circles_or_to_the_same_file_are_refused_and_
 }
 
 #[test]
-fn a_subfolder_that_may_not_be_read_is_an_error_that_names_it() {
+fn an_unreadable_subfolder_is_an_error_that_names_it() {
     let folder = folder();
     let at = folder.path();
     put(at, "items/a/1.parquet", 3);
@@ -164,7 +164,7 @@ fn a_subfolder_that_may_not_be_read_is_an_error_that_names_it() {
 }
 
 #[test]
-fn the_truth_of_a_run_is_found_by_the_same_rules() {
+fn true_scores_are_found_by_the_same_rules() {
     let folder = folder();
     let at = folder.path();
     put(at, "items/a.parquet", 40);

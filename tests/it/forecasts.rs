@@ -98,7 +98,7 @@ fn assert_same(a: &Value, b: &Value) {
 }
 
 #[test]
-fn the_json_log_has_the_forecast_of_each_batch_and_the_entries_that_came() {
+fn the_json_log_has_the_forecast_and_the_entries_of_each_batch() {
     let folder = library(STOP);
     let folder = folder.path();
     let said = search(folder, "run", &["--log-format", "json"]);

@@ -30,7 +30,7 @@ fn frames(run: &Path) -> Vec<DataFrame> {
 }
 
 #[test]
-fn a_run_of_format_1_is_read_as_it_was() {
+fn a_run_of_format_1_is_read_unchanged() {
     let folder = golden("format-1");
     let log = SearchLog::open(folder.path().join("run")).expect("a run");
     assert_eq!(log.manifest().format_version, 1);
@@ -58,7 +58,7 @@ fn a_run_of_format_1_is_read_as_it_was() {
 }
 
 #[test]
-fn a_run_of_format_1_goes_on_to_what_a_run_of_today_finds() {
+fn a_run_of_format_1_resumes_to_the_frames_of_a_current_run() {
     let folder = golden("format-1");
     let arguments = ["search", "run.toml", "--out", "run", "--resume", "--set", "stop.iterations=4"];
     uphill_ok(&arguments, folder.path());
@@ -107,7 +107,7 @@ fn a_run_of_format_1_goes_on_to_what_a_run_of_today_finds() {
 }
 
 #[test]
-fn a_format_of_the_future_or_of_nobody_is_named() {
+fn a_later_or_unknown_format_is_reported() {
     let folder = golden("format-1");
     let path = folder.path().join("run/run.json");
     let text = std::fs::read_to_string(&path).expect("read");

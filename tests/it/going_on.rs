@@ -97,7 +97,7 @@ fn assert_same(ours: &std::path::Path, theirs: &std::path::Path) {
 }
 
 #[test]
-fn a_run_by_hand_whose_budget_was_raised_takes_each_score_that_it_asked_for() {
+fn a_run_with_a_raised_budget_accepts_each_manual_score_that_it_requested() {
     let place = Place::new();
     for (name, score) in [("hand.toml", "by_hand = true"), ("sql.toml", "sql = 'weight'")] {
         place.run_file(name, &format!("[score]\n{score}\n[stop]\nevaluations = 6"));
@@ -122,7 +122,7 @@ fn a_run_by_hand_whose_budget_was_raised_takes_each_score_that_it_asked_for() {
 }
 
 #[test]
-fn scores_that_a_run_which_has_ended_has_no_use_for_are_an_error_and_can_be_told_with_a_larger_budget() {
+fn manual_scores_for_an_ended_run_are_an_error_and_are_accepted_with_a_larger_budget() {
     let place = Place::new();
     place.run_file("hand.toml", "[score]\nby_hand = true\n[stop]\nevaluations = 6");
     while let Some(items) = place.ask("hand.toml") {
@@ -153,7 +153,7 @@ fn scores_that_a_run_which_has_ended_has_no_use_for_are_an_error_and_can_be_told
 }
 
 #[test]
-fn a_score_told_of_an_item_that_was_told_to_have_failed_is_named() {
+fn a_score_given_for_an_item_that_was_given_as_failed_is_reported() {
     let place = Place::new();
     place.run_file("hand.toml", "[score]\nby_hand = true\n[stop]\nevaluations = 6");
     let items = place.ask("hand.toml").expect("items");
@@ -168,7 +168,7 @@ fn a_score_told_of_an_item_that_was_told_to_have_failed_is_named() {
 }
 
 #[test]
-fn a_library_that_moved_is_found_by_all_who_read_the_run_once_it_went_on_with_it() {
+fn a_moved_dataset_is_found_by_all_commands_once_the_run_was_resumed_with_it() {
     let place = Place::new();
     place.run_file("hand.toml", "[score]\nby_hand = true\n[stop]\nevaluations = 12");
     let items = place.ask("hand.toml").expect("items");
@@ -191,7 +191,7 @@ fn a_library_that_moved_is_found_by_all_who_read_the_run_once_it_went_on_with_it
 }
 
 #[test]
-fn tell_report_and_remove_can_be_told_where_a_library_was_moved_to() {
+fn tell_report_and_remove_accept_the_new_path_of_a_dataset() {
     let place = Place::new();
     place.run_file("hand.toml", "[score]\nby_hand = true\n[stop]\nevaluations = 12");
     place.measure(&place.ask("hand.toml").expect("items"));
@@ -227,7 +227,7 @@ fn tell_report_and_remove_can_be_told_where_a_library_was_moved_to() {
 }
 
 #[test]
-fn another_dataset_where_the_library_was_has_no_tag_of_the_run_and_a_removal_says_so() {
+fn remove_warns_if_another_dataset_is_at_the_path_of_the_run() {
     let place = Place::new();
     place.run_file("run.toml", "[score]\nsql = 'weight'\n[stop]\nevaluations = 12");
     place.ok(&["search", "run.toml", "--out", "run"]);
@@ -238,7 +238,7 @@ fn another_dataset_where_the_library_was_has_no_tag_of_the_run_and_a_removal_say
 }
 
 #[test]
-fn an_ended_run_that_is_resumed_stays_as_it_is_but_for_where_its_library_is() {
+fn resuming_an_ended_run_changes_only_the_path_of_its_dataset() {
     let place = Place::new();
     place.run_file("run.toml", "[score]\nsql = 'weight'\n[stop]\nevaluations = 20");
     place.ok(&["search", "run.toml", "--out", "run"]);
@@ -259,7 +259,7 @@ fn an_ended_run_that_is_resumed_stays_as_it_is_but_for_where_its_library_is() {
 }
 
 #[test]
-fn a_run_of_the_rust_api_knows_where_its_library_is_from_any_folder_and_after_a_move() {
+fn a_run_of_the_rust_api_finds_its_dataset_from_any_folder_and_after_a_move() {
     let place = Place::new();
     let run = place.path("run");
     let search = |library: &str, iterations: u32, goes_on: bool| {
@@ -281,7 +281,7 @@ fn a_run_of_the_rust_api_knows_where_its_library_is_from_any_folder_and_after_a_
 }
 
 #[test]
-fn what_a_run_goes_on_with_is_recorded_and_the_report_reproduces_it_from_the_first_budget_on() {
+fn the_settings_of_a_resumed_run_are_recorded_and_the_report_reproduces_it_from_the_first_budget() {
     let place = Place::new();
     place.run_file("run.toml", "[score]\nsql = 'weight'\n[stop]\nevaluations = 20");
     place.ok(&["search", "run.toml", "--out", "run"]);
@@ -311,7 +311,7 @@ fn what_a_run_goes_on_with_is_recorded_and_the_report_reproduces_it_from_the_fir
 }
 
 #[test]
-fn runs_of_one_configuration_are_grouped_wherever_their_library_was() {
+fn runs_of_one_configuration_are_grouped_whatever_the_paths_of_their_datasets() {
     let place = Place::new();
     place.run_file("run.toml", "[score]\nsql = 'weight'\n[update]\nrule = 'rl'\n[stop]\niterations = 2");
     place.ok(&["search", "run.toml", "--out", "first"]);
@@ -323,7 +323,7 @@ fn runs_of_one_configuration_are_grouped_wherever_their_library_was() {
 }
 
 #[test]
-fn a_run_folder_of_an_earlier_version_keeps_its_name_when_it_goes_on_with_something_else() {
+fn a_run_of_an_earlier_version_keeps_its_run_id_when_it_is_resumed_with_other_settings() {
     let place = Place::new();
     place.run_file("run.toml", "[score]\nsql = 'weight'\n[stop]\nevaluations = 20");
     place.ok(&["search", "run.toml", "--out", "run"]);
@@ -340,7 +340,7 @@ fn a_run_folder_of_an_earlier_version_keeps_its_name_when_it_goes_on_with_someth
 }
 
 #[test]
-fn requests_are_the_same_to_a_service_whatever_the_run_goes_on_with() {
+fn idempotency_keys_do_not_depend_on_the_settings_of_a_resumed_run() {
     let place = Place::new();
     let server = Server::start();
     let away = server.counter.file("counter.status");
@@ -363,7 +363,7 @@ fn requests_are_the_same_to_a_service_whatever_the_run_goes_on_with() {
 }
 
 #[test]
-fn a_resume_that_is_refused_is_not_recorded() {
+fn a_rejected_resume_is_not_recorded() {
     let place = Place::new();
     place.run_file("run.toml", "[score]\nsql = 'weight'\n[stop]\nevaluations = 20");
     place.ok(&["search", "run.toml", "--out", "run"]);
@@ -394,7 +394,7 @@ fn a_resume_that_is_refused_is_not_recorded() {
 }
 
 #[test]
-fn starting_queries_may_be_elsewhere_or_gone_but_no_others_than_they_were() {
+fn the_file_of_starting_queries_may_move_or_vanish_but_not_change() {
     let place = Place::new();
     let queries = |name: &str, seed: u64| {
         let column = uphill::embedding_column(normal(3, 4, &mut rng(seed)).view()).expect("a column");
@@ -427,7 +427,7 @@ fn starting_queries_may_be_elsewhere_or_gone_but_no_others_than_they_were() {
 }
 
 #[test]
-fn a_run_by_hand_whose_budget_is_raised_takes_each_score_however_often_it_is_killed() {
+fn a_run_with_a_raised_budget_accepts_each_manual_score_however_often_it_is_killed() {
     let stop = |budget: u64| format!("[update]\nrule = 'rl'\nlr = 1.0\n[stop]\nevaluations = {budget}\n");
     let scene = Scene::new(BY_HAND, 9);
     let run_file = std::fs::read_to_string(scene.path("run.toml")).expect("a run file");

@@ -189,17 +189,17 @@ fn case_e_gradient_queries() {
 }
 
 #[test]
-fn case_f1_some_queries_meet_nothing_rl() {
+fn case_f1_some_queries_find_nothing_rl() {
     reproduce(case("F1_some_queries_empty", Some("rand < 0.1"), Score::Sum), RlUpdate::new(5.0));
 }
 
 #[test]
-fn case_f1t_some_queries_meet_nothing_top_k() {
+fn case_f1t_some_queries_find_nothing_top_k() {
     reproduce(case("F1t_some_queries_empty_topk", Some("rand < 0.1"), Score::Exp), TopKUpdate::new(3));
 }
 
 #[test]
-fn case_f2_no_query_ever_meets_anything() {
+fn case_f2_no_query_finds_anything() {
     reproduce(case("F2_whole_iterations_empty", Some("rand < 0.000000001"), Score::Sum), RlUpdate::new(5.0));
 }
 

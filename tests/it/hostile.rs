@@ -149,7 +149,7 @@ fn lying(file: &Path, bytes: &[u8], rows: i64, values: Option<i64>, uncompressed
 }
 
 #[test]
-fn parquet_that_every_way_in_takes_is_taken_in_little_room() {
+fn valid_parquet_is_read_with_little_memory_by_every_command() {
     let folder = library();
     std::fs::write(folder.path().join("bad.parquet"), welcome(folder.path())).expect("written");
     let output =
@@ -162,7 +162,7 @@ fn parquet_that_every_way_in_takes_is_taken_in_little_room() {
 }
 
 #[test]
-fn parquet_whose_footer_lies_is_refused_and_takes_no_memory() {
+fn parquet_with_a_wrong_footer_is_rejected_without_using_memory() {
     let folder = library();
     let bad = folder.path().join("bad.parquet");
     let good = welcome(folder.path());
@@ -194,7 +194,7 @@ fn parquet_whose_footer_lies_is_refused_and_takes_no_memory() {
 }
 
 #[test]
-fn a_run_folder_whose_footers_lie_is_refused_and_takes_no_memory() {
+fn a_run_folder_with_wrong_footers_is_rejected_without_using_memory() {
     let folder = library();
     let part = folder.path().join("run/results/iteration=000001/part-0000.parquet");
     let good = std::fs::read(&part).expect("read");
@@ -239,7 +239,7 @@ fn damaged(good: &[u8], rng: &mut impl RngExt) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn damaged_parquet_is_refused_in_one_line_wherever_it_comes_in() {
+fn damaged_parquet_is_rejected_in_one_line_by_every_command() {
     let folder = library();
     let good = welcome(folder.path());
     for (damage, bytes) in damaged(&good, &mut rng(2)) {
@@ -251,7 +251,7 @@ fn damaged_parquet_is_refused_in_one_line_wherever_it_comes_in() {
 }
 
 #[test]
-fn a_damaged_dataset_is_refused_in_one_line() {
+fn a_damaged_dataset_is_rejected_in_one_line() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&clustered(300, 4, 5, &mut rng(3))));
     uphill_ok(&["index", "items.parquet", "good.lance", "--index", "ivf-flat", "--partitions", "4"], folder.path());
@@ -288,7 +288,7 @@ fn a_damaged_dataset_is_refused_in_one_line() {
 }
 
 #[test]
-fn a_damaged_run_folder_is_refused_in_one_line() {
+fn a_damaged_run_folder_is_rejected_in_one_line() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&clustered(200, 4, 5, &mut rng(5))));
     uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
@@ -333,7 +333,7 @@ fn a_damaged_run_folder_is_refused_in_one_line() {
 }
 
 #[test]
-fn frames_of_the_wrong_shape_are_refused_and_named() {
+fn frames_of_the_wrong_shape_are_rejected_by_name() {
     let folder = library();
     let at = |name: &str| folder.path().join(name);
     let vectors = |rows: usize, dim: usize| uphill::embedding_column(normal(rows, dim, &mut rng(7)).view()).expect("x");
@@ -393,7 +393,7 @@ fn frames_of_the_wrong_shape_are_refused_and_named() {
 }
 
 #[test]
-fn one_long_row_among_short_ones_takes_no_memory() {
+fn one_long_row_among_short_ones_needs_no_memory() {
     let folder = folder();
     let long = std::iter::once(1_000_000).chain(std::iter::repeat_n(1, 8_000));
     let vectors = long.map(|length| Some(vec![Some(1.0f32); length]));
@@ -408,7 +408,7 @@ fn one_long_row_among_short_ones_takes_no_memory() {
 }
 
 #[test]
-fn ten_thousand_columns_are_only_many() {
+fn ten_thousand_columns_are_supported() {
     let folder = folder();
     let mut columns = vec![uphill::embedding_column(normal(3, 4, &mut rng(8)).view()).expect("vectors")];
     columns.extend((0..10_000).map(|at| Column::new(format!("column {at}").into(), [at as f32, 1.0, 2.0])));
@@ -426,7 +426,7 @@ fn ten_thousand_columns_are_only_many() {
 }
 
 #[test]
-fn a_column_of_an_odd_name_comes_through_or_is_refused() {
+fn a_column_with_an_unusual_name_is_kept_or_rejected() {
     let odd = [
         "a b",
         " ",
@@ -486,7 +486,7 @@ fn a_column_of_an_odd_name_comes_through_or_is_refused() {
 }
 
 #[test]
-fn names_that_this_program_uses_itself_are_refused_with_the_remedy() {
+fn reserved_names_are_rejected_with_the_option_that_renames_them() {
     let folder = folder();
     for name in uphill::columns::RESERVED.iter().copied().chain(["_rowid", "_distance", "_"]) {
         let vectors = uphill::embedding_column(normal(5, 4, &mut rng(10)).view()).expect("vectors");
@@ -504,7 +504,7 @@ fn names_that_this_program_uses_itself_are_refused_with_the_remedy() {
 }
 
 #[test]
-fn sql_that_is_wrong_or_reaches_for_files_is_refused_before_anything_runs() {
+fn sql_that_is_invalid_or_reads_files_is_rejected_before_anything_runs() {
     let folder = library();
     std::fs::write(folder.path().join("secret.csv"), "a\n4711\n").expect("written");
     let statements = [
@@ -543,7 +543,7 @@ fn sql_that_is_wrong_or_reaches_for_files_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn sql_of_any_depth_and_length_is_evaluated_or_refused() {
+fn sql_of_any_depth_and_length_is_evaluated_or_rejected() {
     let folder = library();
     let deep = [
         format!("{}weight{} > 0.1", "(".repeat(10_000), ")".repeat(10_000)),

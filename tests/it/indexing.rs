@@ -53,7 +53,7 @@ fn embeddings_of_every_list_type_and_width_become_f32() {
 }
 
 #[test]
-fn a_table_in_memory_makes_the_library_that_its_file_makes() {
+fn a_table_in_memory_gives_the_same_library_as_its_file() {
     let folder = folder();
     let mut rows = vectors(20_000);
     (rows[0], rows[9000]) = (None, Some(vec![Some(1.0)]));
@@ -89,7 +89,7 @@ fn a_table_in_memory_makes_the_library_that_its_file_makes() {
 }
 
 #[test]
-fn invalid_embeddings_are_refused_with_counts_and_the_first_place() {
+fn invalid_embeddings_are_rejected_with_counts_and_the_position_of_the_first() {
     let folder = folder();
     let mut rows = vectors(30);
     rows[11] = Some(vec![Some(1.0), Some(f32::NAN), Some(0.0)]);
@@ -125,7 +125,7 @@ fn invalid_embeddings_are_refused_with_counts_and_the_first_place() {
 }
 
 #[test]
-fn files_come_in_the_order_of_their_sorted_paths_and_ids_are_positions() {
+fn files_are_read_in_the_order_of_their_sorted_paths_and_ids_are_positions() {
     let folder = folder();
     let data = folder.path().join("parts");
     std::fs::create_dir_all(data.join("sub")).expect("a folder");
@@ -190,7 +190,7 @@ fn library_id(frames: &[DataFrame], group: usize, options: &IndexOptions) -> Str
 }
 
 #[test]
-fn a_library_is_told_by_the_names_types_values_and_order_of_all_columns_and_by_nothing_else() {
+fn the_library_id_depends_on_the_names_types_values_and_order_of_all_columns_and_on_nothing_else() {
     let vectors = ndarray::Array2::from_shape_fn((50, 3), |(row, component)| (row * 3 + component) as f32);
     let frame = items(&vectors);
     let options = IndexOptions::default();
@@ -299,7 +299,7 @@ fn columns_of_every_type(last: i64) -> Vec<(String, ArrayRef)> {
 }
 
 #[test]
-fn a_column_of_every_type_that_is_accepted_tells_a_library() {
+fn the_library_id_depends_on_columns_of_every_accepted_type() {
     let id_of = |column: &ArrayRef| {
         let folder = folder();
         let (parquet, dataset) = (folder.path().join("items.parquet"), folder.path().join("items.lance"));
@@ -424,7 +424,7 @@ fn input_that_cannot_be_indexed_gives_one_line_and_the_right_exit_code() {
 }
 
 #[test]
-fn files_whose_columns_stand_in_another_order_are_one_library() {
+fn files_with_columns_in_another_order_are_one_library() {
     let folder = folder();
     std::fs::create_dir(folder.path().join("items")).expect("a folder");
     let all = items(&normal(30, 4, &mut rng(3)));
@@ -441,7 +441,7 @@ fn files_whose_columns_stand_in_another_order_are_one_library() {
 }
 
 #[test]
-fn lists_of_integers_are_embeddings_where_no_list_has_floats() {
+fn lists_of_integers_are_embeddings_if_no_list_has_floats() {
     let folder = folder();
     let bits: Vec<Option<Vec<Option<u8>>>> =
         (0..20).map(|row| Some((0..8).map(|bit| Some(((row * 37) >> bit & 1) as u8)).collect())).collect();
@@ -458,7 +458,7 @@ fn lists_of_integers_are_embeddings_where_no_list_has_floats() {
 }
 
 #[test]
-fn names_that_sql_takes_for_columns_of_the_frames_are_refused_whatever_their_case() {
+fn reserved_names_are_rejected_whatever_their_case() {
     let folder = folder();
     for name in ["Score", "DB_IDX", "Outcome"] {
         let mut frame = items(&normal(5, 3, &mut rng(4)));
@@ -471,7 +471,7 @@ fn names_that_sql_takes_for_columns_of_the_frames_are_refused_whatever_their_cas
 }
 
 #[test]
-fn an_index_that_was_killed_leaves_nothing_under_the_name_and_the_next_one_clears_up() {
+fn a_killed_index_build_leaves_no_dataset_and_the_next_one_removes_its_files() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&clustered(60_000, 64, 50, &mut rng(4))));
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_uphill"))
@@ -493,7 +493,7 @@ fn an_index_that_was_killed_leaves_nothing_under_the_name_and_the_next_one_clear
 }
 
 #[test]
-fn a_second_index_of_the_same_name_is_told_to_wait() {
+fn a_second_index_build_of_the_same_dataset_is_rejected() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&normal(10, 4, &mut rng(5))));
     let partial = folder.path().join(".items.lance.partial");
@@ -508,7 +508,7 @@ fn a_second_index_of_the_same_name_is_told_to_wait() {
 }
 
 #[test]
-fn odd_attribute_types_come_through_unchanged() {
+fn unusual_attribute_types_are_kept_unchanged() {
     let folder = folder();
     let frame = df!(
         "flag" => [Some(true), None, Some(false)],

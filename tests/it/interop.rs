@@ -113,7 +113,7 @@ fn analyse_py_prints_each_frame_under_its_title() {
 }
 
 #[test]
-fn analyse_sql_and_py_find_what_plain_python_finds_of_predictions() {
+fn analyse_sql_and_py_agree_with_plain_python_on_predictions() {
     const SCRIPT: &str = r#"
 import importlib.machinery, importlib.util, runpy, statistics, sys
 from collections import defaultdict
@@ -179,7 +179,7 @@ for hundred, scores, entries, each in price.rows():
 }
 
 #[test]
-fn duckdb_polars_and_pyarrow_see_the_types_of_the_contract() {
+fn duckdb_polars_and_pyarrow_read_the_documented_types() {
     const SCRIPT: &str = r#"
 import sys
 import duckdb, polars as pl, pyarrow as pa, pyarrow.dataset as ds

@@ -30,7 +30,7 @@ fn signal_until_it_ends(process: &mut Pausing, signal: Signal) -> i32 {
 }
 
 #[test]
-fn one_signal_at_any_file_operation_ends_a_search_which_then_goes_on_as_if_nothing_had_happened() {
+fn a_signal_at_any_file_operation_ends_a_search_which_resumes_to_the_same_frames() {
     let scene = Scene::new(COMMAND, 2);
     let whole = scene.whole();
     each(whole.operations().len(), |number| {
@@ -53,7 +53,7 @@ fn one_signal_at_any_file_operation_ends_a_search_which_then_goes_on_as_if_nothi
 }
 
 #[test]
-fn a_second_signal_ends_at_once_a_search_that_cannot_finish_its_step() {
+fn a_second_signal_ends_a_search_at_once() {
     let scene = Scene::new(SQL, 2);
     let whole = scene.whole();
     for (signal, code) in SIGNALS {
@@ -72,7 +72,7 @@ fn a_second_signal_ends_at_once_a_search_that_cannot_finish_its_step() {
 }
 
 #[test]
-fn signals_end_a_search_whose_scorer_hangs_and_keep_what_it_answered() {
+fn a_signal_ends_a_search_whose_scorer_hangs_and_its_answers_are_kept() {
     let scene = Scene::new(COMMAND, 2);
     let whole = scene.whole();
     for (signal, code) in SIGNALS {
@@ -96,7 +96,7 @@ fn signals_end_a_search_whose_scorer_hangs_and_keep_what_it_answered() {
 }
 
 #[test]
-fn a_signal_at_any_file_operation_of_an_index_leaves_a_whole_dataset_or_none() {
+fn a_signal_at_any_file_operation_of_an_index_build_leaves_a_complete_dataset_or_none() {
     let scene = Scene::new(SQL, 1);
     let index =
         |name: &str, fault: &str| scene.command(name, fault, &["index", "items.parquet", &format!("{name}.lance")]);
@@ -136,7 +136,7 @@ fn a_signal_at_any_file_operation_of_an_index_leaves_a_whole_dataset_or_none() {
 }
 
 #[test]
-fn an_interrupt_once_the_rows_are_read_ends_an_index_without_a_dataset_whatever_is_built() {
+fn an_interrupt_after_the_rows_are_read_ends_every_index_build_without_a_dataset() {
     let folder = folder();
     let parquet = folder.path().join("items.parquet");
     write(&parquet, &items(&clustered(3000, 8, 20, &mut rng(91))));
@@ -156,7 +156,7 @@ fn an_interrupt_once_the_rows_are_read_ends_an_index_without_a_dataset_whatever_
 }
 
 #[test]
-fn a_command_that_only_shows_ends_at_the_first_signal() {
+fn a_command_that_only_reads_ends_at_the_first_signal() {
     let scene = Scene::new(SQL, 1);
     let options = IndexOptions::new().index(IndexKind::None).overwrite(true);
     dataset(&scene.folder, &normal(4000, 4, &mut rng(92)), &options);

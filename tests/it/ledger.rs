@@ -100,7 +100,7 @@ fn assert_nothing_paid_twice(scene: &Scene, run: &str, before: &[(Vec<u64>, usiz
 }
 
 #[test]
-fn a_sum_of_parts_side_by_side_killed_at_any_file_operation_goes_on_as_if_nothing_had_happened() {
+fn a_sum_of_concurrent_parts_killed_at_any_file_operation_resumes_to_the_same_frames() {
     let scene = two_parts();
     let whole = scene.whole();
     let operations = whole.operations().len();
@@ -118,7 +118,7 @@ fn a_sum_of_parts_side_by_side_killed_at_any_file_operation_goes_on_as_if_nothin
 }
 
 #[test]
-fn a_sum_that_a_failure_stops_killed_at_any_file_operation_keeps_what_the_other_part_answered() {
+fn a_sum_stopped_by_a_failure_and_killed_at_any_file_operation_keeps_the_answers_of_the_other_part() {
     let scene = two_parts();
     let whole = scene.whole();
     let stopped = go(search(&scene, "stop.toml", "stopped", "", "quick", &[]));
@@ -142,7 +142,7 @@ fn a_sum_that_a_failure_stops_killed_at_any_file_operation_keeps_what_the_other_
 }
 
 #[test]
-fn asking_for_the_failed_parts_of_a_sum_again_may_be_killed_anywhere() {
+fn a_retry_of_failed_parts_may_be_killed_at_any_file_operation() {
     let scene = two_parts();
     succeeded(&go(search(&scene, "run.toml", "whole", "", "quick", &[])));
     let retry =
@@ -172,7 +172,7 @@ fn asking_for_the_failed_parts_of_a_sum_again_may_be_killed_anywhere() {
 }
 
 #[test]
-fn a_number_that_comes_with_asking_again_shows_from_its_iteration_on_wherever_that_is_killed() {
+fn a_part_that_a_retry_adds_is_shown_from_its_iteration_on_even_if_the_retry_is_killed() {
     let score = "command = ['python3', 'part.py', 'alone']\nretries = 0\nbatch_size = 8";
     let scene = Scene::new(score, 3);
     std::fs::write(scene.path("part.py"), PART).expect("written");
@@ -217,7 +217,7 @@ for run in sys.stdin:
 "#;
 
 #[test]
-fn duckdb_sees_each_item_once_between_any_two_file_operations_of_a_sum_that_stops_goes_on_and_asks_again() {
+fn duckdb_reads_each_item_once_between_any_two_file_operations_of_a_sum_that_stops_and_retries() {
     let scene = two_parts();
     let mut duckdb = Command::new(python())
         .args(["-c", READER])
@@ -267,7 +267,7 @@ fn duckdb_sees_each_item_once_between_any_two_file_operations_of_a_sum_that_stop
 }
 
 #[test]
-fn the_ledger_of_a_free_score_is_there_and_has_no_rows() {
+fn the_ledger_of_a_free_score_has_a_file_without_rows() {
     let scene = Scene::new(SQL, 2);
     let whole = scene.whole();
     let [file] = &ledger(&whole.path())[..] else { panic!("one file") };
@@ -276,7 +276,7 @@ fn the_ledger_of_a_free_score_is_there_and_has_no_rows() {
 }
 
 #[test]
-fn a_ledger_of_an_earlier_version_that_has_items_twice_has_them_once_when_the_run_goes_on() {
+fn a_ledger_of_an_earlier_version_with_duplicate_items_has_each_once_after_a_resume() {
     let scene = two_parts();
     let whole = scene.whole();
     let more = ["--set", "stop.iterations=1"];
@@ -324,7 +324,7 @@ impl Score for Counted {
 }
 
 #[test]
-fn many_items_that_wait_for_a_part_stand_in_files_that_are_small() {
+fn many_items_with_pending_parts_are_in_small_files() {
     let folder = folder();
     let library = exact_library(&folder, &normal(1500, 4, &mut rng(33))).k(1500);
     let queries = uphill::queries_at(&library, &[7]).expect("queries");

@@ -17,7 +17,7 @@ fn is_refused_as_in_use(output: &std::process::Output, folder: &str) {
 }
 
 #[test]
-fn a_second_writer_is_refused_and_the_lock_dies_with_the_first() {
+fn a_second_writer_is_rejected_and_the_lock_ends_with_the_first() {
     let scene = Scene::new(SQL, 2);
     let whole = scene.whole();
     // From the moment the lock is taken, whatever is there already.
@@ -41,7 +41,7 @@ fn a_second_writer_is_refused_and_the_lock_dies_with_the_first() {
 }
 
 #[test]
-fn what_a_scorer_started_and_left_running_does_not_keep_the_lock() {
+fn a_process_that_a_scorer_left_running_does_not_keep_the_lock() {
     let scene = Scene::new(COMMAND, 2);
     let whole = scene.whole();
     let scorer = std::fs::read_to_string(scene.path("scorer.sh")).expect("a scorer");
@@ -75,7 +75,7 @@ fn state(folder: &Path) -> Vec<(PathBuf, SystemTime, Option<Vec<u8>>)> {
 }
 
 #[test]
-fn a_folder_of_something_else_is_refused_and_left_as_it_is() {
+fn a_folder_with_other_files_is_rejected_and_not_changed() {
     let scene = Scene::new(SQL, 2);
     let whole = scene.whole();
     let path = scene.path("other");
@@ -109,7 +109,7 @@ fn a_folder_of_something_else_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_folder_whose_run_was_killed_before_it_began_is_begun_anew_with_resume_and_without() {
+fn a_folder_of_a_run_that_was_killed_before_run_json_can_be_used_again() {
     let scene = Scene::new(SQL, 2);
     let whole = scene.whole();
     for (name, more) in [("killed", None), ("requeued", Some("--resume"))] {
@@ -124,7 +124,7 @@ fn a_folder_whose_run_was_killed_before_it_began_is_begun_anew_with_resume_and_w
 }
 
 #[test]
-fn a_file_system_without_locks_is_refused_with_what_to_do_and_nothing_is_begun() {
+fn a_file_system_without_locks_is_rejected_with_advice_and_nothing_is_written() {
     let scene = Scene::new(SQL, 2);
     let whole = scene.whole();
     let number =
@@ -156,7 +156,7 @@ fn a_file_system_without_locks_is_refused_with_what_to_do_and_nothing_is_begun()
 }
 
 #[test]
-fn two_builds_of_one_dataset_do_not_meet() {
+fn two_concurrent_builds_of_one_dataset_exclude_each_other() {
     let scene = Scene::new(SQL, 1);
     let index = |name: &str, fault: &str, more: &[&str]| {
         let arguments = [&["index", "items.parquet", "new.lance"], more].concat();

@@ -74,7 +74,7 @@ impl Place {
 }
 
 #[test]
-fn jobs_of_an_array_that_are_killed_or_stopped_are_run_again_by_the_same_command_and_read_as_one() {
+fn killed_or_stopped_array_jobs_are_repeated_by_the_same_command_and_read_as_one_table() {
     let (calm, place) = (Place::new(), Place::new());
     for task in 0..3 {
         let output = calm.run(task, "");

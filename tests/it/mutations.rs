@@ -142,13 +142,13 @@ fn run_files(cases: u32, seed: u64) {
 }
 
 #[test]
-fn mutated_run_files_are_read_or_refused() {
+fn mutated_run_files_are_read_or_rejected() {
     run_files(500, 1);
 }
 
 #[test]
 #[ignore = "long"]
-fn mutated_run_files_are_read_or_refused_long() {
+fn mutated_run_files_are_read_or_rejected_long() {
     run_files(100_000, fresh_seed());
 }
 
@@ -206,13 +206,13 @@ fn parquet_reader(cases: u32, seed: u64) {
 }
 
 #[test]
-fn mutated_parquet_is_read_or_refused_by_name() {
+fn mutated_parquet_is_read_or_rejected_by_name() {
     parquet_reader(400, 4);
 }
 
 #[test]
 #[ignore = "long"]
-fn mutated_parquet_is_read_or_refused_by_name_long() {
+fn mutated_parquet_is_read_or_rejected_by_name_long() {
     parquet_reader(50_000, fresh_seed());
 }
 
@@ -231,13 +231,13 @@ fn indexing(cases: u32, seed: u64) {
 }
 
 #[test]
-fn mutated_items_are_indexed_or_refused() {
+fn mutated_items_are_indexed_or_rejected() {
     indexing(250, 5);
 }
 
 #[test]
 #[ignore = "long"]
-fn mutated_items_are_indexed_or_refused_long() {
+fn mutated_items_are_indexed_or_rejected_long() {
     indexing(10_000, fresh_seed());
 }
 

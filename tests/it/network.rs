@@ -66,7 +66,7 @@ fn a_service_is_trusted_by_the_certificates_that_the_environment_names() {
 }
 
 #[test]
-fn what_is_wrong_with_tls_ends_the_run_at_once_and_says_what_to_do() {
+fn a_tls_error_ends_the_run_at_once_with_advice() {
     let place = Place::new();
     let trusted = || vec![variable("SSL_CERT_FILE", certificate("ca.pem"))];
     let plain = Server::start();
@@ -99,7 +99,7 @@ fn what_is_wrong_with_tls_ends_the_run_at_once_and_says_what_to_do() {
 }
 
 #[test]
-fn certificates_that_are_named_and_not_there_are_refused() {
+fn missing_certificate_files_are_rejected() {
     let place = Place::new();
     let empty = place.folder.path().join("empty");
     std::fs::create_dir(&empty).expect("a folder");
@@ -199,7 +199,7 @@ fn serve(client: TcpStream, heard: &Mutex<Vec<Request>>) -> Option<()> {
 }
 
 #[test]
-fn a_service_is_asked_through_the_proxy_of_its_scheme() {
+fn a_service_is_called_through_the_proxy_of_its_scheme() {
     let place = Place::new();
     let (plain, tls) = (Server::start(), Server::with_certificate("service.pem"));
     let trusted = variable("SSL_CERT_FILE", certificate("ca.pem"));
@@ -231,7 +231,7 @@ fn a_service_is_asked_through_the_proxy_of_its_scheme() {
 }
 
 #[test]
-fn a_proxy_that_is_away_or_refuses_is_named_without_its_password() {
+fn a_proxy_that_is_unavailable_or_refuses_is_reported_without_its_password() {
     let place = Place::new();
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     for (scheme, name) in [("http", "http_proxy"), ("https", "HTTPS_PROXY")] {

@@ -95,7 +95,7 @@ fn met(results: &DataFrame, query: u32) -> Vec<u64> {
 }
 
 #[test]
-fn rows_without_an_embedding_are_never_counted_sampled_seen_or_met() {
+fn rows_without_an_embedding_are_never_counted_sampled_or_found() {
     let there = items_there();
     for index in [false, true] {
         let theirs = Theirs::write(index, has);
@@ -158,7 +158,7 @@ fn run_file(folder: &Path) {
 }
 
 #[test]
-fn a_search_finds_every_item_and_inspect_says_how_many_rows_are_none() {
+fn a_search_finds_every_item_and_inspect_shows_the_number_of_rows_without_an_embedding() {
     let there = items_there();
     let theirs = Theirs::write(true, has);
     let folder = theirs.folder.path();
@@ -184,7 +184,7 @@ fn a_search_finds_every_item_and_inspect_says_how_many_rows_are_none() {
 }
 
 #[test]
-fn a_library_of_no_embeddings_at_all_has_no_items_and_a_search_says_so() {
+fn a_search_of_a_dataset_without_embeddings_reports_that_it_has_no_items() {
     let theirs = Theirs::write(false, |_| false);
     let database = theirs.open();
     assert!(database.is_empty());

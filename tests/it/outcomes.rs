@@ -109,7 +109,7 @@ fn counts(results: &DataFrame) -> [usize; 3] {
 }
 
 #[test]
-fn a_gate_that_rejects_nearly_everything_ends_well_and_what_is_free_costs_nothing() {
+fn a_gate_that_rejects_nearly_everything_costs_no_evaluations() {
     let place = Place::new();
     let parts = format!(
         "[[score.sum]]\nname = 'gate'\nsql = 'weight'\nat_least = 0.97\n[[score.sum]]\nname = 'dear'\n{}",
@@ -152,7 +152,7 @@ fn a_gate_that_rejects_nearly_everything_ends_well_and_what_is_free_costs_nothin
 }
 
 #[test]
-fn a_run_most_of_which_failed_ends_with_an_error_however_few_were_asked() {
+fn a_run_in_which_most_items_failed_ends_with_an_error_however_few_there_were() {
     let place = Place::new();
     place.run_file("run", "[score]\nsql = 'weight / 0'\n[stop]\nevaluations = 20\n");
     for more in [&[] as &[&str], &["--resume"]] {
@@ -166,7 +166,7 @@ fn a_run_most_of_which_failed_ends_with_an_error_however_few_were_asked() {
 }
 
 #[test]
-fn a_scorer_may_reject_which_costs_an_evaluation_and_is_no_failure() {
+fn an_item_that_a_scorer_rejects_costs_an_evaluation_and_is_not_a_failure() {
     let place = Place::new();
     place.file("rejects", "");
     let stop = "[stop]\nevaluations = 60\nfailed_share = 0.0\n";
@@ -184,7 +184,7 @@ fn a_scorer_may_reject_which_costs_an_evaluation_and_is_no_failure() {
 }
 
 #[test]
-fn failed_items_are_asked_again_under_every_rule_and_their_answers_stand_where_they_failed() {
+fn failed_items_are_retried_under_every_rule_and_their_answers_replace_the_failures() {
     let walks = "[restart]\nafter = 1";
     for rule in ["rule = 'surrogate'".into(), format!("rule = 'rl'\n{walks}"), format!("rule = 'top-k'\n{walks}")] {
         let place = Place::new();
@@ -269,7 +269,7 @@ fn waits(messages: &str) -> usize {
 }
 
 #[test]
-fn a_service_that_goes_away_is_waited_for_and_nothing_shows_of_it() {
+fn an_outage_of_a_service_does_not_change_the_frames() {
     let place = Place::new();
     place.run_file("calm", "[score]\nsql = 'weight'\n[stop]\nevaluations = 120\n");
     succeeded(&place.search("calm", "calm", &[]));
@@ -302,7 +302,7 @@ fn a_service_that_goes_away_is_waited_for_and_nothing_shows_of_it() {
 }
 
 #[test]
-fn a_service_that_stays_away_or_refuses_stops_the_run_with_nothing_lost_and_nothing_burnt() {
+fn a_service_that_stays_unavailable_or_denies_access_stops_the_run_and_costs_no_evaluation() {
     let place = Place::new();
     place.run_file("calm", "[score]\nsql = 'weight'\n[stop]\nevaluations = 60\n");
     succeeded(&place.search("calm", "calm", &[]));
@@ -338,7 +338,7 @@ fn a_service_that_stays_away_or_refuses_stops_the_run_with_nothing_lost_and_noth
 }
 
 #[test]
-fn a_command_that_never_answers_stops_the_run_before_it_costs_anything() {
+fn a_command_that_never_answers_stops_the_run_and_costs_no_evaluation() {
     let place = Place::new();
     place.file("broken.py", "import no_such_module\n");
     place.run_file("run", "[score]\ncommand = ['python3', 'broken.py']\nretries = 1\n[stop]\nevaluations = 60\n");
@@ -377,7 +377,7 @@ else:
 ";
 
 #[test]
-fn a_scorer_that_answers_texts_for_numbers_stops_the_run_at_its_first_batch_and_no_item_has_failed() {
+fn a_scorer_that_returns_text_instead_of_numbers_stops_the_run_at_its_first_request_and_no_item_has_failed() {
     for (form, more) in [("jsonl", "format = 'jsonl'"), ("parquet", "mode = 'batch'")] {
         let place = Place::new();
         place.file("texts.py", TEXTS);
@@ -416,7 +416,7 @@ fn a_scorer_that_answers_texts_for_numbers_stops_the_run_at_its_first_batch_and_
 }
 
 #[test]
-fn fields_whose_names_are_taken_are_left_out_once_and_cost_nothing() {
+fn parts_with_reserved_names_are_ignored_with_one_warning() {
     let place = Place::new();
     let counter = place.path("counter");
     place.file(
@@ -443,7 +443,7 @@ fn fields_whose_names_are_taken_are_left_out_once_and_cost_nothing() {
 }
 
 #[test]
-fn what_was_answered_before_a_stop_is_kept_and_only_the_rest_is_asked_again() {
+fn answers_before_a_stop_are_kept_and_only_the_other_items_are_requested_again() {
     for how in [Signal::INT, Signal::TERM, Signal::KILL] {
         let place = Place::new();
         // A first batch of sixteen items.
@@ -483,7 +483,7 @@ fn what_was_answered_before_a_stop_is_kept_and_only_the_rest_is_asked_again() {
 }
 
 #[test]
-fn a_part_that_was_paid_for_is_kept_when_a_later_part_fails_to_come() {
+fn the_answer_of_a_part_is_kept_if_a_later_part_is_unavailable() {
     let place = Place::new();
     let parts = |second: &str| {
         let [first, second] = ["first.txt", second].map(|asked| {
@@ -532,7 +532,7 @@ fn a_part_that_was_paid_for_is_kept_when_a_later_part_fails_to_come() {
 }
 
 #[test]
-fn a_run_that_has_ended_stays_as_it_is_when_it_is_resumed() {
+fn an_ended_run_does_not_change_when_it_is_resumed() {
     for (rule, stop) in [("rl", "iterations = 3"), ("surrogate", "evaluations = 41"), ("rl", "nothing_new = 2")] {
         let place = Place::new();
         place.file("fails", "");
@@ -547,7 +547,7 @@ fn a_run_that_has_ended_stays_as_it_is_when_it_is_resumed() {
 }
 
 #[test]
-fn iterations_without_anything_new_are_counted_over_stops() {
+fn iterations_without_a_new_item_are_counted_across_resumes() {
     let place = Place::new();
     place.run_file("run", "[score]\nsql = 'weight'\n[update]\nrule = 'rl'\n[stop]\niterations = 60\nnothing_new = 5\n");
     succeeded(&place.search("run", "whole", &[]));
@@ -563,7 +563,7 @@ fn iterations_without_anything_new_are_counted_over_stops() {
 }
 
 #[test]
-fn a_budget_that_is_raised_gives_the_frames_of_a_run_that_had_it_from_the_start() {
+fn a_run_with_a_raised_budget_equals_one_that_had_it_from_the_start() {
     for (rule, score) in [("rl", "sql"), ("surrogate", "sql"), ("surrogate", "command"), ("top-k", "command")] {
         let place = Place::new();
         place.file("rejects", "");
@@ -587,7 +587,7 @@ fn a_budget_that_is_raised_gives_the_frames_of_a_run_that_had_it_from_the_start(
 }
 
 #[test]
-fn a_cut_iteration_that_is_stopped_again_while_it_is_made_whole_is_made_whole_later() {
+fn an_iteration_limited_by_the_budget_is_completed_later_even_if_that_is_interrupted() {
     for (how, old_budget_between) in
         [(Signal::INT, false), (Signal::INT, true), (Signal::KILL, false), (Signal::KILL, true)]
     {
@@ -617,7 +617,7 @@ fn a_cut_iteration_that_is_stopped_again_while_it_is_made_whole_is_made_whole_la
 }
 
 #[test]
-fn a_filter_that_nothing_passes_ends_the_run_with_these_words() {
+fn a_run_whose_filter_nothing_passes_ends_with_that_reason() {
     let place = Place::new();
     for rule in ["rl", "surrogate"] {
         let sections = format!("[filter]\nsql = 'weight > 7'\n[score]\nsql = 'weight'\n[update]\nrule = '{rule}'\n");
@@ -639,7 +639,7 @@ fn a_filter_that_nothing_passes_ends_the_run_with_these_words() {
 }
 
 #[test]
-fn ids_told_by_hand_are_whole_or_refused() {
+fn ids_of_manual_scores_are_whole_numbers_or_rejected() {
     let place = Place::new();
     place.run_file("run", "[score]\nby_hand = true\n[stop]\nevaluations = 16\n");
     let ask = || {
@@ -680,7 +680,7 @@ fn reasons_have_a_limit() {
 
 /// Of the items that the service is asked for some are rejected and some fail, and every sixth request finds it away.
 #[test]
-fn a_run_with_every_outcome_killed_at_any_file_operation_goes_on_as_if_nothing_had_happened() {
+fn a_run_with_every_outcome_killed_at_any_file_operation_resumes_to_the_same_frames() {
     let server = Server::start();
     let score = format!("url = '{}'\nbatch_size = 8\npatience = 60", server.url("mixed"));
     let scene = Scene::new(&score, 2);
@@ -701,7 +701,7 @@ fn a_run_with_every_outcome_killed_at_any_file_operation_goes_on_as_if_nothing_h
 
 /// Asking again is killed at any of its operations, and then done again.
 #[test]
-fn asking_failed_items_again_may_be_killed_anywhere() {
+fn a_retry_of_failed_items_may_be_killed_at_any_file_operation() {
     let score = format!("command = ['python3', '{}']\nbatch_size = 8", script("outcomes.py"));
     let scene = Scene::new(&score, 2);
     std::fs::write(scene.path("fails"), "").expect("written");
@@ -734,7 +734,7 @@ fn asking_failed_items_again_may_be_killed_anywhere() {
 }
 
 #[test]
-fn a_surrogate_learns_from_what_was_asked_again() {
+fn a_surrogate_learns_from_retried_items() {
     let folder = folder();
     let database = || -> LanceDatabase { open(&folder.path().join("items.lance")).k(10) };
     dataset(&folder, &clustered(300, 4, 6, &mut rng(5)), &Default::default());

@@ -97,7 +97,7 @@ fn library(folder: &TempDir) -> (LanceDatabase, DataFrame) {
 }
 
 #[test]
-fn each_part_is_asked_by_its_own_workers_in_batches_of_its_own_size() {
+fn each_part_has_its_own_workers_and_batch_size() {
     let folder = folder();
     let (database, queries) = library(&folder);
     let rules: [(&str, Box<dyn uphill::UpdateRule>); 2] =
@@ -134,7 +134,7 @@ fn each_part_is_asked_by_its_own_workers_in_batches_of_its_own_size() {
 }
 
 #[test]
-fn a_sum_within_a_sum_asks_its_parts_as_they_say_too() {
+fn a_sum_within_a_sum_respects_the_settings_of_its_parts() {
     let folder = folder();
     let (database, queries) = library(&folder);
     let (one, other, beside) = (Noted::new(1, 7, 1.0), Noted::new(3, 2, 2.0), Noted::new(2, 4, 3.0));
@@ -226,7 +226,7 @@ impl Score for Dear {
 }
 
 #[test]
-fn what_a_part_answers_is_kept_however_the_part_beside_it_ends_the_run() {
+fn the_answers_of_a_part_are_kept_however_another_part_ends_the_run() {
     let folder = folder();
     let (database, queries) = library(&folder);
     let runner = |how: How, asked: &Arc<Mutex<Vec<u64>>>, behind: usize| {
@@ -295,7 +295,7 @@ pub fn known(ledger: &[DataFrame], column: &str) -> Vec<u64> {
 }
 
 #[test]
-fn other_numbers_that_parts_give_are_columns_beside_them_and_none_takes_the_place_of_another() {
+fn other_numbers_of_parts_are_separate_columns() {
     let folder = folder();
     let (database, queries) = library(&folder);
     let score = || {
@@ -328,7 +328,7 @@ fn other_numbers_that_parts_give_are_columns_beside_them_and_none_takes_the_plac
 }
 
 #[test]
-fn scores_by_hand_are_no_part() {
+fn manual_scores_cannot_be_a_part() {
     let folder = folder();
     let (database, queries) = library(&folder);
     let score = SumScore::new().part("lab", 1.0, uphill::ManualScore::new());

@@ -79,7 +79,7 @@ async fn rebuild_index(dataset: &mut Dataset) {
 }
 
 #[test]
-fn rows_appended_after_the_start_are_not_seen() {
+fn rows_appended_after_the_start_are_not_found() {
     let folder = started();
     append(&folder, 300);
     assert_goes_on_as_if_nothing_had_happened(&folder);
@@ -138,7 +138,7 @@ fn tag(folder: &TempDir, run: &str) -> String {
 }
 
 #[test]
-fn the_version_that_a_run_reads_outlives_a_clean_up_until_the_run_is_removed() {
+fn the_dataset_version_of_a_run_is_kept_by_clean_ups_until_the_run_is_removed() {
     let folder = started();
     let mut expected =
         ["run", "whole"].map(|run| (tag(&folder, run), version(folder.path(), run).as_u64().expect("a number")));
@@ -170,7 +170,7 @@ fn the_version_that_a_run_reads_outlives_a_clean_up_until_the_run_is_removed() {
 }
 
 #[test]
-fn a_version_is_kept_in_folders_of_every_name() {
+fn a_dataset_version_is_tagged_in_folders_of_every_name() {
     let folder = folder();
     for name in ["josé", "100% [a] #1?", "a b", "~\"{x}|\\^`"] {
         let place = folder.path().join(name);
@@ -192,7 +192,7 @@ fn a_version_is_kept_in_folders_of_every_name() {
 }
 
 #[test]
-fn a_run_goes_on_where_its_folder_was_moved_to() {
+fn a_moved_run_folder_can_be_resumed() {
     let folder = started();
     let moved = folder.path().join("moved");
     std::fs::create_dir(&moved).expect("a folder");
@@ -206,7 +206,7 @@ fn a_run_goes_on_where_its_folder_was_moved_to() {
 
 /// As a kill leaves it that came after run.json was written and before the dataset was tagged.
 #[test]
-fn a_tag_that_is_not_there_is_set_when_the_run_goes_on() {
+fn a_missing_tag_is_set_when_the_run_is_resumed() {
     let folder = started();
     let (name, all) = (tag(&folder, "run"), tags(&folder));
     let deleted = name.clone();
@@ -217,7 +217,7 @@ fn a_tag_that_is_not_there_is_set_when_the_run_goes_on() {
 }
 
 #[test]
-fn a_library_in_another_is_tagged_too_and_none_for_a_log_in_a_temporary_folder() {
+fn the_dataset_of_a_gradient_search_is_tagged_but_not_for_a_temporary_log() {
     let folder = folder();
     let library = clustered(100, 4, 5, &mut rng(1));
     let database = exact_library(&folder, &library).k(3);
@@ -239,7 +239,7 @@ fn a_library_in_another_is_tagged_too_and_none_for_a_log_in_a_temporary_folder()
 }
 
 #[test]
-fn a_dataset_that_cannot_be_tagged_is_searched_all_the_same_and_a_line_says_what_that_means() {
+fn a_dataset_that_cannot_be_tagged_is_searched_with_a_warning() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&clustered(300, 8, 9, &mut rng(1))));
     uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
@@ -263,7 +263,7 @@ fn a_dataset_that_cannot_be_tagged_is_searched_all_the_same_and_a_line_says_what
 }
 
 #[test]
-fn a_version_that_was_cleaned_up_is_named_with_the_latest() {
+fn a_missing_dataset_version_is_reported_with_the_latest() {
     let folder = started();
     change(&folder, async |mut dataset| {
         dataset.delete("weight > 0.9").await.expect("deleted");
@@ -280,14 +280,14 @@ fn a_version_that_was_cleaned_up_is_named_with_the_latest() {
 }
 
 #[test]
-fn a_dataset_that_was_removed_is_named() {
+fn a_missing_dataset_is_reported() {
     let folder = started();
     std::fs::remove_dir_all(folder.path().join("items.lance")).expect("removed");
     assert_refused(&folder, &["items.lance: cannot open it as a Lance dataset"]);
 }
 
 #[test]
-fn another_dataset_under_the_same_path_is_told_by_what_differs() {
+fn another_dataset_at_the_same_path_is_rejected_with_the_differences() {
     let index = |folder: &TempDir, library: &ndarray::Array2<f32>, more: &[&str]| {
         write(&folder.path().join("items.parquet"), &items(library));
         let arguments = ["index", "items.parquet", "items.lance", "--overwrite"];
@@ -312,7 +312,7 @@ fn another_dataset_under_the_same_path_is_told_by_what_differs() {
 
 /// Of the same shape, without an index, and not by `uphill index`: only when it was written tells them apart.
 #[test]
-fn a_dataset_that_others_made_and_replaced_is_told_by_its_time() {
+fn a_replaced_dataset_of_another_program_is_detected_by_its_commit_time() {
     let folder = folder();
     let theirs = |seed: u64| {
         let path = folder.path().join("items.lance");
@@ -341,7 +341,7 @@ fn a_dataset_that_others_made_and_replaced_is_told_by_its_time() {
 }
 
 #[test]
-fn a_dataset_that_moved_with_its_time_is_the_same() {
+fn a_moved_dataset_with_the_same_commit_time_is_the_same() {
     let folder = started();
     // As `cp -r` and `mv` do.
     std::fs::rename(folder.path().join("items.lance"), folder.path().join("aside")).expect("moved");

@@ -167,7 +167,7 @@ fn predictions(results: &DataFrame) -> HashMap<u64, Prediction> {
 }
 
 #[test]
-fn a_run_that_was_killed_again_and_again_has_the_predictions_of_one_that_never_stopped() {
+fn a_run_killed_repeatedly_has_the_predictions_of_one_that_never_stopped() {
     for (nth, run) in RUNS.into_iter().enumerate() {
         let place = Place::new();
         place.run_file(128, COMMAND, run);
@@ -214,7 +214,7 @@ fn the_speed_of_workers_does_not_change_predictions() {
 }
 
 #[test]
-fn a_run_whose_scores_come_by_hand_has_the_predictions_of_one_that_scores_itself() {
+fn a_run_with_manual_scores_has_the_predictions_of_one_with_a_scorer() {
     let place = Place::new();
     place.run_file(48, "sql = 'value'\n", RUNS[0]);
     place.search("whole", &[]);
@@ -295,7 +295,7 @@ fn a_prediction_is_in_the_units_of_score_whatever_the_direction() {
 }
 
 #[test]
-fn a_run_of_format_2_is_read_and_goes_on_without_predictions() {
+fn a_run_of_format_2_is_read_and_resumed_without_predictions() {
     for run in [RUNS[0], RUNS[1]] {
         let place = Place::new();
         place.run_file(128, "sql = 'value'\n", run);
@@ -368,7 +368,7 @@ fn run_with_selector(database: &LanceDatabase, columns: &'static [&'static str])
 }
 
 #[test]
-fn what_a_selector_of_a_user_predicts_is_logged_if_it_has_all_three_columns() {
+fn predictions_of_a_custom_selector_are_logged_if_it_has_all_three_columns() {
     let place = Place::new();
     let database = open(&place.path("items.lance")).k(8);
     let log = run_with_selector(&database, &["chosen_by", "deviation", "predicted"]).expect("a search");

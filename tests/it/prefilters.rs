@@ -96,7 +96,7 @@ fn quotes_mean_the_same_in_a_prefilter_a_filter_and_a_score() {
 }
 
 #[test]
-fn a_condition_without_a_column_or_with_one_that_is_not_there_is_refused() {
+fn a_condition_without_a_column_or_with_an_unknown_one_is_rejected() {
     let folder = library();
     let no_column = "names no column, so it is true for all items or for none (there are: ";
     for (sql, message) in [
@@ -130,7 +130,7 @@ fn a_condition_without_a_column_or_with_one_that_is_not_there_is_refused() {
 }
 
 #[test]
-fn a_condition_that_nothing_matches_says_so_with_what_there_was() {
+fn a_condition_that_nothing_matches_is_reported_with_the_number_of_items() {
     let folder = library();
     let ended = |run: &str| {
         let log = SearchLog::open(folder.path().join(run)).expect("a run");

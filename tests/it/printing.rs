@@ -71,7 +71,7 @@ for line in sys.stdin:
 }
 
 #[test]
-fn a_closed_standard_output_is_no_error_and_a_full_one_is() {
+fn a_closed_standard_output_is_not_an_error_but_a_full_one_is() {
     let folder = library(60, vec![]);
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let shows = |format| ["results", "run", "--format", format];

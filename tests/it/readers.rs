@@ -88,7 +88,7 @@ impl Drop for Readers<'_> {
 }
 
 #[test]
-fn duckdb_and_polars_see_whole_iterations_between_any_two_file_operations_of_a_search() {
+fn duckdb_and_polars_read_complete_iterations_between_any_two_file_operations_of_a_search() {
     let scene = Scene::new(SQL, 3);
     let whole = scene.whole();
     let mut readers = Readers::new(&scene, &whole);
@@ -113,7 +113,7 @@ fn duckdb_and_polars_see_whole_iterations_between_any_two_file_operations_of_a_s
 }
 
 #[test]
-fn duckdb_and_polars_see_whole_iterations_while_searches_run_are_killed_and_go_on() {
+fn duckdb_and_polars_read_complete_iterations_while_searches_run_are_killed_and_resume() {
     let scene = Scene::new(SQL, 25);
     let whole = scene.whole();
     let mut readers = Readers::new(&scene, &whole);
@@ -153,7 +153,7 @@ for run in sys.stdin:
 "#;
 
 #[test]
-fn duckdb_sees_each_answer_once_between_any_two_file_operations_of_a_ledger() {
+fn duckdb_reads_each_answer_once_between_any_two_file_operations_of_a_ledger() {
     let scene = Scene::with_an_almost_full_ledger();
     let run = scene.copied("begun", "run");
     let mut python = Command::new(python())

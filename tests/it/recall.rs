@@ -62,7 +62,7 @@ fn recall(database: &LanceDatabase, queries: &Array2<f32>, nearest: &[Vec<u64>],
 }
 
 #[test]
-fn queries_that_were_not_measured_with_find_the_share_that_is_asked_for() {
+fn queries_that_were_not_measured_reach_the_target_recall() {
     for (what, library) in
         [("clustered", clustered(25_000, 32, 60, &mut rng(41))), ("learned", learned(25_000, 32, 42))]
     {
@@ -98,7 +98,7 @@ fn queries_that_were_not_measured_with_find_the_share_that_is_asked_for() {
 }
 
 #[test]
-fn a_recall_of_one_looks_at_every_item_and_nprobes_overrides_it() {
+fn a_recall_of_1_compares_with_every_item_and_nprobes_overrides_it() {
     let library = learned(3000, 16, 44);
     let folder = folder();
     let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
@@ -113,7 +113,7 @@ fn a_recall_of_one_looks_at_every_item_and_nprobes_overrides_it() {
 }
 
 #[test]
-fn between_and_beyond_what_was_measured_as_much_is_looked_at_as_the_next_takes() {
+fn between_measured_k_the_larger_one_applies_and_beyond_them_parameters_are_extrapolated() {
     let library = learned(25_000, 16, 46);
     let folder = folder();
     let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
@@ -141,7 +141,7 @@ fn between_and_beyond_what_was_measured_as_much_is_looked_at_as_the_next_takes()
 }
 
 #[test]
-fn a_table_of_an_earlier_version_searches_the_partitions_that_it_names() {
+fn a_recall_table_of_an_earlier_version_searches_its_number_of_partitions() {
     let library = learned(5000, 16, 51);
     let folder = folder();
     let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
@@ -173,7 +173,7 @@ fn inspected(folder: &TempDir) -> serde_json::Value {
 }
 
 #[test]
-fn what_was_measured_is_said_kept_and_shown() {
+fn the_recall_table_is_printed_stored_and_shown() {
     let folder = folder();
     let said = built(&folder, &["--index", "ivf-rq"]);
     let table: RecallTable = serde_json::from_value(inspected(&folder)["recall"].clone()).expect("a table");
@@ -187,7 +187,7 @@ fn what_was_measured_is_said_kept_and_shown() {
 }
 
 #[test]
-fn a_recall_that_is_no_share_is_refused() {
+fn a_recall_outside_of_0_to_1_is_rejected() {
     let folder = folder();
     built(&folder, &[]);
     for (value, expected) in [("0", "found 0"), ("1.01", "found 1.01"), ("nan", "found nan")] {
@@ -212,7 +212,7 @@ fn change<F: Future<Output = lance::Result<()>>>(path: &Path, change: impl FnOnc
 }
 
 #[test]
-fn a_table_of_another_index_or_none_that_can_be_read_leaves_the_defaults() {
+fn a_recall_table_that_is_unreadable_or_of_another_index_is_ignored() {
     let library = learned(5000, 16, 48);
     let folder = folder();
     let path = dataset(&folder, &library, &IndexOptions::new().index(IndexKind::IvfFlat));
@@ -245,7 +245,7 @@ fn a_table_of_another_index_or_none_that_can_be_read_leaves_the_defaults() {
 }
 
 #[test]
-fn a_run_goes_on_with_what_was_measured_when_it_started() {
+fn a_resumed_run_uses_the_recall_table_of_its_start() {
     let folder = folder();
     built(&folder, &["--index", "ivf-flat"]);
     let text = "seed = 3\n[database]\npath = \"items.lance\"\nk = 30\n[queries]\nsample = 20\n[update]\nrule = \"rl\"\nlr = 2.0\n\
@@ -268,7 +268,7 @@ fn a_run_goes_on_with_what_was_measured_when_it_started() {
 }
 
 #[test]
-fn a_damaged_table_of_recall_is_told_and_not_believed() {
+fn a_damaged_recall_table_is_reported_and_ignored() {
     let folder = folder();
     let options = IndexOptions::new().index(IndexKind::IvfFlat);
     let path = dataset(&folder, &clustered(2000, 8, 20, &mut rng(95)), &options);

@@ -18,7 +18,7 @@ fn tags(scene: &Scene) -> Vec<String> {
 }
 
 #[test]
-fn a_removal_killed_at_any_file_operation_is_finished_by_the_next() {
+fn a_removal_killed_at_any_file_operation_is_finished_by_the_next_one() {
     let scene = Scene::new(COMMAND, 2);
     let whole = scene.whole();
     let remove = |name: &str, fault: &str| {
@@ -61,7 +61,7 @@ fn a_removal_killed_at_any_file_operation_is_finished_by_the_next() {
 }
 
 #[test]
-fn only_a_run_that_nobody_writes_is_removed_and_only_what_is_the_runs() {
+fn remove_deletes_only_files_of_a_run_that_no_process_writes() {
     let scene = Scene::new(SQL, 2);
     let whole = scene.whole();
     let remove = |name: &str| uphill(&["remove", name], scene.folder.path());
@@ -94,7 +94,7 @@ fn only_a_run_that_nobody_writes_is_removed_and_only_what_is_the_runs() {
 }
 
 #[test]
-fn a_run_whose_dataset_is_gone_or_elsewhere_is_removed_all_the_same() {
+fn a_run_whose_dataset_is_missing_or_moved_can_be_removed() {
     let scene = Scene::new(SQL, 2);
     scene.whole();
     std::fs::rename(scene.path("items.lance"), scene.path("elsewhere.lance")).expect("moved");
@@ -111,7 +111,7 @@ fn a_run_whose_dataset_is_gone_or_elsewhere_is_removed_all_the_same() {
 }
 
 #[test]
-fn a_run_that_has_its_name_by_a_link_is_removed_with_its_folder() {
+fn a_run_folder_behind_a_link_is_removed() {
     let scene = Scene::new(SQL, 2);
     scene.whole();
     std::os::unix::fs::symlink("whole", scene.path("latest")).expect("a link");

@@ -382,7 +382,7 @@ fn the_map_shows_its_explained_variance() {
 }
 
 #[test]
-fn a_report_comes_from_runs_that_were_killed_are_empty_by_hand_of_format_1_or_without_their_dataset() {
+fn killed_empty_and_manual_runs_of_every_format_have_a_report_even_without_their_dataset() {
     let folder = library(200);
     search(&folder, "run", &[]);
     let file = folder.path().join("run/run.json");

@@ -74,7 +74,7 @@ impl UpdateRule for Notes {
 const ITERATIONS: u32 = 30;
 
 #[test]
-fn going_on_fetches_nothing_again_for_rules_that_keep_nothing_of_what_they_met() {
+fn resuming_fetches_no_embeddings_for_rules_that_do_not_observe_them() {
     let folder = folder();
     let watched = Watched::new(&exact_library(&folder, &clustered(400, 4, 8, &mut rng(31))).k(5));
     let queries = uphill::queries_at(&watched, &[0, 70, 140]).expect("queries");
@@ -106,7 +106,7 @@ fn going_on_fetches_nothing_again_for_rules_that_keep_nothing_of_what_they_met()
 }
 
 #[test]
-fn a_rule_that_says_nothing_of_embeddings_observes_them_again_and_they_are_fetched_at_once() {
+fn by_default_a_rule_observes_embeddings_which_a_resume_fetches_at_once() {
     let folder = folder();
     let watched = Watched::new(&exact_library(&folder, &clustered(400, 4, 8, &mut rng(32))).k(5));
     let queries = uphill::queries_at(&watched, &[0, 70, 140]).expect("queries");
@@ -141,7 +141,7 @@ impl Score for OneByOne {
 }
 
 #[test]
-fn answers_that_come_one_by_one_are_in_few_files_each_once_in_the_order_asked() {
+fn single_answers_are_stored_in_few_files_once_each_in_the_order_of_requests() {
     let folder = folder();
     let library = exact_library(&folder, &normal(1500, 4, &mut rng(33))).k(1500);
     let run = folder.path().join("run");
@@ -183,7 +183,7 @@ impl Score for Late {
 }
 
 #[test]
-fn answers_with_other_columns_stand_in_one_file_of_the_ledger_and_are_taken_from_it_as_they_were() {
+fn answers_with_different_columns_share_a_ledger_file_and_are_read_unchanged() {
     let folder = folder();
     let library = exact_library(&folder, &normal(200, 4, &mut rng(34))).k(60);
     let asked = Arc::new(AtomicUsize::new(0));

@@ -39,7 +39,7 @@ fn results(folder: &TempDir, run: &str) -> DataFrame {
 }
 
 #[test]
-fn the_same_run_again_asks_nothing_and_finds_the_same() {
+fn a_run_that_reuses_its_own_scores_requests_nothing_and_finds_the_same() {
     let folder = libraries();
     run_file(&folder, "items", "");
     uphill_ok(&["search", "run.toml", "--out", "first"], folder.path());
@@ -109,7 +109,7 @@ fn another_library_is_matched_by_a_key_column_never_by_position() {
 }
 
 #[test]
-fn scores_of_another_version_are_taken_only_on_trust() {
+fn scores_of_another_version_are_reused_only_with_trust_scores() {
     let folder = libraries();
     run_file(&folder, "items", "version = \"dock-1\"\n");
     uphill_ok(&["search", "run.toml", "--out", "first"], folder.path());
@@ -190,7 +190,7 @@ fn scores_are_not_reused_by_position_when_an_attribute_changed() {
 }
 
 #[test]
-fn the_surrogate_begins_with_what_was_paid_for_before() {
+fn the_surrogate_observes_reused_scores_first() {
     let folder = libraries();
     let run_file = |library: &str, more: &str| {
         let head = format!("seed = 5\n[database]\npath = \"{library}.lance\"\n[stop]\nevaluations = 60\n");
@@ -218,7 +218,7 @@ fn the_surrogate_begins_with_what_was_paid_for_before() {
 }
 
 #[test]
-fn the_default_rule_makes_the_most_of_what_was_paid_for_before() {
+fn reused_scores_improve_the_default_rule() {
     let folder = folder();
     // Of the 8000 molecules the weight of 157 is within 5 of 300.
     write(&folder.path().join("items.parquet"), &read(&root().join("data/molecules.parquet")).head(Some(8000)));
@@ -243,7 +243,7 @@ fn the_default_rule_makes_the_most_of_what_was_paid_for_before() {
 
 /// Scores of all items, by an id that a tool keeps as another type or in another format.
 #[test]
-fn keys_match_whatever_type_a_tool_made_of_them() {
+fn keys_match_across_types() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut frame = items(&clustered(200, 4, 6, &mut rng(6)));
@@ -299,7 +299,7 @@ fn keys_match_whatever_type_a_tool_made_of_them() {
 }
 
 #[test]
-fn a_source_that_matches_nothing_is_named_with_what_is_there_and_here() {
+fn a_source_that_matches_no_item_is_reported_with_examples_of_both_sides() {
     let folder = libraries();
     let at = |name: &str| folder.path().join(name);
     let said = |file: &str, more: &str| {
@@ -348,7 +348,7 @@ fn a_source_that_matches_nothing_is_named_with_what_is_there_and_here() {
 }
 
 #[test]
-fn whole_numbers_that_lost_digits_as_floats_are_refused_as_keys() {
+fn integers_that_lost_digits_as_floats_are_rejected_as_keys() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut frame = items(&clustered(50, 4, 3, &mut rng(7)));

@@ -17,7 +17,7 @@ fn both(sections: &[(&str, &str)]) -> [Result<Config, uphill::Error>; 2] {
 }
 
 #[test]
-fn what_toml_takes_json_takes_too_and_means_the_same_by_it() {
+fn json_accepts_the_same_run_files_as_toml() {
     for sections in [
         &[("update", r#"{"batch": 8}"#)][..],
         &[("update", r#"{"features": []}"#)],
@@ -35,7 +35,7 @@ fn what_toml_takes_json_takes_too_and_means_the_same_by_it() {
 }
 
 #[test]
-fn null_in_json_means_that_nothing_is_said() {
+fn null_in_json_is_a_missing_key() {
     let nothing = Config::from_json(r#"{"database": {"path": "a"}, "score": {"sql": "x"}}"#).expect("a run file");
     let nulls = r#"{"seed": null, "database": {"path": "a", "k": null, "exact": null, "recall": null},
         "score": {"sql": "x", "url": null, "reuse": null, "direction": null, "on_error": null, "sum": null},
@@ -46,7 +46,7 @@ fn null_in_json_means_that_nothing_is_said() {
 }
 
 #[test]
-fn mistakes_in_json_are_told_as_those_in_toml_are_with_the_section() {
+fn mistakes_in_json_are_reported_as_in_toml() {
     for (section, value, message) in [
         ("update", r#"{"bacth": 8}"#, "unknown key `bacth`; did you mean `batch`?"),
         ("update", r#"{"batch": "many"}"#, "expected a whole number, found string \"many\""),
@@ -74,7 +74,7 @@ fn mistakes_in_json_are_told_as_those_in_toml_are_with_the_section() {
 }
 
 #[test]
-fn a_seed_may_be_larger_than_toml_can_say() {
+fn a_seed_may_exceed_the_integers_of_toml() {
     let config =
         |seed: u64| Config::from_json(&format!(r#"{{"seed": {seed}, "database": {{"path": "a"}}, "score": {{}}}}"#));
     assert_eq!(config(u64::MAX).expect("a run file").seed, u64::MAX);

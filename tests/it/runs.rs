@@ -138,7 +138,7 @@ fn killed_runs_resume_to_the_same_frames() {
 }
 
 #[test]
-fn a_resumed_run_refuses_other_settings_and_another_dataset() {
+fn a_resumed_run_rejects_other_settings_and_another_dataset() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 2"));
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let output = uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "update.lr=2.0"], folder.path());
@@ -181,7 +181,7 @@ fn a_second_writer_of_a_run_folder_exits_with_code_4() {
 }
 
 #[test]
-fn results_trajectories_and_queries_come_as_csv_json_and_parquet() {
+fn results_trajectories_and_queries_are_written_as_csv_json_and_parquet() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3"));
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let csv = uphill_ok(&["results", "run", "-n", "5"], folder.path());
@@ -213,7 +213,7 @@ fn a_folder_named_like_a_partition_does_not_confuse_the_log() {
 }
 
 #[test]
-fn an_interrupted_run_says_so_and_goes_on() {
+fn an_interrupted_run_says_so_and_can_be_resumed() {
     let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 100000\nnothing_new = 100000"));
     for (signal, code) in [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143)] {
         let out = format!("run-{code}");

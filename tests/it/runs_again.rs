@@ -74,7 +74,7 @@ fn with_each_rule(check: impl Fn(&str, &LanceDatabase, &DataFrame, &SearchLog)) 
 }
 
 #[test]
-fn two_searches_are_the_same() {
+fn two_searches_with_one_runner_are_equal() {
     with_each_rule(|name, database, queries, fresh| {
         let mut runner = runner(name, database, SqlScore::new("weight"));
         runner.search(queries, 4).expect("a first search");
@@ -83,7 +83,7 @@ fn two_searches_are_the_same() {
 }
 
 #[test]
-fn a_search_that_the_same_runner_resumes_is_one_that_never_stopped() {
+fn a_search_resumed_by_the_same_runner_equals_one_that_never_stopped() {
     with_each_rule(|name, database, queries, fresh| {
         let (folder, mut runner) = (folder(), runner(name, database, SqlScore::new("weight")));
         let path = folder.path().join("run");
@@ -94,7 +94,7 @@ fn a_search_that_the_same_runner_resumes_is_one_that_never_stopped() {
 }
 
 #[test]
-fn a_runner_that_asks_and_is_told_in_a_loop_finds_what_one_that_scores_does() {
+fn ask_and_tell_in_a_loop_equals_a_search_with_a_scorer() {
     with_each_rule(|name, database, queries, fresh| {
         let (folder, mut runner) = (folder(), runner(name, database, ManualScore::new()));
         let path = folder.path().join("run");

@@ -138,7 +138,7 @@ pub fn asked(log: &SearchLog) -> Vec<u64> {
 }
 
 #[test]
-fn an_expression_that_looks_at_other_items_is_refused_and_one_that_does_not_is_taken() {
+fn an_expression_that_reads_other_rows_is_rejected_and_others_are_accepted() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&normal(20, 4, &mut rng(1))));
     uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());

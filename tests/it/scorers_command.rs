@@ -65,7 +65,7 @@ fn two_by_two(behaviour: &str) {
 }
 
 #[test]
-fn a_process_that_fails_mid_batch_keeps_its_answers_and_the_rest_is_asked_for_one_by_one() {
+fn the_answers_of_a_process_that_fails_are_kept_and_the_other_items_are_retried_one_by_one() {
     for behaviour in ["exits", "killed", "hangs", "closes", "prints", "long line"] {
         two_by_two(behaviour);
     }
@@ -99,7 +99,7 @@ fn what_a_hanging_process_started_is_killed_with_it() {
 }
 
 #[test]
-fn a_fresh_process_makes_good_what_the_first_one_left() {
+fn a_new_process_scores_the_items_that_the_first_left_out() {
     for behaviour in ["exits", "killed"] {
         let counter = Counter::new();
         let once = counter.file("once").to_string_lossy().into_owned();
@@ -119,7 +119,7 @@ fn too_few_answers_leave_items_without_one() {
 }
 
 #[test]
-fn wrong_ids_void_the_attempt_since_scores_may_be_mixed_up() {
+fn wrong_ids_discard_all_answers_of_an_attempt() {
     for (behaviour, reason) in [
         ("many", "returned item 1000000, which was not requested"),
         ("twice", "returned item 5 twice"),
@@ -142,7 +142,7 @@ fn wrong_ids_void_the_attempt_since_scores_may_be_mixed_up() {
 }
 
 #[test]
-fn an_item_answered_without_a_finite_number_failed_and_is_not_asked_again() {
+fn an_item_without_a_finite_score_has_failed_and_is_not_retried() {
     for (behaviour, reason, arrow_reason) in
         [("nan", "NaN", "NaN"), ("infinite", "infinite", "infinite"), ("own reason", "no conformer", "no conformer")]
     {
@@ -168,7 +168,7 @@ fn an_item_answered_without_a_finite_number_failed_and_is_not_asked_again() {
 }
 
 #[test]
-fn an_arrow_stream_that_is_cut_off_or_none_at_all_is_asked_again() {
+fn an_incomplete_or_invalid_arrow_stream_is_retried() {
     for (behaviour, reason) in [
         ("exits", "exited with status 3"),
         ("closes", "closed its standard output"),
@@ -184,7 +184,7 @@ fn an_arrow_stream_that_is_cut_off_or_none_at_all_is_asked_again() {
 }
 
 #[test]
-fn a_batch_that_is_not_answered_in_time_has_not_been_asked() {
+fn the_items_of_a_request_that_timed_out_are_not_evaluated() {
     let counter = Counter::new();
     for mut score in [arrow(&counter, "hangs", &[]), parquet(&counter, "hangs")] {
         // It has answered before: one that never has is broken, and not away.
@@ -200,7 +200,7 @@ fn a_batch_that_is_not_answered_in_time_has_not_been_asked() {
 }
 
 #[test]
-fn a_process_for_each_batch_fails_by_its_status_or_its_file() {
+fn in_batch_mode_a_process_fails_by_its_status_or_its_output_file() {
     for (behaviour, reason) in [
         ("exits", "exited with status 3"),
         ("nothing", "wrote no output file"),
@@ -230,7 +230,7 @@ fn a_missing_empty_line_costs_the_process_but_no_score() {
 }
 
 #[test]
-fn what_is_written_between_two_batches_is_nobody_s_answer() {
+fn output_between_two_requests_is_not_an_answer() {
     let counter = Counter::new();
     let score = jsonl(&counter, "stray", &[]);
     for _ in 0..3 {
@@ -241,7 +241,7 @@ fn what_is_written_between_two_batches_is_nobody_s_answer() {
 }
 
 #[test]
-fn one_process_answers_batch_after_batch() {
+fn one_process_answers_many_requests() {
     let counter = Counter::new();
     for score in [jsonl(&counter, "good", &[]), arrow(&counter, "good", &[])] {
         for items in [6, 1, 300, 0, 2] {
@@ -253,7 +253,7 @@ fn one_process_answers_batch_after_batch() {
 }
 
 #[test]
-fn other_numbers_are_parts_of_the_score_and_what_was_sent_is_not() {
+fn other_numbers_are_parts_of_the_score_but_columns_that_were_sent_are_not() {
     let counter = Counter::new();
     for score in [jsonl(&counter, "parts", &[]), arrow(&counter, "parts", &[])] {
         let answers = score.score(&batch(3)).expect("answers");
@@ -267,7 +267,7 @@ fn other_numbers_are_parts_of_the_score_and_what_was_sent_is_not() {
 }
 
 #[test]
-fn embeddings_are_sent_only_when_asked_for() {
+fn embeddings_are_sent_only_if_configured() {
     let echo = "import sys, json\n\
         for line in sys.stdin:\n\
         \x20   if line.strip():\n\
@@ -283,7 +283,7 @@ fn embeddings_are_sent_only_when_asked_for() {
 }
 
 #[test]
-fn commands_that_cannot_run_are_refused_before_anything_is_asked() {
+fn commands_that_cannot_run_are_rejected_before_the_first_request() {
     let check = |score: CommandScore| score.check(&batch(0)).expect_err("refused").to_string();
     assert_eq!(check(CommandScore::new(["no-such-program"])), "score.command: program `no-such-program` not found");
     assert_eq!(
@@ -298,7 +298,7 @@ fn commands_that_cannot_run_are_refused_before_anything_is_asked() {
 }
 
 #[test]
-fn every_kind_of_command_gives_the_run_that_the_sql_score_gives() {
+fn every_kind_of_command_gives_the_same_run_as_the_sql_score() {
     let folder = folder();
     let dataset = molecules(&folder);
     let expected = search(&dataset, SqlScore::new("qed"));
@@ -322,7 +322,7 @@ fn every_kind_of_command_gives_the_run_that_the_sql_score_gives() {
 }
 
 #[test]
-fn a_run_file_names_a_command_relative_to_itself_and_its_messages_are_kept_in_the_run() {
+fn a_command_runs_in_the_folder_of_the_run_file_and_its_messages_are_kept_in_the_run_folder() {
     let folder = folder();
     molecules(&folder);
     let scorer = "import sys, json\n\
@@ -351,7 +351,7 @@ fn a_run_file_names_a_command_relative_to_itself_and_its_messages_are_kept_in_th
 }
 
 #[test]
-fn keys_of_another_kind_of_scorer_are_refused() {
+fn keys_of_another_kind_of_scorer_are_rejected() {
     let folder = folder();
     molecules(&folder);
     let refused = |score: &str| {
@@ -380,7 +380,7 @@ fn keys_of_another_kind_of_scorer_are_refused() {
 }
 
 #[test]
-fn on_error_stop_ends_the_run_with_what_was_scored_kept() {
+fn on_error_stop_ends_the_run_and_keeps_the_scores() {
     let folder = folder();
     molecules(&folder);
     let counter = Counter::new();
@@ -402,7 +402,7 @@ fn on_error_stop_ends_the_run_with_what_was_scored_kept() {
 }
 
 #[test]
-fn a_killed_run_goes_on_without_paying_again_for_a_finished_batch() {
+fn a_killed_run_does_not_repeat_finished_requests() {
     let folder = folder();
     molecules(&folder);
     let counter = Counter::new();

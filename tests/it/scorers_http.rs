@@ -79,7 +79,7 @@ impl Drop for Server {
 }
 
 #[test]
-fn scores_come_as_objects_or_as_numbers_in_order() {
+fn scores_are_objects_or_numbers_in_order() {
     let server = Server::start();
     for behaviour in ["good", "bare", "numbers"] {
         server.outcome(behaviour, [OK; 6], 0);
@@ -87,7 +87,7 @@ fn scores_come_as_objects_or_as_numbers_in_order() {
 }
 
 #[test]
-fn a_server_that_is_away_or_broken_for_a_while_is_asked_again() {
+fn a_server_that_is_unavailable_or_broken_for_a_while_is_retried() {
     let server = Server::start();
     // 429 comes with Retry-After: 1; the server answers 404 to who comes earlier.
     for (behaviour, again) in [("429/1", 0), ("503/1", 0), ("500/1", 6), ("reset/1", 6)] {
@@ -97,7 +97,7 @@ fn a_server_that_is_away_or_broken_for_a_while_is_asked_again() {
 }
 
 #[test]
-fn a_server_that_stays_away_has_not_been_asked() {
+fn items_are_not_evaluated_if_the_server_stays_unavailable() {
     let server = Server::start();
     for (behaviour, reason) in [("429", "HTTP 429"), ("503", "HTTP 503")] {
         let score = server.score(behaviour).patience(Duration::from_secs(2)).backoff(Duration::from_millis(100));
@@ -118,7 +118,7 @@ fn a_server_that_stays_away_has_not_been_asked() {
 }
 
 #[test]
-fn a_server_that_has_never_answered_stops_the_run_with_its_words() {
+fn a_server_that_has_never_answered_stops_the_run_with_its_message() {
     let server = Server::start();
     let stops = |behaviour: &str| server.score(behaviour).score(&batch(6)).expect_err("stopped").to_string();
     let mend = "for each of 6 items; fix the scorer, then resume with --resume";
@@ -148,7 +148,7 @@ fn a_body_that_comes_too_slowly_is_a_timeout() {
 }
 
 #[test]
-fn the_same_items_are_asked_for_by_the_same_idempotency_key() {
+fn requests_for_the_same_items_have_the_same_idempotency_key() {
     let server = Server::start();
     let keys = |behaviour: &str, items: u64| {
         server.score(behaviour).score(&batch(items)).expect("answers");
@@ -191,7 +191,7 @@ fn items_are_matched_and_checked_as_for_commands() {
 }
 
 #[test]
-fn embeddings_are_sent_only_when_asked_for() {
+fn embeddings_are_sent_only_if_configured() {
     let server = Server::start();
     let scores = |embeddings: bool| {
         let answers = server.score("embeddings").embeddings(embeddings).score(&batch(2)).expect("answers");
@@ -202,7 +202,7 @@ fn embeddings_are_sent_only_when_asked_for() {
 }
 
 #[test]
-fn services_that_cannot_be_asked_are_refused_before_anything_is() {
+fn invalid_services_are_rejected_before_the_first_request() {
     let check = |score: HttpScore| score.check(&batch(0)).expect_err("refused").to_string();
     assert_eq!(
         check(HttpScore::new("ftp://a/b?page=1")),
@@ -232,7 +232,7 @@ fn services_that_cannot_be_asked_are_refused_before_anything_is() {
 }
 
 #[test]
-fn a_service_with_four_in_flight_gives_the_run_that_the_sql_score_gives() {
+fn a_service_with_four_concurrent_requests_gives_the_same_run_as_the_sql_score() {
     let folder = folder();
     let dataset = molecules(&folder);
     let expected = search(&dataset, SqlScore::new("qed"));
@@ -245,7 +245,7 @@ fn a_service_with_four_in_flight_gives_the_run_that_the_sql_score_gives() {
 }
 
 #[test]
-fn secrets_reach_the_service_and_nothing_else() {
+fn secrets_are_sent_to_the_service_and_appear_nowhere_else() {
     let server = Server::start();
     let folder = folder();
     molecules(&folder);
@@ -309,7 +309,7 @@ fn secrets_reach_the_service_and_nothing_else() {
 }
 
 #[test]
-fn variables_that_cannot_be_sent_are_refused() {
+fn invalid_environment_variables_are_rejected() {
     let folder = folder();
     exact_library(&folder, &normal(20, 4, &mut rng(1)));
     for (score, value, words) in [

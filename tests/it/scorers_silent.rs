@@ -78,7 +78,7 @@ fn sleep() {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_service_that_accepts_and_never_answers_is_borne_for_patience_and_a_few_time_outs() {
+fn a_service_that_never_answers_is_unavailable_after_patience_and_a_few_timeouts() {
     let silent = |_: &str, _: &mut TcpStream| sleep();
     let headers = |_: &str, client: &mut TcpStream| {
         let _ = client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
@@ -109,7 +109,7 @@ fn a_service_that_accepts_and_never_answers_is_borne_for_patience_and_a_few_time
 }
 
 #[test]
-fn many_workers_bear_a_silent_service_no_longer_than_one() {
+fn many_workers_wait_for_a_silent_service_no_longer_than_one() {
     let service = Service::start(|_, _| sleep());
     let score = service.score().timeout(SECOND).patience(3 * SECOND).workers(8);
     std::thread::scope(|scope| {
@@ -124,7 +124,7 @@ fn many_workers_bear_a_silent_service_no_longer_than_one() {
 }
 
 #[test]
-fn an_item_that_holds_up_the_others_fails_alone() {
+fn an_item_that_blocks_the_others_fails_alone() {
     for (timeout, patience) in [(3 * SECOND, 300 * SECOND), (3 * SECOND, SECOND)] {
         // The first: nothing of its batch is answered in time.
         let service = Service::start(|body: &str, client: &mut TcpStream| match body.contains("\"db_idx\":0,") {
@@ -139,7 +139,7 @@ fn an_item_that_holds_up_the_others_fails_alone() {
 }
 
 #[test]
-fn a_service_that_comes_back_while_it_is_borne_answers_all() {
+fn all_items_are_scored_if_a_silent_service_recovers() {
     let silent = Arc::new(AtomicUsize::new(3));
     let left = silent.clone();
     let service = Service::start(move |body: &str, client: &mut TcpStream| {
@@ -154,7 +154,7 @@ fn a_service_that_comes_back_while_it_is_borne_answers_all() {
 }
 
 #[test]
-fn a_connection_that_is_accepted_and_closed_ends_the_run_at_the_first_batch() {
+fn a_connection_that_is_accepted_and_closed_ends_the_run_at_the_first_request() {
     let service = Service::start(|_, _| {});
     let error = service.score().patience(300 * SECOND).score(&batch(6)).expect_err("nobody answered").to_string();
     assert!(error.starts_with("score: connection: "), "{error}");
@@ -173,7 +173,7 @@ fn sleeper(counter: &Counter, reads: bool) -> CommandScore {
 }
 
 #[test]
-fn a_command_that_never_answers_ends_the_run_at_the_first_batch() {
+fn a_command_that_never_answers_ends_the_run_at_the_first_request() {
     for (reads, mode) in [(false, CommandMode::Stream), (true, CommandMode::Stream), (false, CommandMode::Batch)] {
         let counter = Counter::new();
         let score = sleeper(&counter, reads).mode(mode);
@@ -189,7 +189,7 @@ fn a_command_that_never_answers_ends_the_run_at_the_first_batch() {
 }
 
 #[test]
-fn a_command_that_answers_slowly_but_steadily_scores_all() {
+fn a_command_that_answers_slowly_but_steadily_scores_all_items() {
     let slow = "import json, sys, time\n\
         for line in sys.stdin:\n\
         \x20   if line.strip():\n\

@@ -48,7 +48,7 @@ const ANSWER: &str = "print(json.dumps({'db_idx': n, 'score': score}))";
 const END: &str = "print(flush=True)";
 
 #[test]
-fn stray_lines_cost_no_answer_and_are_kept_with_the_errors() {
+fn unexpected_lines_lose_no_answer_and_are_saved_with_standard_error() {
     for (start, each, kept) in [
         ("print('AutoDock Vina v1.2.5\\n#### If you used ... ####', flush=True)", "", "AutoDock Vina v1.2.5"),
         ("print('\\n\\nWelcome\\n', flush=True)", "", "Welcome"),
@@ -78,7 +78,7 @@ fn stray_lines_cost_no_answer_and_are_kept_with_the_errors() {
 }
 
 #[test]
-fn a_batch_may_take_its_time_after_a_banner() {
+fn the_first_answer_may_come_long_after_a_banner() {
     // Longer than a scorer in doubt is left alone: it is busy, and reads nothing meanwhile.
     let chatty = Chatty::new("print('\\nWelcome\\n', flush=True); time.sleep(12)", ANSWER, END);
     assert_answers(&chatty.score.score(&batch(3)).expect("answers"), &[Ok(()); 3]);
@@ -87,7 +87,7 @@ fn a_batch_may_take_its_time_after_a_banner() {
 }
 
 #[test]
-fn lines_between_two_batches_cost_no_process() {
+fn lines_between_two_requests_do_not_restart_the_process() {
     let chatty = Chatty::new("", ANSWER, "print('', flush=True); print('that was a batch', flush=True)");
     for _ in 0..3 {
         assert_answers(&chatty.score.score(&batch(4)).expect("answers"), &[Ok(()); 4]);
@@ -96,7 +96,7 @@ fn lines_between_two_batches_cost_no_process() {
 }
 
 #[test]
-fn a_scorer_that_only_says_nonsense_ends_the_run_at_the_first_batch_with_its_words() {
+fn a_scorer_that_prints_only_other_text_ends_the_run_at_the_first_request_with_that_text() {
     for (each, end, words) in [
         // To the end of the batch, and one that never ends it.
         ("print('hello')", END, "no answer (it printed `hello`)"),
@@ -113,7 +113,7 @@ fn a_scorer_that_only_says_nonsense_ends_the_run_at_the_first_batch_with_its_wor
 }
 
 #[test]
-fn output_without_an_end_has_a_limit() {
+fn unexpected_output_has_a_size_limit() {
     let endless = Chatty::new("while True: print('y' * 1000)", ANSWER, END);
     let error = endless.score.score(&batch(2)).expect_err("nobody answered").to_string();
     assert!(
@@ -125,7 +125,7 @@ fn output_without_an_end_has_a_limit() {
 }
 
 #[test]
-fn stray_lines_before_a_stream_of_arrow_cost_no_answer() {
+fn unexpected_lines_before_an_arrow_stream_lose_no_answer() {
     let script = "import sys, pyarrow as pa\n\
         print('\\n\\nWelcome\\n', flush=True)\n\
         while sys.stdin.buffer.peek(1):\n\
@@ -149,7 +149,7 @@ fn stray_lines_before_a_stream_of_arrow_cost_no_answer() {
 }
 
 #[test]
-fn a_run_says_once_that_its_scorer_prints_what_is_no_answer() {
+fn a_run_warns_once_about_unexpected_output() {
     let folder = folder();
     molecules(&folder);
     let scorer = "import sys, json\n\

@@ -41,7 +41,7 @@ fn no_rule_scores_an_item_beyond_the_largest_distance() {
 }
 
 #[test]
-fn a_setting_that_another_one_makes_useless_is_named() {
+fn a_setting_without_effect_is_reported() {
     let folder = folder();
     library(&folder);
     for (run, database, update, named) in [
@@ -62,7 +62,7 @@ fn a_setting_that_another_one_makes_useless_is_named() {
 }
 
 #[test]
-fn an_address_on_a_store_that_this_build_does_not_read_names_the_feature() {
+fn an_unsupported_object_store_address_is_rejected_with_the_feature() {
     let folder = folder();
     library(&folder);
     let stores = [

@@ -55,7 +55,7 @@ fn top_k_with_negative_scores_stays_among_the_items() {
 }
 
 #[test]
-fn rl_does_not_move_where_scores_are_equal_or_one_item_is_met() {
+fn rl_does_not_move_if_scores_are_equal_or_one_item_is_found() {
     assert_eq!(step_with(&[7.0; 4], RlUpdate::new(3.0)), [1.0, 1.0]);
     let folder = folder();
     let (database, queries) = square(&folder);
@@ -70,7 +70,7 @@ fn rl_with_huge_scores_stays_finite() {
 }
 
 #[test]
-fn failed_scores_move_nothing_and_are_kept_with_their_reason() {
+fn failed_items_move_no_query_and_keep_their_reason() {
     let folder = folder();
     let (database, queries) = square(&folder);
     let score = scored_by(&[f64::NAN, 3.0, f64::INFINITY, 1.0]);
@@ -96,7 +96,7 @@ fn failed_scores_move_nothing_and_are_kept_with_their_reason() {
 }
 
 #[test]
-fn each_item_is_scored_once_however_many_queries_meet_it() {
+fn each_item_is_scored_once_however_many_queries_find_it() {
     let folder = folder();
     let library = normal(40, 4, &mut rng(1));
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -124,7 +124,7 @@ fn each_item_is_scored_once_however_many_queries_meet_it() {
 }
 
 #[test]
-fn a_filter_may_only_take_rows_away() {
+fn a_filter_may_only_remove_rows() {
     let run = |filter: fn(DataFrame) -> uphill::Result<DataFrame>| {
         let folder = folder();
         let (database, queries) = square(&folder);
@@ -158,14 +158,14 @@ fn a_filter_may_reorder_and_drop_rows() {
 }
 
 #[test]
-fn sql_filters_keep_what_is_true_not_what_is_null() {
+fn sql_filters_keep_rows_that_are_true_and_drop_nulls() {
     let frame = df!("query_idx" => [0u32, 0, 0], "x" => [Some(1.0), None, Some(3.0)]).expect("a frame");
     let kept = SqlFilter::new("x > 0 AND x < 2").filter(frame).expect("kept");
     assert_eq!(kept.height(), 1);
 }
 
 #[test]
-fn scores_that_break_the_contract_are_named_with_both_values() {
+fn scores_that_break_the_contract_are_reported_with_both_values() {
     let run = |score: fn(&DataFrame) -> uphill::Result<DataFrame>| {
         let folder = folder();
         let (database, queries) = square(&folder);
@@ -195,7 +195,7 @@ fn scores_that_break_the_contract_are_named_with_both_values() {
 }
 
 #[test]
-fn parts_whose_names_are_taken_are_left_out() {
+fn parts_with_reserved_names_are_ignored() {
     let folder = folder();
     let (database, queries) = square(&folder);
     let score = |_: &DataFrame| -> uphill::Result<DataFrame> {
@@ -210,7 +210,7 @@ fn parts_whose_names_are_taken_are_left_out() {
 }
 
 #[test]
-fn scores_may_come_in_any_order_and_bring_their_parts() {
+fn scores_may_be_in_any_order_and_have_parts() {
     let folder = folder();
     let (database, queries) = square(&folder);
     let score = |_: &DataFrame| -> uphill::Result<DataFrame> {
@@ -225,7 +225,7 @@ fn scores_may_come_in_any_order_and_bring_their_parts() {
 }
 
 #[test]
-fn parts_of_the_score_may_show_late_when_everything_failed_before() {
+fn parts_of_the_score_may_appear_late_if_all_earlier_items_failed() {
     let folder = folder();
     let (database, queries) = square(&folder);
     let calls = AtomicUsize::new(0);
@@ -250,7 +250,7 @@ fn parts_of_the_score_may_show_late_when_everything_failed_before() {
 }
 
 #[test]
-fn minimised_scores_are_negated_once_and_kept_raw() {
+fn minimized_scores_are_negated_once_and_kept_as_raw_score() {
     let folder = folder();
     let (database, queries) = square(&folder);
     let mut runner = Runner::new(database, scored_by(&[4.0, -1.0, 2.0, 3.0]), TopKUpdate::new(1)).minimize(true);
@@ -262,7 +262,7 @@ fn minimised_scores_are_negated_once_and_kept_raw() {
 }
 
 #[test]
-fn an_evaluations_budget_is_never_exceeded_and_the_cut_iteration_is_committed() {
+fn the_evaluation_budget_is_never_exceeded_and_the_last_iteration_is_committed() {
     let folder = folder();
     let library = clustered(500, 4, 5, &mut rng(2));
     let database = exact_library(&folder, &library).k(7);
@@ -289,7 +289,7 @@ fn an_evaluations_budget_is_never_exceeded_and_the_cut_iteration_is_committed() 
 }
 
 #[test]
-fn nothing_new_for_a_while_ends_a_search_that_asks_for_it_and_an_empty_iteration_does_not() {
+fn nothing_new_ends_a_search_if_configured_and_an_empty_iteration_does_not() {
     let folder = folder();
     let (database, queries) = square(&folder);
     let stop = StopConditions::new().nothing_new(3);
@@ -345,7 +345,7 @@ fn the_stages_run_in_the_order_of_the_drawing() {
 }
 
 #[test]
-fn a_select_chooses_of_what_passed_the_filter_in_the_order_to_be_asked() {
+fn a_selector_chooses_among_filtered_candidates_in_the_order_of_scoring() {
     let folder = folder();
     let (database, queries) = square(&folder);
     // The last two of those that passed, the last first, and only every other iteration.
@@ -371,7 +371,7 @@ fn a_select_chooses_of_what_passed_the_filter_in_the_order_to_be_asked() {
 }
 
 #[test]
-fn a_select_may_only_take_candidates_as_they_are() {
+fn a_selector_may_only_return_unchanged_candidates() {
     let run = |select: fn(&Step<'_>) -> uphill::Result<DataFrame>| {
         let folder = folder();
         let (database, queries) = square(&folder);
@@ -402,7 +402,7 @@ fn mistakes_in_sql_show_before_anything_is_scored() {
 }
 
 #[test]
-fn a_step_works_with_and_without_a_log_and_gives_the_same() {
+fn a_step_gives_the_same_queries_with_and_without_a_log() {
     let folder = folder();
     let (database, queries) = square(&folder);
     let mut alone = Runner::new(database.clone(), scored_by(&[1.0, 3.0, 0.0, 0.5]), RlUpdate::new(0.3));

@@ -8,7 +8,7 @@ use uphill::{RlUpdate, Runner, SqlScore, SumScore};
 use crate::common::*;
 
 #[test]
-fn a_weighted_sum_keeps_its_parts_and_a_gate_spares_the_dear_score() {
+fn a_weighted_sum_keeps_its_parts_and_a_gate_avoids_the_expensive_score() {
     let folder = folder();
     let database = exact_library(&folder, &normal(100, 4, &mut rng(1))).k(40);
     let queries = uphill::queries_at(&database, &[0, 1]).expect("queries");
@@ -56,7 +56,7 @@ for line in sys.stdin:
 ";
 
 #[test]
-fn a_run_file_sums_sql_and_a_command_and_refuses_parts_that_cannot_be() {
+fn a_run_file_sums_sql_and_a_command_and_invalid_parts_are_rejected() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&normal(80, 4, &mut rng(2))));
     uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());
@@ -113,7 +113,7 @@ fn a_run_file_sums_sql_and_a_command_and_refuses_parts_that_cannot_be() {
 }
 
 #[test]
-fn how_the_parts_are_asked_may_change_and_what_they_are_asked_may_not() {
+fn a_resumed_run_may_change_how_parts_are_called_but_not_what_they_compute() {
     let folder = folder();
     write(&folder.path().join("items.parquet"), &items(&normal(80, 4, &mut rng(3))));
     uphill_ok(&["index", "items.parquet", "items.lance"], folder.path());

@@ -38,7 +38,7 @@ fn asked(log: &SearchLog) -> Vec<u64> {
 }
 
 #[test]
-fn finds_most_of_the_best_of_one_peak_and_asks_nothing_twice() {
+fn it_finds_most_of_the_best_of_one_peak_and_requests_no_item_twice() {
     let folder = folder();
     let library = clustered(3000, 8, 30, &mut rng(3));
     let database = exact_library(&folder, &library);
@@ -60,7 +60,7 @@ fn finds_most_of_the_best_of_one_peak_and_asks_nothing_twice() {
 }
 
 #[test]
-fn the_batch_is_as_set_or_grows_from_5() {
+fn the_batch_size_is_as_configured_or_grows_from_5() {
     let folder = folder();
     let library = clustered(2000, 4, 10, &mut rng(4));
     let database = exact_library(&folder, &library);
@@ -77,7 +77,7 @@ fn the_batch_is_as_set_or_grows_from_5() {
 }
 
 #[test]
-fn a_filter_that_lets_few_pass_is_respected_and_does_not_starve_the_run() {
+fn a_filter_that_few_items_pass_does_not_stop_the_run_early() {
     let folder = folder();
     let library = clustered(5000, 6, 20, &mut rng(6));
     let database = exact_library(&folder, &library);
@@ -93,7 +93,7 @@ fn a_filter_that_lets_few_pass_is_respected_and_does_not_starve_the_run() {
 }
 
 #[test]
-fn odd_scores_and_libraries_stop_nothing() {
+fn unusual_scores_and_libraries_are_supported() {
     let folder_a = folder();
     let mut library = clustered(300, 5, 5, &mut rng(7));
     for row in 0..100 {
@@ -181,7 +181,7 @@ fn share_without_a_score(
 }
 
 #[test]
-fn a_region_that_always_fails_is_left_alone() {
+fn a_region_that_always_fails_is_avoided() {
     let folder = folder();
     let library = normal(6000, 6, &mut rng(9));
     let database = exact_library(&folder, &library);
@@ -192,7 +192,7 @@ fn a_region_that_always_fails_is_left_alone() {
 }
 
 #[test]
-fn where_a_gate_rejects_99_of_100_the_others_are_found() {
+fn if_a_gate_rejects_99_of_100_items_the_others_are_found() {
     let folder = folder();
     let library = clustered(10_000, 8, 100, &mut rng(10));
     let database = exact_library(&folder, &library);
@@ -254,7 +254,7 @@ impl VectorDatabase for Watched {
 }
 
 #[test]
-fn what_one_search_asks_for_is_bounded_however_few_pass_the_filter_and_all_that_pass_are_found() {
+fn the_rows_of_one_search_are_bounded_however_few_items_pass_the_filter_and_all_of_these_are_found() {
     let folder = folder();
     let library = normal(12_000, 4, &mut rng(13));
     let database = exact_library(&folder, &library);
@@ -276,7 +276,7 @@ fn what_one_search_asks_for_is_bounded_however_few_pass_the_filter_and_all_that_
 }
 
 #[test]
-fn an_embedding_that_is_not_finite_is_refused_by_name_and_before_anything_is_paid_for() {
+fn an_embedding_that_is_not_finite_is_rejected_by_name_before_the_first_evaluation() {
     let folder = folder();
     let library = clustered(200, 3, 5, &mut rng(14));
     let database = exact_library(&folder, &library);
@@ -306,7 +306,7 @@ fn untuned() -> TempDir {
 }
 
 #[test]
-fn a_run_file_that_names_no_rule_gets_it_and_spends_its_budget() {
+fn a_run_file_without_a_rule_uses_the_surrogate_and_spends_its_budget() {
     let folder = untuned();
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
     let manifest: serde_json::Value =
@@ -338,7 +338,7 @@ fn the_number_of_threads_changes_nothing() {
 }
 
 #[test]
-fn settings_that_cannot_be_are_refused() {
+fn invalid_settings_are_rejected() {
     let folder = untuned();
     for (set, message) in [
         ("batch=0", "update.batch: expected at least 1, found 0"),
@@ -355,7 +355,7 @@ fn settings_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn it_places_its_queries_itself_and_takes_neither_prune_nor_gradient() {
+fn it_chooses_its_own_queries_and_rejects_prune_and_gradient() {
     let folder = untuned();
     for set in ["prune.k=1", "restart.after=3", "gradient.scales=[0.0, 0.5]"] {
         let output = uphill(&["search", "run.toml", "--out", "run", "--set", set], folder.path());
@@ -398,7 +398,7 @@ impl VectorDatabase for WithOneOff {
 }
 
 #[test]
-fn a_row_that_is_not_finite_and_that_no_search_meets_spoils_nothing() {
+fn a_row_that_is_not_finite_and_never_found_does_not_matter() {
     let folder = folder();
     let library = clustered(500, 4, 8, &mut rng(15));
     let database = exact_library(&folder, &library);

@@ -43,7 +43,7 @@ fn lines(ids: &[u64], separator: &str, mark: &str) -> String {
 }
 
 #[test]
-fn scores_are_read_as_spreadsheets_and_programs_save_them() {
+fn scores_are_read_in_the_formats_of_spreadsheets_and_programs() {
     let (folder, ids) = waiting();
     let expected: Vec<(u64, Option<f64>)> =
         ids.iter().zip(0..).map(|(id, row)| (*id, Some(row as f64 + 0.5))).collect();
@@ -141,7 +141,7 @@ fn scores_are_read_as_spreadsheets_and_programs_save_them() {
 }
 
 #[test]
-fn an_empty_score_is_a_failure_and_reasons_are_kept_as_they_are() {
+fn an_empty_score_is_a_failure_and_reasons_are_kept_unchanged() {
     let (folder, ids) = waiting();
     for (name, text) in [
         ("empty.csv", format!("db_idx,score,reason\n{},0.5,\n{},,17\n", ids[0], ids[1])),
@@ -161,7 +161,7 @@ fn an_empty_score_is_a_failure_and_reasons_are_kept_as_they_are() {
 }
 
 #[test]
-fn numbers_that_could_be_read_in_two_ways_are_refused_with_their_line() {
+fn ambiguous_numbers_are_rejected_with_their_line() {
     let (folder, ids) = waiting();
     let of = |header: &str, rows: &[&str]| -> Vec<u8> {
         let rows = rows.iter().zip(&ids).map(|(row, id)| row.replace("ID", &id.to_string()) + "\n");
@@ -193,7 +193,7 @@ fn numbers_that_could_be_read_in_two_ways_are_refused_with_their_line() {
 }
 
 #[test]
-fn formats_that_are_not_read_are_named_with_what_to_do() {
+fn unsupported_formats_are_reported_with_advice() {
     let (folder, _) = waiting();
     let parquet = "write it as Parquet";
     let polars = |reader: &str| format!("write it as Parquet, with Polars: pl.{reader}(…).write_parquet(…)");
@@ -240,7 +240,7 @@ fn evaluated(folder: &Path, more: &[&str]) -> Result<DataFrame, String> {
 }
 
 #[test]
-fn the_truth_may_be_csv_or_json_true_and_false_and_matched_by_ids_of_any_type() {
+fn true_scores_may_be_csv_json_or_booleans_and_matched_by_ids_of_any_type() {
     let folder = searched("");
     let at = |name: &str| folder.path().join(name);
     let expected = evaluated(folder.path(), &["weight", "--truth", "items.parquet"]).expect("judged");
@@ -319,7 +319,7 @@ fn the_truth_may_be_csv_or_json_true_and_false_and_matched_by_ids_of_any_type() 
 }
 
 #[test]
-fn queries_are_read_from_what_the_command_prints() {
+fn queries_are_read_from_the_output_of_the_command() {
     let folder = searched("");
     let at = |name: &str| folder.path().join(name);
     for name in ["queries.csv", "queries.json", "queries.parquet"] {

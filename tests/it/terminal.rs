@@ -171,7 +171,7 @@ fn forecasting() -> TempDir {
 }
 
 #[test]
-fn the_block_of_a_search_has_a_forecast_and_what_came() {
+fn the_block_of_a_search_has_a_forecast_and_the_latest_entries() {
     for columns in WIDTHS {
         let folder = forecasting();
         let mut search = Screen::start(&["search", "run.toml", "--out", "run"], folder.path(), columns);

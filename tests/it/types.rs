@@ -294,7 +294,7 @@ fn attributes_of_every_type_are_shown_and_exported_in_every_format() {
 }
 
 #[test]
-fn pyarrow_and_duckdb_read_attributes_of_every_type_as_they_were() {
+fn pyarrow_and_duckdb_read_attributes_of_every_type_unchanged() {
     const SCRIPT: &str = r#"
 import duckdb, pyarrow as pa, pyarrow.parquet as pq
 items, results = pq.read_table("items.parquet"), pq.read_table("results.parquet")
@@ -368,7 +368,7 @@ for line in sys.stdin:
 }
 
 #[test]
-fn a_filter_may_leave_nothing_of_any_type() {
+fn a_filter_may_drop_all_rows_of_any_type() {
     let folder = folder();
     all_columns(folder.path(), "sql = \"weight\"\n[filter]\nsql = \"weight > 100\"");
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
@@ -376,7 +376,7 @@ fn a_filter_may_leave_nothing_of_any_type() {
 }
 
 #[test]
-fn types_that_there_are_no_columns_of_are_refused_by_index_with_the_remedy() {
+fn unsupported_types_are_rejected_by_index_with_advice() {
     let wide = Decimal256Array::from_iter_values((0..ROWS).map(|row| i256::from_i128(row as i128)));
     let columns: Vec<(&str, ArrayRef, &str)> =
         vec![("wide", Arc::new(wide.with_precision_and_scale(60, 10).expect("digits")), "Decimal256(60, 10)")];

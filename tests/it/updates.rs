@@ -215,7 +215,7 @@ fn gradients_clipped_by_each_norm() {
 }
 
 #[test]
-fn prunes_of_each_group_and_worth() {
+fn pruning_by_each_group_and_aggregation() {
     let rule = || RlUpdate::branching([0.2, 0.5, 1.0]);
     reproduce(small("prune-collection-max"), PruneUpdate::new(TopKPrune::new(2).aggregation(Aggregation::Max), rule()));
     reproduce(small("prune-parent-mean"), PruneUpdate::new(TopKPrune::new(2).group(QueryGroup::Parent), rule()));
@@ -223,7 +223,7 @@ fn prunes_of_each_group_and_worth() {
 }
 
 #[test]
-fn queries_along_the_gradient_of_what_the_parent_met() {
+fn queries_along_the_gradient_of_the_parents_neighbours() {
     let rule = GradientUpdate::new(RlUpdate::new(0.3)).distance_penalty(0.1).max_norm(1.0);
     reproduce(Case { scales: Some(&[0.0, 0.1, 0.5]), ..small("gradient") }, rule);
     let rule = GradientUpdate::new(PruneUpdate::new(TopKPrune::new(1), TopKDiscreteUpdate::new(3)));
@@ -250,7 +250,7 @@ fn names_of(queries: &DataFrame) -> Vec<(u32, Option<u32>, u32)> {
 }
 
 #[test]
-fn a_query_that_meets_nothing_stays_while_others_branch() {
+fn a_query_that_finds_nothing_stays_while_others_branch() {
     let folder = folder();
     let database = line(&folder);
     let queries = uphill::queries_at(&database, &[0, 5, 2]).expect("queries");
@@ -267,7 +267,7 @@ fn a_query_that_meets_nothing_stays_while_others_branch() {
 }
 
 #[test]
-fn names_of_pruned_queries_are_not_used_again() {
+fn ids_of_pruned_queries_are_not_used_again() {
     let folder = folder();
     let database = line(&folder);
     let queries = uphill::queries_at(&database, &[5, 0, 1]).expect("queries");
@@ -287,7 +287,7 @@ fn names_of_pruned_queries_are_not_used_again() {
 }
 
 #[test]
-fn a_query_that_meets_nothing_new_begins_again_at_an_item_and_one_that_does_goes_on() {
+fn a_query_that_finds_nothing_new_restarts_at_an_item_and_others_continue() {
     let folder = folder();
     let database = line(&folder);
     let queries = uphill::queries_at(&database, &[0, 5]).expect("queries");
@@ -312,7 +312,7 @@ fn a_query_that_meets_nothing_new_begins_again_at_an_item_and_one_that_does_goes
 }
 
 #[test]
-fn of_queries_worth_the_same_the_later_goes_on_and_those_that_met_nothing_come_last() {
+fn the_later_of_two_equal_queries_continues_and_queries_that_found_nothing_come_last() {
     let kept = |scores: fn(u32) -> Option<f64>, prune: TopKPrune| -> Vec<u32> {
         let folder = folder();
         let database = line(&folder);
@@ -336,7 +336,7 @@ fn of_queries_worth_the_same_the_later_goes_on_and_those_that_met_nothing_come_l
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_both_values() {
+fn invalid_settings_are_rejected_with_both_values() {
     let refused = |rule: Box<dyn UpdateRule>| {
         let folder = folder();
         let database = line(&folder);
@@ -475,7 +475,7 @@ fn a_run_file_means_what_the_same_rules_mean_in_rust() {
 }
 
 #[test]
-fn trajectories_in_parts_are_the_trajectories_whatever_the_size_of_a_part() {
+fn trajectories_in_parts_are_the_same_whatever_the_size_of_a_part() {
     // Branching and pruned queries, filters after which some meet nothing, and queries of an iteration that never was.
     let folder = molecules(&run_file(RULES[0], "iterations = 5"));
     let set = ["--set", "filter.sql=\"mw < 250\""];
@@ -546,7 +546,7 @@ fn paths_come_from_the_command_line() {
 }
 
 #[test]
-fn run_files_with_wrong_rules_name_what_is_wrong() {
+fn errors_for_wrong_rules_name_the_key() {
     let refused = |rule: &str| {
         let folder = molecules(&run_file(rule, "iterations = 1"));
         let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
