@@ -114,7 +114,7 @@ fn main() -> Result<()> {
         }
         println!("\n{title}:\n");
         println!(
-            "| evaluations | run, wall ms each | CPU ms each | files | MB on disk | go on, `top-k`: wall s | CPU s | peak MB | go on, `surrogate`: wall s | CPU s | peak MB | `results`: wall s | CPU s | peak MB |"
+            "| evaluations | run, wall ms each | CPU ms each | files | MB on disk | resume, `top-k`: wall s | CPU s | peak MB | resume, `surrogate`: wall s | CPU s | peak MB | `results`: wall s | CPU s | peak MB |"
         );
         println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         let mut before: Option<Vec<f64>> = None;

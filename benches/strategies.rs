@@ -86,7 +86,7 @@ type Rule = fn() -> Box<dyn UpdateRule>;
 fn rules() -> Vec<(&'static str, Rule)> {
     vec![
         (EMBEDDING_ONLY, || Box::new(SurrogateUpdate::new().features(Features::columns(NONE)))),
-        ("surrogate (the default), the whole item", || Box::new(SurrogateUpdate::new())),
+        ("surrogate (default), all columns", || Box::new(SurrogateUpdate::new())),
         ("rl, lr 0.5", || Box::new(RlUpdate::new(0.5))),
         ("rl, lr 2, restart", || Box::new(RestartUpdate::new(RESTART, RlUpdate::new(2.0)))),
         ("rl, lr 0.25, 1, 5, pruned to 16, restart", || {
@@ -124,7 +124,7 @@ fn asynchronous_rules() -> Vec<(&'static str, Rule)> {
 }
 
 /// The baseline of the comparison.
-const EMBEDDING_ONLY: &str = "surrogate, the embedding only";
+const EMBEDDING_ONLY: &str = "surrogate, embedding only";
 
 const NONE: [&str; 0] = [];
 
@@ -225,13 +225,13 @@ fn main() -> Result<()> {
             let embedded = whole.clone().columns(&[attribute(score)])?;
             let mut embedding_only: Option<Vec<RunResult>> = None;
             for (name, rule) in if arguments.behind { asynchronous_rules() } else { rules() } {
-                let columns = if name.ends_with("the whole item") { columns_read.join(", ") } else { String::new() };
+                let columns = if name.ends_with("all columns") { columns_read.join(", ") } else { String::new() };
                 let head = format!("| {stem}, {score} | {name} | {columns} |");
                 if !arguments.rule.is_empty() && !arguments.rule.iter().any(|wanted| name.starts_with(wanted)) {
                     continue;
                 }
                 let database = if columns.is_empty() { &embedded } else { &whole };
-                if name.ends_with("the whole item") && columns.is_empty() {
+                if name.ends_with("all columns") && columns.is_empty() {
                     continue;
                 }
                 let start = cpu_seconds();
@@ -392,15 +392,15 @@ fn write_synthetic(path: &Path) -> Result<()> {
 
 /// Writes a row to the table of a file: replaces the row with the same head, or appends it. Adds the table if the file has none.
 fn write_row(out: &Path, head: &str, row: &str) -> Result<()> {
-    const HEAD: &str = "| data, score | rule | columns columns_read | 1 % | 2 % | 5 % | of the embedding only | seeds | CPU ms per scored item |";
+    const HEAD: &str = "| data, score | rule | columns read | 1 % | 2 % | 5 % | ratio to embedding only | seeds | CPU ms per scored item |";
     let mut text = match std::fs::read_to_string(out) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         read => read.with_context(|| out.display().to_string())?,
     };
     if !text.contains(HEAD) {
         text = format!(
-            "# Which rule finds most\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error over \
-             the seeds.\n`benches/strategies.rs` says how it is counted and what the rules are. The time is CPU time of everything.\n\n\
+            "# Comparison of update rules\n\nThe share of the true best {TOP} items found after scoring 1, 2 and 5 % of a library: mean ± standard error over \
+             the seeds.\n`benches/strategies.rs` defines the rules and the counts. The time is the CPU time of the whole search.\n\n\
              {HEAD}\n|---|---|---|---|---|---|---|---|---|\n"
         );
     }
