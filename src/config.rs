@@ -12,6 +12,7 @@ mod paths;
 mod queries;
 mod score;
 mod scorer;
+mod scorer_files;
 mod stop;
 mod unused_keys;
 mod update;

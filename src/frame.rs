@@ -5,5 +5,6 @@ pub(crate) mod convert;
 pub(crate) mod dtypes;
 pub(crate) mod keys;
 pub(crate) mod outcome;
+pub(crate) mod part_values;
 pub(crate) mod schema;
 pub(crate) mod text;

@@ -20,6 +20,7 @@ mod stages;
 mod stop;
 mod summary;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -87,6 +88,8 @@ pub struct Runner {
     seed: u64,
     stop: StopConditions,
     config: serde_json::Value,
+    /// The content hashes of the scorer's files.
+    scorer_files: BTreeMap<String, String>,
     retry_failed: bool,
     submit_callback: Option<IterationCallback>,
     callback: Option<IterationCallback>,

@@ -1,5 +1,6 @@
 //! The `Score` trait and its implementations: SQL, external commands, HTTP services, manual scores and weighted sums.
 
+mod answer;
 mod answers;
 #[cfg(feature = "http")]
 mod certificates;
@@ -22,6 +23,7 @@ mod process;
 #[cfg(feature = "http")]
 mod proxy;
 mod reuse;
+mod score_version;
 #[cfg(feature = "http")]
 mod secrets;
 mod sql;
@@ -49,7 +51,7 @@ pub use self::reuse::ReuseOptions;
 pub(crate) use self::reuse::ReusedScores;
 pub use self::sql::SqlScore;
 pub use self::sum::SumScore;
-pub(crate) use self::validation::{given_items, is_part, numbers, score_batch, split_failures};
+pub(crate) use self::validation::{given_items, is_part, numbers, score_batch, split_failures, without_unavailable};
 use crate::error::Result;
 use crate::frame::schema::SCORE;
 
@@ -86,10 +88,12 @@ pub trait Score: Send + Sync {
     ///
     /// - `score`: a number, nullable. Null, NaN and infinite scores are failures, which are data and not errors.
     /// - `db_idx`: required if the rows are not in the order of the batch.
-    /// - `outcome` (string, optional): `rejected` for an item that is not worth a score.
+    /// - `outcome` (string, optional): `rejected` for an item that is not worth a score, `unavailable` for an item that the score
+    ///   did not look at. Such an item is not evaluated: the run ends with
+    ///   [`Error::Unavailable`](crate::Error::Unavailable) and keeps the other answers.
     /// - `reason` (string, optional): why a score is null.
-    /// - numeric columns of other names: parts of the score, which the log stores. Columns whose names are already used are
-    ///   ignored with a warning.
+    /// - columns of numbers or texts of other names: parts of the score, which the log stores. Columns whose names are already
+    ///   used are ignored with a warning.
     ///
     /// # Errors
     /// Any error stops the run. [`Error::Unavailable`](crate::Error::Unavailable) means that the scorer was unavailable and

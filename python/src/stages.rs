@@ -9,6 +9,7 @@ use uphill::{
     Error, Filter, FilterConfig, FunctionRegistry, OnError, Result, Score, ScoreConfig, columns, filter_by_mask,
 };
 
+use crate::errors::UnavailableError;
 use crate::signals::Interrupt;
 use crate::table::{self, Table};
 
@@ -87,6 +88,20 @@ impl CallError {
         }
     }
 
+    /// Whether the function says that its scorer is unavailable.
+    fn is_outage(&self) -> bool {
+        let CallError::Raised(raised) = self else { return false };
+        Python::attach(|py| raised.is_instance_of::<UnavailableError>(py))
+    }
+
+    /// The message of the error.
+    fn message(&self) -> String {
+        match self {
+            CallError::Internal(error) => error.to_string(),
+            CallError::Raised(raised) => Python::attach(|py| raised.value(py).to_string()),
+        }
+    }
+
     /// The reason of the failed items, if a Python exception is the cause.
     fn reason(&self) -> Option<String> {
         let CallError::Raised(raised) = self else { return None };
@@ -104,6 +119,7 @@ struct FunctionScore {
 impl Score for FunctionScore {
     fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
         self.function.call(batch).or_else(|error| match error.reason().filter(|_| !self.stops_on_error) {
+            _ if error.is_outage() => Err(Error::Unavailable { reason: error.message() }),
             None => Err(error.into_error()),
             Some(reason) => {
                 let rows = batch.height();

@@ -122,6 +122,37 @@ def test_on_error_stop_ends_the_run_with_the_exception_and_its_traceback(dataset
     assert_frame_equal(run.results(), undisturbed.results())
 
 
+def test_a_function_that_does_not_look_at_items_ends_the_run_and_costs_nothing(dataset):
+    calls = []
+
+    def score(items: pl.DataFrame) -> pl.DataFrame:
+        calls.append(items.height)
+        if len(calls) == 2:
+            raise uphill.UnavailableError("the queue is full")
+        left = pl.when(pl.int_range(pl.len()) % 2 == 1).then(pl.lit("unavailable")) if len(calls) == 3 else None
+        return items.select("db_idx", score="qed", outcome=left)
+
+    options = {"update": "rl", "stop": BUDGET, "seed": 1}
+    dear: uphill.ScoreOptions = {"call": score, "batch_size": 8}
+    with pytest.raises(uphill.UnavailableError, match="the queue is full"):
+        uphill.search(dataset, score=dear, **options, out="run")
+    with pytest.raises(uphill.UnavailableError, match="the scorer did not look at the item"):
+        uphill.search(dataset, score=dear, **options, out="run", resume=True)
+    run = uphill.search(dataset, score=dear, **options, out="run", resume=True)
+    assert run.ended["evaluations"] == 60 and run.ended["failed"] == 0
+    assert sum(calls) == 60 + calls[1] + calls[2] // 2, "only items without an answer were requested twice"
+    assert_frame_equal(run.results(), uphill.search(dataset, score="qed", **options).results())
+
+
+def test_texts_of_a_function_are_kept_beside_its_numbers(dataset):
+    def score(items: pl.DataFrame) -> pl.DataFrame:
+        return items.select("db_idx", score="qed", why=pl.format("item {}", "db_idx"), tokens=pl.lit(7))
+
+    results = uphill.search(dataset, score=score, update="rl", stop=BUDGET).results()
+    assert results["why"].to_list() == [f"item {item}" for item in results["db_idx"]]
+    assert set(results["tokens"]) == {7.0}
+
+
 def test_an_exception_in_a_filter_ends_the_run(dataset):
     def filter(rows: pl.DataFrame) -> pl.Series:
         raise ZeroDivisionError("here")

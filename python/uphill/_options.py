@@ -72,6 +72,7 @@ class ScoreOptions(TypedDict, total=False):
     workers: int
     concurrency: int
     headers: Mapping[str, str]
+    files: Sequence[PathLike]
     timeout: float
     retries: int
     patience: float

@@ -58,6 +58,10 @@ pub fn dry_run(
     add("filter input", columns(&filter_input).into());
     add("filter columns", config.filter.sql.as_deref().map(distinct_columns_of).into());
     add("score", score_source(&config.score).into());
+    if !runner.recorded_scorer_files().is_empty() {
+        let file = |(name, content): (&String, &String)| Value::from(format!("{name} {content}"));
+        add("scorer files", runner.recorded_scorer_files().iter().map(file).collect());
+    }
     add("scorer input", columns(&sent_columns(config, &scorer_input)).into());
     add("score columns", score_columns(&config.score).into());
     add("rule", rule.into());

@@ -8,18 +8,19 @@ use super::output::{final_forecast, forecast_json, print_properties};
 use crate::calibration::Calibration;
 use crate::database::{LanceDatabase, VectorDatabase};
 use crate::frame::schema::{RAW_SCORE, SCORE};
-use crate::log::SearchLog;
+use crate::log::{Manifest, SearchLog};
 
 pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     // The names in JSON are stable.
     let label = |key: &'static str, label: &'static str| if json { key } else { label };
-    let mut calibration = None;
+    let (mut calibration, mut scorer_files) = (None, None);
     let mut properties = if path.join("run.json").exists() {
         let log = SearchLog::open(&path)?;
         let best = log.compile_results()?.limit(1).collect()?;
         let best = Some(best).filter(|best| best.height() > 0);
         let manifest = log.manifest();
         calibration = Calibration::read(&log)?;
+        scorer_files = Some(manifest.scorer_files.clone()).filter(|files| !files.is_empty());
         json!({
             "run": path,
             "format": manifest.format_version,
@@ -74,6 +75,12 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             "columns": database.column_names(),
         })
     };
+    // Only runs whose scorer has files, and whose version is not set.
+    if let Some(files) = scorer_files {
+        let texts = files.iter().map(|(name, contents)| format!("{name} {}", Manifest::describe_contents(contents)));
+        let text = || texts.collect::<Vec<_>>().join("; ").into();
+        properties["scorer files"] = if json { serde_json::to_value(&files)? } else { text() };
+    }
     // Only runs with predictions have these names.
     if let Some(calibration) = calibration {
         if json {

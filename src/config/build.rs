@@ -33,7 +33,7 @@ impl Config {
         let log = resume.map(SearchLog::open).transpose()?;
         let database = self.open_dataset(log.as_ref())?;
         let queries = self.starting_queries(&database, log.as_ref())?;
-        let runner = self.runner_with(database, functions)?;
+        let runner = self.runner_for(database, functions, log.as_ref())?;
         if log.is_none() {
             self.unused_keys().into_iter().for_each(|unused| log::warn!("{unused}"));
         }
@@ -53,6 +53,16 @@ impl Config {
     /// # Errors
     /// As [`Config::runner`]; a function that is not in `functions`.
     pub fn runner_with(&self, database: LanceDatabase, functions: &dyn FunctionRegistry) -> Result<Runner> {
+        self.runner_for(database, functions, None)
+    }
+
+    /// As [`Config::runner_with`], for a new run or to resume the run in `log`.
+    fn runner_for(
+        &self,
+        database: LanceDatabase,
+        functions: &dyn FunctionRegistry,
+        log: Option<&SearchLog>,
+    ) -> Result<Runner> {
         let score = self.score.scorer(functions)?;
         self.update.warn_about_idle_workers(score.as_sum().map_or(score.workers(), SumScore::max_workers));
         if self.update.batches_in_flight() > 0 && score.is_manual() {
@@ -61,10 +71,15 @@ impl Config {
         }
         self.check_sections()?;
         self.check_forecasts()?;
-        let runner = self.runner_with_score(database, score)?;
+        let files = self.score.content_hashes()?;
+        log.map_or(Ok(()), |log| self.score.check_scorer_files(log, &files))?;
+        let runner = self.runner_with_score(database, score)?.scorer_files(files.clone());
         let runner = match self.score.reuse.is_empty() {
             true => runner,
-            false => runner.reuse(&self.score.reuse(), |config| config.get("score").map(ScoreConfig::version_of))?,
+            false => {
+                let files = log.map_or(files, |log| log.manifest().first_scorer_files());
+                runner.reuse(&self.score.reuse(files), |config| config.get("score").map(ScoreConfig::version_of))?
+            }
         };
         self.filter.add_to(runner, functions)
     }

@@ -19,6 +19,8 @@ pub struct ScoreConfig {
     pub sql: Option<String>,
     /// A program and its arguments: [`CommandScore`](crate::CommandScore). It runs in the folder of the run file.
     pub command: Option<Vec<String>>,
+    /// Files that determine the score, beside those that `command` names: prompts, models. Their contents are part of the version.
+    pub files: Option<Vec<PathBuf>>,
     /// The address of an HTTP service: [`HttpScore`](crate::HttpScore).
     pub url: Option<String>,
     /// The name of a function in the program that runs the search ([`FunctionRegistry`](crate::FunctionRegistry)).
@@ -41,7 +43,7 @@ pub struct ScoreConfig {
     /// The column that identifies items in reused scores and in the library. The default is `db_idx`, which works only for runs
     /// of the same library.
     pub reuse_key: Option<String>,
-    /// The version of the score, for later runs that reuse it (default: a hash of this section).
+    /// The version of the score, for later runs that reuse it (default: a hash of this section and of the contents of its files).
     pub version: Option<String>,
     /// Whether to reuse scores of any version.
     #[serde(default)]
@@ -116,11 +118,20 @@ impl ScoreConfig {
         blake3::hash(definition.to_string().as_bytes()).to_hex()[..16].to_string()
     }
 
-    pub(super) fn reuse(&self) -> ReuseOptions {
+    /// Whether a program or a service scores items, for the whole score or a part of it.
+    fn is_external(&self) -> bool {
+        let part = self.sum.iter().flatten().any(Self::is_external);
+        part || self.command.is_some() || self.url.is_some() || self.call.is_some()
+    }
+
+    /// The options for reusing scores, with the content hashes of the scorer's files.
+    pub(super) fn reuse(&self, files: BTreeMap<String, String>) -> ReuseOptions {
         ReuseOptions {
             sources: self.reuse.clone(),
             key: self.reuse_key.clone(),
             version: self.version(),
+            // An SQL expression is its own definition.
+            files: (self.version.is_none() && self.is_external()).then_some(files),
             trust: self.trust_scores,
         }
     }

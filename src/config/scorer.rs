@@ -134,7 +134,7 @@ impl ScoreConfig {
     }
 
     /// The keys with a limited scope: (key, whether it is set, its scope).
-    fn scoped_keys(&self) -> [(&'static str, bool, KeyScope); 21] {
+    fn scoped_keys(&self) -> [(&'static str, bool, KeyScope); 22] {
         let external = KeyScope::Kinds(&["command", "url"]);
         [
             ("name", self.name.is_some(), KeyScope::Part),
@@ -148,6 +148,7 @@ impl ScoreConfig {
             ("trust_scores", self.trust_scores, KeyScope::Whole),
             ("direction", self.direction != Direction::default(), KeyScope::Whole),
             ("on_error", self.on_error != OnError::default(), KeyScope::Whole),
+            ("files", self.files.is_some(), KeyScope::Kinds(&["command", "url", "call"])),
             ("mode", self.mode.is_some(), KeyScope::Kinds(&["command"])),
             ("format", self.format.is_some(), KeyScope::Kinds(&["command"])),
             ("workers", self.workers.is_some(), KeyScope::Kinds(&["command", "call"])),

@@ -24,9 +24,14 @@ impl Config {
             unused.push(format!("database.{key} is not used, because database.exact = true searches all items"));
         }
         let score = &self.score;
-        let reuse = [("reuse_key", score.reuse_key.is_some()), ("trust_scores", score.trust_scores)];
+        // A resumed run whose scorer has files needs `trust_scores` if they have changed.
+        let is_trust_unused = score.trust_scores && (score.sql.is_some() || score.by_hand);
+        let reuse = [("reuse_key", score.reuse_key.is_some()), ("trust_scores", is_trust_unused)];
         for (key, _) in reuse.into_iter().filter(|(_, is_set)| score.reuse.is_empty() && *is_set) {
             unused.push(format!("score.{key} is not used, because score.reuse is not set"));
+        }
+        if score.files.is_some() && score.version.is_some() {
+            unused.push("score.files is not used, because score.version names the score".into());
         }
         if let Some(top) = self.stop.top.filter(|_| !self.update.has_model()) {
             let rule = self.update.rule_name();

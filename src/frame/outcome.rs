@@ -21,6 +21,9 @@ pub enum Outcome {
     Failed,
 }
 
+/// The value of `outcome` in an answer for an item that the scorer did not look at. The item gets no outcome.
+pub(crate) const UNAVAILABLE: &str = "unavailable";
+
 /// The value of `outcome` in the ledger while some parts of an item's score are pending.
 pub(crate) const PENDING: &str = "open";
 

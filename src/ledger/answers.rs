@@ -6,6 +6,7 @@ use polars::prelude::*;
 
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::outcome::{Outcome, PENDING};
+use crate::frame::part_values::{PartColumn, PartKind, PartValue, part_column};
 use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, RAW_SCORE, REASON, SCORE};
 use crate::score::is_part;
 
@@ -17,7 +18,7 @@ pub(super) struct Answer {
     /// The score as the scorer returned it, before any change of sign.
     score: Option<f64>,
     reason: Option<String>,
-    parts: Vec<Option<f64>>,
+    parts: Vec<Option<PartValue>>,
 }
 
 /// Answers by item. Includes the answers of a killed process to items that the resumed search has not requested yet.
@@ -32,6 +33,10 @@ pub(super) struct Answers {
 struct Part {
     /// The index in [`Answer::parts`].
     index: usize,
+    /// The kind of its first value, which all frames keep.
+    kind: PartKind,
+    /// Whether a warning has reported texts among numbers.
+    has_warned: bool,
     /// The first iteration whose frame shows this part. Frames of earlier iterations never show it, even if an answer arrives
     /// early.
     first_iteration: Option<u32>,
@@ -75,21 +80,38 @@ impl Answers {
     pub(super) fn record(&mut self, answers: &DataFrame) -> Result<()> {
         let mut parts = Vec::new();
         for column in answers.columns().iter().filter(|column| is_part(column.name())) {
-            let next = Part { index: self.parts.len(), first_iteration: None };
+            let Some(PartColumn { kind, values }) = PartColumn::read(column)? else { continue };
+            let next = Part { index: self.parts.len(), kind, has_warned: false, first_iteration: None };
             let index = self.parts.entry(column.name().to_string()).or_insert(next).index;
-            parts.push((index, schema::nullable_f64s(answers, column.name())?));
+            parts.push((index, values));
         }
         let (scores, outcomes) = (schema::nullable_f64s(answers, SCORE)?, outcomes(answers)?);
         let reasons = answers.column(REASON).wrap_err("answers")?.str().wrap_err("answers")?.clone();
         for (row, item) in schema::u64s(answers, DB_IDX)?.into_iter().enumerate() {
             let mut values = vec![None; if parts.is_empty() { 0 } else { self.parts.len() }];
-            for (index, part) in &parts {
-                values[*index] = part[row];
+            for (index, part) in &mut parts {
+                values[*index] = part[row].take();
             }
             let reason = reasons.get(row).map(str::to_string);
             self.by_item.insert(item, Answer { outcome: outcomes[row], score: scores[row], reason, parts: values });
         }
         Ok(())
+    }
+
+    /// Converts the parts in new answers to the kinds that the parts have in this run. Numbers in a part of texts become text.
+    /// Texts in a part of numbers are left out with a warning.
+    pub(super) fn with_known_kinds(&mut self, mut answers: DataFrame) -> Result<DataFrame> {
+        for column in answers.columns().to_vec().iter().filter(|column| is_part(column.name())) {
+            let name = column.name().as_str();
+            let Some(part) = self.parts.get_mut(name) else { continue };
+            let Some(values) = PartColumn::read(column)?.filter(|values| values.kind != part.kind) else { continue };
+            if part.kind == PartKind::Number && !std::mem::replace(&mut part.has_warned, true) {
+                log::warn!("score: ignoring texts in `{name}`, because earlier answers of this run have numbers in it");
+            }
+            let column = part_column(name, part.kind, values.values.iter().map(Option::as_ref));
+            answers.with_column(column).wrap_err("answers")?;
+        }
+        Ok(answers)
     }
 
     /// Records the answers of a scored frame from the log.
@@ -115,7 +137,7 @@ impl Answers {
         for (item, newer) in newer {
             if let Some(answer) = self.by_item.get_mut(&item) {
                 answer.parts.resize(self.parts.len(), None);
-                answer.parts.iter_mut().zip(newer.parts).for_each(|(part, newer)| *part = part.or(newer));
+                answer.parts.iter_mut().zip(newer.parts).for_each(|(part, newer)| *part = part.take().or(newer));
             }
         }
         for name in parts {
@@ -130,7 +152,7 @@ impl Answers {
         let answers: Vec<&Answer> = items.iter().filter_map(|item| self.by_item.get(item)).collect();
         let is_scored = answers.iter().any(|answer| !answer.parts.is_empty());
         for (name, part) in &mut self.parts {
-            let has_part = |answer: &&Answer| answer.parts.get(part.index).copied().flatten().is_some();
+            let has_part = |answer: &&Answer| answer.parts.get(part.index).is_some_and(Option::is_some);
             if part.first_iteration.is_none_or(|since| since > iteration)
                 && (answers.iter().any(has_part) || is_scored && always.contains(name))
             {
@@ -148,9 +170,8 @@ impl Answers {
     /// The available parts of the scores of some items, as columns. Parts without values are left out.
     pub(super) fn stored_parts(&self, items: &[u64]) -> Vec<Column> {
         let column = |(name, part): (&String, &Part)| {
-            let value = |item| self.by_item.get(item)?.parts.get(part.index).copied().flatten();
-            let values: Vec<Option<f64>> = items.iter().map(value).collect();
-            values.iter().any(Option::is_some).then(|| Column::new(name.as_str().into(), values))
+            let values = || items.iter().map(|item| self.by_item.get(item)?.parts.get(part.index)?.as_ref());
+            values().any(|value| value.is_some()).then(|| part_column(name, part.kind, values()))
         };
         self.parts.iter().filter_map(column).collect()
     }
@@ -175,10 +196,8 @@ impl Answers {
         let reasons: StringChunked = answers.iter().map(|answer| answer.reason.as_deref()).collect();
         add(reasons.with_name(REASON.into()).into_column())?;
         for name in self.visible_parts(iteration) {
-            let index = self.parts[name].index;
-            let values: Vec<Option<f64>> =
-                answers.iter().map(|answer| answer.parts.get(index).copied().flatten()).collect();
-            add(Column::new(name.into(), values))?;
+            let Part { index, kind, .. } = self.parts[name];
+            add(part_column(name, kind, answers.iter().map(|answer| answer.parts.get(index)?.as_ref())))?;
         }
         Ok(results)
     }

@@ -23,6 +23,7 @@ pub(super) struct AnswerStore {
 impl AnswerStore {
     /// Makes answers durable if required, then records them.
     pub(super) fn write(&mut self, answers: &DataFrame, ordinals: &Ordinals, is_durable: bool) -> Result<()> {
+        let answers = &self.answers.with_known_kinds(answers.clone())?;
         if let (true, Some(folder)) = (is_durable, &mut self.folder) {
             let ordinal = |item: &u64| ordinals.get(item).copied().flatten();
             let ordinals: Vec<Option<u64>> = schema::u64s(answers, DB_IDX)?.iter().map(ordinal).collect();

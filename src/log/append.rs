@@ -108,6 +108,8 @@ impl SearchLog {
 /// runs of format 1 lack it.
 fn can_follow(before: &Schema, columns: &Schema) -> bool {
     let mut old = before.iter().peekable();
-    let is_new_part = |(name, dtype): (&PlSmallStr, &DataType)| *dtype == DataType::Float64 || name == OUTCOME;
+    let is_new_part = |(name, dtype): (&PlSmallStr, &DataType)| {
+        matches!(dtype, DataType::Float64 | DataType::String) || name == OUTCOME
+    };
     columns.iter().all(|column| old.next_if_eq(&column).is_some() || is_new_part(column)) && old.next().is_none()
 }

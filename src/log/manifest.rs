@@ -1,5 +1,6 @@
 //! `run.json`: the configuration of a run, the dataset that it reads, and how it ended.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -33,6 +34,10 @@ pub struct Manifest {
     pub run_id: String,
     /// The resolved run file of the last process that ran the search. Null for runs started through the Rust API.
     pub config: serde_json::Value,
+    /// The content hashes of the files of the scorer, by their names in the run file. If a content changed while the run scored
+    /// items, all its hashes, separated by spaces. Empty if `score.version` names the score.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scorer_files: BTreeMap<String, String>,
     /// Whether failed items were retried, and their new scores replaced the failures in the results.
     #[serde(default, rename = "amended")]
     pub has_retried_items: bool,
@@ -75,6 +80,36 @@ impl Manifest {
             self.config = config.clone();
         }
         is_new
+    }
+
+    /// Sets the content hashes of the files of the scorer in a resumed run. Files that the run did not record stay unrecorded. If
+    /// items `have_scores`, their contents are kept too. Returns whether something has changed.
+    pub(super) fn set_scorer_files(&mut self, files: &BTreeMap<String, String>, have_scores: bool) -> bool {
+        let before = self.scorer_files.clone();
+        for (name, contents) in &mut self.scorer_files {
+            match files.get(name).filter(|content| Self::last_content(contents) != content.as_str()) {
+                Some(content) if have_scores => *contents = format!("{contents} {content}"),
+                Some(content) => *contents = content.clone(),
+                None => {}
+            }
+        }
+        before != self.scorer_files
+    }
+
+    /// The last of the content hashes of a file.
+    pub(crate) fn last_content(contents: &str) -> &str {
+        contents.rsplit(' ').next().unwrap_or(contents)
+    }
+
+    /// The content hashes of the scorer's files when the run was started.
+    pub(crate) fn first_scorer_files(&self) -> BTreeMap<String, String> {
+        let first = |contents: &String| contents.split(' ').next().unwrap_or_default().to_string();
+        self.scorer_files.iter().map(|(name, contents)| (name.clone(), first(contents))).collect()
+    }
+
+    /// The content hashes of a file, for messages.
+    pub(crate) fn describe_contents(contents: &str) -> String {
+        contents.replace(' ', ", then ")
     }
 
     /// Sets the path or address of the dataset. Returns whether it has changed.

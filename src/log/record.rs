@@ -1,5 +1,8 @@
 //! Updates of run.json: the path of the dataset, the configuration, and the end of the run.
 
+use std::collections::BTreeMap;
+use std::fs;
+
 use super::{FORMAT_VERSION, RunSummary, SearchLog};
 use crate::error::{AtPath, Result, WrapErr};
 use crate::io::atomic;
@@ -13,6 +16,19 @@ impl SearchLog {
     /// Records the configuration of a resumed run, before any score is requested.
     pub(crate) fn record_config(&mut self, config: &serde_json::Value) -> Result<()> {
         if self.manifest.set_config(config) { self.write_manifest() } else { Ok(()) }
+    }
+
+    /// Records the contents of the scorer's files in a resumed run, before any score is requested.
+    pub(crate) fn record_scorer_files(&mut self, files: &BTreeMap<String, String>) -> Result<()> {
+        let have_scores = self.has_answers();
+        if self.manifest.set_scorer_files(files, have_scores) { self.write_manifest() } else { Ok(()) }
+    }
+
+    /// Whether items of the run have answers.
+    pub(crate) fn has_answers(&self) -> bool {
+        let is_answers = |file: fs::DirEntry| file.file_name().to_string_lossy().starts_with("batch-");
+        let has_file = || fs::read_dir(self.ledger_folder()).is_ok_and(|files| files.flatten().any(is_answers));
+        !self.iterations.is_empty() || has_file()
     }
 
     /// Records that the run is running, and its configuration. Keeps `spent_budget` while the last iteration is being rewritten.

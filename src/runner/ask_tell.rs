@@ -9,6 +9,7 @@ use crate::database::local_path;
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::DB_IDX;
 use crate::log::{SearchLog, StopReason};
+use crate::score::without_unavailable;
 
 /// The state of a search with manual scores.
 pub enum SearchState {
@@ -38,7 +39,8 @@ impl Runner {
     }
 
     /// Stores the scores of all or some pending items durably, and continues the search. `scores` contains `db_idx` and `score`
-    /// (null if the item failed), optionally `reason` and parts of the score. Items that have a score already are skipped.
+    /// (null if the item failed), optionally `reason` and parts of the score. Items that have a score already are skipped. Items
+    /// with the outcome `unavailable` stay pending.
     ///
     /// # Errors
     /// As [`Runner::resume`]; an item that is not pending, also if the run has ended; a score other than
@@ -50,7 +52,7 @@ impl Runner {
         iterations: u32,
         scores: &DataFrame,
     ) -> Result<SearchState> {
-        if !self.score.tell(scores) {
+        if !self.score.tell(&without_unavailable(scores)?) {
             return Err(Error::Config(
                 "tell: this run has a scorer, so it takes no manual scores; set score.by_hand = true in a new run"
                     .into(),

@@ -1,5 +1,6 @@
 //! The constructors and the options of a runner.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -34,6 +35,7 @@ impl Runner {
             seed: 0,
             stop: StopConditions::default(),
             config: serde_json::Value::Null,
+            scorer_files: BTreeMap::new(),
             retry_failed: false,
             submit_callback: None,
             callback: None,
@@ -115,6 +117,18 @@ impl Runner {
     pub fn config(mut self, config: serde_json::Value) -> Self {
         self.config = config;
         self
+    }
+
+    /// Sets the content hashes of the scorer's files, to record in run.json.
+    pub(crate) fn scorer_files(mut self, files: BTreeMap<String, String>) -> Self {
+        self.scorer_files = files;
+        self
+    }
+
+    /// The content hashes of the scorer's files.
+    #[cfg(feature = "cli")]
+    pub(crate) fn recorded_scorer_files(&self) -> &BTreeMap<String, String> {
+        &self.scorer_files
     }
 
     /// Calls a function after each committed iteration.

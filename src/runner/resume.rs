@@ -23,6 +23,7 @@ impl Runner {
         self.prepare(queries, log.manifest().planned_budget)?;
         self.begin(&log)?;
         self.record_dataset_path(&mut log)?;
+        log.record_scorer_files(&self.scorer_files)?;
         self.ledger.retries_before = log.manifest().ended.as_ref().map_or(0, |ended| ended.retries);
         if self.retry_failed {
             self.retry_failed_items(&mut log)?;

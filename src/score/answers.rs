@@ -2,70 +2,24 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use polars::prelude::*;
 
 use super::AnswerSink;
-use super::fault::{AttemptFault, ScorerFault};
+use super::answer::{Answer, InvalidScore, text_for_number};
+use super::fault::{AttemptFault, FaultKind, ScorerFault};
+use super::validation::truncate_reason;
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
-use crate::frame::outcome::Outcome;
+use crate::frame::part_values::{PartColumn, PartKind, PartValue, part_column};
 use crate::frame::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
 
-/// The answer for an item.
-#[derive(Clone, Debug)]
-pub(super) enum Answer {
-    /// A finite score.
-    Score(f64),
-    /// Not worth a score, with the reason.
-    Rejected(String),
-    /// No score, with the reason.
-    Failed(String),
-    /// The score is not a number; holds a description. The item fails if other items of the batch have valid scores.
-    NotANumber(String),
-}
+/// The number of seconds after which an unavailable item should be requested again. Only in answers with the outcome `unavailable`.
+pub(super) const RETRY_AFTER: &str = "retry_after";
 
-/// Why an answer has no valid score.
-pub(super) enum InvalidScore {
-    /// The score is missing, with the reason.
-    Missing(String),
-    /// The score is not a number; holds a description.
-    NotANumber(String),
-}
-
-impl Answer {
-    /// Combines a score (or why it is missing) with the `reason` and the `outcome` that the scorer returned.
-    pub(super) fn new(score: Result<f64, InvalidScore>, reason: Option<&str>, outcome: Option<&str>) -> Self {
-        match (outcome.and_then(Outcome::from_name), score) {
-            (Some(Outcome::Rejected), _) => Answer::Rejected(reason.unwrap_or("rejected by the scorer").into()),
-            (Some(Outcome::Failed), Ok(_)) => Answer::Failed(reason.unwrap_or("no score").into()),
-            (_, Ok(score)) if score.is_nan() => Answer::Failed("NaN".into()),
-            (_, Ok(score)) if score.is_infinite() => Answer::Failed("infinite".into()),
-            (_, Ok(score)) => Answer::Score(score),
-            (_, Err(InvalidScore::Missing(reason))) => Answer::Failed(reason),
-            (_, Err(InvalidScore::NotANumber(what))) => Answer::NotANumber(what),
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        match self {
-            Answer::Score(_) => Outcome::Scored,
-            Answer::Rejected(_) => Outcome::Rejected,
-            Answer::Failed(_) | Answer::NotANumber(_) => Outcome::Failed,
-        }
-    }
-
-    fn score(&self) -> Option<f64> {
-        if let Answer::Score(score) = self { Some(*score) } else { None }
-    }
-
-    fn reason(&self) -> Option<&str> {
-        match self {
-            Answer::Score(_) => None,
-            Answer::Rejected(reason) | Answer::Failed(reason) | Answer::NotANumber(reason) => Some(reason),
-        }
-    }
-}
+/// The maximum delay that an answer may request.
+const MAX_RETRY_AFTER: f64 = 86_400.0;
 
 /// The items of a batch.
 struct BatchItems {
@@ -86,14 +40,18 @@ pub(super) struct Answers {
 /// Answers and parts, one row for each item of the batch.
 struct AnswerTable {
     answers: Vec<Option<Answer>>,
-    parts: Vec<(String, Vec<Option<f64>>)>,
+    parts: Vec<(String, PartColumn)>,
 }
 
 impl AnswerTable {
-    fn part(&mut self, name: &str) -> &mut Vec<Option<f64>> {
+    fn new(rows: usize) -> Self {
+        AnswerTable { answers: vec![None; rows], parts: Vec::new() }
+    }
+
+    fn part(&mut self, name: &str) -> &mut PartColumn {
         let rows = self.answers.len();
         let index = self.parts.iter().position(|(part, _)| part == name).unwrap_or_else(|| {
-            self.parts.push((name.into(), vec![None; rows]));
+            self.parts.push((name.into(), PartColumn::new(rows)));
             self.parts.len() - 1
         });
         &mut self.parts[index].1
@@ -109,7 +67,7 @@ impl Answers {
             let found = format!("{} items, {} distinct", items.len(), row_of.len());
             return Err(Error::contract("score", DB_IDX, "each item once", found));
         }
-        let table = AnswerTable { answers: vec![None; items.len()], parts: Vec::new() };
+        let table = AnswerTable::new(items.len());
         let emitted = vec![false; items.len()];
         Ok(Answers {
             batch: Arc::new(BatchItems { items, row_of, sent_columns: batch.schema().clone() }),
@@ -127,15 +85,18 @@ impl Answers {
             }
         }
         let unanswered = requested.iter().filter(|requested| **requested).count();
-        let table = AnswerTable { answers: vec![None; requested.len()], parts: Vec::new() };
-        Ok(Attempt { batch: self.batch.clone(), requested, unanswered, table })
+        let (table, unavailable) = (AnswerTable::new(requested.len()), UnavailableItems::new(requested.len()));
+        Ok(Attempt { batch: self.batch.clone(), requested, unanswered, table, unavailable })
     }
 
     /// Adds the answers of an attempt.
     pub(super) fn merge(&mut self, attempt: Attempt) {
-        for (name, values) in attempt.table.parts {
-            for (merged, value) in self.table.part(&name).iter_mut().zip(values) {
-                *merged = merged.or(value);
+        for (name, part) in attempt.table.parts {
+            let merged = self.table.part(&name);
+            for (row, value) in part.values.into_iter().enumerate().filter(|(_, value)| value.is_some()) {
+                if merged.values[row].is_none() {
+                    merged.set(row, value);
+                }
             }
         }
         for (merged, answer) in self.table.answers.iter_mut().zip(attempt.table.answers) {
@@ -189,7 +150,7 @@ impl Answers {
             reasons.with_name(REASON.into()).into_column(),
         ];
         let parts = self.table.parts.iter();
-        columns.extend(parts.map(|(name, values)| Column::new(name.as_str().into(), values.clone())));
+        columns.extend(parts.map(|(name, part)| part_column(name, part.kind, part.values.iter().map(Option::as_ref))));
         DataFrame::new(columns[0].len(), columns).wrap_err("score")
     }
 }
@@ -200,12 +161,39 @@ pub struct Attempt {
     requested: Vec<bool>,
     unanswered: usize,
     table: AnswerTable,
+    unavailable: UnavailableItems,
+}
+
+/// The items of an attempt that the scorer did not look at.
+struct UnavailableItems {
+    rows: Vec<bool>,
+    /// The first reason.
+    reason: Option<String>,
+    /// The longest requested delay.
+    retry_after: Option<Duration>,
+}
+
+impl UnavailableItems {
+    fn new(rows: usize) -> Self {
+        UnavailableItems { rows: vec![false; rows], reason: None, retry_after: None }
+    }
 }
 
 impl Attempt {
-    /// Whether any item has an answer.
+    /// Whether the scorer has returned anything about an item, even that it did not look at it.
     pub(super) fn has_any(&self) -> bool {
+        self.has_answers() || self.unavailable.reason.is_some()
+    }
+
+    /// Whether any item has an answer.
+    pub(super) fn has_answers(&self) -> bool {
         self.table.answers.iter().any(Option::is_some)
+    }
+
+    /// The outage, if the scorer did not look at some items.
+    pub(super) fn outage(&self) -> Option<AttemptFault> {
+        let reason = self.unavailable.reason.clone()?;
+        Some(AttemptFault { retry_after: self.unavailable.retry_after, ..AttemptFault::new(FaultKind::Outage, reason) })
     }
 
     /// Whether every requested item has an answer.
@@ -231,7 +219,7 @@ impl Attempt {
     fn row(&mut self, db_idx: u64) -> Result<usize, ScorerFault> {
         let row = self.batch.row_of.get(&db_idx).copied().filter(|row| self.requested[*row]);
         match row {
-            Some(row) if self.table.answers[row].is_some() => {
+            Some(row) if self.table.answers[row].is_some() || self.unavailable.rows[row] => {
                 Err(ScorerFault::wrong_ids(format!("returned item {db_idx} twice")))
             }
             Some(row) => Ok(row),
@@ -245,15 +233,28 @@ impl Attempt {
     /// The item was not requested, or already has an answer.
     pub(super) fn record(&mut self, db_idx: u64, answer: Answer) -> Result<usize, ScorerFault> {
         let row = self.row(db_idx)?;
-        self.table.answers[row] = Some(answer);
         self.unanswered -= 1;
+        match answer {
+            Answer::Unavailable(reason) => {
+                self.unavailable.rows[row] = true;
+                self.unavailable.reason.get_or_insert_with(|| truncate_reason(&reason));
+            }
+            answer => self.table.answers[row] = Some(answer),
+        }
         Ok(row)
     }
 
-    /// Records a part of an item's score. Columns that were sent are ignored. Values that are not finite become null.
-    pub(super) fn record_part(&mut self, row: usize, name: &str, value: f64) {
-        if !self.batch.sent_columns.contains(name) {
-            self.table.part(name)[row] = Some(value).filter(|value| value.is_finite());
+    /// Records a part of an item's score. Columns that were sent are ignored. Numbers that are not finite become null. Of an item
+    /// that the scorer did not look at, only the delay that it requests is recorded.
+    pub(super) fn record_part(&mut self, row: usize, name: &str, value: PartValue) {
+        let value = Some(value).filter(|value| !matches!(value, PartValue::Number(number) if !number.is_finite()));
+        if self.unavailable.rows[row] {
+            if let (RETRY_AFTER, Some(PartValue::Number(seconds))) = (name, value) {
+                let delay = Duration::from_secs_f64(seconds.clamp(0.0, MAX_RETRY_AFTER));
+                self.unavailable.retry_after = self.unavailable.retry_after.max(Some(delay));
+            }
+        } else if !self.batch.sent_columns.contains(name) {
+            self.table.part(name).set(row, value);
         }
     }
 
@@ -287,16 +288,15 @@ impl Attempt {
         }
         for part in answers.columns() {
             let name = part.name().as_str();
-            if [DB_IDX, SCORE, OUTCOME, REASON].contains(&name)
-                || self.batch.sent_columns.contains(name)
-                || !is_number(part.dtype())
-            {
+            if [DB_IDX, SCORE, OUTCOME, REASON].contains(&name) || self.batch.sent_columns.contains(name) {
                 continue;
             }
-            let values = part.cast(&DataType::Float64).wrap_err("score")?;
-            // Add the part even if all its values are null, so that every batch has the same parts.
-            self.table.part(name);
-            for (row, value) in rows.iter().zip(values.f64().wrap_err("score")?.iter()) {
+            let Some(part) = PartColumn::read(part)? else { continue };
+            // Add the part even if all its values are null, so that every batch has the same parts. A delay is no part.
+            if part.kind == PartKind::Number && (name != RETRY_AFTER || self.unavailable.reason.is_none()) {
+                self.table.part(name);
+            }
+            for (row, value) in rows.iter().zip(part.values) {
                 if let Some(value) = value {
                     self.record_part(*row, name, value);
                 }
@@ -345,18 +345,4 @@ fn parse_answers(
         Answer::new(score.map_or_else(|| no_score(reason), Ok), reason, outcome)
     };
     Ok(scores.map(answer).collect())
-}
-
-/// The reason for an item whose score is text.
-pub(super) fn text_for_number(text: &str) -> String {
-    format!("returned text instead of a number: {}", excerpt(text.as_bytes()))
-}
-
-/// The beginning of a scorer's output, on one line, in backquotes.
-pub(super) fn excerpt(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&text[..text.len().min(240)]);
-    let line = text.trim().lines().next().unwrap_or_default();
-    let short: String = line.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    let more = if short.chars().count() < text.trim().chars().count() { "…" } else { "" };
-    format!("`{short}{more}`")
 }

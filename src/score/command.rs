@@ -14,7 +14,7 @@ use super::deadline::Deadline;
 use super::external::{ExternalScore, ScorerClient};
 use super::fault::{AttemptFault, ScorerFault};
 use super::framing::{CommandFormat, ReadError, decode, encode, may_contain_answer};
-use super::process::{Launcher, OutputLog, describe_exit, find_program};
+use super::process::{Launcher, OutputLog, exit_fault, find_program};
 use super::unexpected_output::UnexpectedOutput;
 use super::worker::Worker;
 use crate::error::{AtPath, Error, Result, WrapErr};
@@ -182,9 +182,7 @@ impl Command {
             }
             Err(ReadError::Io(std::io::ErrorKind::TimedOut)) => deadline.timeout_fault(),
             // Standard output closes slightly before the process exits.
-            Err(ReadError::Io(_)) => {
-                ScorerFault::malfunction(describe_exit(worker.stop(&Deadline::up_to(Duration::from_secs(1)))))
-            }
+            Err(ReadError::Io(_)) => exit_fault(worker.stop(&Deadline::up_to(Duration::from_secs(1)))),
         };
         Err(if attempt.has_any() { fault } else { unexpected.explain(fault) })
     }
@@ -201,7 +199,7 @@ impl Command {
         }
         let status = process.stop();
         if !status.is_some_and(|status| status.success()) {
-            return Err(ScorerFault::malfunction(describe_exit(status)));
+            return Err(exit_fault(status));
         }
         if !output.exists() {
             return Err(ScorerFault::malfunction("wrote no output file"));

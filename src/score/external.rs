@@ -46,8 +46,10 @@ const TIMEOUTS_WITH_ANSWERS: usize = 4;
 /// # What happens to an item
 /// - *Answer*: a finite number is the item's score. Null (with an optional `reason`), NaN, an infinity or text is a
 ///   failure. `"outcome": "rejected"` is a rejection. Failures and rejections have a reason and are not retried. Other numbers
-///   are stored as parts of the score, except for columns that were sent to the scorer.
-/// - *Outage*: the scorer is unavailable and did not process the item. The run waits up to [`patience`](Self::patience), then
+///   and texts are stored as parts of the score, except for columns that were sent to the scorer.
+/// - *Not looked at*: `"outcome": "unavailable"` is no answer. The other answers of the batch are kept, and the item is requested
+///   again as after an outage, at the earliest after the seconds in `"retry_after"`.
+/// - *Outage*: the scorer is unavailable and did not process the item, or a command exits with status 75. The run waits up to [`patience`](Self::patience), then
 ///   stops with [`Error::Unavailable`]. The item is not evaluated. A scorer that accepts items but lets all of them time out is
 ///   unavailable too: `patience` counts from the first such batch. A few items are then scored alone, as a single item may
 ///   block the others. A command that has never answered stops the run instead.
@@ -210,7 +212,8 @@ impl<C: ScorerClient> ExternalScore<C> {
                 }
                 None => {
                     let outage = || Error::Unavailable { reason: fault.reason.clone() };
-                    let left = self.outage.wait_left(&fault.reason).ok_or_else(outage)?;
+                    // A scorer that leaves out some items is busy: that is no news until it answers none.
+                    let left = self.outage.wait_left(&fault.reason, has_progress).ok_or_else(outage)?;
                     (retry, one_by_one) = (0, false);
                     outage_waits += 1;
                     retry_delay(self.backoff, outage_waits - 1).max(fault.retry_after.unwrap_or_default()).min(left)
@@ -249,7 +252,7 @@ impl<C: ScorerClient> ExternalScore<C> {
     fn request_once(&self, items: &DataFrame, answers: &mut Answers) -> Result<Option<AttemptFault>> {
         let (start, mut attempt) = (Instant::now(), answers.attempt(items)?);
         let fault = match self.client.request(items, &mut attempt, &self.deadline(self.timeout)) {
-            Ok(()) => attempt.invalid_answer(),
+            Ok(()) => attempt.invalid_answer().or_else(|| attempt.outage()),
             Err(ScorerFault::Attempt(fault)) => Some(fault),
             Err(ScorerFault::Fatal(error)) => {
                 answers.merge(attempt);
@@ -258,7 +261,7 @@ impl<C: ScorerClient> ExternalScore<C> {
         };
         let is_valid = fault.as_ref().is_none_or(|fault| !fault.discards_answers);
         match fault.as_ref().map(|fault| fault.kind) {
-            _ if is_valid && attempt.has_any() => self.outage.record_answer(),
+            _ if is_valid && attempt.has_answers() => self.outage.record_answer(),
             Some(FaultKind::Timeout) => self.outage.record_timeout(start),
             _ => {}
         }

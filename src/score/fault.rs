@@ -40,7 +40,7 @@ pub enum FaultKind {
 }
 
 impl AttemptFault {
-    fn new(kind: FaultKind, reason: impl Into<String>) -> Self {
+    pub(super) fn new(kind: FaultKind, reason: impl Into<String>) -> Self {
         AttemptFault { kind, reason: reason.into(), discards_answers: false, retry_after: None }
     }
 

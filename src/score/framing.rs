@@ -9,7 +9,8 @@ use arrow::ipc::writer::StreamWriter;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Attempt, excerpt};
+use super::answer::excerpt;
+use super::answers::Attempt;
 use super::fault::{FaultKind, ScorerFault};
 use super::json;
 use super::unexpected_output::UnexpectedOutput;

@@ -9,7 +9,8 @@ use ureq::http::header::AUTHORIZATION;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::Session;
-use super::answers::{Answer, Attempt};
+use super::answer::Answer;
+use super::answers::Attempt;
 use super::deadline::Deadline;
 use super::endpoint::Endpoint;
 use super::external::{ExternalScore, ScorerClient};

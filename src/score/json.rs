@@ -3,9 +3,11 @@
 use polars::prelude::*;
 use serde_json::{Map, Value};
 
-use super::answers::{Answer, Attempt, InvalidScore, excerpt, text_for_number};
+use super::answer::{Answer, InvalidScore, excerpt, text_for_number};
+use super::answers::Attempt;
 use super::fault::ScorerFault;
 use crate::error::{Result, WrapErr};
+use crate::frame::part_values::PartValue;
 use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
 use crate::frame::text::to_json_types;
 
@@ -190,8 +192,13 @@ pub(super) fn parse_score(score: Option<&Value>, reason: Option<&str>) -> std::r
     }
 }
 
+/// A part of the score: a number or a text. `None` for any other value.
+fn part_value(value: &Value) -> Option<PartValue> {
+    number(value).map(PartValue::Number).or_else(|| value.as_str().map(PartValue::text))
+}
+
 /// Records one answer, `{"db_idx": 17, "score": 0.5}`, optionally with `outcome` and `reason`. Other keys with
-/// numbers are parts of the score; keys with other values are ignored.
+/// numbers and texts are parts of the score; keys with other values are ignored.
 ///
 /// # Errors
 /// The answer has no `db_idx`, or one that was not requested.
@@ -212,7 +219,7 @@ pub(super) fn record_answer(record: &Value, attempt: &mut Attempt) -> std::resul
     let answer = Answer::new(parse_score(record.get(SCORE), text(REASON)), text(REASON), text(OUTCOME));
     let row = attempt.record(id, answer)?;
     for (name, value) in record {
-        if let (Some(value), false) = (number(value), [DB_IDX, SCORE, OUTCOME, REASON].contains(&name.as_str())) {
+        if let (Some(value), false) = (part_value(value), [DB_IDX, SCORE, OUTCOME, REASON].contains(&name.as_str())) {
             attempt.record_part(row, name, value);
         }
     }

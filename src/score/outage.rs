@@ -97,8 +97,9 @@ impl OutageTracker {
         }
     }
 
-    /// The remaining time to wait in an outage; `None` if no time is left. The first call of an outage warns with the reason.
-    pub(super) fn wait_left(&self, reason: &str) -> Option<Duration> {
+    /// The remaining time to wait in an outage; `None` if no time is left. The first call of an outage warns with the reason,
+    /// unless `is_quiet`.
+    pub(super) fn wait_left(&self, reason: &str, is_quiet: bool) -> Option<Duration> {
         let mut state = self.state();
         let since = *state.began.get_or_insert_with(Instant::now);
         let left = self.limit.saturating_sub(since.elapsed());
@@ -106,7 +107,7 @@ impl OutageTracker {
             state.has_given_up = true;
             return None;
         }
-        if !std::mem::replace(&mut state.is_reported, true) {
+        if !is_quiet && !std::mem::replace(&mut state.is_reported, true) {
             let limit = self.limit.as_secs_f64();
             log::warn!("score: {reason}; waiting up to {limit} s for the scorer (score.patience)");
         }

@@ -9,6 +9,7 @@ use super::validation::{is_part, warn_ignored_columns};
 use crate::error::{Result, WrapErr};
 use crate::frame::convert;
 use crate::frame::outcome::{Outcome, PENDING};
+use crate::frame::part_values::{PartColumn, part_column};
 use crate::frame::schema::{self, DB_IDX, OUTCOME, REASON, SCORE};
 
 /// A term of a sum: the settings of one part.
@@ -36,8 +37,8 @@ pub(crate) struct PartialSums {
     row_of: HashMap<u64, u32>,
     /// The results by part, then by row. `None` if the part was not requested or has not answered.
     results: Vec<Vec<Option<PartResult>>>,
-    /// Other numbers that the parts returned, by column name.
-    extra_values: BTreeMap<String, Vec<Option<f64>>>,
+    /// Other numbers and texts that the parts returned, by column name.
+    extra_values: BTreeMap<String, PartColumn>,
     /// Whether each row was returned as complete.
     is_returned: Vec<bool>,
 }
@@ -58,7 +59,7 @@ fn group_parts(terms: &[Term]) -> Vec<Range<usize>> {
 }
 
 impl PartialSums {
-    /// Starts with the columns in `known`: results of parts, and other numbers that parts returned.
+    /// Starts with the columns in `known`: results of parts, and other values that parts returned.
     pub(super) fn new(terms: Vec<Term>, items: &DataFrame, known: &[Column]) -> Result<Self> {
         let rows = items.height();
         let ids = schema::u64s(items, DB_IDX)?;
@@ -66,10 +67,14 @@ impl PartialSums {
         let mut results: Vec<Vec<Option<PartResult>>> = terms.iter().map(|_| vec![None; rows]).collect();
         let mut extra_values = BTreeMap::new();
         for column in known {
-            let values: Vec<Option<f64>> = column.f64().wrap_err("known parts of the score")?.iter().collect();
             match terms.iter().position(|term| term.name == column.name().as_str()) {
-                Some(part) => results[part] = values.into_iter().map(|value| value.map(Ok)).collect(),
-                None => drop(extra_values.insert(column.name().to_string(), values)),
+                Some(part) => {
+                    let values = column.f64().wrap_err("known parts of the score")?.iter();
+                    results[part] = values.map(|value| value.map(Ok)).collect();
+                }
+                None => {
+                    extra_values.extend(PartColumn::read(column)?.map(|values| (column.name().to_string(), values)))
+                }
             }
         }
         let (groups, items) = (group_parts(&terms), items.clone());
@@ -123,11 +128,11 @@ impl PartialSums {
         Ok(rows)
     }
 
-    /// Records the other numbers that a part returned. They replace earlier ones of the same rows.
+    /// Records the other values that a part returned. They replace earlier ones of the same rows.
     fn record_extra_values(&mut self, part: usize, answers: &DataFrame, rows: &[u32]) -> Result<()> {
         let (terms, row_count) = (&self.terms, self.is_returned.len());
         for (_, values) in self.extra_values.iter_mut().filter(|(name, _)| owner_of_column(terms, name) == Some(part)) {
-            rows.iter().for_each(|row| values[*row as usize] = None);
+            rows.iter().for_each(|row| values.set(*row as usize, None));
         }
         let mut ignored = BTreeSet::new();
         for column in answers.columns().iter().filter(|column| is_part(column.name())) {
@@ -136,10 +141,9 @@ impl PartialSums {
                 ignored.insert(name);
                 continue;
             }
-            let values = self.extra_values.entry(name).or_insert_with(|| vec![None; row_count]);
-            for (row, value) in rows.iter().zip(schema::nullable_f64s(answers, column.name())?) {
-                values[*row as usize] = value;
-            }
+            let Some(part) = PartColumn::read(column)? else { continue };
+            let values = self.extra_values.entry(name).or_insert_with(|| PartColumn::new(row_count));
+            rows.iter().zip(part.values).for_each(|(row, value)| values.set(*row as usize, value));
         }
         warn_ignored_columns(ignored);
         Ok(())
@@ -201,7 +205,7 @@ impl PartialSums {
         self.frame(&self.rows().into_iter().filter(is_rejected).collect::<Vec<_>>())
     }
 
-    /// Returns a frame of some rows: `db_idx`, `score`, `outcome`, `reason`, the parts, and other numbers that parts returned.
+    /// Returns a frame of some rows: `db_idx`, `score`, `outcome`, `reason`, the parts, and other values that parts returned.
     /// The outcome of incomplete rows is `open`.
     pub(super) fn frame(&self, rows: &[u32]) -> Result<DataFrame> {
         let part_count = self.terms.len();
@@ -227,10 +231,10 @@ impl PartialSums {
             let values: Vec<Option<f64>> = rows.iter().map(|row| self.value(part, *row)).collect();
             columns.push(Column::new(term.name.as_str().into(), values));
         }
-        for (name, values) in &self.extra_values {
-            let values: Vec<Option<f64>> = rows.iter().map(|row| values[*row as usize]).collect();
-            if values.iter().any(Option::is_some) {
-                columns.push(Column::new(name.as_str().into(), values));
+        for (name, part) in &self.extra_values {
+            let values = || rows.iter().map(|row| part.values[*row as usize].as_ref());
+            if values().any(|value| value.is_some()) {
+                columns.push(part_column(name, part.kind, values()));
             }
         }
         DataFrame::new(rows.len(), columns).wrap_err("score")

@@ -146,8 +146,19 @@ impl Drop for Process {
     }
 }
 
+/// The exit status of a process that is unavailable for now: `EX_TEMPFAIL`.
+const EX_TEMPFAIL: i32 = 75;
+
+/// The fault of a process that has exited: an outage if its status says so.
+pub(super) fn exit_fault(status: Option<ExitStatus>) -> ScorerFault {
+    match status.and_then(|status| status.code()) {
+        Some(EX_TEMPFAIL) => ScorerFault::outage(describe_exit(status), None),
+        _ => ScorerFault::malfunction(describe_exit(status)),
+    }
+}
+
 /// Describes the exit of a process, for a reason.
-pub(super) fn describe_exit(status: Option<ExitStatus>) -> String {
+fn describe_exit(status: Option<ExitStatus>) -> String {
     match status.map(|status| (status.code(), status.signal())) {
         Some((Some(code), _)) => format!("exited with status {code}"),
         Some((None, Some(signal))) => format!("killed by signal {signal}"),

@@ -1,11 +1,12 @@
 //! Score reuse: free scores from earlier runs and files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
 
 use super::numbers;
+use super::score_version::{SourceVersion, check_version};
 use crate::database::{LocalPath, VectorDatabase};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::keys::{KeyMap, Keys};
@@ -28,6 +29,9 @@ pub struct ReuseOptions {
     /// The version of the score. Sources with another version are rejected. Runs state it in their run file, files in
     /// a column `score_version`.
     pub version: String,
+    /// The content hashes of the files of the scorer, by name, if `version` is a hash of the score's definition. Runs with other
+    /// contents of these files are rejected.
+    pub files: Option<BTreeMap<String, String>>,
     /// Whether to reuse scores of any version.
     pub trust: bool,
 }
@@ -105,18 +109,18 @@ impl ReusedScores {
                     if reuse.key.is_none() {
                         check_same_library(source, run_library.as_deref(), library_id)?;
                     }
-                    Ok((read_run(&log)?, version_of(&log.manifest().config)))
+                    let manifest = log.manifest();
+                    let (version, files) = (version_of(&manifest.config), manifest.scorer_files.clone());
+                    Ok((read_run(&log)?, SourceVersion { version, files }))
                 }
-                false => read_file(source, local.path(), reuse.key.as_deref()),
+                false => {
+                    let (rows, version) = read_file(source, local.path(), reuse.key.as_deref())?;
+                    Ok((rows, SourceVersion { version, files: BTreeMap::new() }))
+                }
             })
             .map_err(|error| error.with_path(source))?;
-            if !reuse.trust && version.as_deref() != Some(reuse.version.as_str()) {
-                let version = version.unwrap_or_else(|| "unknown".into());
-                let reason = format!(
-                    "its scores have version {version}, not {}; set score.trust_scores = true to reuse them anyway",
-                    reuse.version
-                );
-                return Err(Error::input(source, reason));
+            if !reuse.trust {
+                check_version(source, &reuse.version, reuse.files.as_ref(), version)?;
             }
             let values =
                 schema::nullable_f64s(&rows, SCORE)?.into_iter().map(|score| score.filter(|score| score.is_finite()));

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-use super::answers::excerpt;
+use super::answer::excerpt;
 use super::json::NUMBER_MARK;
 use crate::error::{Error, Result};
 

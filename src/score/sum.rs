@@ -10,7 +10,7 @@ use crate::frame::schema;
 
 /// A weighted sum of scores: `sum_i(weight_i * part_i)`.
 ///
-/// The log stores each part in a column of its name, as its scorer returned it, and other numbers of that scorer in
+/// The log stores each part in a column of its name, as its scorer returned it, and other numbers and texts of that scorer in
 /// columns `part.name`. A negative weight makes a part a cost. A part added with [`SumScore::gate`] also
 /// filters items: items below the gate are not scored by later parts, so put cheap
 /// parts first. Paid parts without a gate between them are scored concurrently. Parts after a gate start when the gate has
@@ -78,7 +78,7 @@ impl SumScore {
         self.parts.iter().map(|part| part.score.workers()).max().unwrap_or(1)
     }
 
-    /// Starts the partial results of some items. `known` has results of parts, and other numbers that parts returned.
+    /// Starts the partial results of some items. `known` has results of parts, and other values that parts returned.
     pub(crate) fn partial_sums(&self, items: &DataFrame, known: &[Column]) -> Result<PartialSums> {
         let term = |part: &ScorePart| Term {
             name: part.name.clone(),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::answers::excerpt;
+use super::answer::excerpt;
 use super::fault::{AttemptFault, ScorerFault};
 use super::process::OutputLog;
 

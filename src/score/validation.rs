@@ -8,7 +8,8 @@ use polars::prelude::*;
 use super::{AnswerSink, Score};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::convert;
-use crate::frame::outcome::Outcome;
+use crate::frame::outcome::{Outcome, UNAVAILABLE};
+use crate::frame::part_values::{PartColumn, part_column};
 use crate::frame::schema::{self, DB_IDX, EVALUATION, OUTCOME, REASON, SCORE};
 use crate::panics::lock;
 
@@ -19,11 +20,12 @@ const MAX_REASON_CHARS: usize = 500;
 /// `score`, `outcome`, `reason`, parts. Items without an answer have failed, unless the score returns an error.
 ///
 /// # Errors
-/// As [`Score::score`]; answers that break the contract.
+/// As [`Score::score`]; answers that break the contract; [`Error::Unavailable`] if the score did not look at some items. The
+/// answers for the other items are passed to `sink` before.
 pub(crate) fn score_batch(score: &dyn Score, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
     let items = schema::u64s(batch, DB_IDX)?;
     let mut unanswered: HashMap<u64, u32> = items.iter().copied().zip(0..).collect();
-    let (mut ignored, mut has_answers) = (BTreeSet::new(), false);
+    let (mut ignored, mut has_answers, mut outage) = (BTreeSet::new(), false, None);
     let result = score.score_into(batch, &mut |answers| {
         let rows = match answers.column(DB_IDX) {
             Ok(ids) => {
@@ -48,10 +50,22 @@ pub(crate) fn score_batch(score: &dyn Score, batch: &DataFrame, sink: &mut Answe
             }
         };
         has_answers = true;
-        sink(validate(&convert::gather(batch, &rows)?, &answers, &mut ignored)?)
+        let (looked_at, reason) = split_unavailable(&answers)?;
+        outage = outage.take().or(reason);
+        let items = convert::gather(batch, &rows)?;
+        match looked_at {
+            None => sink(validate(&items, &answers, &mut ignored)?),
+            Some(kept) if kept.is_empty() => Ok(()),
+            Some(kept) => {
+                sink(validate(&convert::gather(&items, &kept)?, &convert::gather(&answers, &kept)?, &mut ignored)?)
+            }
+        }
     });
     warn_ignored_columns(ignored);
     result?;
+    if let Some(reason) = outage {
+        return Err(Error::Unavailable { reason });
+    }
     let mut missing: Vec<u32> = unanswered.into_values().collect();
     missing.sort_unstable();
     match missing.is_empty() {
@@ -148,10 +162,14 @@ fn validate(items: &DataFrame, answers: &DataFrame, ignored: &mut BTreeSet<Strin
         if [DB_IDX, SCORE, OUTCOME, REASON].contains(&name) {
             continue;
         }
-        if schema::is_reserved_column(name) || items.column(name).is_ok() || !is_number(part.dtype()) {
-            ignored.insert(name.into());
-        } else {
-            columns.push(Column::new(name.into(), numbers(answers, name)?));
+        let is_usable = !schema::is_reserved_column(name) && items.column(name).is_err();
+        match PartColumn::read(part)? {
+            Some(part) if is_usable => {
+                columns.push(part_column(name, part.kind, part.values.iter().map(Option::as_ref)));
+            }
+            // A column without any value contains nothing to ignore.
+            None if is_usable && part.null_count() == part.len() => {}
+            _ => drop(ignored.insert(name.into())),
         }
     }
     DataFrame::new(items.height(), columns).wrap_err("score")
@@ -163,16 +181,37 @@ pub(super) fn warn_ignored_columns(names: BTreeSet<String>) {
     let mut warned = lock(&WARNED);
     for name in names {
         if !warned.contains(&name) {
-            log::warn!("score: ignoring column `{name}` of the scorer: its name is already used, or it is not numeric");
+            log::warn!(
+                "score: ignoring column `{name}` of the scorer: its name is already used, or its values are neither numbers nor texts"
+            );
             warned.insert(name);
         }
     }
 }
 
-fn truncate_reason(reason: &str) -> String {
+pub(super) fn truncate_reason(reason: &str) -> String {
     match reason.char_indices().nth(MAX_REASON_CHARS) {
         Some((end, _)) => format!("{}…", &reason[..end]),
         None => reason.into(),
+    }
+}
+
+/// Finds the items that a score did not look at. Returns the rows of the others and the first reason, or `None` if there are no
+/// such items.
+fn split_unavailable(answers: &DataFrame) -> Result<(Option<Vec<u32>>, Option<String>)> {
+    let outcomes = texts(answers, OUTCOME)?;
+    let Some(first) = outcomes.iter().position(|outcome| outcome == Some(UNAVAILABLE)) else { return Ok((None, None)) };
+    let kept = (0..).zip(outcomes.iter()).filter(|(_, outcome)| *outcome != Some(UNAVAILABLE)).map(|(row, _)| row);
+    let reason =
+        texts(answers, REASON)?.get(first).map_or("the scorer did not look at the item".into(), truncate_reason);
+    Ok((Some(kept.collect()), Some(reason)))
+}
+
+/// Removes the items that were not looked at from the scores that a user gives, so that they stay pending.
+pub(crate) fn without_unavailable(given: &DataFrame) -> Result<DataFrame> {
+    match split_unavailable(given)?.0 {
+        Some(kept) => convert::gather(given, &kept),
+        None => Ok(given.clone()),
     }
 }
 

@@ -253,14 +253,13 @@ fn one_process_answers_many_requests() {
 }
 
 #[test]
-fn other_numbers_are_parts_of_the_score_but_columns_that_were_sent_are_not() {
+fn other_numbers_and_texts_are_parts_of_the_score_but_columns_that_were_sent_are_not() {
     let counter = Counter::new();
-    for score in [jsonl(&counter, "parts", &[]), arrow(&counter, "parts", &[])] {
+    for (score, parts) in
+        [(jsonl(&counter, "parts", &[]), &["energy", "note"][..]), (arrow(&counter, "parts", &[]), &["energy"])]
+    {
         let answers = score.score(&batch(3)).expect("answers");
-        assert_eq!(
-            answers.columns().iter().map(|column| column.name().as_str()).collect::<Vec<_>>(),
-            ["db_idx", "score", "outcome", "reason", "energy"]
-        );
+        assert_eq!(names(&answers), [&["db_idx", "score", "outcome", "reason"], parts].concat());
         let energies: Vec<f64> = f64s(&answers, "score").iter().map(|score| -score).collect();
         assert_eq!(f64s(&answers, "energy"), energies);
     }

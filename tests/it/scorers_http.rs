@@ -300,6 +300,9 @@ fn secrets_are_sent_to_the_service_and_appear_nowhere_else() {
     ] {
         run("repeats", out, secrets, 0);
         assert_eq!(reason(out).1, repeated, "{secrets:?}");
+        let results = read(&folder.path().join(out).join("results/iteration=000000/part-0000.parquet"));
+        let why = results.column("why").expect("a text").str().expect("strings").get(0).map(str::to_string);
+        assert_eq!(why, repeated, "{secrets:?}");
     }
     // As JSON escapes it, in an error's words.
     for (out, secrets) in [("G", ("Bearer pässwört", "k%C3%A4%2Fse")), ("H", (r#"a/b"c\d"#, "ab"))] {

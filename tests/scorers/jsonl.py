@@ -85,7 +85,7 @@ def score_one(position, item):
     if behaviour == "own reason" and odd:
         return answer(db_idx, None, reason="no conformer")
     if behaviour == "parts":
-        return answer(db_idx, score, energy=-score, note="kept by nobody", qed=score)
+        return answer(db_idx, score, energy=-score, note="kept too", other=["kept by nobody"], qed=score)
     if behaviour == "floods":
         for _ in range(8):
             sys.stderr.write("y" * (1 << 20))

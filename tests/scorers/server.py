@@ -99,13 +99,17 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, b" " * (65 << 20))
         if behaviour == "token" and self.headers["Authorization"] != "Bearer hunter2":
             return self.reply(401, "who are you?")
+        left = []
+        if behaviour == "busy" and requests[self.path] == 1:
+            left = [{"db_idx": item["db_idx"], "outcome": "unavailable", "retry_after": 0} for item in items[1::2]]
+            items = items[::2]
         ids, scores = [item["db_idx"] for item in items], [item["qed"] for item in items]
         with lock, open(counter, "a") as file:
             file.write("".join(f"{db_idx}\n" for db_idx in ids))
         odd = {"nan": float("nan"), "infinite": float("inf"), "text": "good", "null": None}
         if behaviour in odd:
             scores = [odd[behaviour] if position % 2 == 1 else score for position, score in enumerate(scores)]
-        answers = [{"db_idx": db_idx, "score": score} for db_idx, score in zip(ids, scores)][::-1]
+        answers = [{"db_idx": db_idx, "score": score} for db_idx, score in zip(ids, scores)][::-1] + left
         if behaviour == "null":
             answers = [{**answer, "reason": "no conformer"} for answer in answers]
         if behaviour == "few":
@@ -128,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
             # What a server reads as Latin-1 was sent as UTF-8.
             token = (self.headers["Authorization"] or self.headers["X-Token"]).encode("latin-1").decode()
             reason = f"no score for {token} of {self.path}"
-            answers = [{**answer, "score": None, "reason": reason} for answer in answers]
+            answers = [{**answer, "score": None, "reason": reason, "why": reason} for answer in answers]
         if behaviour == "embeddings":
             answers = [{"db_idx": item["db_idx"], "score": len(item.get("embedding", []))} for item in items]
         if behaviour == "numbers":
