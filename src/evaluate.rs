@@ -33,7 +33,7 @@ pub(crate) struct CurvePoint {
     /// The sum of the best `top` scores.
     pub(crate) top_sum: Option<f64>,
     /// The number of items in `top_sum`.
-    pub(crate) summed: usize,
+    pub(crate) top_count: usize,
 }
 
 /// Computes how many of the `top` best items a run found after each evaluation, given the true scores. With `None`, `top` is
@@ -113,12 +113,12 @@ fn curve_points(
             point.best = best.last().copied();
             // Summed from scratch, because a running sum accumulates rounding errors.
             point.top_sum = Some(best.iter().sum());
-            point.summed = best.len();
+            point.top_count = best.len();
         }
         let sign = if minimize { -1.0 } else { 1.0 };
         let own_direction = |value: Option<f64>| value.map(|value| sign * value);
         let (best, top_sum) = (own_direction(point.best), own_direction(point.top_sum));
-        (cost, CurvePoint { found: hits.min(top), best, top_sum, summed: point.summed })
+        (cost, CurvePoint { found: hits.min(top), best, top_sum, top_count: point.top_count })
     });
     points.collect()
 }

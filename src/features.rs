@@ -109,7 +109,7 @@ impl<'de> Deserialize<'de> for Feature {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Full {
+        struct FeatureTable {
             column: String,
             role: Option<Role>,
         }
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for Feature {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, fields: A) -> Result<Feature, A::Error> {
-                let Full { column, role } = Full::deserialize(MapAccessDeserializer::new(fields))?;
+                let FeatureTable { column, role } = FeatureTable::deserialize(MapAccessDeserializer::new(fields))?;
                 Ok(Feature { column, role })
             }
         }

@@ -37,16 +37,16 @@ use crate::score::{OnError, ReusedScores, Score, SumScore};
 pub(crate) struct Ledger {
     /// The items that have an outcome in this run, or are being scored.
     requested: HashSet<u64>,
-    /// The requested items that cost an evaluation, with their ordinals in the order of the search.
-    evaluated: PlHashMap<u64, u64>,
+    /// The ordinal of the evaluation of each requested item that costs one, in the order of the search.
+    evaluation_of: PlHashMap<u64, u64>,
     /// The number of evaluated items with a score.
-    scored: u64,
+    scored_count: u64,
     /// The number of decided items with a reused score.
-    reused: u64,
+    reused_count: u64,
     /// The decided items that failed.
     failed: PlHashSet<u64>,
     /// The number of decided items that were rejected.
-    rejected: u64,
+    rejected_count: u64,
     store: Arc<Mutex<AnswerStore>>,
     /// Scores items while the search continues.
     dispatcher: Option<Dispatcher>,
@@ -73,12 +73,12 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// The number of evaluated items, each counted once: the cost.
     pub(crate) fn evaluations(&self) -> u64 {
-        self.evaluated.len() as u64
+        self.evaluation_of.len() as u64
     }
 
     /// The number of evaluated items with a score.
     pub(crate) fn scored(&self) -> u64 {
-        self.scored
+        self.scored_count
     }
 
     /// The items of the library that have a reused score, best first.
@@ -88,12 +88,12 @@ impl Ledger {
 
     /// The number of decided items with a reused score.
     pub(crate) fn reused(&self) -> u64 {
-        self.reused
+        self.reused_count
     }
 
     /// The number of decided items that were rejected.
     pub(crate) fn rejected(&self) -> u64 {
-        self.rejected
+        self.rejected_count
     }
 
     /// The number of decided items that failed.
@@ -160,7 +160,7 @@ impl Ledger {
         drop(store);
         let mut new_items = 0;
         for (item, ordinal) in items.into_iter().zip(schema::nullable_u64s(&scored, EVALUATION)?) {
-            self.evaluated.extend(ordinal.map(|ordinal| (item, ordinal)));
+            self.evaluation_of.extend(ordinal.map(|ordinal| (item, ordinal)));
             if self.requested.insert(item) {
                 new_items += 1;
                 self.count(item);
@@ -183,9 +183,10 @@ impl Ledger {
         if outcome == Some(Outcome::Failed) {
             self.failed.insert(item);
         }
-        self.rejected += u64::from(outcome == Some(Outcome::Rejected));
+        self.rejected_count += u64::from(outcome == Some(Outcome::Rejected));
         if outcome == Some(Outcome::Scored) {
-            let count = if self.evaluated.contains_key(&item) { &mut self.scored } else { &mut self.reused };
+            let count =
+                if self.evaluation_of.contains_key(&item) { &mut self.scored_count } else { &mut self.reused_count };
             *count += 1;
         }
     }
@@ -205,7 +206,7 @@ impl Ledger {
                         continue;
                     }
                     remaining -= 1;
-                    self.evaluated.insert(*item, self.evaluations() + 1);
+                    self.evaluation_of.insert(*item, self.evaluations() + 1);
                 }
                 self.requested.insert(*item);
                 new_items.push(*item);
@@ -262,7 +263,7 @@ impl Ledger {
     pub(crate) fn cancel(&mut self, job: &ScoreJob) {
         for item in &job.new_items {
             self.requested.remove(item);
-            self.evaluated.remove(item);
+            self.evaluation_of.remove(item);
         }
     }
 
@@ -309,7 +310,7 @@ impl Ledger {
             let has_outcome = self.store().answers.outcome(item).is_some_and(|current| current != Outcome::Failed);
             if outcome == Some(Outcome::Failed) && !has_outcome {
                 failed.insert(item);
-                self.evaluated.extend(ordinal.map(|ordinal| (item, ordinal)));
+                self.evaluation_of.extend(ordinal.map(|ordinal| (item, ordinal)));
             }
         }
         Ok(())
@@ -347,7 +348,7 @@ impl Ledger {
     }
 
     fn ordinals(&self, items: &DataFrame) -> Result<Ordinals> {
-        let ordinal = |item: u64| (item, self.evaluated.get(&item).copied());
+        let ordinal = |item: u64| (item, self.evaluation_of.get(&item).copied());
         Ok(schema::u64s(items, DB_IDX)?.into_iter().map(ordinal).collect())
     }
 
@@ -355,7 +356,7 @@ impl Ledger {
     fn add_scores(&self, iteration: u32, results: DataFrame) -> Result<DataFrame> {
         let items = schema::u64s(&results, DB_IDX)?;
         let mut scored = self.store().answers.add_scores(iteration, results, self.minimize)?;
-        let ordinals: Vec<Option<u64>> = items.iter().map(|item| self.evaluated.get(item).copied()).collect();
+        let ordinals: Vec<Option<u64>> = items.iter().map(|item| self.evaluation_of.get(item).copied()).collect();
         scored.with_column(Column::new(EVALUATION.into(), ordinals)).wrap_err("adding scores")?;
         Ok(scored)
     }

@@ -133,7 +133,7 @@ fn run_file(
 
     text += "\n[update]\nrule = \"surrogate\"          # learns from each batch of scores where to search next\n";
     text +=
-        "# features = []             # columns that the rule reads beside the embedding. The default is all columns\n";
+        "# features = []             # columns that the rule reads besides the embedding. The default is all columns\n";
     text += "#                           # that neither the score nor the filter reads. Exclude columns from which a\n";
     text += "#                           # command or a service computes the score\n";
     text += "# batch = 8                 # items scored at a time\n";

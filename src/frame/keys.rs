@@ -19,7 +19,7 @@ pub(crate) struct Keys {
     texts: Vec<Option<String>>,
     dtype: DataType,
     /// An integer in a float column that may have lost digits.
-    inexact: Option<f64>,
+    inexact_value: Option<f64>,
 }
 
 impl Keys {
@@ -30,7 +30,7 @@ impl Keys {
     pub(crate) fn from_column(column: &Column) -> Result<Self> {
         let (name, dtype) = (column.name(), column.dtype().clone());
         let context = format!("column `{name}`");
-        let mut inexact = None;
+        let mut inexact_value = None;
         let texts = match &dtype {
             dtype if dtype.is_nested() => {
                 return Err(Error::Config(format!(
@@ -40,14 +40,16 @@ impl Keys {
             DataType::Float32 => {
                 let floats = column.f32().wrap_err(&context)?.iter();
                 floats
-                    .map(|float| float.and_then(|float| format_float(float.into(), float.to_string(), &mut inexact)))
+                    .map(|float| {
+                        float.and_then(|float| format_float(float.into(), float.to_string(), &mut inexact_value))
+                    })
                     .collect()
             }
             dtype if dtype.is_float() => {
                 let floats = column.cast(&DataType::Float64).wrap_err(&context)?;
                 let floats = floats.f64().wrap_err(&context)?.iter();
                 floats
-                    .map(|float| float.and_then(|float| format_float(float, float.to_string(), &mut inexact)))
+                    .map(|float| float.and_then(|float| format_float(float, float.to_string(), &mut inexact_value)))
                     .collect()
             }
             dtype => {
@@ -58,7 +60,7 @@ impl Keys {
                     .collect()
             }
         };
-        Ok(Keys { texts, dtype, inexact })
+        Ok(Keys { texts, dtype, inexact_value })
     }
 
     /// The normalised key of each row.
@@ -85,7 +87,7 @@ fn is_number(dtype: &DataType) -> bool {
 }
 
 /// A float as a key; NaN is null.
-fn format_float(float: f64, text: String, inexact: &mut Option<f64>) -> Option<String> {
+fn format_float(float: f64, text: String, inexact_value: &mut Option<f64>) -> Option<String> {
     if float.is_nan() {
         return None;
     }
@@ -93,7 +95,7 @@ fn format_float(float: f64, text: String, inexact: &mut Option<f64>) -> Option<S
         return Some(text);
     }
     if float.abs() >= MAX_EXACT_INTEGER {
-        inexact.get_or_insert(float);
+        inexact_value.get_or_insert(float);
         return Some(format!("{float:e}"));
     }
     Some((float as i64).to_string())
@@ -123,7 +125,7 @@ fn parse_number(text: &str) -> Option<String> {
 /// A map from keys to values.
 pub(crate) struct KeyMap<V> {
     dtype: DataType,
-    inexact: Option<f64>,
+    inexact_value: Option<f64>,
     values: HashMap<String, V>,
     /// The values by the numbers in the keys, if the keys are text.
     by_number: OnceLock<HashMap<String, V>>,
@@ -134,7 +136,7 @@ impl<V: Copy> KeyMap<V> {
     /// row wins.
     pub(crate) fn new(keys: Keys, values: impl IntoIterator<Item = Option<V>>) -> Self {
         let values = keys.texts.into_iter().zip(values).filter_map(|(key, value)| Some((key?, value?))).collect();
-        KeyMap { dtype: keys.dtype, inexact: keys.inexact, values, by_number: OnceLock::new() }
+        KeyMap { dtype: keys.dtype, inexact_value: keys.inexact_value, values, by_number: OnceLock::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -147,10 +149,10 @@ impl<V: Copy> KeyMap<V> {
     /// # Errors
     /// One side has integers, and the other has floats that may have lost digits.
     pub(crate) fn lookup(&self, keys: &Keys, keys_source: &str, map_source: &str) -> Result<Vec<Option<V>>> {
-        for (inexact, source, other) in
-            [(self.inexact, map_source, &keys.dtype), (keys.inexact, keys_source, &self.dtype)]
+        for (inexact_value, source, other) in
+            [(self.inexact_value, map_source, &keys.dtype), (keys.inexact_value, keys_source, &self.dtype)]
         {
-            if let Some(float) = inexact.filter(|_| !other.is_float()) {
+            if let Some(float) = inexact_value.filter(|_| !other.is_float()) {
                 let reason = format!("{source} has {float:e}, a float that may have lost digits of an integer");
                 return Err(Error::Config(format!("{reason}; store the key as integers or as text")));
             }

@@ -205,7 +205,7 @@ pub(crate) fn append(path: &Path) -> Result<File> {
 
 /// Writes a small file without fsync. A crash of the machine may lose it.
 pub(crate) fn write_unsynced(path: &Path, text: &str) -> Result<()> {
-    run_operation("note", &[path], || fs::write(path, text))
+    run_operation("write unsynced", &[path], || fs::write(path, text))
 }
 
 /// Appends a line to a file that is only informative. Errors are ignored.

@@ -34,9 +34,10 @@ pub(super) struct LedgerFolder {
     path: PathBuf,
     /// The number of the last file, and its rows.
     last: Option<(usize, DataFrame)>,
-    /// The items whose answers may still change, with the numbers of their files.
-    unsettled: PlHashMap<u64, usize>,
-    in_flight_files: usize,
+    /// The number of the file of each item whose answer may still change.
+    file_of_changeable: PlHashMap<u64, usize>,
+    /// The number of in-flight records so far.
+    in_flight_count: usize,
 }
 
 /// A summary of the folder that an earlier process wrote.
@@ -55,13 +56,13 @@ impl LedgerFolder {
         tmp: &Path,
         mut visit: impl FnMut(&DataFrame) -> Result<usize>,
     ) -> Result<(Self, FolderContents)> {
-        let (mut files, mut in_flight_files, mut unanswered) = (Vec::new(), 0, 0);
+        let (mut files, mut in_flight_count, mut unanswered) = (Vec::new(), 0, 0);
         for entry in fs::read_dir(path).at_path(path)? {
             let file = entry.at_path(path)?.path();
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             if let Some(number) = name.strip_prefix("asked-") {
-                in_flight_files =
-                    number.parse::<usize>().map_or(in_flight_files, |number| in_flight_files.max(number + 1));
+                in_flight_count =
+                    number.parse::<usize>().map_or(in_flight_count, |number| in_flight_count.max(number + 1));
                 let items = fs::read_to_string(&file).at_path(&file)?;
                 unanswered += items.parse::<u64>().unwrap_or(0);
             } else if let Some(number) = name.strip_prefix("batch-").and_then(|name| name.strip_suffix(".parquet")) {
@@ -73,8 +74,8 @@ impl LedgerFolder {
             tmp: tmp.into(),
             path: path.into(),
             last: None,
-            unsettled: PlHashMap::new(),
-            in_flight_files,
+            file_of_changeable: PlHashMap::new(),
+            in_flight_count,
         };
         let (mut has_answers, mut superseded) = (false, 0);
         for chunk in files.chunks(FILES_PER_READ) {
@@ -82,7 +83,7 @@ impl LedgerFolder {
             for ((number, file), rows) in chunk.iter().zip(read) {
                 let with_file = |error: Error| Error::input(file, error.to_string());
                 superseded += visit(&rows).map_err(with_file)?;
-                folder.record_unsettled(&rows, *number).map_err(with_file)?;
+                folder.record_changeable(&rows, *number).map_err(with_file)?;
                 has_answers |= rows.height() > 0;
                 folder.last = Some((*number, rows));
             }
@@ -129,7 +130,7 @@ impl LedgerFolder {
         let items = schema::u64s(answers, DB_IDX)?;
         let (mut existing, mut new): (BTreeMap<usize, Vec<u32>>, Vec<u32>) = (BTreeMap::new(), Vec::new());
         for (row, item) in (0..).zip(&items) {
-            match self.unsettled.get(item) {
+            match self.file_of_changeable.get(item) {
                 Some(number) => existing.entry(*number).or_default().push(row),
                 None => new.push(row),
             }
@@ -157,7 +158,7 @@ impl LedgerFolder {
             return self.rewrite(number, rows, answers);
         }
         let items = schema::u64s(answers, DB_IDX)?;
-        let is_existing = |row: &u32| self.unsettled.get(&items[*row as usize]) == Some(&number);
+        let is_existing = |row: &u32| self.file_of_changeable.get(&items[*row as usize]) == Some(&number);
         let (existing, new): (Vec<u32>, Vec<u32>) = (0..items.len() as u32).partition(is_existing);
         if !existing.is_empty() {
             self.rewrite(number, rows, &convert::gather(answers, &existing)?)?;
@@ -180,7 +181,7 @@ impl LedgerFolder {
     /// Makes a file durable.
     fn write_file(&mut self, number: usize, rows: DataFrame) -> Result<()> {
         write_parquet(&self.tmp, &self.file_path(number), &rows)?;
-        self.record_unsettled(&rows, number)?;
+        self.record_changeable(&rows, number)?;
         if self.last.as_ref().is_none_or(|(last, _)| *last <= number) {
             self.last = Some((number, rows));
         }
@@ -188,11 +189,11 @@ impl LedgerFolder {
     }
 
     /// Records which items of a file may still change.
-    fn record_unsettled(&mut self, rows: &DataFrame, number: usize) -> Result<()> {
+    fn record_changeable(&mut self, rows: &DataFrame, number: usize) -> Result<()> {
         for (item, outcome) in schema::u64s(rows, DB_IDX)?.into_iter().zip(outcomes(rows)?) {
             match outcome {
-                None | Some(Outcome::Failed) => drop(self.unsettled.insert(item, number)),
-                Some(Outcome::Scored | Outcome::Rejected) => drop(self.unsettled.remove(&item)),
+                None | Some(Outcome::Failed) => drop(self.file_of_changeable.insert(item, number)),
+                Some(Outcome::Scored | Outcome::Rejected) => drop(self.file_of_changeable.remove(&item)),
             }
         }
         Ok(())
@@ -203,21 +204,21 @@ impl LedgerFolder {
     }
 
     /// Records the number of items in flight, so that a later process can report how many may be scored twice.
-    pub(super) fn start_in_flight(&mut self, items: usize) -> Result<InFlight> {
-        let path = self.path.join(format!("asked-{:06}", self.in_flight_files));
-        self.in_flight_files += 1;
+    pub(super) fn start_in_flight(&mut self, items: usize) -> Result<InFlightRecord> {
+        let path = self.path.join(format!("asked-{:06}", self.in_flight_count));
+        self.in_flight_count += 1;
         atomic::write_unsynced(&path, &items.to_string())?;
-        Ok(InFlight { path, items })
+        Ok(InFlightRecord { path, items })
     }
 }
 
 /// The recorded number of items in flight. The file survives the process. It is not fsynced, because nothing depends on it.
-pub(super) struct InFlight {
+pub(super) struct InFlightRecord {
     path: PathBuf,
     items: usize,
 }
 
-impl InFlight {
+impl InFlightRecord {
     /// Subtracts items whose answers are durable.
     pub(super) fn subtract(&mut self, items: usize) -> Result<()> {
         self.items = self.items.saturating_sub(items);

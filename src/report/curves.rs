@@ -121,7 +121,7 @@ pub(super) fn charts(groups: &[RunGroup<'_>], score: &str) -> Vec<Chart> {
     // A sum of fewer items would only show their number.
     let sum = |run: &RunData, cost| {
         let reached = run.own_curve.point_at(cost);
-        reached.top_sum.filter(|_| reached.summed == run.own_curve.top())
+        reached.top_sum.filter(|_| reached.top_count == run.own_curve.top())
     };
     let summed = runs().next().map_or(0, |run| run.own_curve.top());
     // The sum of one item is the best score.

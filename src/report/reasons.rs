@@ -7,7 +7,7 @@ use std::ops::Range;
 pub(super) type Reason = (&'static str, String, u64);
 
 /// Up to this number of different values, a group lists all of them.
-const LISTED: usize = 3;
+const MAX_LISTED: usize = 3;
 
 /// Groups reasons that are equal except for their varying parts, most frequent first. Words in `fixed_words` (names of parts,
 /// gates and columns) do not vary.
@@ -50,7 +50,7 @@ impl ReasonGroup {
 #[derive(Default)]
 struct VaryingPart {
     /// The first different values, one more than are listed.
-    first: Vec<String>,
+    first_values: Vec<String>,
     /// The smallest and the largest number, with their texts.
     range: Option<[(f64, String); 2]>,
     has_text: bool,
@@ -58,8 +58,8 @@ struct VaryingPart {
 
 impl VaryingPart {
     fn add(&mut self, text: &str) {
-        if self.first.len() <= LISTED && !self.first.iter().any(|other| other == text) {
-            self.first.push(text.into());
+        if self.first_values.len() <= MAX_LISTED && !self.first_values.iter().any(|other| other == text) {
+            self.first_values.push(text.into());
         }
         match text.parse::<f64>() {
             Ok(value) if value.is_finite() => {
@@ -77,8 +77,8 @@ impl VaryingPart {
     }
 
     fn text(&self) -> String {
-        match (&self.range, self.first.as_slice()) {
-            (_, few) if few.len() <= LISTED => few.join(", "),
+        match (&self.range, self.first_values.as_slice()) {
+            (_, few) if few.len() <= MAX_LISTED => few.join(", "),
             (Some([(_, min), (_, max)]), _) if !self.has_text => format!("{min} to {max}"),
             (_, first) => first.iter().take(1).map(|first| format!("{first}, …")).collect(),
         }

@@ -64,7 +64,7 @@ fn comparison(runs: &[RunData]) -> Table {
         row("best score", |run| or_none(last(run).best)),
     ];
     if let Some(summed) = runs.first().map(|run| run.own_curve.top()) {
-        let sum = move |run: &RunData| last(run).top_sum.filter(|_| last(run).summed == summed);
+        let sum = move |run: &RunData| last(run).top_sum.filter(|_| last(run).top_count == summed);
         rows.push(row(format!("sum of the best {summed}"), move |run| or_none(sum(run))));
     }
     if let Some(top) = runs.iter().find_map(|run| Some(run.true_curve.as_ref()?.top())) {

@@ -93,8 +93,9 @@ impl RankedLibrary {
         self.points.view()
     }
 
-    /// The candidates of the next batch, by id in ascending order: the open items of the highest posterior mean, those of the
-    /// highest posterior mean outside of the peak, and random ones. `factor` multiplies the three numbers of candidates.
+    /// The candidates of the next batch, by id in ascending order: of the items that are neither evaluated nor pending, those of
+    /// the highest posterior mean, those of the highest posterior mean outside of the peak, and random ones. `factor` multiplies
+    /// the three numbers of candidates.
     pub fn top_candidates(
         &mut self,
         posterior: &Posterior,

@@ -98,8 +98,8 @@ fn squares(all: ArrayView2<'_, f32>, factors: &Array1<f32>) -> Array1<f32> {
     rows.map(square).collect::<Vec<f32>>().into()
 }
 
-/// For each of the `vectors` `(vectors, components)`, the `count` open rows with the largest dot product. If `squares` are given,
-/// they are subtracted from the products. Of rows with equal values, the first ones are taken.
+/// For each of the `vectors` `(vectors, components)`, the `count` rows with the largest dot product, of those that `is_open` allows.
+/// If `squares` are given, they are subtracted from the products. Of rows with equal values, the first ones are taken.
 fn largest(
     all: ArrayView2<'_, f32>,
     vectors: ArrayView2<'_, f32>,
@@ -136,7 +136,7 @@ fn largest(
     (0..vectors.nrows()).map(of_vector).collect()
 }
 
-/// The open rows of a block with the largest values, as pairs of value and row. The block starts at the row `first_row`.
+/// The allowed rows of a block with the largest values, as pairs of value and row. The block starts at the row `first_row`.
 fn largest_in_block(
     products: Option<&[f32]>,
     squares: Option<&[f32]>,
