@@ -107,6 +107,7 @@ mod features;
 mod filter;
 mod forecast;
 mod frame;
+mod hits;
 mod index;
 mod interrupt;
 mod io;
@@ -146,6 +147,7 @@ pub use frame::convert::{Component, Matrix, embedding_column, matrix, to_arrow, 
 pub use frame::outcome::Outcome;
 pub use frame::schema::{check_queries, check_results, is_reserved_column, queries};
 pub use frame::text::{format_number, to_json_types};
+pub use hits::Hits;
 pub use index::{
     AUTO_INDEX_MIN_ROWS, AUTO_RQ_MIN_ROWS, IndexKind, IndexOptions, IndexProgress, IndexReport, InvalidRows, index,
     index_table,

@@ -128,6 +128,8 @@ class StopOptions(TypedDict, total=False):
     nothing_new: int
     seconds: float
     score: float
+    hit: float
+    no_hit: int
     scores_per_entry: float
     top: int
     failed_share: float

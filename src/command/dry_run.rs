@@ -9,7 +9,7 @@ use polars::prelude::DataFrame;
 use serde_json::{Map, Value, json};
 
 use super::output::{count, duration};
-use crate::config::{Config, ScoreConfig, UpdateConfig};
+use crate::config::{Config, Direction, ScoreConfig, UpdateConfig};
 use crate::database::{LanceDatabase, QueryOptions, VectorDatabase};
 use crate::error::Result;
 use crate::features::Features;
@@ -69,6 +69,9 @@ pub fn dry_run(
     add("first search", first_search(config, database, queries)?.into());
     let max_evaluations = config.max_evaluations(searchable, queries.height() as u64);
     add("max evaluations", max_evaluations.into());
+    if config.stop.hit.is_some() {
+        add("hits", hits(config).into());
+    }
     if config.update.has_model() {
         add("forecast", forecast(config, max_evaluations).into());
     }
@@ -169,6 +172,20 @@ fn rule(config: &Config, database: &LanceDatabase, hidden: &[String]) -> Result<
     let verb = if *features == Features::Auto { "may read" } else { "reads" };
     let columns = database.feature_columns(features, hidden)?;
     Ok(format!("{name}; {verb} {}", [&[EMBEDDING.to_string()][..], &columns].concat().join(", ")))
+}
+
+/// Which scores are hits (`stop.hit`), and when they end the search (`stop.no_hit`).
+fn hits(config: &Config) -> Option<String> {
+    let threshold = format_number(config.stop.hit?);
+    let bound = if config.score.direction == Direction::Minimize { "at most" } else { "at least" };
+    let end = match config.stop.no_hit {
+        Some(scores) => format!(
+            "after the first batch that completes {} scores in a row without one, the search ends (stop.no_hit)",
+            count(scores)
+        ),
+        None => "stop.no_hit is not set, so hits do not end the search".into(),
+    };
+    Some(format!("scores of {bound} {threshold} (stop.hit); {end}"))
 }
 
 /// What forecasts count (`stop.top`), and when they end the search (`stop.scores_per_entry`).

@@ -141,6 +141,8 @@ fn run_file(
     text += "\n[stop]                      # the first limit that is reached ends the search\n";
     let _ = writeln!(text, "{:<27} # items scored; never exceeded", format!("evaluations = {evaluations}"));
     text += "# seconds = 3600.0\n# score = 0.95              # stop at this score\n";
+    text += "# hit = 1.0                 # a score of at least this is a hit, of at most this if smaller scores are better\n";
+    text += "# no_hit = 100              # stop after this many scores in a row without a hit\n";
     text += "# scores_per_entry = 50.0   # stop when an entry into the best 100 is expected to cost more scores than this\n";
     text
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::output::{final_forecast, forecast_json, print_properties};
+use super::output::{final_forecast, final_hits, forecast_json, print_properties};
 use crate::calibration::Calibration;
 use crate::database::{LanceDatabase, VectorDatabase};
 use crate::frame::schema::{RAW_SCORE, SCORE};
@@ -13,7 +13,7 @@ use crate::log::{Manifest, SearchLog};
 pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     // The names in JSON are stable.
     let label = |key: &'static str, label: &'static str| if json { key } else { label };
-    let (mut calibration, mut scorer_files) = (None, None);
+    let (mut calibration, mut scorer_files, mut hits) = (None, None, None);
     let mut properties = if path.join("run.json").exists() {
         let log = SearchLog::open(&path)?;
         let best = log.compile_results()?.limit(1).collect()?;
@@ -21,6 +21,10 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
         let manifest = log.manifest();
         calibration = Calibration::read(&log)?;
         scorer_files = Some(manifest.scorer_files.clone()).filter(|files| !files.is_empty());
+        hits = manifest.ended.as_ref().and_then(|ended| ended.hits).map(|hits| match json {
+            true => json!(hits),
+            false => final_hits(&log).into(),
+        });
         json!({
             "run": path,
             "format": manifest.format_version,
@@ -81,7 +85,10 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
         let text = || texts.collect::<Vec<_>>().join("; ").into();
         properties["scorer files"] = if json { serde_json::to_value(&files)? } else { text() };
     }
-    // Only runs with predictions have these names.
+    // Only runs with hits and with predictions have these names.
+    if let Some(hits) = hits {
+        properties["hits"] = hits;
+    }
     if let Some(calibration) = calibration {
         if json {
             properties["predictions"] = serde_json::to_value(calibration)?;

@@ -23,6 +23,10 @@ pub struct StopConfig {
     pub seconds: Option<f64>,
     /// The target score, in the scorer's own direction.
     pub score: Option<f64>,
+    /// The threshold of a hit, in the scorer's own direction: at least this, or at most this if smaller scores are better.
+    pub hit: Option<f64>,
+    /// The number of scores in a row without a hit. See [`StopConditions`].
+    pub no_hit: Option<u64>,
     /// The number k of best scores in forecasts: an entry is a new score that is better than the k-th best (default: 100).
     pub top: Option<usize>,
     /// The limit on the expected number of scores per entry into the best `top`. See [`StopConditions`].
@@ -40,6 +44,7 @@ impl StopConfig {
             || self.nothing_new.is_some()
             || self.seconds.is_some()
             || self.score.is_some()
+            || self.no_hit.is_some()
             || self.scores_per_entry.is_some();
         self.iterations.unwrap_or(if has_other { u32::MAX } else { DEFAULT_ITERATIONS })
     }
@@ -64,6 +69,8 @@ impl StopConfig {
             nothing_new: self.nothing_new.or(self.iterations.is_none().then_some(DEFAULT_ITERATIONS)),
             seconds: self.seconds,
             score: self.score,
+            hit: self.hit,
+            no_hit: self.no_hit,
             top: self.top,
             scores_per_entry: self.scores_per_entry,
             failed_share: Some(share),
@@ -79,6 +86,8 @@ impl Default for StopConfig {
             nothing_new: None,
             seconds: None,
             score: None,
+            hit: None,
+            no_hit: None,
             top: None,
             scores_per_entry: None,
             failed_share: default_failed_share(),

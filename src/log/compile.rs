@@ -13,7 +13,7 @@ use super::SearchLog;
 use super::trajectories::{concat_with_schema, empty};
 use crate::error::{AtPath, Result, WrapErr};
 use crate::frame::convert;
-use crate::frame::schema::{DB_IDX, DISTANCE, ITERATION, QUERY_IDX, SCORE};
+use crate::frame::schema::{self, DB_IDX, DISTANCE, ITERATION, PREDICTED, QUERY_IDX, SCORE};
 use crate::io::parquet::{check_counts, open_parquet, read_rows};
 use crate::panics::catch_at_path;
 
@@ -88,8 +88,9 @@ impl SearchLog {
         Ok(all)
     }
 
-    /// One row per item, from its first iteration, best score first (nulls last, ties by `db_idx`):
-    /// `db_idx`, attributes, `score`, `reason`, `evaluation`, `iteration`. Without `query_idx` and `distance`.
+    /// One row per item, from its first iteration, best score first (nulls last). Items with the same score are ordered by
+    /// `predicted`, the highest first, if the run has predictions, and then by `db_idx`. The columns are `db_idx`, attributes,
+    /// `score`, `reason`, `evaluation`, `iteration`, without `query_idx` and `distance`.
     ///
     /// # Errors
     /// Files that cannot be read.
@@ -105,14 +106,32 @@ impl SearchLog {
                     .wrap_err("results")?
             }
         };
-        Ok(results
+        let mut items = results
             // Polars streams this filter, whereas its `unique` keeps all rows in memory.
             .filter(col(DB_IDX).is_first_distinct())
-            .drop(by_name([QUERY_IDX, DISTANCE], true, false))
-            .sort(
-                [SCORE, DB_IDX],
-                SortMultipleOptions::default().with_order_descending_multi([true, false]).with_nulls_last(true),
-            ))
+            .drop(by_name([QUERY_IDX, DISTANCE], true, false));
+        // Runs of earlier formats and of rules without a model have no predictions.
+        let has_predictions = items.collect_schema().wrap_err("results")?.contains(PREDICTED);
+        let order = if has_predictions { vec![SCORE, PREDICTED, DB_IDX] } else { vec![SCORE, DB_IDX] };
+        let is_descending: Vec<bool> = order.iter().map(|name| *name != DB_IDX).collect();
+        let options = SortMultipleOptions::default().with_order_descending_multi(is_descending).with_nulls_last(true);
+        Ok(items.sort(order, options))
+    }
+
+    /// The number of items that share the best score, if the ten best items do.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub(crate) fn tied_for_best(&self) -> Result<Option<u64>> {
+        const TOP: usize = 10;
+        let scores = self.compile_results()?.select([col(SCORE)]);
+        let top = schema::nullable_f64s(&collect(scores.clone().limit(TOP as u32))?, SCORE)?;
+        match top.first() {
+            Some(Some(best)) if top.len() == TOP && top.iter().all(|score| *score == Some(*best)) => {
+                Ok(Some(collect(scores.filter(col(SCORE).eq(lit(*best))))?.height() as u64))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

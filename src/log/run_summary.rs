@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::forecast::Forecast;
+use crate::hits::Hits;
 
 /// The reason for the end of a run, and its costs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct RunSummary {
     /// limit. `None` for rules without a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
+    /// The hits of the run. `None` without `stop.hit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<Hits>,
     /// When the run ended, in seconds since 1970.
     pub at: u64,
 }
@@ -81,6 +85,8 @@ pub enum StopReason {
     Score,
     /// The expected number of scores per entry exceeds the limit (`stop.scores_per_entry`).
     ScoresPerEntry,
+    /// Too many scores in a row have no hit (`stop.no_hit`).
+    NoHit,
     /// A signal stopped the run.
     Interrupted,
     /// An outage: the scorer was unavailable for longer than `score.patience`.
@@ -102,6 +108,7 @@ impl fmt::Display for StopReason {
             StopReason::Seconds => "the time limit is reached",
             StopReason::Score => "the target score is reached",
             StopReason::ScoresPerEntry => "an entry into the best scores is expected to cost too much",
+            StopReason::NoHit => "too many scores in a row without a hit",
             StopReason::Interrupted => "interrupted",
             StopReason::Outage => "the scorer is unavailable",
             StopReason::Error => "an error",

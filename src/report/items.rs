@@ -126,6 +126,11 @@ pub(super) fn items(runs: &[RunData], options: &ReportOptions) -> Result<ItemsTa
         rows if rows < scored => format!("The {rows} best of {scored} items with a score."),
         rows => format!("All {rows} items with a score."),
     };
+    if let [run] = runs
+        && let Some(tied) = run.log.tied_for_best()?
+    {
+        caption.push_str(&format!(" {tied} items share the best score."));
+    }
     if omitted > 0 {
         caption.push_str(&format!(" {omitted} more columns are not shown."));
     }

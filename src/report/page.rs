@@ -300,6 +300,13 @@ fn figures(runs: &[RunData]) -> Result<Vec<KeyFigure>> {
         figure("Evaluations", evaluations.to_string(), share);
         figure("Items scored", scored.to_string(), String::new());
     }
+    if let Some(hits) = run.log.manifest().ended.as_ref().and_then(|ended| ended.hits) {
+        figure(
+            "Hits",
+            hits.found.to_string(),
+            format!("{} in the last {} scores", hits.recent_hits, hits.recent_scores),
+        );
+    }
     figure("Iterations", run.log.iterations().len().to_string(), String::new());
     figure("Reused", run.counts.reused.to_string(), String::new());
     figure("Rejected", run.counts.rejected.to_string(), String::new());

@@ -71,6 +71,10 @@ fn comparison(runs: &[RunData]) -> Table {
         let share = |curve: &RecallCurve| curve.point_at(u64::MAX).found as f64 / curve.top() as f64;
         rows.push(row(format!("share of the true best {top}"), move |run| or_none(run.true_curve.as_ref().map(share))));
     }
+    let hits = |run: &RunData| run.log.manifest().ended.as_ref().and_then(|ended| ended.hits);
+    if runs.iter().any(|run| hits(run).is_some()) {
+        rows.push(row("hits", move |run| hits(run).map_or_else(none, |hits| hits.found.to_string())));
+    }
     rows.extend([
         row("iterations", |run| run.log.iterations().len().to_string()),
         row("reused", |run| run.counts.reused.to_string()),

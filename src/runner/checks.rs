@@ -16,6 +16,7 @@ impl Runner {
     /// Any error that would stop the search before its first iteration.
     pub fn check_stages(&self, queries: &DataFrame) -> Result<[DataFrame; 2]> {
         schema::check_queries(queries, self.database.dim())?;
+        self.stop.check_hits()?;
         self.rule.check()?;
         let results = self.database.query(&queries.head(Some(0)), QueryOptions::default())?;
         self.filter.check(&results)?;

@@ -62,6 +62,7 @@ impl Runner {
             relevance: self.rule.relevance(),
             // Without a new batch, keep the recorded forecast of a run that has ended before.
             forecast: progress.forecast.map(|forecast| forecast.per_hundred()).or(ended_before),
+            hits: progress.hits(),
             at: now(),
         }
     }

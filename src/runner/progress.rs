@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{Batch, BatchState, Runner, StopConditions};
 use crate::error::Result;
 use crate::forecast::{Forecast, Forecaster};
+use crate::hits::{HitCounter, Hits};
 use crate::log::StopReason;
 
 /// The progress of a search.
@@ -26,6 +27,8 @@ pub(super) struct Progress {
     pub(super) passed: usize,
     /// The best score so far.
     pub(super) best: Option<f64>,
+    /// The hits of the completed iterations. `None` without `stop.hit`.
+    hit_counter: Option<HitCounter>,
     /// Forecasts of the next scores, from the completed iterations.
     pub(super) forecaster: Forecaster,
     /// The forecast for the latest selected batch.
@@ -35,13 +38,15 @@ pub(super) struct Progress {
 impl Runner {
     /// The progress at the start of a search, before a resumed run replays its iterations.
     pub(super) fn progress(&self, iterations: u32) -> Progress {
-        Progress::new(iterations, self.stop.top.unwrap_or(StopConditions::DEFAULT_TOP))
+        let hit_counter = self.stop.hit.map(|threshold| HitCounter::new(threshold, self.ledger.minimize));
+        let top = self.stop.top.unwrap_or(StopConditions::DEFAULT_TOP);
+        Progress { hit_counter, ..Progress::new(iterations, top) }
     }
 }
 
 impl Progress {
     /// The start of a search.
-    pub(super) fn new(iterations: u32, top: usize) -> Self {
+    fn new(iterations: u32, top: usize) -> Self {
         Progress {
             iteration: 0,
             iterations,
@@ -52,6 +57,7 @@ impl Progress {
             candidates: 0,
             passed: 0,
             best: None,
+            hit_counter: None,
             forecaster: Forecaster::new(top),
             forecast: None,
         }
@@ -61,6 +67,8 @@ impl Progress {
     pub(super) fn add(&mut self, batch: &mut Batch) -> Result<()> {
         if let BatchState::Observed(scored) = &batch.state {
             batch.summary.entries = self.forecaster.observe(scored)?.map(|entries| entries.observed);
+            self.hit_counter.iter_mut().try_for_each(|counter| counter.observe(scored))?;
+            batch.summary.hits = self.hits();
         }
         let summary = &batch.summary;
         self.stale_iterations = if summary.new_items == 0 { self.stale_iterations + 1 } else { 0 };
@@ -80,6 +88,16 @@ impl Progress {
         };
         self.forecast = batch.summary.forecast;
         Ok(())
+    }
+
+    /// The hits of the completed iterations. `None` without `stop.hit`.
+    pub(super) fn hits(&self) -> Option<Hits> {
+        self.hit_counter.as_ref().map(HitCounter::hits)
+    }
+
+    /// The number of scores since the last hit.
+    pub(super) fn scores_since_hit(&self) -> Option<u64> {
+        self.hits().map(|hits| hits.scores_since_hit)
     }
 
     pub(super) fn elapsed_seconds(&self) -> f64 {

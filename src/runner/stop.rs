@@ -18,6 +18,12 @@ pub struct StopConditions {
     pub seconds: Option<f64>,
     /// The target score, in the scorer's own direction, checked between iterations.
     pub score: Option<f64>,
+    /// The threshold of a hit, in the scorer's own direction: a score of at least this, or of at most this if smaller scores
+    /// are better. The run counts its [`Hits`](crate::Hits).
+    pub hit: Option<f64>,
+    /// The number of scores in a row without a hit, in the order of the evaluations, checked between iterations. Reused scores
+    /// and items without a score do not count. Requires `hit`.
+    pub no_hit: Option<u64>,
     /// The number k of best scores in forecasts: an entry is a new score that is better than the k-th best. `None`: 100.
     pub top: Option<usize>,
     /// The limit on the expected number of scores per entry into the best `top`
@@ -63,6 +69,18 @@ impl StopConditions {
         self
     }
 
+    /// Sets the threshold of a hit, in the scorer's own direction.
+    pub fn hit(mut self, threshold: f64) -> Self {
+        self.hit = Some(threshold);
+        self
+    }
+
+    /// Sets the number of scores in a row without a hit.
+    pub fn no_hit(mut self, scores: u64) -> Self {
+        self.no_hit = Some(scores);
+        self
+    }
+
     /// Sets the number of best scores in forecasts.
     pub fn top(mut self, top: usize) -> Self {
         self.top = Some(top);
@@ -81,6 +99,22 @@ impl StopConditions {
         self
     }
 
+    /// Checks the conditions on hits.
+    ///
+    /// # Errors
+    /// `hit` is not finite; `no_hit` is 0, or set without `hit`.
+    pub(super) fn check_hits(&self) -> Result<()> {
+        let reason = match (self.hit, self.no_hit) {
+            (Some(hit), _) if !hit.is_finite() => format!("stop.hit: expected a finite number, found {hit}"),
+            (_, Some(0)) => "stop.no_hit: expected at least 1, found 0".into(),
+            (None, Some(scores)) => format!(
+                "stop.no_hit = {scores} needs the threshold of a hit; set stop.hit to the score from which on an item is a hit"
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::Config(reason))
+    }
+
     /// The first condition that holds before the next iteration.
     pub(super) fn reason(&self, progress: &Progress, ledger: &Ledger) -> Option<StopReason> {
         let target = self.score.map(|target| if ledger.minimize { -target } else { target });
@@ -91,6 +125,7 @@ impl StopConditions {
             (self.nothing_new.is_some_and(|limit| progress.stale_iterations >= limit), progress.stale_reason()),
             (self.seconds.is_some_and(|limit| progress.elapsed_seconds() >= limit), StopReason::Seconds),
             (target.is_some_and(|target| progress.best.is_some_and(|best| best >= target)), StopReason::Score),
+            (self.no_hit.is_some_and(|limit| progress.scores_since_hit() >= Some(limit)), StopReason::NoHit),
         ];
         reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
     }

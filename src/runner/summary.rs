@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::forecast::Forecast;
 use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, OUTCOME, SCORE};
+use crate::hits::Hits;
 use crate::log::StageTimes;
 
 /// The figures of one iteration.
@@ -40,6 +41,8 @@ pub struct IterationSummary {
     /// The number of entries of the batch: scores that are better than the k-th best before the batch, with the k of
     /// [`Forecast::top`]. `None` without a forecast.
     pub entries: Option<u64>,
+    /// The hits of the run so far. `None` without [`StopConditions::hit`](crate::StopConditions::hit).
+    pub hits: Option<Hits>,
     /// The seconds that each stage took.
     pub times: StageTimes,
 }

@@ -100,12 +100,13 @@ impl Drop for SearchProgress {
     }
 }
 
-/// The block: scores above, the bar and the cost below, and a forecast between them if there is one.
+/// The block: scores above, the bar and the cost below, and hits and a forecast between them if there are any.
 fn block(state: &Arc<Mutex<ProgressState>>) -> ProgressBar {
     type Draw = fn(&ProgressState, usize) -> String;
-    let keys: [(&'static str, Draw); 6] = [
+    let keys: [(&'static str, Draw); 7] = [
         ("best", |state, _| state.best()),
         ("scores", |state, width| truncate(&state.scores(), width.saturating_sub(2 + state.best().chars().count()))),
+        ("hits", |state, width| state.hits().map_or(String::new(), |text| format!("\n  {}", truncate(&text, width)))),
         ("forecast", |state, width| {
             let text = state.forecast.text(width);
             text.map_or(String::new(), |text| format!("\n  {}", truncate(&text, width)))
@@ -114,7 +115,7 @@ fn block(state: &Arc<Mutex<ProgressState>>) -> ProgressBar {
         ("rest", |state, width| "─".repeat(state.bar(width).1)),
         ("cost", |state, width| state.cost(width)),
     ];
-    let template = "  {best:.bold}{scores}{forecast}\n  {done:.green}{rest:.dim}{cost}";
+    let template = "  {best:.bold}{scores}{hits}{forecast}\n  {done:.green}{rest:.dim}{cost}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
     let style = keys.into_iter().fold(style, |style, (key, draw)| {
         let state = state.clone();

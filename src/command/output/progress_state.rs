@@ -123,6 +123,11 @@ impl ProgressState {
         format!("  {}  {}", sparkline(&self.bests, CELLS), self.iteration())
     }
 
+    /// The hits so far. `None` without `stop.hit`.
+    pub fn hits(&self) -> Option<String> {
+        Some(self.last?.hits?.to_string())
+    }
+
     /// The cost so far and the time left, the most important part first.
     fn cost_parts(&self) -> Vec<String> {
         let evaluations = match self.evaluations {
@@ -164,6 +169,7 @@ impl ProgressState {
     /// The best score, the last iteration and the cost on one line.
     fn short_line(&self) -> String {
         let mut parts = vec![self.best(), self.iteration()];
+        parts.extend(self.hits());
         parts.extend(self.cost_parts());
         parts.join("  ")
     }
@@ -196,6 +202,7 @@ impl ProgressState {
             "failed": summary.failed,
             "forecast": summary.forecast.as_ref().map(forecast_json),
             "entries": summary.entries,
+            "hits": summary.hits,
             "evaluations": summary.evaluations,
             "per_second": self.per_second(),
             "seconds_left": self.seconds_left(),

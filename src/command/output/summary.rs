@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::forecast::{final_forecast, forecast_json, raised_limit};
+use super::hits::{final_hits, raised_no_hit};
 use super::logger::{info, json_event, verbosity};
-use super::numbers::duration;
+use super::numbers::{count, duration};
 use super::shell::quote;
 use crate::log::{SearchLog, StopReason};
 
@@ -25,6 +26,9 @@ pub fn print_summary(log: &SearchLog) {
         if let Some(forecast) = &ended.forecast {
             event["forecast"] = forecast_json(forecast);
         }
+        if let Some(items) = tied_for_best(log) {
+            event["tied_for_best"] = items.into();
+        }
         return json_event(&event);
     }
     let others = [
@@ -41,7 +45,16 @@ pub fn print_summary(log: &SearchLog) {
     // Some evaluations may have given no score.
     let total = if scored == evaluations { String::new() } else { format!("{evaluations} evaluations: ") };
     info(format_args!("{iterations} iterations, {total}{scored} items scored{others} ({ended}): {run}"));
-    final_forecast(log).into_iter().for_each(info);
+    if let Some(items) = tied_for_best(log) {
+        info(format_args!("{} items share the best score", count(items)));
+    }
+    final_hits(log).into_iter().chain(final_forecast(log)).for_each(info);
+}
+
+/// The number of items that share the best score, if the ten best items do. `None` if the results cannot be read, because this
+/// is only a remark.
+fn tied_for_best(log: &SearchLog) -> Option<u64> {
+    log.tied_for_best().ok().flatten()
 }
 
 /// Prints the time of each stage, the longest first.
@@ -71,6 +84,7 @@ pub fn print_next_steps(log: &SearchLog, run_file: &Path, set: &[String]) {
         StopReason::Evaluations => format!(" --set stop.evaluations={}", ended.evaluations.saturating_mul(2)),
         StopReason::Iterations => format!(" --set stop.iterations={}", ended.iterations.saturating_mul(2)),
         StopReason::ScoresPerEntry => raised_limit(ended),
+        StopReason::NoHit => raised_no_hit(ended),
         _ => String::new(),
     };
     info("");
