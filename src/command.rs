@@ -1,5 +1,6 @@
 //! The command line: its commands and their exit codes.
 
+mod audit;
 mod demo;
 mod dry_run;
 mod evaluate;
@@ -65,7 +66,7 @@ enum Command {
     Tell(search::Tell),
     /// Print the items that a run found, best first.
     #[command(after_long_help = help::RESULTS)]
-    Results(results::RunRows),
+    Results(results::Results),
     /// Print the query vectors of each iteration.
     #[command(after_long_help = help::QUERIES)]
     Queries(results::RunRows),
@@ -89,6 +90,12 @@ enum Command {
     /// replayed for this. Nothing is scored or written.
     #[command(after_long_help = help::EXPLAIN)]
     Explain(explain::Explain),
+    /// Score random items that a run has not judged, and bound the hits that it has missed.
+    ///
+    /// The items are drawn out of those without a score that pass the filter. The run itself stays as it is. A call that was
+    /// interrupted continues when it is repeated, and loses no score.
+    #[command(after_long_help = help::AUDIT)]
+    Audit(audit::Audit),
     /// Write an HTML report of a run, or a comparison of several.
     ///
     /// The report shows the curves, a map of the library, the best items and the configuration. It is one file and needs no
@@ -176,6 +183,7 @@ fn run(command: Command, signals: &Signals) -> anyhow::Result<u8> {
         Command::Search(arguments) => return search::search(arguments, signals),
         Command::Ask(arguments) => return search::ask(arguments, signals),
         Command::Tell(arguments) => return search::tell(arguments, signals),
+        Command::Audit(arguments) => return audit::audit(arguments, signals),
         Command::Remove { run, library } => remove(run, library)?,
         command => signals.run_interruptible(move || run_reader(command))?,
     }

@@ -7,6 +7,7 @@
 //! *Requested* items have an outcome or are being scored. *Decided* items have an outcome: scored, rejected or failed.
 
 mod answers;
+mod audit;
 mod dispatcher;
 mod folder;
 mod manual;

@@ -95,6 +95,7 @@ compile_error!(
     "uphill supports Linux and macOS: run folders require atomic renames and fsync of folders, scorers require process groups"
 );
 
+mod audit;
 mod calibration;
 mod candidates;
 #[cfg(feature = "cli")]
@@ -128,6 +129,7 @@ mod surrogate;
 mod table;
 mod update;
 
+pub use audit::Audit;
 #[cfg(feature = "cli")]
 pub use command::command;
 pub use config::{
@@ -156,7 +158,7 @@ pub use io::parquet::read_parquet;
 pub use log::{FORMAT_VERSION, Manifest, RunSummary, SearchLog, StageTimes, StopReason, collect, remove, remove_from};
 pub use random::{RandomStream, random_stream};
 pub use report::{ReportOptions, plot, report};
-pub use runner::{IterationSummary, Runner, SearchState, StopConditions};
+pub use runner::{AuditState, IterationSummary, Runner, SearchState, StopConditions};
 #[cfg(feature = "http")]
 pub use score::HttpScore;
 pub use score::{

@@ -6,6 +6,7 @@
 //!   queries/iteration=000000/part-0000.parquet    the queries frame
 //!   results/iteration=000000/part-0000.parquet    the scored frame, without embeddings
 //!   ledger/batch-000000.parquet                   the answers of the scorer: a row per item, some hundred rows per file
+//!   audit/part-0000.parquet                       the random items that an audit scored
 //!   times.jsonl                                   seconds per stage of each iteration
 //!   lock  tmp/
 //! ```

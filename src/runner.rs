@@ -6,6 +6,7 @@
 //! submitted while earlier ones are in flight (`iterations.rs`). `stages.rs` contains the stages, `options.rs` the constructors.
 
 mod ask_tell;
+mod audit;
 mod batch;
 mod checks;
 mod explain;
@@ -19,6 +20,7 @@ mod search;
 mod stages;
 mod stop;
 mod summary;
+mod unscored;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use std::sync::atomic::AtomicBool;
 use polars::prelude::DataFrame;
 
 pub use self::ask_tell::SearchState;
+pub use self::audit::AuditState;
 use self::batch::{Batch, BatchState};
 use self::stages::timed;
 pub use self::stop::StopConditions;

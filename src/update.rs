@@ -70,8 +70,8 @@ pub struct SearchContext<'a> {
 /// # }
 /// ```
 pub trait UpdateRule: Send {
-    /// The rule that this one wraps, if there is one. `k`, `revisits`, `selector`, `check`, `candidates`, `relevance`
-    /// and `explain` default to those of the inner rule. A wrapper must forward `begin`, `observe`, `observes_embeddings` and `update`
+    /// The rule that this one wraps, if there is one. `k`, `revisits`, `selector`, `check`, `candidates`, `relevance`,
+    /// `explain` and `posterior_means` default to those of the inner rule. A wrapper must forward `begin`, `observe`, `observes_embeddings` and `update`
     /// itself.
     fn inner(&self) -> Option<&dyn UpdateRule> {
         None
@@ -129,6 +129,15 @@ pub trait UpdateRule: Send {
     /// Items that the model cannot read.
     fn explain(&self, items: &DataFrame) -> Result<Option<DataFrame>> {
         self.inner().map_or(Ok(None), |rule| rule.explain(items))
+    }
+
+    /// The posterior mean of items by the rule's model, in its present state: `embeddings` is `(items, dim)`. The means order the
+    /// items, but their unit is that of the model. `None` (default): the rule has no model, or none yet.
+    ///
+    /// # Errors
+    /// Items that the model cannot read.
+    fn posterior_means(&self, items: &[u64], embeddings: ArrayView2<'_, f32>) -> Result<Option<Vec<f64>>> {
+        self.inner().map_or(Ok(None), |rule| rule.posterior_means(items, embeddings))
     }
 
     /// The number of batches that may be in flight when the next batch is selected (default 0). A batch is in flight while its

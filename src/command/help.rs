@@ -58,7 +58,8 @@ pub const RESULTS: &str = "\
 Examples:
   uphill results run -n 10
   uphill results run -o best.parquet
-  uphill results run --format csv | head -n 5";
+  uphill results run --format csv | head -n 5
+  uphill results run --unscored -n 20";
 
 pub const QUERIES: &str = "\
 Examples:
@@ -78,6 +79,11 @@ pub const EXPLAIN: &str = "\
 Examples:
   uphill explain run 17
   uphill explain run 17 42 -o why.parquet";
+
+pub const AUDIT: &str = "\
+Examples:
+  uphill audit run -n 50 --hit 0.9
+  uphill audit run -n 100 --hit 0.9 -o audit.parquet";
 
 pub const REPORT: &str = "\
 Examples:

@@ -13,7 +13,7 @@ use crate::log::{Manifest, SearchLog};
 pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
     // The names in JSON are stable.
     let label = |key: &'static str, label: &'static str| if json { key } else { label };
-    let (mut calibration, mut scorer_files, mut hits) = (None, None, None);
+    let (mut calibration, mut scorer_files, mut hits, mut audit) = (None, None, None, None);
     let mut properties = if path.join("run.json").exists() {
         let log = SearchLog::open(&path)?;
         let best = log.compile_results()?.limit(1).collect()?;
@@ -25,6 +25,7 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
             true => json!(hits),
             false => final_hits(&log).into(),
         });
+        audit = manifest.audit;
         json!({
             "run": path,
             "format": manifest.format_version,
@@ -85,9 +86,12 @@ pub fn inspect(path: PathBuf, json: bool) -> anyhow::Result<()> {
         let text = || texts.collect::<Vec<_>>().join("; ").into();
         properties["scorer files"] = if json { serde_json::to_value(&files)? } else { text() };
     }
-    // Only runs with hits and with predictions have these names.
+    // Only runs with hits, an audit or predictions have these names.
     if let Some(hits) = hits {
         properties["hits"] = hits;
+    }
+    if let Some(audit) = audit {
+        properties["audit"] = if json { json!(audit) } else { audit.to_string().into() };
     }
     if let Some(calibration) = calibration {
         if json {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::error::{WriteError, catch_panic, error_chain, silence_panics};
 pub use self::forecast::{final_forecast, forecast_json};
-pub use self::hits::final_hits;
+pub use self::hits::{final_hits, print_audit};
 pub use self::logger::{error, info, install as install_logger, set_verbosity, warn};
 pub use self::numbers::{count, duration};
 pub use self::progress::{SearchProgress, row_progress_bar};

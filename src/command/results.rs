@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use polars::prelude::*;
 
 use super::output::{OutputOptions, Rows, print_summary};
+use crate::config::Config;
 use crate::error::Result;
 use crate::frame::schema::{RAW_SCORE, SCORE, is_reserved_column};
 use crate::log::SearchLog;
@@ -21,8 +22,39 @@ pub struct RunRows {
     output: OutputOptions,
 }
 
-pub fn results(arguments: RunRows) -> anyhow::Result<()> {
-    write_rows(arguments, best_items).map(|log| print_summary(&log))
+#[derive(clap::Args)]
+pub struct Results {
+    #[command(flatten)]
+    rows: RunRows,
+    /// Print the items that the run has not judged and that its model predicts to be best, by default 100.
+    ///
+    /// These are items that were neither scored, nor rejected, nor failed, and that pass the filter. The run is replayed for this.
+    /// Nothing is scored or written.
+    #[arg(long)]
+    unscored: bool,
+    /// With --unscored, the new path of the dataset, if it was moved.
+    #[arg(long, value_name = "DATASET", requires = "unscored")]
+    library: Option<String>,
+}
+
+pub fn results(arguments: Results) -> anyhow::Result<()> {
+    if arguments.unscored {
+        return unscored(arguments);
+    }
+    write_rows(arguments.rows, best_items).map(|log| print_summary(&log))
+}
+
+/// Prints the best items without a score by the model's prediction.
+fn unscored(arguments: Results) -> anyhow::Result<()> {
+    const DEFAULT_LIMIT: u32 = 100;
+    let Results { rows: RunRows { run, limit, output }, library, .. } = arguments;
+    output.check()?;
+    let mut config = Config::from_run(&SearchLog::open(&run)?, &[])?;
+    if let Some(library) = library {
+        config.database.path = library;
+    }
+    let ranked = config.ranker(&run)?.rank_unscored(&run, limit.unwrap_or(DEFAULT_LIMIT) as usize)?;
+    Ok(output.write(ranked.lazy())?)
 }
 
 /// The items found, best first. If the score is an attribute of the items, a table shows it once, as `score (qed)`.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use polars::prelude::DataFrame;
 
-use super::functions::{FunctionRegistry, NoFunctions, UncalledFunctions};
+use super::functions::{FiltersOnly, FunctionRegistry, NoFunctions, UncalledFunctions};
 use super::{Config, Direction, ScoreConfig, UpdateConfig};
 use crate::database::{GradientColumn, GradientDatabase, LanceDatabase, VectorDatabase, is_remote};
 use crate::error::{Error, Result};
@@ -90,10 +90,32 @@ impl Config {
     /// # Errors
     /// As [`Config::build`].
     pub fn explainer(&self, run: &Path) -> Result<Runner> {
+        self.replayer(run, &UncalledFunctions)
+    }
+
+    /// Builds a runner that replays the run in a folder and scores nothing, but applies its filter: for
+    /// [`Runner::rank_unscored`]. It needs neither a scorer nor the sources of reused scores. A filter that is a function must be
+    /// in `functions`.
+    ///
+    /// # Errors
+    /// As [`Config::build_with`].
+    pub fn ranker_with(&self, run: &Path, functions: &dyn FunctionRegistry) -> Result<Runner> {
+        self.replayer(run, &FiltersOnly(functions))
+    }
+
+    /// As [`Config::ranker_with`], without functions.
+    ///
+    /// # Errors
+    /// As [`Config::ranker_with`].
+    pub fn ranker(&self, run: &Path) -> Result<Runner> {
+        self.ranker_with(run, &NoFunctions)
+    }
+
+    fn replayer(&self, run: &Path, functions: &dyn FunctionRegistry) -> Result<Runner> {
         let database = self.open_dataset(Some(&SearchLog::open(run)?))?;
         // The rule does not read the columns that the score and the filter read.
-        let score = self.score.scorer(&UncalledFunctions)?;
-        self.filter.add_to(self.runner_with_score(database, score)?, &UncalledFunctions)
+        let score = self.score.scorer(functions)?;
+        self.filter.add_to(self.runner_with_score(database, score)?, functions)
     }
 
     /// The runner of this run file, without a filter and reused scores.

@@ -47,6 +47,18 @@ impl FunctionRegistry for UncalledFunctions {
     }
 }
 
+/// The filters of a registry, where its scores are not called.
+pub(super) struct FiltersOnly<'a>(pub(super) &'a dyn FunctionRegistry);
+
+impl FunctionRegistry for FiltersOnly<'_> {
+    fn score(&self, section: &ScoreConfig) -> Result<Box<dyn Score>> {
+        UncalledFunctions.score(section)
+    }
+    fn filter(&self, section: &FilterConfig) -> Result<Box<dyn Filter>> {
+        self.0.filter(section)
+    }
+}
+
 fn no_function(section: &str, name: Option<&str>) -> Error {
     let name = name.unwrap_or_default();
     Error::Config(format!(

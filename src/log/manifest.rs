@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::run_summary::RunSummary;
+use crate::audit::Audit;
 use crate::database::DatasetIdentity;
 use crate::error::{AtPath, Error, Result};
 
@@ -50,6 +51,9 @@ pub struct Manifest {
     pub spent_budget: Option<u64>,
     /// When the run was started, in seconds since 1970.
     pub started: u64,
+    /// The last random audit of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// How the run ended. `None` while it is running or waits for manual scores, or if it was killed.
     pub ended: Option<RunSummary>,
 }

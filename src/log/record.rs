@@ -1,11 +1,15 @@
-//! Updates of run.json: the path of the dataset, the configuration, and the end of the run.
+//! Updates of run.json: the path of the dataset, the configuration, the audit, and the end of the run.
+
+use polars::prelude::DataFrame;
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use super::{FORMAT_VERSION, RunSummary, SearchLog};
+use crate::audit::Audit;
 use crate::error::{AtPath, Result, WrapErr};
 use crate::io::atomic;
+use crate::io::parquet_writer::write_parquet;
 
 impl SearchLog {
     /// Records the new path of a dataset that was moved. Readers of the run need it, even if the run is not resumed.
@@ -56,6 +60,18 @@ impl SearchLog {
         }
         self.manifest.ended = Some(ended);
         self.manifest.format_version = FORMAT_VERSION;
+        self.write_manifest()
+    }
+
+    /// Records an audit: its drawn items in `audit/`, then its result in run.json.
+    pub(crate) fn record_audit(&mut self, audit: Audit, items: &DataFrame) -> Result<()> {
+        let folder = self.path.join("audit");
+        atomic::create_dir(&folder)?;
+        write_parquet(&self.tmp(), &folder.join("part-0000.parquet"), items)?;
+        if self.manifest.audit == Some(audit) {
+            return Ok(());
+        }
+        self.manifest.audit = Some(audit);
         self.write_manifest()
     }
 

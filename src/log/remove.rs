@@ -44,7 +44,7 @@ fn remove_run(run: &Path, dataset: Option<&str>) -> Result<()> {
         atomic::publish(&file, &renamed)?;
     }
     delete_tag(&manifest, dataset);
-    for name in ["results", "queries", "ledger", "stderr", "tmp"] {
+    for name in ["results", "queries", "ledger", "audit", "stderr", "tmp"] {
         atomic::remove_dir_all(&run.join(name))?;
     }
     stage_times::remove(run)?;

@@ -307,6 +307,9 @@ fn figures(runs: &[RunData]) -> Result<Vec<KeyFigure>> {
             format!("{} in the last {} scores", hits.recent_hits, hits.recent_scores),
         );
     }
+    if let Some(audit) = &run.log.manifest().audit {
+        figure("Hits missing", format!("at most {}", audit.missing), format!("audit of {} items", audit.drawn));
+    }
     figure("Iterations", run.log.iterations().len().to_string(), String::new());
     figure("Reused", run.counts.reused.to_string(), String::new());
     figure("Rejected", run.counts.rejected.to_string(), String::new());

@@ -69,7 +69,7 @@ impl Runner {
     }
 
     /// Resets the ledger and the rule, without the ledger folder and the scorer.
-    fn begin_replay(&mut self, log: &SearchLog, logged: &LoggedItems) -> Result<()> {
+    pub(super) fn begin_replay(&mut self, log: &SearchLog, logged: &LoggedItems) -> Result<()> {
         self.ledger.clear();
         self.rule.check()?;
         let (database, columns_read) = (&*self.database, self.columns_read());
@@ -96,14 +96,14 @@ impl Runner {
 }
 
 /// The items of a log, each once, with the columns that an explanation needs.
-struct LoggedItems {
+pub(super) struct LoggedItems {
     frame: DataFrame,
     row_of_item: HashMap<u64, u32>,
     iterations: Vec<u32>,
 }
 
 impl LoggedItems {
-    fn read(log: &SearchLog) -> Result<Self> {
+    pub(super) fn read(log: &SearchLog) -> Result<Self> {
         // Runs of earlier formats have no predictions, and a run without an iteration has no columns.
         let columns = [
             (DB_IDX, DataType::UInt64),

@@ -81,6 +81,7 @@ impl Runner {
             planned_budget: self.stop.evaluations,
             spent_budget: None,
             started: now(),
+            audit: None,
             ended: None,
         }
     }

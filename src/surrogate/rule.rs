@@ -1,5 +1,6 @@
 //! The `SurrogateUpdate` rule: its settings and its implementation of the update traits.
 
+use ndarray::ArrayView2;
 use polars::prelude::DataFrame;
 
 use super::acquisition::{ChosenBy, choose_batch, choose_start};
@@ -198,6 +199,14 @@ impl UpdateRule for SurrogateUpdate {
         let model = self.posterior.as_ref().zip(self.space.vectorizer());
         let groups = self.space.vectorizer().map(Vectorizer::names).unwrap_or_default();
         explanation::explain(model, &groups, &self.observations, items).map(Some)
+    }
+
+    fn posterior_means(&self, items: &[u64], embeddings: ArrayView2<'_, f32>) -> Result<Option<Vec<f64>>> {
+        let Some((posterior, vectorizer)) = self.posterior.as_ref().zip(self.space.vectorizer()) else {
+            return Ok(None);
+        };
+        let points = posterior.points(vectorizer.vectors(items, embeddings).view()).mapv(f64::from);
+        Ok(Some(posterior.all.gp.mean(points.view()).to_vec()))
     }
 
     fn batches_in_flight(&self) -> usize {
