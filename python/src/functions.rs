@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use uphill::polars::prelude::{DataFrame, LazyFrame};
 use uphill::{
-    Config, GroundTruth, IndexOptions, LanceDatabase, ReportOptions, Result, Runner, SearchLog, SearchState,
-    StopReason, VectorDatabase,
+    AuditState, Config, GroundTruth, IndexOptions, LanceDatabase, ReportOptions, Result, Runner, SearchLog,
+    SearchState, StopReason, VectorDatabase,
 };
 
 use crate::errors::exception;
@@ -247,6 +247,47 @@ pub fn explain(py: Python<'_>, run: PathBuf, db_idx: Vec<u64>, library: Option<S
             config.database.path = library;
         }
         config.explainer(&run)?.explain(&run, &db_idx)
+    })
+}
+
+/// The items without a score that the model of a run predicts to be best.
+#[pyfunction]
+#[pyo3(signature = (config, run, n, *, functions))]
+pub fn unscored(
+    py: Python<'_>,
+    config: &str,
+    run: PathBuf,
+    n: usize,
+    functions: HashMap<String, Py<PyAny>>,
+) -> PyResult<Table> {
+    let SearchRequest { config, functions, interrupt } = SearchRequest::new(py, config, functions, None)?;
+    let ranked = run_interruptible(py, &interrupt, || {
+        config.ranker_with(&run, &functions)?.rank_unscored(&run, n).and_then(|items| Table::of(&items))
+    })?;
+    ranked.map_err(|error| exception(py, error))
+}
+
+/// Scores random items that a run has not judged. Returns them, or those of them that wait for scores by hand.
+#[pyfunction]
+#[pyo3(signature = (config, run, n, scores, *, functions))]
+pub fn audit(
+    py: Python<'_>,
+    config: &str,
+    run: PathBuf,
+    n: u64,
+    scores: Option<&Bound<'_, PyAny>>,
+    functions: HashMap<String, Py<PyAny>>,
+) -> PyResult<Table> {
+    let request = SearchRequest::new(py, config, functions, None)?;
+    let scores = scores.map(table::stream).transpose()?;
+    request.run(py, Some(&run), |mut runner, _, _| {
+        let state = match scores {
+            Some(scores) => runner.tell_audit(&run, n, &table::frame(scores)?)?,
+            None => runner.audit(&run, n)?,
+        };
+        match state {
+            AuditState::Pending(items) | AuditState::Complete { items, .. } => Table::of(&items),
+        }
     })
 }
 

@@ -21,8 +21,8 @@ mod _uphill {
     use super::errors::{ConfigError, Error, LockedError, UnavailableError};
     #[pymodule_export]
     use super::functions::{
-        Library, ask, command, evaluate, explain, index, plot, queries, remove, report, results, search, tell,
-        trajectories,
+        Library, ask, audit, command, evaluate, explain, index, plot, queries, remove, report, results, search, tell,
+        trajectories, unscored,
     };
     #[pymodule_export]
     use super::table::Table;

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import polars as pl
 
 from . import _uphill
-from ._tables import PathLike, Table, as_parquet_file, frame, is_path
+from ._options import Functions, run_file, stage_options
+from ._tables import Function, PathLike, Table, as_parquet_file, frame, is_path, stream
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
@@ -28,6 +29,38 @@ class Forecast(TypedDict):
     items: int
     #: The expected number of entries.
     entries: float
+
+
+class Hits(TypedDict):
+    """Scores that reach the threshold `stop["hit"]`."""
+
+    threshold: float
+    #: Items that are hits, including those with a reused score.
+    found: int
+    #: The last 100 scores, or fewer at the start, and the hits among them.
+    recent_scores: int
+    recent_hits: int
+    scores_since_hit: int
+
+
+class Audit(TypedDict):
+    """The result of a random audit: how many hits a run may have missed."""
+
+    threshold: float
+    #: Evaluations of the run when it was audited.
+    evaluations: int
+    #: Hits that the search had found.
+    found: int
+    #: Items without an outcome that pass the filter, of which `drawn` were drawn.
+    unscored: int
+    drawn: int
+    failed: int
+    #: Hits among the drawn items.
+    hits: int
+    #: Upper bound of the hits that were neither found nor drawn, at a confidence of 95 %.
+    missing: int
+    #: Lower bound of the share of all hits that were found or drawn. `None` if there are no hits.
+    recall: float | None
 
 
 class RunSummary(TypedDict):
@@ -52,6 +85,8 @@ class RunSummary(TypedDict):
     learned: list[tuple[str, float]]
     #: What the next scores were expected to bring. Absent without a forecast.
     forecast: NotRequired[Forecast]
+    #: The hits of the run. Absent without `stop["hit"]`.
+    hits: NotRequired[Hits]
     #: End time, in seconds since 1970.
     at: int
 
@@ -149,6 +184,69 @@ class Run:
         """
         items = [db_idx] if isinstance(db_idx, int) else [int(item) for item in db_idx]
         return frame(_uphill.explain(self.path, items, None if library is None else os.fspath(library)))
+
+    def unscored(
+        self, n: int = 100, *, filter: Function | None = None, library: PathLike | None = None
+    ) -> pl.DataFrame:
+        """The `n` items that the run has not judged and that its model predicts to be best, with `predicted` and `deviation`.
+        These are items that were neither scored, nor rejected, nor failed, and that pass the filter. For this, the run is
+        replayed: nothing is scored or written. If the `filter` of the run is a function, pass it again. `library` is the new path
+        of the dataset, if it was moved. Rules without a model are an error.
+
+        >>> uphill.Run("run").unscored(5).columns[-2:]
+        ['predicted', 'deviation']
+        """
+        config, functions = self._request(None, filter, library)
+        return frame(_uphill.unscored(run_file(config), self.path, n, functions=functions))
+
+    def audit(
+        self,
+        n: int,
+        *,
+        hit: float | None = None,
+        scores: Table | None = None,
+        score: Function | None = None,
+        filter: Function | None = None,
+        library: PathLike | None = None,
+    ) -> pl.DataFrame:
+        """Scores `n` random items that the run has not judged, to bound the hits that it has missed. The figures are in
+        `Run.audited`. Returns the drawn items with their scores, in the order of their draws. The run itself stays as it is. An
+        audit that was interrupted continues when it is called again, as does one of more items.
+
+        `hit` is the threshold of a hit, in the scorer's own direction. The default is `stop["hit"]` of the run. If the run is by
+        hand, the items that wait for scores are returned: call the method again with their `scores`, as for `uphill.tell`. If the
+        `score` or the `filter` of the run is a function, pass it again. `library` is the new path of the dataset, if it was moved.
+
+        >>> run = uphill.Run("run")
+        >>> run.audit(20, hit=0.9).height
+        20
+        >>> run.audited["drawn"]
+        20
+        """
+        config, functions = self._request(score, filter, library)
+        if hit is not None:
+            config["stop"] = {**(config.get("stop") or {}), "hit": hit}
+        given = None if scores is None else stream(scores)
+        return frame(_uphill.audit(run_file(config), self.path, n, given, functions=functions))
+
+    @property
+    def audited(self) -> Audit | None:
+        """The result of the last audit. `None` if the run was not audited."""
+        return cast("Audit | None", self.manifest.get("audit"))
+
+    def _request(
+        self, score: Function | None, filter: Function | None, library: PathLike | None
+    ) -> tuple[dict[str, Any], Functions]:
+        """The run file of the run, with functions in the place of those that it names."""
+        config, functions = self.manifest["config"] or {}, Functions()
+        if score is not None:
+            options = stage_options(score, "score", functions)
+            config["score"] = {**config["score"], **options}
+        if filter is not None:
+            config["filter"] = stage_options(filter, "keep", functions)
+        if library is not None:
+            config["database"]["path"] = os.fspath(library)
+        return config, functions
 
     def report(
         self,

@@ -12,6 +12,7 @@ __all__ = [
     "Table",
     "UnavailableError",
     "ask",
+    "audit",
     "command",
     "evaluate",
     "explain",
@@ -24,6 +25,7 @@ __all__ = [
     "search",
     "tell",
     "trajectories",
+    "unscored",
 ]
 
 class Error(Exception): ...
@@ -97,6 +99,21 @@ def evaluate(
     curve: bool,
 ) -> Table: ...
 def explain(run: str | PathLike[str], db_idx: Sequence[int], library: str | None) -> Table: ...
+def unscored(
+    config: str,
+    run: str | PathLike[str],
+    n: int,
+    *,
+    functions: Mapping[str, Callable[[Any], Stream]],
+) -> Table: ...
+def audit(
+    config: str,
+    run: str | PathLike[str],
+    n: int,
+    scores: Stream | None,
+    *,
+    functions: Mapping[str, Callable[[Any], Stream]],
+) -> Table: ...
 def report(
     runs: Sequence[str | PathLike[str]],
     *,
