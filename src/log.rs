@@ -241,6 +241,19 @@ impl SearchLog {
         read_parquet(file)
     }
 
+    /// The items that an audit drew, with their scores: see [`AuditState`](crate::AuditState). `None` if the run was not audited.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn audited_items(&self) -> Result<Option<DataFrame>> {
+        let file = self.audit_file();
+        if file.exists() { read_parquet(file).map(Some) } else { Ok(None) }
+    }
+
+    fn audit_file(&self) -> PathBuf {
+        self.path.join("audit/part-0000.parquet")
+    }
+
     pub(crate) fn ledger_folder(&self) -> PathBuf {
         self.path.join("ledger")
     }

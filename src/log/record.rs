@@ -65,9 +65,9 @@ impl SearchLog {
 
     /// Records an audit: its drawn items in `audit/`, then its result in run.json.
     pub(crate) fn record_audit(&mut self, audit: Audit, items: &DataFrame) -> Result<()> {
-        let folder = self.path.join("audit");
-        atomic::create_dir(&folder)?;
-        write_parquet(&self.tmp(), &folder.join("part-0000.parquet"), items)?;
+        let file = self.audit_file();
+        atomic::create_dir(atomic::parent_dir(&file))?;
+        write_parquet(&self.tmp(), &file, items)?;
         if self.manifest.audit == Some(audit) {
             return Ok(());
         }

@@ -58,8 +58,8 @@ impl Runner {
         }
         let mut log = SearchLog::resume(path)?;
         self.check_compatible(&log)?;
-        if !log.has_queries(0) {
-            return Err(Error::input(path, "has no iteration to audit; resume the run first"));
+        if log.iterations().is_empty() {
+            return Err(Error::input(path, "has no complete iteration to audit; resume the run first"));
         }
         self.check_stages(&log.queries(0)?)?;
         self.begin(&log)?;

@@ -1,6 +1,6 @@
 //! Score reuse: free scores from earlier runs and files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
@@ -9,6 +9,7 @@ use super::numbers;
 use super::score_version::{SourceVersion, check_version};
 use crate::database::{LocalPath, VectorDatabase};
 use crate::error::{Error, Result, WrapErr};
+use crate::frame::convert;
 use crate::frame::keys::{KeyMap, Keys};
 use crate::frame::schema::{self, DB_IDX, EVALUATION, ITERATION, PREDICTIONS, RAW_SCORE, REASON, SCORE};
 use crate::log::{SearchLog, collect};
@@ -242,14 +243,27 @@ fn check_same_library(source: &Path, source_library: Option<&str>, library: Opti
     Err(Error::input(source, reason))
 }
 
-/// The items of a run, with `score` as the scorer returned it.
+/// The items of a run and those of its audit, with `score` as the scorer returned it.
 fn read_run(log: &SearchLog) -> Result<DataFrame> {
-    let mut scores = collect(log.compile_results()?)?.drop_many([EVALUATION, ITERATION, REASON]).drop_many(PREDICTIONS);
-    if scores.column(RAW_SCORE).is_ok() {
-        scores = scores.drop(SCORE).wrap_err("score.reuse")?;
-        scores.rename(RAW_SCORE, SCORE.into()).wrap_err("score.reuse")?;
-    }
-    Ok(scores)
+    let as_returned = |mut scores: DataFrame| -> Result<DataFrame> {
+        if scores.column(RAW_SCORE).is_ok() {
+            scores = scores.drop(SCORE).wrap_err("score.reuse")?;
+            scores.rename(RAW_SCORE, SCORE.into()).wrap_err("score.reuse")?;
+        }
+        Ok(scores)
+    };
+    let scores = collect(log.compile_results()?)?.drop_many([EVALUATION, ITERATION, REASON]).drop_many(PREDICTIONS);
+    let scores = as_returned(scores)?;
+    let Some(audited) = log.audited_items()? else { return Ok(scores) };
+    let audited = as_returned(audited)?;
+    // The search may have selected an item after the audit.
+    let known: HashSet<u64> = schema::u64s(&scores, DB_IDX)?.into_iter().collect();
+    let rows = (0u32..).zip(schema::u64s(&audited, DB_IDX)?);
+    let new: Vec<u32> = rows.filter(|(_, item)| !known.contains(item)).map(|(row, _)| row).collect();
+    let shared: Vec<&str> =
+        schema::column_names(&scores).into_iter().filter(|name| audited.column(name).is_ok()).collect();
+    let new = convert::gather(&audited, &new)?.select(shared.iter().copied()).wrap_err("score.reuse")?;
+    scores.select(shared).and_then(|scores| scores.vstack(&new)).wrap_err("score.reuse")
 }
 
 /// The items of a file at a local path, and its score version.
