@@ -184,6 +184,36 @@ mod tests {
     }
 
     #[test]
+    fn the_bound_is_that_of_scipy() {
+        // scipy.stats.hypergeom.cdf(hits, items, all_hits, drawn), scipy 1.17.
+        for (hits, items, all_hits, drawn, expected) in [
+            (0, 9500, 94, 300, 0.048247763450609445),
+            (3, 1_000_000, 26_000, 300, 0.046434613096042854),
+            (0, 1_000_000, 9935, 300, 0.04999388508385786),
+            (20, 5000, 400, 300, 0.22447704705440655),
+            (250, 1000, 900, 300, 7.5869982052011675e-06),
+            (2, 1_000_000_000, 20_000_000, 300, 0.060183663723735126),
+            (40, 100_000, 100, 50_000, 0.02838216638123346),
+        ] {
+            let found = probability_of_at_most(hits, items, all_hits, drawn);
+            assert!((found / expected - 1.0).abs() < 1e-6, "{hits} {items} {all_hits} {drawn}: {found} {expected}");
+        }
+        // The largest number of hits with a distribution function above 0.05, by the same.
+        for (items, drawn, hits, missing) in [
+            (9500, 300, 0, 92),
+            (9500, 300, 1, 146),
+            (1_000_000, 300, 0, 9934),
+            (200, 50, 3, 24),
+            (200, 200, 7, 0),
+            (1000, 300, 250, 612),
+            (50, 0, 0, 50),
+            (1_000_000, 29_956, 0, 98),
+        ] {
+            assert_eq!(max_hits(items, drawn, hits) - hits, missing, "{items} {drawn} {hits}");
+        }
+    }
+
+    #[test]
     fn the_distribution_function_is_the_share_of_all_draws_for_every_small_case() {
         for items in 0..=14 {
             for all_hits in 0..=items {

@@ -1,6 +1,7 @@
 //! Behaviour through the public surface: the library and the `uphill` binary.
 
 mod attributes;
+mod audit;
 mod behind;
 mod bridge;
 mod busy;
@@ -29,6 +30,7 @@ mod going_on;
 mod golden;
 mod guides;
 mod help;
+mod hits;
 mod hostile;
 mod indexing;
 mod init;
@@ -77,4 +79,5 @@ mod surrogate;
 mod tables;
 mod terminal;
 mod types;
+mod unscored;
 mod updates;
