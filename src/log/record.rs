@@ -1,9 +1,9 @@
 //! Updates of run.json: the path of the dataset, the configuration, the audit, and the end of the run.
 
-use polars::prelude::DataFrame;
-
 use std::collections::BTreeMap;
 use std::fs;
+
+use polars::prelude::DataFrame;
 
 use super::{FORMAT_VERSION, RunSummary, SearchLog};
 use crate::audit::Audit;

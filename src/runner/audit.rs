@@ -17,6 +17,7 @@ use crate::frame::outcome::Outcome;
 use crate::frame::schema::{self, EMBEDDING, OUTCOME, SCORE};
 use crate::hits::min_score;
 use crate::log::{SearchLog, collect};
+use crate::score::without_unavailable;
 
 /// The state of an audit.
 pub enum AuditState {
@@ -63,6 +64,7 @@ impl Runner {
         }
         self.check_stages(&log.queries(0)?)?;
         self.begin(&log)?;
+        log.record_scorer_files(&self.scorer_files)?;
         for iteration in log.iterations().to_vec() {
             self.ledger.replay(iteration, log.results(iteration)?)?;
         }
@@ -96,7 +98,7 @@ impl Runner {
     /// # Errors
     /// As [`Runner::audit`]; a score other than [`ManualScore`](crate::ManualScore).
     pub fn tell_audit(&mut self, path: impl AsRef<Path>, n: u64, scores: &DataFrame) -> Result<AuditState> {
-        if !self.score.tell(scores) {
+        if !self.score.tell(&without_unavailable(scores)?) {
             let reason = "audit: this run has a scorer, so it takes no manual scores; call the audit without scores";
             return Err(Error::Config(reason.into()));
         }
