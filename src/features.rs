@@ -1,6 +1,7 @@
 //! Features: item columns that a model reads in addition to the embedding. Numbers, categories, text, further embeddings.
 
 mod category;
+mod documents;
 mod encoder;
 mod ngrams;
 mod numeric;
@@ -53,8 +54,18 @@ pub enum Role {
     /// Text of any kind (SMILES, titles, sequences): counts of character n-grams of length 1 to 4 in the first 500 characters,
     /// as `ln(1 + count)`, projected on the first 64 principal components of the library.
     Text,
+    /// Long text (abstracts, reports): counts of character n-grams of length 3 to 5 within the words of the first 2000 characters,
+    /// as `ln(1 + count)`, weighted by rarity (TF-IDF), in vectors of length 1, projected on the first 64 principal components of
+    /// the library. A column of long texts has these features in addition to those of `Text`. The model reads them instead if
+    /// scores have few values.
+    Document,
     /// Another embedding, projected on the first 64 principal components of the library if it has more dimensions.
     Embedding,
+}
+
+impl Role {
+    /// The names of the roles in run files.
+    const CONFIGURABLE: &[&str] = &["numeric", "category", "text", "embedding"];
 }
 
 impl std::fmt::Display for Role {
@@ -63,6 +74,7 @@ impl std::fmt::Display for Role {
             Role::Numeric => "numeric",
             Role::Category => "category",
             Role::Text => "text",
+            Role::Document => "document",
             Role::Embedding => "embedding",
         })
     }
@@ -129,7 +141,11 @@ impl<'de> Deserialize<'de> for Feature {
 
             fn visit_map<A: de::MapAccess<'de>>(self, fields: A) -> Result<Feature, A::Error> {
                 let FeatureTable { column, role } = FeatureTable::deserialize(MapAccessDeserializer::new(fields))?;
-                Ok(Feature { column, role })
+                match role {
+                    // Columns of long texts have these features anyway.
+                    Some(Role::Document) => Err(de::Error::unknown_variant("document", Role::CONFIGURABLE)),
+                    _ => Ok(Feature { column, role }),
+                }
             }
         }
         deserializer.deserialize_any(RunFileVisitor)
@@ -248,8 +264,9 @@ pub(crate) fn is_file_name(name: &str) -> bool {
 
 /// All possible file names for the features of a column in a given state, one per role.
 pub(crate) fn file_names(state: &str, column: &str) -> Vec<String> {
-    let roles = [None, Some(Role::Numeric), Some(Role::Category), Some(Role::Text), Some(Role::Embedding)];
-    roles.map(|role| file_name(state, &Feature { column: column.into(), role })).into()
+    let roles = [Role::Numeric, Role::Category, Role::Text, Role::Document, Role::Embedding];
+    let roles = std::iter::once(None).chain(roles.map(Some));
+    roles.map(|role| file_name(state, &Feature { column: column.into(), role })).collect()
 }
 
 impl std::fmt::Debug for ItemFeatures {

@@ -11,6 +11,7 @@ mod distinct_candidates;
 mod embeddings;
 mod explanation;
 mod feature_space;
+mod few_values;
 #[cfg(test)]
 mod fixture;
 mod gp;
@@ -23,6 +24,7 @@ mod ranks;
 mod relevance;
 mod ridge;
 mod rule;
+mod target_scale;
 mod target_transform;
 mod targets;
 mod vectorizer;

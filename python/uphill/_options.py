@@ -95,6 +95,7 @@ class UpdateOptions(TypedDict, total=False):
     points: int
     behind: int
     features: Literal["auto"] | Sequence[str | Mapping[str, str]]
+    examples: PathLike
 
 
 class PruneOptions(TypedDict, total=False):

@@ -191,7 +191,7 @@ fn hits(config: &Config) -> Option<String> {
 /// What forecasts count (`stop.top`), and when they end the search (`stop.scores_per_entry`).
 fn forecast(config: &Config, max_evaluations: u64) -> String {
     let top = config.stop.top.unwrap_or(StopConditions::DEFAULT_TOP);
-    if max_evaluations <= top as u64 && config.score.reuse.is_empty() {
+    if max_evaluations <= top as u64 && config.score.reuse.is_empty() && config.update.examples().is_none() {
         return format!(
             "none: it needs more than {top} scores (stop.top), and the search has at most {max_evaluations}"
         );

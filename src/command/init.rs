@@ -136,6 +136,7 @@ fn run_file(
         "# features = []             # columns that the rule reads besides the embedding. The default is all columns\n";
     text += "#                           # that neither the score nor the filter reads. Exclude columns from which a\n";
     text += "#                           # command or a service computes the score\n";
+    text += "# examples = \"known.parquet\" # items that are known to be good or bad, with their scores\n";
     text += "# batch = 8                 # items scored at a time\n";
 
     text += "\n[stop]                      # the first limit that is reached ends the search\n";

@@ -81,6 +81,10 @@ impl Config {
                 runner.reuse(&self.score.reuse(files), |config| config.get("score").map(ScoreConfig::version_of))?
             }
         };
+        let runner = match self.update.examples() {
+            None => runner,
+            Some(examples) => runner.examples(examples)?,
+        };
         self.filter.add_to(runner, functions)
     }
 
@@ -120,13 +124,19 @@ impl Config {
 
     /// The runner of this run file, without a filter and reused scores.
     fn runner_with_score(&self, database: LanceDatabase, score: Box<dyn Score>) -> Result<Runner> {
-        let update = self.update.rule(self.prune.as_ref(), self.restart.as_ref(), self.gradient.as_ref());
+        let sections = (self.prune.as_ref(), self.restart.as_ref(), self.gradient.as_ref());
+        let update = self.update.rule(sections, self.announces_few_values());
         Ok(Runner::from_parts(self.with_gradient(database)?, score, update)
             .seed(self.seed)
             .stop(self.stop.conditions()?)
             .minimize(self.score.direction == Direction::Minimize)
             .on_error(self.score.on_error)
             .config(self.to_json()?))
+    }
+
+    /// Whether the settings say that scores are yes or no, or grades. A random start can then be short.
+    pub(super) fn announces_few_values(&self) -> bool {
+        self.update.examples().is_some()
     }
 
     /// Fails if a section does not work with the rule.

@@ -14,6 +14,9 @@ impl Config {
         self.database.path = local_path(&self.database.path)?.to_string_lossy().into_owned();
         self.queries.path = self.queries.path.map(local_path).transpose()?;
         self.score.reuse = self.score.reuse.into_iter().map(local_path).collect::<Result<_>>()?;
+        if let Some(path) = self.update.examples_mut() {
+            *path = local_path(&*path)?;
+        }
         Ok(self)
     }
 
@@ -23,6 +26,9 @@ impl Config {
             self.database.path = folder.join(&self.database.path).to_string_lossy().into_owned();
         }
         if let Some(path) = self.queries.path.as_mut().filter(|path| !is_remote(path)) {
+            *path = folder.join(&*path);
+        }
+        if let Some(path) = self.update.examples_mut().filter(|path| !is_remote(path)) {
             *path = folder.join(&*path);
         }
         self.score.resolve_paths(folder);
@@ -39,6 +45,9 @@ impl Config {
             config.database.path = absolute(Path::new(&config.database.path)).to_string_lossy().into_owned();
         }
         config.queries.path = config.queries.path.as_deref().map(absolute);
+        if let Some(path) = config.update.examples_mut() {
+            *path = absolute(path);
+        }
         config.score.reuse = config.score.reuse.iter().map(|path| absolute(path)).collect();
         config
     }

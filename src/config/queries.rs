@@ -16,12 +16,17 @@ use crate::random::random_stream;
 use crate::suggest::unknown_column;
 use crate::table::TableReader;
 
+/// The default of `queries.sample`.
+const DEFAULT_QUERIES: usize = 16;
+/// The default if scores are announced to have few values: the random start is as short.
+const FEW_QUERIES: usize = 4;
+
 /// The `[queries]` section: the starting queries.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct QueriesConfig {
-    /// The number of random items to start at (default 16).
+    /// The number of random items to start at (default 16, or 4 with `update.examples`).
     pub sample: Option<usize>,
     /// A file (Parquet, CSV, JSON) with a column `embedding`. In CSV it is text such as `[0.5, 0.25]`.
     pub path: Option<PathBuf>,
@@ -53,7 +58,8 @@ impl Config {
             (None, Some(0), None) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
             (None, sample, None) => {
                 let mut rng = random_stream(self.seed, "queries", 0, 0);
-                let items = database.sample(sample.unwrap_or(16), &mut rng)?;
+                let default = if self.announces_few_values() { FEW_QUERIES } else { DEFAULT_QUERIES };
+                let items = database.sample(sample.unwrap_or(default), &mut rng)?;
                 queries_at(database, &items)?
             }
         };

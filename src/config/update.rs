@@ -1,5 +1,7 @@
 //! The sections `[update]`, `[prune]`, `[restart]` and `[gradient]`: the update rule and its wrappers.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::features::Features;
@@ -60,12 +62,21 @@ pub enum UpdateConfig {
         /// The features that the model reads besides the embeddings: `"auto"`, or a list of columns.
         #[serde(default, skip_serializing_if = "Features::is_auto")]
         features: Features,
+        /// A file with items that are known to be good or bad, to start from ([`Runner::examples`](crate::Runner::examples)).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        examples: Option<PathBuf>,
     },
 }
 
 impl Default for UpdateConfig {
     fn default() -> Self {
-        UpdateConfig::Surrogate { batch: None, points: default_points(), behind: 0, features: Features::Auto }
+        UpdateConfig::Surrogate {
+            batch: None,
+            points: default_points(),
+            behind: 0,
+            features: Features::Auto,
+            examples: None,
+        }
     }
 }
 
@@ -168,6 +179,16 @@ impl UpdateConfig {
         matches!(self, UpdateConfig::Surrogate { .. })
     }
 
+    /// The file with items that are known to be good or bad.
+    pub(crate) fn examples(&self) -> Option<&PathBuf> {
+        if let UpdateConfig::Surrogate { examples, .. } = self { examples.as_ref() } else { None }
+    }
+
+    /// As [`UpdateConfig::examples`], to change it.
+    pub(super) fn examples_mut(&mut self) -> Option<&mut PathBuf> {
+        if let UpdateConfig::Surrogate { examples, .. } = self { examples.as_mut() } else { None }
+    }
+
     /// The number of batches that may be in flight when the next one is selected.
     pub(super) fn batches_in_flight(&self) -> usize {
         if let UpdateConfig::Surrogate { behind, .. } = self { *behind } else { 0 }
@@ -185,12 +206,11 @@ impl UpdateConfig {
         }
     }
 
-    /// Builds the rule of these sections.
+    /// Builds the rule of these sections. `announces_few_values`: the settings say that scores are yes or no, or grades.
     pub(super) fn rule(
         &self,
-        prune: Option<&PruneConfig>,
-        restart: Option<&RestartConfig>,
-        gradient: Option<&GradientConfig>,
+        (prune, restart, gradient): (Option<&PruneConfig>, Option<&RestartConfig>, Option<&GradientConfig>),
+        announces_few_values: bool,
     ) -> Box<dyn UpdateRule> {
         let mut rule: Box<dyn UpdateRule> = match self {
             UpdateConfig::Rl { lr, distance_penalty, scale_distance_penalty, max_norm, norm } => {
@@ -208,8 +228,9 @@ impl UpdateConfig {
                 Box::new(TopKUpdate::new(*k).score_weighting(*score_weighting))
             }
             UpdateConfig::TopKDiscrete { k } => Box::new(TopKDiscreteUpdate::new(*k)),
-            UpdateConfig::Surrogate { batch, points, behind, features } => {
+            UpdateConfig::Surrogate { batch, points, behind, features, examples: _ } => {
                 let rule = SurrogateUpdate::new().points(*points).behind(*behind).features(features.clone());
+                let rule = rule.announce_few_values(announces_few_values);
                 Box::new(batch.iter().fold(rule, |rule, batch| rule.batch(*batch)))
             }
         };

@@ -4,6 +4,7 @@ use ndarray::{Array2, Axis};
 use polars::prelude::*;
 
 use super::category::CategoryEncoder;
+use super::documents::DocumentEncoder;
 use super::ngrams::NgramEncoder;
 use super::numeric::NumericEncoder;
 use super::subspace::{DIRECTIONS, DenseRows, Subspace};
@@ -26,6 +27,7 @@ enum Kind {
     Numeric(NumericEncoder),
     Category(CategoryEncoder),
     Text(NgramEncoder),
+    Document(DocumentEncoder),
     Embedding(Option<Subspace>, usize),
 }
 
@@ -48,7 +50,8 @@ impl Encoder {
         let kind = match role {
             Role::Numeric => NumericEncoder::fit(sample)?.map(Kind::Numeric),
             Role::Category => CategoryEncoder::fit(sample)?.map(Kind::Category),
-            Role::Text if distinct_count(sample)? < 2 => None,
+            Role::Text | Role::Document if distinct_count(sample)? < 2 => None,
+            Role::Document => DocumentEncoder::fit(sample)?.map(Kind::Document),
             Role::Text => Some(Kind::Text(NgramEncoder::fit(sample)?)),
             Role::Embedding => {
                 let vectors = vectors(sample)?;
@@ -81,6 +84,7 @@ impl Encoder {
             Kind::Numeric(_) => Role::Numeric,
             Kind::Category(_) => Role::Category,
             Kind::Text(_) => Role::Text,
+            Kind::Document(_) => Role::Document,
             Kind::Embedding(..) => Role::Embedding,
         }
     }
@@ -90,6 +94,7 @@ impl Encoder {
             Kind::Numeric(kind) => kind.width(),
             Kind::Category(kind) => kind.width(),
             Kind::Text(kind) => kind.width(),
+            Kind::Document(kind) => kind.width(),
             Kind::Embedding(subspace, dim) => subspace.as_ref().map_or(*dim, Subspace::width),
         }
     }
@@ -108,6 +113,7 @@ impl Encoder {
             Kind::Numeric(kind) => kind.encode(column)?,
             Kind::Category(kind) => kind.encode(column)?,
             Kind::Text(kind) => kind.encode(column)?,
+            Kind::Document(kind) => kind.encode(column)?,
             Kind::Embedding(None, _) => return vectors(column),
             Kind::Embedding(Some(subspace), _) => return Ok(subspace.project(&DenseRows(vectors(column)?.view()))),
         };
@@ -141,7 +147,7 @@ fn supports_role(role: Role, dtype: &DataType) -> bool {
     match role {
         Role::Numeric => is_numeric,
         Role::Category => is_numeric || *dtype == DataType::String,
-        Role::Text => *dtype == DataType::String,
+        Role::Text | Role::Document => *dtype == DataType::String,
         Role::Embedding => matches!(dtype, DataType::Array(inner, _) if inner.is_float()),
     }
 }

@@ -14,14 +14,14 @@ const MAX_NGRAM: usize = 4;
 /// The number of characters that are read of a text.
 const MAX_CHARACTERS: usize = 500;
 /// The number of bits of the hash of an n-gram. N-grams with equal hashes share a count.
-const HASH_BITS: u32 = 14;
+pub(super) const HASH_BITS: u32 = 14;
 /// The maximum number of texts in the sample for fitting.
 const MAX_SAMPLE_TEXTS: usize = 20_000;
 /// The approximate maximum number of characters of the texts in the sample.
 const MAX_SAMPLE_CHARACTERS: usize = 2_500_000;
 /// The number of texts per chunk. One thread sums up one chunk. The size is fixed, so that sums do not depend on the number of
 /// threads.
-const CHUNK: usize = 2048;
+pub(super) const CHUNK: usize = 2048;
 
 /// Encodes a text as `ln(1 + count)` of its character n-grams, projected on the principal components of a sample.
 ///
@@ -32,15 +32,9 @@ pub(super) struct NgramEncoder {
 
 impl NgramEncoder {
     pub(super) fn fit(sample: &Column) -> Result<Self> {
-        let texts = sample.cast(&DataType::String).wrap_err(format!("column `{}` as text", sample.name()))?;
-        let lengths =
-            texts.str().wrap_err("texts")?.iter().map(|text| text.map_or(0, str::len).clamp(1, MAX_CHARACTERS));
-        let total_length = lengths.sum::<usize>().max(1);
-        let texts_to_read = MAX_SAMPLE_TEXTS.min(MAX_SAMPLE_CHARACTERS * texts.len() / total_length).max(1);
-        let sample = texts.gather_every(texts.len().div_ceil(texts_to_read).max(1), 0).wrap_err("texts")?;
-        Ok(NgramEncoder {
-            subspace: Subspace::fit(&NgramCounts::from_column(&sample)?, &mut random_stream(0, "text features", 0, 0))?,
-        })
+        let sample = sample_texts(sample, MAX_CHARACTERS)?;
+        let counts = SparseRows::from_texts(&sample, count_ngrams)?;
+        Ok(NgramEncoder { subspace: Subspace::fit(&counts, &mut random_stream(0, "text features", 0, 0))? })
     }
 
     pub(super) fn width(&self) -> usize {
@@ -52,21 +46,45 @@ impl NgramEncoder {
         let mut rows = Vec::with_capacity(column.len() * self.width());
         // Chunks limit memory: the counts of a text are larger than the text.
         for start in (0..column.len()).step_by(CHUNK) {
-            rows.extend(self.subspace.project(&NgramCounts::from_column(&column.slice(start as i64, CHUNK))?));
+            let counts = SparseRows::from_texts(&column.slice(start as i64, CHUNK), count_ngrams)?;
+            rows.extend(self.subspace.project(&counts));
         }
         Ok(rows)
     }
 }
 
-/// A sparse matrix: for each text the hashes of its n-grams and `ln(1 + count)` of each.
-struct NgramCounts(Vec<Vec<(u16, f32)>>);
+/// A part of the texts of a column, evenly spaced, for fitting an encoder that reads `max_characters` of a text.
+pub(super) fn sample_texts(column: &Column, max_characters: usize) -> Result<Column> {
+    let texts = column.cast(&DataType::String).wrap_err(format!("column `{}` as text", column.name()))?;
+    let lengths = texts.str().wrap_err("texts")?.iter().map(|text| text.map_or(0, str::len).clamp(1, max_characters));
+    let total_length = lengths.sum::<usize>().max(1);
+    let texts_to_read = MAX_SAMPLE_TEXTS.min(MAX_SAMPLE_CHARACTERS * texts.len() / total_length).max(1);
+    texts.gather_every(texts.len().div_ceil(texts_to_read).max(1), 0).wrap_err("texts")
+}
 
-impl NgramCounts {
-    fn from_column(column: &Column) -> Result<Self> {
+/// A sparse matrix: for each text the hashes of its n-grams and the value of each, in ascending order of the hashes.
+pub(super) struct SparseRows(pub(super) Vec<Vec<(u16, f32)>>);
+
+impl SparseRows {
+    /// The n-grams of the texts of a column, by a function of a text.
+    pub(super) fn from_texts(column: &Column, ngrams: impl Fn(&str) -> Vec<(u16, f32)> + Sync + Send) -> Result<Self> {
         let texts = column.cast(&DataType::String).wrap_err(format!("column `{}` as text", column.name()))?;
         let texts: Vec<&str> = texts.str().wrap_err("texts")?.iter().map(Option::unwrap_or_default).collect();
-        Ok(NgramCounts(texts.into_par_iter().map(count_ngrams).collect()))
+        Ok(SparseRows(texts.into_par_iter().map(ngrams).collect()))
     }
+}
+
+/// The FNV-1a hash of no characters.
+pub(super) const EMPTY_HASH: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// The FNV-1a hash of an n-gram with another character at its end.
+pub(super) fn extend_hash(hash: u64, character: u32) -> u64 {
+    (hash ^ u64::from(character)).wrapping_mul(0x0000_0100_0000_01b3)
+}
+
+/// The hash of an n-gram in [`HASH_BITS`] bits. The upper bits are well mixed after the product.
+pub(super) fn finish_hash(hash: u64) -> u16 {
+    (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - HASH_BITS)) as u16
 }
 
 /// The hashes of the n-grams of a text with `ln(1 + count)` of each.
@@ -79,18 +97,22 @@ fn count_ngrams(text: &str) -> Vec<(u16, f32)> {
     }
     let mut ngrams: Vec<u16> = Vec::with_capacity(length * MAX_NGRAM);
     for start in 0..length {
-        // FNV-1a over characters; the upper bits are well mixed after the last product.
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut hash = EMPTY_HASH;
         for character in &characters[start..(start + MAX_NGRAM).min(length)] {
-            hash = (hash ^ u64::from(*character)).wrapping_mul(0x0000_0100_0000_01b3);
-            ngrams.push((hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - HASH_BITS)) as u16);
+            hash = extend_hash(hash, *character);
+            ngrams.push(finish_hash(hash));
         }
     }
+    log_counts(ngrams)
+}
+
+/// Each distinct n-gram with `ln(1 + count)`.
+pub(super) fn log_counts(mut ngrams: Vec<u16>) -> Vec<(u16, f32)> {
     ngrams.sort_unstable();
     ngrams.chunk_by(|a, b| a == b).map(|same| (same[0], (same.len() as f32).ln_1p())).collect()
 }
 
-impl RowMatrix for NgramCounts {
+impl RowMatrix for SparseRows {
     fn dim(&self) -> usize {
         1 << HASH_BITS
     }

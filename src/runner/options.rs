@@ -1,6 +1,7 @@
 //! The constructors and the options of a runner.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -109,6 +110,20 @@ impl Runner {
     ) -> Result<Self> {
         let library = self.database.identity().and_then(|identity| identity.library_id.clone());
         self.ledger.reused_scores = ReusedScores::read(reuse, library.as_deref(), &version_of)?;
+        self.ledger.reused_scores.warn_unmatched_sources(&*self.database)?;
+        Ok(self)
+    }
+
+    /// Reads examples from a file: items that are known to be good or bad before the run starts. They are reused scores
+    /// ([`Runner::reuse`]) of any version: the run has them from its first iteration, and does not pay for them.
+    ///
+    /// The file has a column `score`, as the scorer returns it, and a column that identifies the items: `db_idx`, or else exactly one
+    /// attribute of the library. Call this after `reuse`. Examples take precedence over reused scores.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or without such columns.
+    pub fn examples(mut self, file: impl AsRef<Path>) -> Result<Self> {
+        self.ledger.reused_scores.add_examples(file.as_ref(), &*self.database)?;
         self.ledger.reused_scores.warn_unmatched_sources(&*self.database)?;
         Ok(self)
     }

@@ -60,14 +60,17 @@ impl ReuseOptions {
 /// Reused scores, as the scorer returned them. Failures and parts of scores are not reused.
 #[derive(Default)]
 pub(crate) struct ReusedScores {
-    key: Option<String>,
-    /// In the order of the configuration.
+    /// In the order of the configuration. Later sources take precedence.
     sources: Vec<SourceScores>,
 }
 
 /// The scores of a source.
 struct SourceScores {
     source: PathBuf,
+    /// The key in run files that names the source.
+    setting: &'static str,
+    /// The column that identifies items in the source and in the library. `None`: `db_idx`, of the same library.
+    key: Option<String>,
     scores: ScoreIndex,
 }
 
@@ -97,7 +100,7 @@ impl ReusedScores {
         library_id: Option<&str>,
         version_of: &dyn Fn(&serde_json::Value) -> Option<String>,
     ) -> Result<Self> {
-        let mut reused = ReusedScores { key: reuse.key.clone(), ..Default::default() };
+        let mut reused = ReusedScores::default();
         for source in &reuse.sources {
             let local = LocalPath::fetch(source)?;
             if !local.path().exists() {
@@ -123,26 +126,40 @@ impl ReusedScores {
             if !reuse.trust {
                 check_version(source, &reuse.version, reuse.files.as_ref(), version)?;
             }
-            let values =
-                schema::nullable_f64s(&rows, SCORE)?.into_iter().map(|score| score.filter(|score| score.is_finite()));
-            let scores = match &reuse.key {
-                Some(key) => ScoreIndex::ByKey(KeyMap::new(read_keys(&source_name(source), &rows, key)?, values)),
-                None => {
-                    let items = schema::u64s(&rows, DB_IDX)?.into_iter().zip(values);
-                    ScoreIndex::ByItem(items.filter_map(|(item, score)| Some((item, score?))).collect())
-                }
-            };
-            if scores.is_empty() {
-                let with = reuse.key.as_ref().map_or(String::new(), |key| format!(" and a `{key}`"));
-                let rows = rows.height();
-                log::warn!(
-                    "score.reuse: {}: none of its {rows} rows has a score{with}; no score is reused",
-                    source.display()
-                );
-            }
-            reused.sources.push(SourceScores { source: source.clone(), scores });
+            reused.sources.push(SourceScores::new(source, "score.reuse", reuse.key.as_deref(), &rows)?);
         }
         Ok(reused)
+    }
+
+    /// Adds the scores of a file with examples. Items are matched by the column `db_idx` of the file, or by its only other column
+    /// that is an attribute of the library.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or has no such column.
+    pub(crate) fn add_examples(&mut self, source: &Path, database: &dyn VectorDatabase) -> Result<()> {
+        let local = LocalPath::fetch(source)?;
+        if !local.path().exists() {
+            return Err(Error::input(source, "no such file (update.examples)"));
+        }
+        let columns = TableReader::new(source).local_copy(local.path()).read()?;
+        let library = database.take(&[])?;
+        let attributes = schema::column_names(&library);
+        let is_key = |name: &&str| *name != SCORE && attributes.contains(name);
+        let mut keys: Vec<&str> = schema::column_names(&columns).into_iter().filter(is_key).collect();
+        if keys.contains(&DB_IDX) {
+            keys = vec![DB_IDX];
+        }
+        let [key] = keys[..] else {
+            let found = if keys.is_empty() { "none".into() } else { keys.join(", ") };
+            let reason = format!(
+                "update.examples: expected a column `db_idx`, or one other column of the library, to find the items by; found {found}"
+            );
+            return Err(Error::input(source, reason));
+        };
+        let (rows, _) = read_file(source, local.path(), Some(key)).map_err(|error| error.with_path(source))?;
+        let source = SourceScores::new(source, "update.examples", Some(key), &rows)?;
+        self.sources.push(source);
+        Ok(())
     }
 
     /// Warns about sources whose scores match no item of the library, with example keys of both sides.
@@ -150,12 +167,23 @@ impl ReusedScores {
     /// # Errors
     /// The library has no key column; keys have lost digits.
     pub(crate) fn warn_unmatched_sources(&self, database: &dyn VectorDatabase) -> Result<()> {
-        let Some(key) = &self.key else { return Ok(()) };
+        self.keys().iter().try_for_each(|key| self.warn_unmatched_sources_of(key, database))
+    }
+
+    /// The columns that identify items, each once.
+    fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.sources.iter().filter_map(|source| source.key.clone()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    fn warn_unmatched_sources_of(&self, key: &str, database: &dyn VectorDatabase) -> Result<()> {
         read_keys(LIBRARY, &database.take(&[])?, key)?;
-        let mut unmatched: Vec<&SourceScores> =
-            self.sources.iter().filter(|source| !source.scores.is_empty()).collect();
+        let has_key = |source: &&SourceScores| source.key.as_deref() == Some(key) && !source.scores.is_empty();
+        let mut unmatched: Vec<&SourceScores> = self.sources.iter().filter(has_key).collect();
         let mut example = String::from("no items");
-        let columns = [key.clone()];
+        let columns = key_attributes(&[key.to_string()]);
         let mut scan = || {
             database.visit_columns(&columns, &mut |items| {
                 let keys = read_keys(LIBRARY, &items, key)?;
@@ -176,10 +204,10 @@ impl ReusedScores {
             Err(Error::Interrupted) if unmatched.is_empty() => return Ok(()),
             result => result?,
         }
-        for SourceScores { source, scores } in unmatched {
+        for SourceScores { source, setting, scores, .. } in unmatched {
             if let ScoreIndex::ByKey(scores) = scores {
                 log::warn!(
-                    "score.reuse: {}: none of its {} scores matches an item of this library by `{key}`: the source has {}, the library has \
+                    "{setting}: {}: none of its {} scores matches an item of this library by `{key}`: the source has {}, the library has \
                      {example}; no score is reused",
                     source.display(),
                     scores.len(),
@@ -194,8 +222,7 @@ impl ReusedScores {
     pub(crate) fn scored_items(&self, database: &dyn VectorDatabase, minimize: bool) -> Result<Vec<u64>> {
         let mut scored: Vec<(f64, u64)> = Vec::new();
         if !self.is_empty() {
-            let key: Vec<String> = self.key.iter().cloned().collect();
-            database.visit_columns(&key, &mut |items| {
+            database.visit_columns(&key_attributes(&self.keys()), &mut |items| {
                 let scores = self.scores_of(&items)?.into_iter();
                 let items = schema::u64s(&items, DB_IDX)?.into_iter();
                 scored.extend(scores.zip(items).filter_map(|(score, item)| Some((score?, item))));
@@ -209,10 +236,12 @@ impl ReusedScores {
 
     /// The reused score of each row of a frame of items. Later sources take precedence.
     pub(crate) fn scores_of(&self, items: &DataFrame) -> Result<Vec<Option<f64>>> {
-        let keys = self.key.as_ref().map(|key| read_keys(LIBRARY, items, key)).transpose()?;
+        let read = |key: String| Ok((key.clone(), read_keys(LIBRARY, items, &key)?));
+        let keys = self.keys().into_iter().map(read).collect::<Result<HashMap<String, Keys>>>()?;
         let mut scores = vec![None; items.height()];
         for source in &self.sources {
-            for (score, found) in scores.iter_mut().zip(source.scores_of(items, keys.as_ref())?) {
+            let keys = source.key.as_ref().and_then(|key| keys.get(key));
+            for (score, found) in scores.iter_mut().zip(source.scores_of(items, keys)?) {
                 *score = found.or(*score);
             }
         }
@@ -221,6 +250,28 @@ impl ReusedScores {
 }
 
 impl SourceScores {
+    /// The scores in the rows of a source.
+    fn new(source: &Path, setting: &'static str, key: Option<&str>, rows: &DataFrame) -> Result<Self> {
+        let values =
+            schema::nullable_f64s(rows, SCORE)?.into_iter().map(|score| score.filter(|score| score.is_finite()));
+        let scores = match key {
+            Some(key) => ScoreIndex::ByKey(KeyMap::new(read_keys(&source_name(source), rows, key)?, values)),
+            None => {
+                let items = schema::u64s(rows, DB_IDX)?.into_iter().zip(values);
+                ScoreIndex::ByItem(items.filter_map(|(item, score)| Some((item, score?))).collect())
+            }
+        };
+        if scores.is_empty() {
+            let with = key.map_or(String::new(), |key| format!(" and a `{key}`"));
+            let rows = rows.height();
+            log::warn!(
+                "{setting}: {}: none of its {rows} rows has a score{with}; no score is reused",
+                source.display()
+            );
+        }
+        Ok(SourceScores { source: source.into(), setting, key: key.map(str::to_string), scores })
+    }
+
     /// The score of this source for each row of a frame of items, which have these keys.
     fn scores_of(&self, items: &DataFrame, keys: Option<&Keys>) -> Result<Vec<Option<f64>>> {
         match (&self.scores, keys) {
@@ -231,6 +282,11 @@ impl SourceScores {
             _ => Ok(vec![None; items.height()]),
         }
     }
+}
+
+/// The key columns that are attributes of the library. Every frame of items has `db_idx`.
+fn key_attributes(keys: &[String]) -> Vec<String> {
+    keys.iter().filter(|key| *key != DB_IDX).cloned().collect()
 }
 
 fn check_same_library(source: &Path, source_library: Option<&str>, library: Option<&str>) -> Result<()> {

@@ -5,8 +5,9 @@ use rand::RngExt;
 use rand::seq::{SliceRandom, index};
 
 use super::observations::Observations;
-use super::posterior::{FittedGp, Posterior, Prediction};
+use super::posterior::{FittedGp, Posterior};
 use super::ranks::argsort_descending;
+use super::targets::Prediction;
 use crate::error::Result;
 use crate::random::RandomStream;
 

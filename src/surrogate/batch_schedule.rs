@@ -1,6 +1,7 @@
 //! The batch schedule: the size of the random start and of each batch, and when batches become asynchronous.
 
 use super::bounded_fraction::BoundedFraction;
+use super::few_values::MIN_SCORED_ANNOUNCED;
 use super::observations::Observations;
 use crate::error::{Error, Result};
 
@@ -32,6 +33,10 @@ pub(super) struct BatchSchedule {
     pub behind: usize,
     /// The budget of evaluations that the run was started with.
     budget: Option<u64>,
+    /// Whether the user announced that scores have few values.
+    announces_few_values: bool,
+    /// Whether the random start is short, because the scores have few values as announced.
+    is_start_short: bool,
     /// The number of observations after each observed iteration.
     observed_after: Vec<usize>,
     /// The number of iterations of the random start, once it has ended.
@@ -50,15 +55,16 @@ impl BatchSchedule {
         }
     }
 
-    /// Starts a run with a budget of evaluations.
-    pub fn begin(&mut self, budget: Option<u64>) {
-        *self = BatchSchedule { batch: self.batch, behind: self.behind, budget, ..BatchSchedule::default() };
+    /// Starts a run with a budget of evaluations, whose scores may be announced to have few values.
+    pub fn begin(&mut self, budget: Option<u64>, announces_few_values: bool) {
+        let (batch, behind) = (self.batch, self.behind);
+        *self = BatchSchedule { batch, behind, budget, announces_few_values, ..BatchSchedule::default() };
     }
 
-    /// Whether the next batch belongs to the random start, because there are too few observations for a model, or none of them has
-    /// a score.
+    /// Whether the next batch belongs to the random start, because there are too few observations for a model, or all their scores
+    /// are equal.
     pub fn is_start(&self, observations: &Observations, library_size: u64) -> bool {
-        observations.len() < self.start_size(library_size) || observations.scored_count() == 0
+        observations.len() < self.start_size(library_size) || observations.are_scores_equal()
     }
 
     /// The size of a batch that is chosen when there are `observed` observations.
@@ -69,7 +75,10 @@ impl BatchSchedule {
         let min_size = self.limit_by_budget(BATCH_LIMIT, BATCH.min as usize);
         let start = self.start_size(library_size);
         match observed {
-            0 => self.limit_by_budget(START_LIMIT, queries.max(START.min as usize)),
+            0 => {
+                let min = if self.announces_few_values { MIN_SCORED_ANNOUNCED } else { START.min as usize };
+                self.limit_by_budget(START_LIMIT, queries.max(min))
+            }
             observed if observed < start => (start - observed).max(min_size),
             observed => BoundedFraction { min: min_size as u64, ..BATCH }.of(observed as u64) as usize,
         }
@@ -83,6 +92,7 @@ impl BatchSchedule {
     /// Records that an iteration was observed.
     pub fn record(&mut self, observations: &Observations, library_size: u64) {
         self.observed_after.push(observations.len());
+        self.is_start_short |= self.announces_few_values && observations.few_values().is_some();
         if self.start_iterations.is_none() && !self.is_start(observations, library_size) {
             self.start_iterations = Some(self.observed_after.len());
         }
@@ -104,7 +114,8 @@ impl BatchSchedule {
 
     /// The number of observations that end the random start.
     fn start_size(&self, library_size: u64) -> usize {
-        self.limit_by_budget(START_LIMIT, START.of(library_size) as usize)
+        let size = self.limit_by_budget(START_LIMIT, START.of(library_size) as usize);
+        if self.is_start_short { size.min(MIN_SCORED_ANNOUNCED) } else { size }
     }
 
     /// Reduces a size to a limit, if the run has a budget. A size below the minimum of the limit stays as it is.

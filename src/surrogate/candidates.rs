@@ -21,7 +21,7 @@ use super::posterior::Posterior;
 use super::vectorizer::Vectorizer;
 use crate::database::VectorDatabase;
 use crate::error::Result;
-use crate::features::ItemFeatures;
+use crate::features::{FeatureGroup, ItemFeatures, Role};
 use crate::frame::convert;
 use crate::frame::schema::EMBEDDING;
 use crate::random::random_stream;
@@ -62,7 +62,10 @@ impl Candidates {
         features: ItemFeatures,
         max_points: usize,
     ) -> Result<Vectorizer> {
-        if RankedLibrary::fits(database.len(), database.dim() + features.width(), max_points) {
+        // The limit does not depend on whether texts are long.
+        let is_counted = |group: &&FeatureGroup| group.role != Role::Document;
+        let width: usize = features.groups().iter().filter(is_counted).map(|group| group.components.len()).sum();
+        if RankedLibrary::fits(database.len(), database.dim() + width, max_points) {
             let (library, vectorizer) = RankedLibrary::read(database, features)?;
             self.library = Some(library);
             return Ok(vectorizer);

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::kernel::median_squared_distance;
 use super::relevance::Relevance;
-use super::targets::noise;
+use super::target_scale::TargetScale;
 use crate::error::Result;
 use crate::linalg::squared_distances;
 
@@ -33,8 +33,8 @@ pub(super) struct ScaledDistance {
 }
 
 impl ScaledDistance {
-    /// Fits the relevance weights of the groups to vectors `(n, width)`, their targets and scores, of the rows in `subset`. Scores
-    /// above the `noise_threshold` have less noise.
+    /// Fits the relevance weights of the groups to vectors `(n, width)`, their targets and scores, of the rows in `subset`.
+    /// Continuous scores above the `noise_threshold` have less noise.
     ///
     /// # Errors
     /// Vectors that are not finite.
@@ -43,7 +43,7 @@ impl ScaledDistance {
         groups: &[Range<usize>],
         vectors: ArrayView2<'_, f32>,
         subset: &[usize],
-        targets: &Array1<f64>,
+        (targets, scale): (&Array1<f64>, &TargetScale),
         (scores, noise_threshold): (&[f64], f64),
     ) -> Result<Self> {
         let sample = vectors.select(Axis(0), subset).mapv(f64::from);
@@ -60,11 +60,8 @@ impl ScaledDistance {
             means.push(mean);
             row.assign(&(distances / mean).into_flat());
         }
-        relevance.fit(
-            squared.view(),
-            &targets.select(Axis(0), subset),
-            &noise(scores, noise_threshold).select(Axis(0), subset),
-        )?;
+        let targets = scale.unit_targets(targets.select(Axis(0), subset));
+        relevance.fit(squared.view(), &targets, &scale.noise(scores).select(Axis(0), subset))?;
 
         let mut components = Vec::new();
         for ((group, weight), mean) in groups.iter().zip(&relevance.weights).zip(&means) {
@@ -73,7 +70,7 @@ impl ScaledDistance {
             }
         }
         let mut distance = ScaledDistance { components, noise_threshold };
-        let length = median_squared_distance(distance.points(vectors).mapv(f64::from).view()).sqrt();
+        let length = median_squared_distance(distance.points(vectors).mapv(f64::from).view()).sqrt() * scale.length();
         distance.components.iter_mut().for_each(|(_, factor)| *factor /= length);
         Ok(distance)
     }

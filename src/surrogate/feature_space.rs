@@ -27,6 +27,8 @@ pub(super) struct FeatureSpace {
     distance: Option<ScaledDistance>,
     /// The number of observations at which the distance is fitted again.
     next_fit: usize,
+    /// What the last fit was based on: the factor of the kernel's length, and whether long texts were read as documents.
+    basis: (f64, bool),
     leakage: LeakageCheck,
 }
 
@@ -38,6 +40,7 @@ impl Default for FeatureSpace {
             relevance: Relevance::new(1),
             distance: None,
             next_fit: 0,
+            basis: (1.0, false),
             leakage: LeakageCheck::default(),
         }
     }
@@ -94,7 +97,7 @@ impl FeatureSpace {
     }
 
     /// Fits the distance to the vectors `(n, width)` of a training set, if there are half again as many observations as at the
-    /// last fit, and checks the columns for leakage. Returns the distance if it was fitted.
+    /// last fit, or the scores have few values now, or no longer. Checks the columns for leakage. Returns the distance if it was fitted.
     ///
     /// # Errors
     /// Vectors that are not finite.
@@ -104,9 +107,17 @@ impl FeatureSpace {
         vectors: ArrayView2<'_, f32>,
         is_replay: bool,
     ) -> Result<Option<&ScaledDistance>> {
-        let (count, Some(vectorizer)) = (training.observations.len(), &self.vectorizer) else { return Ok(None) };
-        if count < self.next_fit {
+        let (count, Some(vectorizer)) = (training.observations.len(), &mut self.vectorizer) else { return Ok(None) };
+        let noise_threshold = training.observations.noise_threshold();
+        let (targets, scale) = training.targets_and_scale(noise_threshold);
+        let basis = (scale.length(), scale.reads_documents());
+        if count < self.next_fit && basis == self.basis {
             return Ok(None);
+        }
+        self.basis = basis;
+        vectorizer.read_documents(scale.reads_documents());
+        if vectorizer.documents() != self.relevance.documents() {
+            self.relevance = Relevance::with_documents(vectorizer.groups().len(), vectorizer.documents());
         }
         let scores = training.scores();
         self.distance = Some(ScaledDistance::fit(
@@ -114,8 +125,8 @@ impl FeatureSpace {
             &vectorizer.groups(),
             vectors,
             &training.subset(RELEVANCE_POINTS),
-            &training.targets(),
-            (&scores, training.observations.noise_threshold()),
+            (&targets, &scale),
+            (&scores, noise_threshold),
         )?);
         self.leakage.check(vectorizer, vectors, &scores, is_replay);
         self.next_fit = count + count.div_ceil(2);

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use ndarray::{Array1, Array2, Axis};
 
 use super::batch::ObservedBatch;
+use super::few_values::{self, FewValues};
 use super::ranks::argsort_descending;
-use super::target_transform::TargetTransform;
+use super::target_scale::TargetScale;
 use super::targets::{Baseline, noise_threshold, targets};
 use crate::error::{Error, Result};
 
@@ -15,6 +16,8 @@ use crate::error::{Error, Result};
 pub(super) struct Observations {
     /// The configured maximum size of training sets.
     pub max_points: usize,
+    /// The setting: the user announced that the scores have few values.
+    pub announces_few_values: bool,
     ids: Vec<u64>,
     scores: Vec<f64>,
     /// Row-major, `(items, width)`.
@@ -24,18 +27,22 @@ pub(super) struct Observations {
     reused: HashSet<u64>,
     /// The number of observations with reused scores.
     reused_count: usize,
+    /// The distinct scores, if there are few.
+    few_values: Option<FewValues>,
 }
 
 impl Default for Observations {
     fn default() -> Self {
         Observations {
             max_points: 1000,
+            announces_few_values: false,
             ids: Vec::new(),
             scores: Vec::new(),
             vectors: Vec::new(),
             row_of_id: HashMap::new(),
             reused: HashSet::new(),
             reused_count: 0,
+            few_values: None,
         }
     }
 }
@@ -55,7 +62,8 @@ impl Observations {
     /// Starts a run that reuses the scores of the items with these ids.
     pub fn begin(&mut self, reused: &[u64]) {
         let reused = reused.iter().copied().collect();
-        *self = Observations { max_points: self.max_points, reused, ..Observations::default() };
+        let (max_points, announces_few_values) = (self.max_points, self.announces_few_values);
+        *self = Observations { max_points, announces_few_values, reused, ..Observations::default() };
     }
 
     /// Adds a batch. If an item was observed before, only its score is updated.
@@ -73,6 +81,7 @@ impl Observations {
                 }
             }
         }
+        self.few_values = FewValues::detect(&self.scores, self.baseline(), self.announces_few_values);
     }
 
     /// The number of observed items, with a score or without.
@@ -83,6 +92,16 @@ impl Observations {
     /// The number of observed items that have a score.
     pub fn scored_count(&self) -> usize {
         self.scores.iter().filter(|score| score.is_finite()).count()
+    }
+
+    /// The distinct scores, if there are few.
+    pub fn few_values(&self) -> Option<&FewValues> {
+        self.few_values.as_ref()
+    }
+
+    /// Whether a model has nothing to learn, because no item has a score, or some items have and all these scores are equal.
+    pub fn are_scores_equal(&self) -> bool {
+        few_values::are_equal(&self.scores)
     }
 
     /// Whether an item was observed.
@@ -100,10 +119,15 @@ impl Observations {
         self.reused.contains(&id)
     }
 
-    /// The rows of the best items, the best first: at most `max`, and only those above the baseline score.
+    /// The rows of the best items, the best first: at most `max`, and only those above the baseline score. If the scores have few
+    /// values, only those above the lowest, and the latest first of those with equal scores.
     pub fn best_rows(&self, max: usize) -> Vec<usize> {
-        let baseline = self.baseline().score(&self.scores);
-        argsort_descending(&self.scores).into_iter().take(max).filter(|row| self.scores[*row] > baseline).collect()
+        let (mut order, mut baseline) = (argsort_descending(&self.scores), self.baseline().score(&self.scores));
+        if let Some(few_values) = &self.few_values {
+            order.sort_by(|a, b| self.scores[*b].total_cmp(&self.scores[*a]).then(b.cmp(a)));
+            baseline = few_values.lowest();
+        }
+        order.into_iter().take(max).filter(|row| self.scores[*row] > baseline).collect()
     }
 
     /// The ids of the best items, selected as in [`Observations::best_rows`].
@@ -206,13 +230,21 @@ impl TrainingSet<'_> {
 
     /// The targets of the items, standardised over all observations.
     pub fn targets(&self) -> Array1<f64> {
-        self.targets_and_transform().0
+        self.targets_and_scale(0.0).0
     }
 
-    /// The targets of the items, and the transformation between scores and targets.
-    pub fn targets_and_transform(&self) -> (Array1<f64>, TargetTransform) {
-        let (targets, transform) = targets(&self.observations.scores, self.baseline());
-        (targets.select(Axis(0), &self.rows), transform)
+    /// The targets of the items, and the relation between scores and targets. Continuous scores above the `noise_threshold` have
+    /// less noise.
+    pub fn targets_and_scale(&self, noise_threshold: f64) -> (Array1<f64>, TargetScale) {
+        let scores = &self.observations.scores;
+        let (targets, scale) = match self.observations.few_values() {
+            Some(few_values) => (few_values.targets(scores), TargetScale::FewValues(few_values.clone())),
+            None => {
+                let (targets, transform) = targets(scores, self.baseline());
+                (targets, TargetScale::Continuous { transform, noise_threshold })
+            }
+        };
+        (targets.select(Axis(0), &self.rows), scale)
     }
 
     /// The baseline of the observations.

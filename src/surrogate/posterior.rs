@@ -8,14 +8,14 @@ use super::distance::ScaledDistance;
 use super::gp::GaussianProcess;
 use super::niching::Niching;
 use super::observations::TrainingSet;
-use super::target_transform::TargetTransform;
-use super::targets::{NOISE_ABOVE, noise, noise_of, noise_threshold, targets};
+use super::target_scale::TargetScale;
+use super::targets::{NOISE_ABOVE, Prediction, noise_threshold, targets};
 use crate::error::Result;
 
 /// The minimum number of points outside of the peak. If there are fewer, the second GP is fitted to all points.
 const MIN_OUTSIDE: usize = 12;
 
-/// A GP fitted to targets, and the transformation between targets and scores.
+/// A GP fitted to targets, and the relation between targets and scores.
 #[derive(Clone)]
 pub(super) struct FittedGp {
     pub gp: GaussianProcess,
@@ -23,19 +23,9 @@ pub(super) struct FittedGp {
     pub ids: Vec<u64>,
     /// The factor of the deviations of samples from the posterior mean.
     pub sample_scale: f64,
-    transform: TargetTransform,
-    noise_threshold: f64,
+    scale: TargetScale,
     /// The factor of the variances of predictions ([`GaussianProcess::amplitude`]).
     amplitude: f64,
-}
-
-/// The predicted distribution of a score.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Prediction {
-    /// The expected score.
-    pub mean: f64,
-    /// The standard deviation of the score.
-    pub deviation: f64,
 }
 
 /// The posterior that chooses one batch.
@@ -63,7 +53,9 @@ impl Posterior {
     ) -> Result<Self> {
         let points_f32 = distance.points(vectors);
         let points = points_f32.mapv(f64::from);
-        let outside = match niching.outside(points_f32.view()).filter(|_| niching.outside_probability() > 0.0) {
+        let (targets_of_all, scale) = training.targets_and_scale(distance.noise_threshold());
+        let has_niches = matches!(scale, TargetScale::Continuous { .. }) && niching.outside_probability() > 0.0;
+        let outside = match niching.outside(points_f32.view()).filter(|_| has_niches) {
             None => None,
             Some(is_outside) => {
                 let mut positions: Vec<usize> = (0..training.len()).filter(|position| is_outside[*position]).collect();
@@ -72,22 +64,19 @@ impl Posterior {
                 }
                 let subset = training.select(&positions);
                 let (scores, baseline) = (subset.scores(), subset.baseline());
-                let ((targets, transform), threshold) =
-                    (targets(&scores, baseline), noise_threshold(&scores, baseline));
-                let (noise, transform) = (noise(&scores, threshold), (transform, threshold));
+                let (targets, transform) = targets(&scores, baseline);
+                let scale = TargetScale::Continuous { transform, noise_threshold: noise_threshold(&scores, baseline) };
+                let targets = (targets, scale.noise(&scores));
                 let previous = previous.and_then(|previous| previous.outside.as_ref());
                 let points = points.select(Axis(0), &positions);
-                Some(FittedGp::fit(previous, points, (targets, noise), transform, subset.ids(), positions.len())?)
+                Some(FittedGp::fit(previous, points, targets, scale, subset.ids(), positions.len())?)
             }
         };
-        let threshold = distance.noise_threshold();
-        let (targets, transform) = training.targets_and_transform();
-        let noise = noise(&training.scores(), threshold);
         let all = FittedGp::fit(
             previous.map(|previous| &previous.all),
             points,
-            (targets, noise),
-            (transform, threshold),
+            (targets_of_all, scale.noise(&training.scores())),
+            scale,
             training.ids(),
             training.observations.scored_count(),
         )?;
@@ -137,24 +126,20 @@ impl FittedGp {
         previous: Option<&FittedGp>,
         points: Array2<f64>,
         (targets, noise): (Array1<f64>, Array1<f64>),
-        (transform, noise_threshold): (TargetTransform, f64),
+        scale: TargetScale,
         ids: Vec<u64>,
         scored_count: usize,
     ) -> Result<Self> {
-        // Samples have half of the posterior deviation up to 64 scores, and less with more scores.
-        let sample_scale = 0.5 * (64.0 / scored_count.max(1) as f64).sqrt().min(1.0);
+        let sample_scale = scale.sample_scale(scored_count);
         let gp = GaussianProcess::fit(previous.map(|previous| &previous.gp), points, targets, 1.0, &noise)?;
         let amplitude = gp.amplitude();
-        Ok(FittedGp { gp, ids, sample_scale, transform, noise_threshold, amplitude })
+        Ok(FittedGp { gp, ids, sample_scale, scale, amplitude })
     }
 
     /// Predicts the score of an item whose target has this posterior mean and variance. The deviation includes the noise of a
     /// single score. `None` if the target does not determine the score.
     pub fn predict(&self, mean: f64, variance: f64) -> Option<Prediction> {
-        let (score, slope) = self.transform.to_score(mean, 1.0)?;
-        let noise = noise_of(score, self.noise_threshold);
-        let variance = self.amplitude * (variance.max(0.0) + noise);
-        Some(Prediction { mean: score, deviation: variance.sqrt() * slope })
+        self.scale.predict(mean, variance, self.amplitude)
     }
 
     /// The ids of the points, and the weights of their kernels in the posterior mean.

@@ -11,6 +11,13 @@ use crate::linalg::Cholesky;
 const PENALTY: f64 = 10.0;
 /// The prior weight of the embedding.
 const PRIOR_EMBEDDING: f64 = 0.7;
+/// The prior weight of all documents together. They say something else than an embedding about the same texts.
+const PRIOR_DOCUMENTS: f64 = 0.3;
+/// The prior weight of all other columns together, beside documents.
+const PRIOR_BESIDE_DOCUMENTS: f64 = 0.1;
+/// How strongly the weights of the embedding and of documents stay near their prior: as many pseudo-observations of a Dirichlet
+/// distribution. There are few hits to learn them from.
+const DOCUMENTS_STRENGTH: f64 = 30.0;
 /// A fit starts from a mean of the prior weights and the previous weights. This is the share of the prior weights.
 const PRIOR_SHARE: f64 = 0.3;
 /// The smallest weight that a fit tries.
@@ -26,6 +33,8 @@ pub(super) struct Relevance {
     /// The weight of each group, the embedding first. They sum to 1.
     pub weights: Vec<f64>,
     noise_factor: f64,
+    /// The groups that are documents.
+    documents: Vec<usize>,
 }
 
 impl Relevance {
@@ -35,7 +44,42 @@ impl Relevance {
         let weights =
             (0..groups).map(|group| if group == 0 { PRIOR_EMBEDDING } else { (1.0 - PRIOR_EMBEDDING) / others });
         let sum = if groups > 1 { 1.0 } else { PRIOR_EMBEDDING };
-        Relevance { weights: weights.map(|weight| weight / sum).collect(), noise_factor: 1.0 }
+        Relevance { weights: weights.map(|weight| weight / sum).collect(), noise_factor: 1.0, documents: Vec::new() }
+    }
+
+    /// The prior weights if some groups are documents.
+    pub fn with_documents(groups: usize, documents: Vec<usize>) -> Self {
+        if documents.is_empty() {
+            return Relevance::new(groups);
+        }
+        let others = groups - 1 - documents.len();
+        let beside = if others > 0 { PRIOR_BESIDE_DOCUMENTS } else { 0.0 };
+        let weight = |group: usize| match group {
+            0 => 1.0 - PRIOR_DOCUMENTS - beside,
+            _ if documents.contains(&group) => PRIOR_DOCUMENTS / documents.len() as f64,
+            _ => beside / others as f64,
+        };
+        Relevance { weights: (0..groups).map(weight).collect(), noise_factor: 1.0, documents }
+    }
+
+    /// The groups that are documents.
+    pub fn documents(&self) -> &[usize] {
+        &self.documents
+    }
+
+    /// Whether the weight of a group is that of a column with a penalty.
+    fn has_penalty(&self, group: usize) -> bool {
+        group > 0 && !self.documents.contains(&group)
+    }
+
+    /// The pseudo-observations of a group: `30 p` for the prior weight p of the embedding and of documents, if there are documents.
+    fn strength(&self, group: usize) -> f64 {
+        match group {
+            _ if self.documents.is_empty() => 0.0,
+            0 => DOCUMENTS_STRENGTH * (1.0 - PRIOR_DOCUMENTS),
+            _ if self.documents.contains(&group) => DOCUMENTS_STRENGTH * PRIOR_DOCUMENTS / self.documents.len() as f64,
+            _ => 0.0,
+        }
     }
 
     /// Fits the weights w to targets z at n points. The objective is the leave-one-out predictive density, minus penalties on the
@@ -47,6 +91,9 @@ impl Relevance {
     /// value = sum_i (ln(k_i) / 2 - a_i^2 / (2 k_i)) - 10 sum_(g > 0) w_g - ln(t)^2 / 2
     /// ```
     ///
+    /// Documents have no penalty. If there are some, `sum_g 30 p_g ln w_g` over the embedding and the documents is added, with
+    /// their prior weights p: the logarithm of a Dirichlet density.
+    ///
     /// Sources: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2; Riedmiller and
     /// Braun, A direct adaptive method for faster backpropagation learning: the RPROP algorithm (1993).
     ///
@@ -57,7 +104,7 @@ impl Relevance {
         if groups < 2 {
             return Ok(());
         }
-        let prior = Relevance::new(groups).weights;
+        let prior = Relevance::with_documents(groups, self.documents.clone()).weights;
         let start =
             self.weights.iter().zip(prior).map(|(last, prior)| (1.0 - PRIOR_SHARE) * last + PRIOR_SHARE * prior);
         let mut logs: Vec<f64> =
@@ -69,6 +116,7 @@ impl Relevance {
             let relevance = Relevance {
                 weights: logs[..groups].iter().map(|log| log.exp()).collect(),
                 noise_factor: logs[groups].exp(),
+                documents: self.documents.clone(),
             };
             let (value, gradient) = relevance.value_and_gradient(squared, targets, noise)?;
             if best.as_ref().is_none_or(|(highest, _)| value > *highest) {
@@ -114,7 +162,13 @@ impl Relevance {
         let k = inverse.diag().to_owned();
         let density: f64 = a.iter().zip(&k).map(|(a, k)| 0.5 * k.ln() - a * a / (2.0 * k)).sum();
         let ln_factor = self.noise_factor.ln();
-        let value = density - PENALTY * self.weights[1..].iter().sum::<f64>() - 0.5 * ln_factor * ln_factor;
+        let penalised = self.weights.iter().enumerate().filter(|(group, _)| self.has_penalty(*group));
+        let mut value =
+            density - PENALTY * penalised.map(|(_, weight)| *weight).sum::<f64>() - 0.5 * ln_factor * ln_factor;
+        if !self.documents.is_empty() {
+            value +=
+                self.weights.iter().enumerate().map(|(group, weight)| self.strength(group) * weight.ln()).sum::<f64>();
+        }
 
         // The gradient of the density with respect to the covariance: u a' - K^-1 diag((1 + a^2 / k) / k) K^-1 / 2, where u = K^-1 (a / k).
         let u = inverse.dot(&(&a / &k));
@@ -131,7 +185,13 @@ impl Relevance {
         gradient.zip_mut_with(&exponentials, |gradient, e| *gradient *= -0.25 * (e + 4.0 * e.powi(4)));
         let gradient = gradient.into_shape_with_order((n * n, 1)).wrap_err("relevance weights")?;
         let mut along_weights: Vec<f64> = squared.dot(&gradient).into_iter().collect();
-        along_weights[1..].iter_mut().for_each(|along| *along -= PENALTY);
+        for (group, along) in along_weights.iter_mut().enumerate() {
+            if self.has_penalty(group) {
+                *along -= PENALTY;
+            } else if !self.documents.is_empty() {
+                *along += self.strength(group) / self.weights[group];
+            }
+        }
         let mean: f64 = self.weights.iter().zip(&along_weights).map(|(weight, along)| weight * along).sum();
         let along_logs = self.weights.iter().zip(&along_weights).map(|(weight, along)| weight * (along - mean));
         Ok((value, along_logs.chain([self.noise_factor * along_noise - ln_factor]).collect()))
@@ -162,11 +222,18 @@ mod tests {
 
     #[test]
     fn the_gradient_is_that_of_the_value() {
+        for documents in [vec![], vec![1]] {
+            check_gradient(documents);
+        }
+    }
+
+    fn check_gradient(documents: Vec<usize>) {
         let (squared, targets, noise) = example();
         let evaluate = |logs: &[f64]| {
             let mut logs = logs.to_vec();
             normalise(&mut logs[..2]);
-            let relevance = Relevance { weights: vec![logs[0].exp(), logs[1].exp()], noise_factor: logs[2].exp() };
+            let weights = vec![logs[0].exp(), logs[1].exp()];
+            let relevance = Relevance { weights, noise_factor: logs[2].exp(), documents: documents.clone() };
             relevance.value_and_gradient(squared.view(), &targets, &noise).expect("a value")
         };
         let logs = [0.6f64.ln(), 0.4f64.ln(), 0.3];

@@ -63,6 +63,10 @@ use crate::update::{SearchContext, UpdateRule};
 /// - *No score*: an item that was rejected or failed counts as the worst. Its target is the floor of all targets, so the search
 ///   avoids its neighbours, and it is never one of the best. If more than half of the first 32 items have no score, the floor is
 ///   the lowest score.
+/// - *Few values*: yes or no, or grades of which the lowest is frequent, detected from the scores so far. The lowest value has the
+///   target 0 and the highest 1, the prior mean is 0, noise is in proportion to the frequency of a value, and for two values the length
+///   is halved. The items of the highest posterior mean are chosen, without samples and niching. While all scores are equal, batches are
+///   random. Long texts are read as documents, with a prior relevance weight of 0.3.
 /// - *Filters*: if too few candidates pass the filter to fill a batch, the next search finds twice as many, up to 50,000 rows per
 ///   search. If no candidate passes at that limit, the next queries are at random items only. For a filter that passes fewer than
 ///   one in some thousand items, use [`LanceDatabase::prefilter`](crate::LanceDatabase::prefilter) instead.
@@ -131,6 +135,13 @@ impl SurrogateUpdate {
         self
     }
 
+    /// Announces that scores have few values: yes or no, or grades (default: false). The rule detects few values by itself, but with
+    /// this it needs only 4 scores for that, so the random start ends after 4 scores with at most two different values.
+    pub fn announce_few_values(mut self, announce: bool) -> Self {
+        self.observations.announces_few_values = announce;
+        self
+    }
+
     /// Fits the distance if there are enough new observations, and finds the peak.
     fn refit(&mut self, step: &Step<'_>) -> Result<()> {
         let Some(width) = self.space.vectorizer().map(|vectorizer| vectorizer.width()) else { return Ok(()) };
@@ -175,7 +186,7 @@ impl UpdateRule for SurrogateUpdate {
     }
 
     fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {
-        self.schedule.begin(context.planned_budget);
+        self.schedule.begin(context.planned_budget, self.observations.announces_few_values);
         self.space.clear();
         self.niching = Niching::new(context.database.len());
         self.posterior = None;

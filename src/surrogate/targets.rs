@@ -11,6 +11,15 @@ const NOISE: f64 = 0.1;
 /// The noise variance of targets above the noise threshold.
 pub(super) const NOISE_ABOVE: f64 = 0.03;
 
+/// The predicted distribution of a score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Prediction {
+    /// The expected score.
+    pub mean: f64,
+    /// The standard deviation of the score.
+    pub deviation: f64,
+}
+
 /// The first observations, whose items no model has chosen. Their median is the baseline score. Differences between scores below
 /// it do not matter.
 ///

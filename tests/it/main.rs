@@ -22,6 +22,7 @@ mod explain;
 mod faults;
 mod feature_files;
 mod features;
+mod few_values;
 mod files;
 mod folders;
 mod forecasts;

@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use arrow::datatypes::Schema;
-use ndarray::{Array2, Axis};
+use arrow::datatypes::{DataType, Schema};
+use ndarray::{Array2, Axis, concatenate};
 
 use super::feature_files::{FeatureFiles, delete_unused, feature_folder};
 use super::table::Table;
 use crate::error::{Error, Result, WrapErr};
-use crate::features::{Feature, FeatureGroup, Features, ItemFeatures};
+use crate::features::{Feature, FeatureGroup, Features, ItemFeatures, Role};
 use crate::frame::schema::{self, DB_IDX, SOURCE_ROW};
 use crate::io::atomic;
 use crate::suggest::unknown_column;
@@ -37,7 +37,18 @@ pub(super) fn load(
         ids.extend(schema::u64s(&items, DB_IDX)?);
         Ok(())
     })?;
-    let (groups, values) = read_or_compute(table, &features, ids.len())?;
+    let (mut groups, mut values) = read_or_compute(table, &features, ids.len())?;
+    let documents = documents(table, &features);
+    if !documents.is_empty() {
+        let (more_groups, more_values) = read_or_compute(table, &documents, ids.len())?;
+        let width = values.ncols();
+        let shifted = |group: FeatureGroup| FeatureGroup {
+            components: group.components.start + width..group.components.end + width,
+            ..group
+        };
+        groups.extend(more_groups.into_iter().map(shifted));
+        values = concatenate(Axis(1), &[values.view(), more_values.view()]).wrap_err("features")?;
+    }
     let Some(matching) = matching else { return ItemFeatures::new(&ids, groups, values) };
     let rows: Vec<usize> = (0..ids.len()).filter(|row| matching.binary_search(&ids[*row]).is_ok()).collect();
     let ids: Vec<u64> = rows.iter().map(|row| ids[*row]).collect();
@@ -47,10 +58,23 @@ pub(super) fn load(
 /// Computes and stores the features of all readable columns, for later searches.
 pub(super) fn compute_and_store(table: &Table, attributes: &[String], items: usize) -> Result<()> {
     let features = columns(table, attributes, &Features::Auto, &[])?;
-    match feature_folder(&table.uri).filter(|folder| is_writable(folder)) {
-        Some(folder) => FeatureFiles::new(table, &folder).write(table, &features, items),
-        None => Ok(()),
-    }
+    let Some(folder) = feature_folder(&table.uri).filter(|folder| is_writable(folder)) else { return Ok(()) };
+    let files = FeatureFiles::new(table, &folder);
+    files.write(table, &features, items)?;
+    let documents = documents(table, &features);
+    if documents.is_empty() { Ok(()) } else { files.write(table, &documents, items) }
+}
+
+/// A second reading of columns that contain text, as documents. It has no components if the texts are short.
+fn documents(table: &Table, features: &[Feature]) -> Vec<Feature> {
+    let schema = Schema::from(table.dataset.schema());
+    let is_text = |feature: &&Feature| {
+        let field = schema.field_with_name(&feature.column);
+        let is_string = field.is_ok_and(|field| matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8));
+        is_string && feature.role.is_none_or(|role| role == Role::Text)
+    };
+    let as_document = |feature: &Feature| Feature { column: feature.column.clone(), role: Some(Role::Document) };
+    features.iter().filter(is_text).map(as_document).collect()
 }
 
 /// Reads features from the dataset's files if they are complete. Otherwise computes them, and stores them if the dataset is writable.
