@@ -51,14 +51,14 @@ pub use self::reuse::ReuseOptions;
 pub(crate) use self::reuse::ReusedScores;
 pub use self::sql::SqlScore;
 pub use self::sum::SumScore;
-pub(crate) use self::validation::{given_items, is_part, numbers, score_batch, split_failures, without_unavailable};
+pub(crate) use self::validation::{given_items, is_part, numbers, score_request, split_failures, without_unavailable};
 use crate::error::Result;
 use crate::frame::schema::SCORE;
 
 /// Scores items. A higher score is better (see `Runner::minimize`). A closure implements `Score`: it takes the items and
 /// returns one number for each, in order.
 ///
-/// The runner scores each item once per run. It calls the score with batches of distinct items. A batch has the columns
+/// The runner scores each item once per run. One call of the score is a request for some distinct items, with the columns
 /// `db_idx`, `embedding` and the attributes.
 ///
 /// # Example
@@ -84,10 +84,10 @@ use crate::frame::schema::SCORE;
 /// # }
 /// ```
 pub trait Score: Send + Sync {
-    /// Scores a batch. Returns a frame with these columns:
+    /// Scores the items of a request. Returns a frame with these columns:
     ///
     /// - `score`: a number, nullable. Null, NaN and infinite scores are failures, which are data and not errors.
-    /// - `db_idx`: required if the rows are not in the order of the batch.
+    /// - `db_idx`: required if the rows are not in the order of the items.
     /// - `outcome` (string, optional): `rejected` for an item that is not worth a score, `unavailable` for an item that the score
     ///   did not look at. Such an item is not evaluated: the run ends with
     ///   [`Error::Unavailable`](crate::Error::Unavailable) and keeps the other answers.
@@ -98,21 +98,21 @@ pub trait Score: Send + Sync {
     /// # Errors
     /// Any error stops the run. [`Error::Unavailable`](crate::Error::Unavailable) means that the scorer was unavailable and
     /// did not process the items.
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame>;
+    fn score(&self, items: &DataFrame) -> Result<DataFrame>;
 
     /// Like [`Score::score`], but passes the answers to `sink`, each item once, possibly in several calls. The default
-    /// implementation makes one call. [`ExternalScore`] calls `sink` before each retry and at the end. Answers that were
+    /// implementation makes one call. [`ExternalScore`] calls `sink` before each retry and at the end. RequestAnswers that were
     /// passed to `sink` are kept even if an error follows. On success, items without an answer have failed. On an error,
     /// they count as not evaluated.
     ///
     /// # Errors
     /// As [`Score::score`], and any error from `sink`.
-    fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
-        sink(self.score(batch)?)
+    fn score_into(&self, items: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
+        sink(self.score(items)?)
     }
 
     /// Returns the weighted sum, if this score is one. The runner then scores each part separately, with the part's own
-    /// batch size and workers.
+    /// `batch_size` and `workers`.
     fn as_sum(&self) -> Option<&SumScore> {
         None
     }
@@ -130,13 +130,13 @@ pub trait Score: Send + Sync {
         Ok(())
     }
 
-    /// The maximum number of items in one call of [`Score::score`]. If there are too few items to fill one batch for each
-    /// of [`Score::workers`], they are spread evenly over all workers.
+    /// The maximum number of items in one request. If there are too few items for a full request to each of
+    /// [`Score::workers`], they are spread evenly over all workers.
     fn batch_size(&self) -> usize {
         usize::MAX
     }
 
-    /// The maximum number of concurrent calls.
+    /// The maximum number of concurrent requests.
     fn workers(&self) -> usize {
         1
     }
@@ -213,11 +213,11 @@ pub enum OnError {
 }
 
 impl Score for Box<dyn Score> {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        (**self).score(batch)
+    fn score(&self, items: &DataFrame) -> Result<DataFrame> {
+        (**self).score(items)
     }
-    fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
-        (**self).score_into(batch, sink)
+    fn score_into(&self, items: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
+        (**self).score_into(items, sink)
     }
     fn as_sum(&self) -> Option<&SumScore> {
         (**self).as_sum()
@@ -295,7 +295,7 @@ where
     F: Fn(&DataFrame) -> Result<R> + Send + Sync,
     R: IntoScores,
 {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        self(batch)?.into_scores()
+    fn score(&self, items: &DataFrame) -> Result<DataFrame> {
+        self(items)?.into_scores()
     }
 }

@@ -16,7 +16,7 @@ use super::store::{AnswerStore, Ordinals};
 use crate::error::{Error, Result, WrapErr};
 use crate::frame::schema::{self, DB_IDX};
 use crate::panics::{Panic, catch, lock, wait};
-use crate::score::{OnError, PartialSums, Score, request_count, score_batch, split_failures, split_requests};
+use crate::score::{OnError, PartialSums, Score, request_count, score_request, split_failures, split_requests};
 
 /// Worker threads that score items, those of earlier jobs first. Dropping it waits for the requests in flight, and keeps their
 /// answers.
@@ -305,7 +305,7 @@ impl SharedState {
             _ => None,
         };
         let mut failure = None;
-        let result = score_batch(scorer, &request.items, &mut |answers| {
+        let result = score_request(scorer, &request.items, &mut |answers| {
             let answered = answers.height();
             let answers = match on_error {
                 OnError::Null => answers,

@@ -8,7 +8,7 @@ use super::Ledger;
 use crate::error::{Error, Result};
 use crate::frame::convert;
 use crate::frame::schema::{self, DB_IDX, OUTCOME, SCORE};
-use crate::score::{Score, given_items, numbers, score_batch};
+use crate::score::{Score, given_items, numbers, score_request};
 
 impl Ledger {
     /// Records the given scores of the items.
@@ -31,7 +31,7 @@ impl Ledger {
             let given = convert::gather(&given, &new_rows)?;
             let given = |_: &DataFrame| Ok(given.clone());
             let ordinals = self.ordinals(items)?;
-            score_batch(&given, &convert::gather(items, &rows)?, &mut |answers| {
+            score_request(&given, &convert::gather(items, &rows)?, &mut |answers| {
                 self.store().write(&answers, &ordinals, true)
             })?;
         }

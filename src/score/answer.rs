@@ -11,7 +11,7 @@ pub(super) enum Answer {
     Rejected(String),
     /// No score, with the reason.
     Failed(String),
-    /// The score is not a number; holds a description. The item fails if other items of the batch have valid scores.
+    /// The score is not a number; holds a description. The item fails if other items of the request have valid scores.
     NotANumber(String),
     /// The scorer did not look at the item, with the reason. This is no answer: the item is requested again.
     Unavailable(String),

@@ -1,4 +1,4 @@
-//! The answers to a batch, collected over several attempts.
+//! The answers to a request, collected over several attempts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,23 +21,23 @@ pub(super) const RETRY_AFTER: &str = "retry_after";
 /// The maximum delay that an answer may request.
 const MAX_RETRY_AFTER: f64 = 86_400.0;
 
-/// The items of a batch.
-struct BatchItems {
+/// The items of a request.
+struct RequestedItems {
     items: Vec<u64>,
     row_of: HashMap<u64, usize>,
     /// The columns that were sent. If the scorer returns them, they are not parts of the score.
     sent_columns: SchemaRef,
 }
 
-/// The answers of a batch so far.
-pub(super) struct Answers {
-    batch: Arc<BatchItems>,
+/// The answers to a request so far.
+pub(super) struct RequestAnswers {
+    request: Arc<RequestedItems>,
     table: AnswerTable,
     /// Which rows were passed to the sink.
     emitted: Vec<bool>,
 }
 
-/// Answers and parts, one row for each item of the batch.
+/// RequestAnswers and parts, one row for each item of the request.
 struct AnswerTable {
     answers: Vec<Option<Answer>>,
     parts: Vec<(String, PartColumn)>,
@@ -58,10 +58,10 @@ impl AnswerTable {
     }
 }
 
-impl Answers {
+impl RequestAnswers {
     /// Starts without answers.
-    pub(super) fn new(batch: &DataFrame) -> Result<Self> {
-        let items = schema::u64s(batch, DB_IDX)?;
+    pub(super) fn new(sent: &DataFrame) -> Result<Self> {
+        let items = schema::u64s(sent, DB_IDX)?;
         let row_of: HashMap<u64, usize> = items.iter().copied().zip(0..).collect();
         if row_of.len() < items.len() {
             let found = format!("{} items, {} distinct", items.len(), row_of.len());
@@ -69,8 +69,8 @@ impl Answers {
         }
         let table = AnswerTable::new(items.len());
         let emitted = vec![false; items.len()];
-        Ok(Answers {
-            batch: Arc::new(BatchItems { items, row_of, sent_columns: batch.schema().clone() }),
+        Ok(RequestAnswers {
+            request: Arc::new(RequestedItems { items, row_of, sent_columns: sent.schema().clone() }),
             table,
             emitted,
         })
@@ -80,13 +80,13 @@ impl Answers {
     pub(super) fn attempt(&self, items: &DataFrame) -> Result<Attempt> {
         let mut requested = vec![false; self.emitted.len()];
         for item in schema::u64s(items, DB_IDX)? {
-            if let Some(row) = self.batch.row_of.get(&item) {
+            if let Some(row) = self.request.row_of.get(&item) {
                 requested[*row] = self.table.answers[*row].is_none();
             }
         }
         let unanswered = requested.iter().filter(|requested| **requested).count();
         let (table, unavailable) = (AnswerTable::new(requested.len()), UnavailableItems::new(requested.len()));
-        Ok(Attempt { batch: self.batch.clone(), requested, unanswered, table, unavailable })
+        Ok(Attempt { request: self.request.clone(), requested, unanswered, table, unavailable })
     }
 
     /// Adds the answers of an attempt.
@@ -144,7 +144,7 @@ impl Answers {
         let outcomes: StringChunked = answers.clone().map(|answer| Some(answer?.outcome().name())).collect();
         let reasons: StringChunked = answers.map(|answer| answer?.reason()).collect();
         let mut columns = vec![
-            Column::new(DB_IDX.into(), self.batch.items.clone()),
+            Column::new(DB_IDX.into(), self.request.items.clone()),
             Column::new(SCORE.into(), scores),
             outcomes.with_name(OUTCOME.into()).into_column(),
             reasons.with_name(REASON.into()).into_column(),
@@ -155,9 +155,9 @@ impl Answers {
     }
 }
 
-/// The answers of one attempt. [`Answers::merge`] adds them to those of the batch, unless the ids were wrong.
+/// The answers of one attempt. [`RequestAnswers::merge`] adds them to those of the request, unless the ids were wrong.
 pub struct Attempt {
-    batch: Arc<BatchItems>,
+    request: Arc<RequestedItems>,
     requested: Vec<bool>,
     unanswered: usize,
     table: AnswerTable,
@@ -202,7 +202,7 @@ impl Attempt {
     }
 
     /// Returns a fault if none of the scores is a number: then the scorer is wrong, not the items. Returns `None` for a
-    /// single item of a larger batch, because the item is then at fault.
+    /// single item of a larger request, because the item is then at fault.
     pub(super) fn invalid_answer(&self) -> Option<AttemptFault> {
         if self.requested.len() > 1 && self.requested.iter().filter(|requested| **requested).count() == 1 {
             return None;
@@ -217,7 +217,7 @@ impl Attempt {
 
     /// The row of an item that was requested and has no answer yet.
     fn row(&mut self, db_idx: u64) -> Result<usize, ScorerFault> {
-        let row = self.batch.row_of.get(&db_idx).copied().filter(|row| self.requested[*row]);
+        let row = self.request.row_of.get(&db_idx).copied().filter(|row| self.requested[*row]);
         match row {
             Some(row) if self.table.answers[row].is_some() || self.unavailable.rows[row] => {
                 Err(ScorerFault::wrong_ids(format!("returned item {db_idx} twice")))
@@ -253,14 +253,14 @@ impl Attempt {
                 let delay = Duration::from_secs_f64(seconds.clamp(0.0, MAX_RETRY_AFTER));
                 self.unavailable.retry_after = self.unavailable.retry_after.max(Some(delay));
             }
-        } else if !self.batch.sent_columns.contains(name) {
+        } else if !self.request.sent_columns.contains(name) {
             self.table.part(name).set(row, value);
         }
     }
 
-    /// The maximum number of rows to read: one more than the batch has items, which is enough to detect wrong ids.
+    /// The maximum number of rows to read: one more than the request has items, which is enough to detect wrong ids.
     pub(super) fn max_rows(&self) -> usize {
-        self.batch.items.len() + 1
+        self.request.items.len() + 1
     }
 
     /// Records a frame of answers: `db_idx`, `score`, optionally `outcome`, `reason` and parts, in any order.
@@ -288,11 +288,11 @@ impl Attempt {
         }
         for part in answers.columns() {
             let name = part.name().as_str();
-            if [DB_IDX, SCORE, OUTCOME, REASON].contains(&name) || self.batch.sent_columns.contains(name) {
+            if [DB_IDX, SCORE, OUTCOME, REASON].contains(&name) || self.request.sent_columns.contains(name) {
                 continue;
             }
             let Some(part) = PartColumn::read(part)? else { continue };
-            // Add the part even if all its values are null, so that every batch has the same parts. A delay is no part.
+            // Add the part even if all its values are null, so that the answers to every request have the same parts. A delay is no part.
             if part.kind == PartKind::Number && (name != RETRY_AFTER || self.unavailable.reason.is_none()) {
                 self.table.part(name);
             }

@@ -26,18 +26,18 @@ use crate::panics::lock;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CommandMode {
-    /// Long-lived processes that answer batches until their standard input ends.
+    /// Long-lived processes that answer requests until their standard input ends.
     #[default]
     Stream,
-    /// One process for each batch: `COMMAND… INPUT.parquet OUTPUT.parquet`.
+    /// One process for each request: `COMMAND… INPUT.parquet OUTPUT.parquet`.
     Batch,
 }
 
 /// Scores by an external command, such as `["python3", "score.py"]`. No shell is involved.
 ///
-/// In [`CommandMode::Stream`] each of the [`workers`](ExternalScore::workers) processes reads batches from standard input and
-/// writes answers to standard output. Answers are matched by `db_idx`, so their order does not matter.
-/// A scorer of JSON lines is a loop. An empty line ends a batch, in both directions:
+/// In [`CommandMode::Stream`] each of the [`workers`](ExternalScore::workers) processes reads items from standard input and
+/// writes answers to standard output. RequestAnswers are matched by `db_idx`, so their order does not matter.
+/// A scorer of JSON lines is a loop. An empty line ends a request, in both directions:
 ///
 /// ```python
 /// import json, sys
@@ -49,7 +49,7 @@ pub enum CommandMode {
 ///         print(flush=True)
 /// ```
 ///
-/// With [`CommandFormat::Arrow`] each batch is one IPC stream, and so are its answers:
+/// With [`CommandFormat::Arrow`] each request is one IPC stream, and so are its answers:
 ///
 /// ```python
 /// import sys, pyarrow as pa
@@ -62,15 +62,15 @@ pub enum CommandMode {
 /// ```
 ///
 /// An attempt fails if the process exits, closes its output, times out, or leaves items out.
-/// The rest of the batch is then retried by a new process (see [`ExternalScore`]).
+/// The other items of the request are then retried by a new process (see [`ExternalScore`]).
 /// Reasons are, for example, `exited with status 3`, `timeout after 30 s` or `no answer`.
 ///
-/// Output that libraries print to standard output between the answers is ignored. It is saved with the standard error, and
+/// Other output between the answers, such as messages of imported packages, is ignored. It is saved with the standard error, and
 /// shown in the reason if no answer arrives at all.
 ///
 /// Each process runs in its own process group, is killed together with everything it started, and is always reaped.
 /// A process should exit when its standard input ends; it is killed shortly afterwards. If the run is interrupted, processes
-/// with a batch in flight are killed at once.
+/// with a request in flight are killed at once.
 pub type CommandScore = ExternalScore<Command>;
 
 /// The processes of a [`CommandScore`].
@@ -111,7 +111,7 @@ impl CommandScore {
         ExternalScore::with_client(command, 64, None)
     }
 
-    /// Sets how the command is run: long-lived processes (the default), or one process for each batch.
+    /// Sets how the command is run: long-lived processes (the default), or one process for each request.
     pub fn mode(mut self, mode: CommandMode) -> Self {
         self.client.mode = mode;
         self
@@ -154,11 +154,11 @@ impl Command {
     fn worker(&self, launcher: &Launcher<'_>) -> Result<Worker, ScorerFault> {
         loop {
             let Some(mut worker) = lock(&self.idle).pop() else { return Worker::start(launcher) };
-            // Text that a library printed between the batches is harmless.
+            // Other text between the requests is harmless.
             if worker.is_alive() && !may_contain_answer(self.format, worker.stdout.unread()) {
                 return Ok(worker);
             }
-            log::warn!("score: the scorer exited or wrote unrequested output between batches; restarting it");
+            log::warn!("score: the scorer exited or wrote unrequested output between requests; restarting it");
         }
     }
 

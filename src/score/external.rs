@@ -1,4 +1,4 @@
-//! External scorers (commands and HTTP services): batches, workers, timeouts, retries and outages.
+//! External scorers (commands and HTTP services): requests, workers, timeouts, retries and outages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use polars::prelude::DataFrame;
 
-use super::answers::{Answers, Attempt};
+use super::answers::{Attempt, RequestAnswers};
 use super::deadline::Deadline;
 use super::fault::{AttemptFault, FaultKind, ScorerFault};
 use super::outage::OutageTracker;
@@ -33,36 +33,35 @@ pub trait ScorerClient: Send + Sync {
 }
 
 /// The number of consecutive timeouts of items scored alone after which the scorer counts as unavailable, if no item of the
-/// batch has an answer.
+/// request has an answer.
 const TIMEOUTS_WITHOUT_ANSWERS: usize = 2;
 
-/// The same, if some items of the batch have answers.
+/// The same, if some items of the request have answers.
 const TIMEOUTS_WITH_ANSWERS: usize = 4;
 
-/// A scorer outside of this process: a [`CommandScore`](super::CommandScore) or an [`HttpScore`](super::HttpScore). Batch
-/// sizes, workers, timeouts, retries and outages are the same for both. A *batch* here is the batch of one request. An
-/// iteration may need several.
+/// A scorer outside of this process: a [`CommandScore`](super::CommandScore) or an [`HttpScore`](super::HttpScore). Request
+/// sizes, workers, timeouts, retries and outages are the same for both. A batch of the search may need several requests.
 ///
 /// # What happens to an item
 /// - *Answer*: a finite number is the item's score. Null (with an optional `reason`), NaN, an infinity or text is a
 ///   failure. `"outcome": "rejected"` is a rejection. Failures and rejections have a reason and are not retried. Other numbers
 ///   and texts are stored as parts of the score, except for columns that were sent to the scorer.
-/// - *Not looked at*: `"outcome": "unavailable"` is no answer. The other answers of the batch are kept, and the item is requested
+/// - *Not looked at*: `"outcome": "unavailable"` is no answer. The other answers of the request are kept, and the item is requested
 ///   again as after an outage, at the earliest after the seconds in `"retry_after"`.
 /// - *Outage*: the scorer is unavailable and did not process the item, or a command exits with status 75. The run waits up to [`patience`](Self::patience), then
 ///   stops with [`Error::Unavailable`]. The item is not evaluated. A scorer that accepts items but lets all of them time out is
-///   unavailable too: `patience` counts from the first such batch. A few items are then scored alone, as a single item may
+///   unavailable too: `patience` counts from the first such request. A few items are then scored alone, as a single item may
 ///   block the others. A command that has never answered stops the run instead.
-/// - *No answer*, though the scorer may have processed the item: other answers of the same batch are kept. Items without an
+/// - *No answer*, though the scorer may have processed the item: other answers of the same request are kept. Items without an
 ///   answer are retried up to [`retries`](Self::retries) times with exponential backoff, finally each item alone. If other
-///   items of the batch have answers, items still without one fail with the last reason. If none have, the scorer is at
+///   items of the request have answers, items still without one fail with the last reason. If none have, the scorer is at
 ///   fault: one that has never answered stops the run at once, any other counts as unavailable.
-/// - *Wrong ids* (an item that was not requested, or one item twice): all answers of that attempt are discarded and the batch
+/// - *Wrong ids* (an item that was not requested, or one item twice): all answers of that attempt are discarded and the request
 ///   is retried.
 /// - *In flight when the run is interrupted*: answers that have arrived are kept. The other items count as not evaluated. A
 ///   resumed run scores them.
 ///
-/// In a batch of one item, there are no other answers to show whether the item or the scorer is at fault. The item fails if
+/// In a request of one item, there are no other answers to show whether the item or the scorer is at fault. The item fails if
 /// the scorer has answered before. On a timeout, it fails if the scorer has answered since its last timeout.
 pub struct ExternalScore<C> {
     pub(super) client: C,
@@ -93,21 +92,21 @@ impl<C> ExternalScore<C> {
         }
     }
 
-    /// Sets the maximum number of items in one batch (default 64 for a command, 32 for a service). Larger batches have less
-    /// overhead per item. But batches in flight are scored again if the run is killed, so use small batches for expensive scores.
-    /// If there are too few items for full batches on all workers, they are spread evenly.
+    /// Sets the maximum number of items in one request (default 64 for a command, 32 for a service). Larger requests have less
+    /// overhead per item. But requests in flight are repeated if the run is killed, so use small ones for expensive scores.
+    /// If there are too few items for full requests to all workers, they are spread evenly.
     pub fn batch_size(mut self, items: usize) -> Self {
         self.batch_size = items;
         self
     }
 
-    /// Sets the number of batches in flight: processes of a command, requests to a service (default 1).
+    /// Sets the number of concurrent requests, which is the number of processes of a command (default 1).
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
     }
 
-    /// Sets the time limit of a batch. After it, the process is killed or the request is cancelled
+    /// Sets the time limit of a request. After it, the process is killed or the request is cancelled
     /// (default: no limit for a command, 60 s for a service).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -149,10 +148,15 @@ impl<C> ExternalScore<C> {
 }
 
 impl<C: ScorerClient> ExternalScore<C> {
-    /// Scores a batch with retries until each item has an answer or has failed. Even on an error, `answers` has all answers
+    /// Scores the items of a request with retries until each item has an answer or has failed. Even on an error, `answers` has all answers
     /// that arrived.
-    fn score_with_retries(&self, batch: &DataFrame, answers: &mut Answers, sink: &mut AnswerSink<'_>) -> Result<()> {
-        let mut remaining = batch.clone();
+    fn score_with_retries(
+        &self,
+        items: &DataFrame,
+        answers: &mut RequestAnswers,
+        sink: &mut AnswerSink<'_>,
+    ) -> Result<()> {
+        let mut remaining = items.clone();
         let (mut retry, mut outage_waits, mut one_by_one, mut answered_alone) = (0, 0, false, false);
         loop {
             let fault = self.attempt(&remaining, one_by_one, answers)?;
@@ -175,17 +179,17 @@ impl<C: ScorerClient> ExternalScore<C> {
             let retry_in = match fault.kind {
                 FaultKind::Outage => None,
                 FaultKind::InvalidAnswer if !one_by_one => {
-                    self.give_up(&fault, batch.height(), false, answers)?;
+                    self.give_up(&fault, items.height(), false, answers)?;
                     None
                 }
                 // The scorer may have recovered in the meantime: score items alone as long as others get answers.
                 _ if one_by_one && has_progress => Some(retry_delay(self.backoff, 0)),
                 _ if timed_out && !answers.has_any() && self.outage.has_given_up() => {
-                    self.give_up(&fault, batch.height(), true, answers)?;
+                    self.give_up(&fault, items.height(), true, answers)?;
                     None
                 }
                 _ if retry >= self.retries => {
-                    self.give_up(&fault, batch.height(), one_by_one && !answered_alone, answers)?;
+                    self.give_up(&fault, items.height(), one_by_one && !answered_alone, answers)?;
                     None
                 }
                 _ if timed_out => Some(retry_delay(self.backoff, retry).min(round_to_tenths(self.outage.remaining()))),
@@ -196,17 +200,17 @@ impl<C: ScorerClient> ExternalScore<C> {
             }
             // Store answers before the delay, so that a kill during it loses nothing.
             answers.emit(sink)?;
-            remaining = convert::gather(batch, &unanswered)?;
+            remaining = convert::gather(items, &unanswered)?;
             let delay = match retry_in {
                 Some(delay) => {
-                    // No time is left for the whole batch. Scoring items alone shows whether one of them is at fault.
+                    // No time is left for the whole request. Scoring items alone shows whether one of them is at fault.
                     let no_time_left = timed_out && self.outage.remaining().is_zero();
                     retry = if no_time_left { self.retries } else { (retry + 1).min(self.retries) };
                     // An item that breaks the scorer must fail alone.
                     one_by_one = retry == self.retries && fault.kind != FaultKind::MissingAnswer;
                     let (reason, left) = (&fault.reason, unanswered.len());
                     let when = if delay.is_zero() { "now".into() } else { format!("in {delay:?}") };
-                    log::warn!("score: {reason}; retrying {left} of {} items {when}", batch.height());
+                    log::warn!("score: {reason}; retrying {left} of {} items {when}", items.height());
                     self.retry_count.fetch_add(unanswered.len() as u64, Ordering::Relaxed);
                     delay
                 }
@@ -225,7 +229,12 @@ impl<C: ScorerClient> ExternalScore<C> {
     }
 
     /// Sends items once: together, or one by one.
-    fn attempt(&self, items: &DataFrame, one_by_one: bool, answers: &mut Answers) -> Result<Option<AttemptFault>> {
+    fn attempt(
+        &self,
+        items: &DataFrame,
+        one_by_one: bool,
+        answers: &mut RequestAnswers,
+    ) -> Result<Option<AttemptFault>> {
         if !one_by_one {
             return self.request_once(items, answers);
         }
@@ -249,7 +258,7 @@ impl<C: ScorerClient> ExternalScore<C> {
         Ok(fault)
     }
 
-    fn request_once(&self, items: &DataFrame, answers: &mut Answers) -> Result<Option<AttemptFault>> {
+    fn request_once(&self, items: &DataFrame, answers: &mut RequestAnswers) -> Result<Option<AttemptFault>> {
         let (start, mut attempt) = (Instant::now(), answers.attempt(items)?);
         let fault = match self.client.request(items, &mut attempt, &self.deadline(self.timeout)) {
             Ok(()) => attempt.invalid_answer().or_else(|| attempt.outage()),
@@ -271,17 +280,23 @@ impl<C: ScorerClient> ExternalScore<C> {
         Ok(fault)
     }
 
-    /// Handles the unanswered items when retries did not help. They fail if other items of the batch have answers, which
+    /// Handles the unanswered items when retries did not help. They fail if other items of the request have answers, which
     /// shows that the items are at fault. If all of them were scored alone without success (`each_alone`), at least half of
-    /// the batch must have answers. Otherwise there is an outage, or the run stops.
+    /// the request must have answers. Otherwise there is an outage, or the run stops.
     ///
     /// # Errors
     /// The scorer is at fault and waiting does not help.
-    fn give_up(&self, fault: &AttemptFault, batch_size: usize, each_alone: bool, answers: &mut Answers) -> Result<()> {
+    fn give_up(
+        &self,
+        fault: &AttemptFault,
+        item_count: usize,
+        each_alone: bool,
+        answers: &mut RequestAnswers,
+    ) -> Result<()> {
         let (reason, unanswered) = (&fault.reason, answers.unanswered().len());
-        let others_answered = if each_alone { 2 * unanswered <= batch_size } else { unanswered < batch_size };
-        if others_answered || batch_size == 1 && self.outage.is_item_at_fault(fault.kind) {
-            log::warn!("score: {reason}; {unanswered} of {batch_size} items failed");
+        let others_answered = if each_alone { 2 * unanswered <= item_count } else { unanswered < item_count };
+        if others_answered || item_count == 1 && self.outage.is_item_at_fault(fault.kind) {
+            log::warn!("score: {reason}; {unanswered} of {item_count} items failed");
             answers.fail_unanswered(reason);
             return Ok(());
         }
@@ -291,20 +306,20 @@ impl<C: ScorerClient> ExternalScore<C> {
                 Err(Error::Score {
                     iteration: None,
                     reason: format!(
-                        "{reason}, and none of {batch_size} items was scored; fix the scorer or raise score.timeout, then resume with \
+                        "{reason}, and none of {item_count} items was scored; fix the scorer or raise score.timeout, then resume with \
                          --resume"
                     ),
                 })
             }
             FaultKind::Outage | FaultKind::Timeout => Ok(()),
             FaultKind::Malfunction | FaultKind::MissingAnswer | FaultKind::InvalidAnswer
-                if self.outage.has_answered() && batch_size > 1 =>
+                if self.outage.has_answered() && item_count > 1 =>
             {
                 Ok(())
             }
             _ => Err(Error::Score {
                 iteration: None,
-                reason: format!("{reason}, for each of {batch_size} items; fix the scorer, then resume with --resume"),
+                reason: format!("{reason}, for each of {item_count} items; fix the scorer, then resume with --resume"),
             }),
         }
     }
@@ -320,16 +335,16 @@ impl<C: ScorerClient> ExternalScore<C> {
 }
 
 impl<C: ScorerClient> Score for ExternalScore<C> {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let mut answers = Answers::new(&self.select_columns(batch))?;
-        self.score_with_retries(&self.select_columns(batch), &mut answers, &mut |_| Ok(()))?;
+    fn score(&self, items: &DataFrame) -> Result<DataFrame> {
+        let mut answers = RequestAnswers::new(&self.select_columns(items))?;
+        self.score_with_retries(&self.select_columns(items), &mut answers, &mut |_| Ok(()))?;
         answers.frame()
     }
 
-    fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
-        let batch = self.select_columns(batch);
-        let mut answers = Answers::new(&batch)?;
-        let result = self.score_with_retries(&batch, &mut answers, sink);
+    fn score_into(&self, items: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
+        let items = self.select_columns(items);
+        let mut answers = RequestAnswers::new(&items)?;
+        let result = self.score_with_retries(&items, &mut answers, sink);
         answers.emit(sink)?;
         result
     }

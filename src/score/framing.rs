@@ -1,4 +1,4 @@
-//! Message framing of stream-mode commands: encodes batches, decodes answers.
+//! Message framing of stream-mode commands: encodes requests, decodes answers.
 
 use std::io::{self, BufRead, Cursor, Read};
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::frame::convert;
 use crate::frame::schema::DB_IDX;
 use crate::panics::catch_message;
 
-/// The format of batches and answers of a command in `stream` mode.
+/// The format of requests and answers of a command in `stream` mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandFormat {
-    /// Each batch and each batch of answers is one Arrow IPC stream, from its schema to its end-of-stream marker.
+    /// Each request and the answers to it are one Arrow IPC stream each, from its schema to its end-of-stream marker.
     #[serde(rename = "arrow")]
     Arrow,
-    /// Each item and each answer is a JSON object on its own line. An empty line ends the batch, in both directions. Other
-    /// lines between the answers, such as library output, are ignored.
+    /// Each item and each answer is a JSON object on its own line. An empty line ends the request, in both directions.
+    /// Other lines between the answers, such as messages of imported packages, are ignored.
     #[default]
     #[serde(rename = "jsonl")]
     JsonLines,
@@ -52,7 +52,7 @@ const IDLE_BEFORE_ANSWERS: Duration = Duration::from_secs(1);
 /// The same after a line that is not an answer, if no item has an answer yet.
 const IDLE_AFTER_TEXT: Duration = Duration::from_secs(10);
 
-/// Why the answers of a batch could not be read completely.
+/// Why the answers to a request could not be read completely.
 pub(super) enum ReadError {
     /// The deadline (`TimedOut`), or the end of the output (`UnexpectedEof`).
     Io(io::ErrorKind),
@@ -76,27 +76,27 @@ fn invalid(reason: impl Into<String>) -> ReadError {
     ReadError::Scorer(ScorerFault::malfunction(reason))
 }
 
-/// Encodes a batch.
-pub(super) fn encode(format: CommandFormat, batch: &DataFrame) -> Result<Vec<u8>> {
+/// Encodes a request.
+pub(super) fn encode(format: CommandFormat, items: &DataFrame) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match format {
         CommandFormat::JsonLines => {
-            for record in json::records(batch)? {
-                serde_json::to_writer(&mut bytes, &record).wrap_err("writing a batch")?;
+            for record in json::records(items)? {
+                serde_json::to_writer(&mut bytes, &record).wrap_err("writing a request")?;
                 bytes.push(b'\n');
             }
             bytes.push(b'\n');
         }
         CommandFormat::Arrow => {
-            let batch = convert::to_arrow(batch)?;
-            let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema()).wrap_err("writing a batch")?;
-            writer.write(&batch).and_then(|()| writer.finish()).wrap_err("writing a batch")?;
+            let batch = convert::to_arrow(items)?;
+            let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema()).wrap_err("writing a request")?;
+            writer.write(&batch).and_then(|()| writer.finish()).wrap_err("writing a request")?;
         }
     }
     Ok(bytes)
 }
 
-/// Reads the answers to one batch. Later bytes stay in the pipe.
+/// Reads the answers to one request. Later bytes stay in the pipe.
 pub(super) fn decode(
     format: CommandFormat,
     worker: &mut Worker,
@@ -134,7 +134,7 @@ fn read_lines(
         }
         let is_empty = line.trim_ascii().is_empty();
         if is_empty && !attempt.is_complete() {
-            // This may be the end of the answers with items left out, or an empty line that a library printed.
+            // This may be the end of the answers with items left out, or an empty line in other output.
             let idle = if attempt.has_any() { IDLE_AFTER_ANSWERS } else { IDLE_BEFORE_ANSWERS };
             if !matches!(worker.output_state(idle), OutputState::Available) {
                 return Ok(());

@@ -27,7 +27,7 @@ const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The maximum size of a response body.
 const MAX_BODY_BYTES: u64 = 64 << 20;
 
-/// Scores by an HTTP service. Each batch is one request:
+/// Scores by an HTTP service. Each request is a `POST`:
 ///
 /// ```text
 /// POST URL      {"items":  [{"db_idx": 17, "smiles": "CCO", "mw": 46.07}, …]}
@@ -147,7 +147,7 @@ impl Http {
 
 impl ScorerClient for Http {
     fn request(&self, items: &DataFrame, attempt: &mut Attempt, deadline: &Deadline) -> Result<(), ScorerFault> {
-        let body = serde_json::to_vec(&json!({"items": records(items)?})).wrap_err("writing a batch")?;
+        let body = serde_json::to_vec(&json!({"items": records(items)?})).wrap_err("writing a request")?;
         let (headers, in_url, endpoint) = (self.headers()?, expand_variables(&self.url)?.1, self.endpoint()?);
         let values: Vec<_> = headers.iter().map(|(_, value)| String::from_utf8_lossy(value.as_bytes())).collect();
         let proxy_secrets = endpoint.proxy.as_ref().map_or(Vec::new(), Proxy::secrets);

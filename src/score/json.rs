@@ -79,7 +79,7 @@ pub(super) fn parse(text: &[u8]) -> std::result::Result<Value, String> {
     serde_json::from_str(&quote_floats(text)).map_err(|_| not_json())
 }
 
-/// Finds the answers in a line of output: its JSON objects with a `db_idx`. Ignores library output before, between and after
+/// Finds the answers in a line of output: its JSON objects with a `db_idx`. Ignores other output before, between and after
 /// them.
 pub(super) fn find_answers(line: &[u8]) -> Vec<Value> {
     /// The maximum number of opening braces that do not begin a JSON object.
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_found_among_library_output() {
+    fn answers_are_found_among_other_output() {
         let answer = json!({"db_idx": 1, "score": "\u{1}0.1"});
         for line in [
             r#"{"db_idx": 1, "score": 0.1}"#,

@@ -24,9 +24,9 @@ impl ManualScore {
 }
 
 impl Score for ManualScore {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
+    fn score(&self, items: &DataFrame) -> Result<DataFrame> {
         let scores = lock(&self.scores).take();
-        Ok(scores.unwrap_or_else(|| batch.head(Some(0)).select([DB_IDX]).unwrap_or_default()))
+        Ok(scores.unwrap_or_else(|| items.head(Some(0)).select([DB_IDX]).unwrap_or_default()))
     }
 
     fn is_manual(&self) -> bool {

@@ -9,8 +9,8 @@ use crate::sql::{columns_of, evaluate};
 
 /// Scores by a Polars SQL expression over the items' columns, or just a column's name.
 ///
-/// An item's score must depend on its own row only. Items are scored in batches, so `qed / max(qed)` would depend on
-/// the other items of the batch. Aggregates, windows and other functions that read other rows are rejected.
+/// An item's score must depend on its own row only. Items are scored in several requests, so `qed / max(qed)` would depend on
+/// the other items of the request. Aggregates, windows and other functions that read other rows are rejected.
 #[derive(Clone, Debug)]
 pub struct SqlScore {
     sql: String,
@@ -24,11 +24,11 @@ impl SqlScore {
 }
 
 impl Score for SqlScore {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let items = batch.clone().lazy();
-        evaluate("score.sql", &self.sql, batch, |expression| {
-            // Together with a column of the batch, so that a constant is repeated for each item.
-            items.with_columns([expression.alias(SCORE)]).select([col(SCORE)]).collect()
+    fn score(&self, items: &DataFrame) -> Result<DataFrame> {
+        let frame = items.clone().lazy();
+        evaluate("score.sql", &self.sql, items, |expression| {
+            // Together with a column of the items, so that a constant is repeated for each item.
+            frame.with_columns([expression.alias(SCORE)]).select([col(SCORE)]).collect()
         })
     }
 

@@ -3,7 +3,7 @@
 use polars::prelude::*;
 
 use super::partial_sums::{PartialSums, Term};
-use super::validation::score_batch;
+use super::validation::score_request;
 use super::{AnswerSink, Score, Session, split_requests};
 use crate::error::{Error, Result};
 use crate::frame::schema;
@@ -97,7 +97,7 @@ impl SumScore {
         }
         let mut sums = self.partial_sums(items, &[])?;
         while let Some((part, items)) = sums.next_requests()?.into_iter().next().filter(|(part, _)| *part < free) {
-            score_batch(&*self.parts[part].score, &items, &mut |answers| sums.record(part, &answers).map(drop))?;
+            score_request(&*self.parts[part].score, &items, &mut |answers| sums.record(part, &answers).map(drop))?;
         }
         sums.rejected_before(free).map(Some)
     }
@@ -117,8 +117,8 @@ impl SumScore {
             }
             for (part, items) in requests {
                 let score = &*self.parts[part].score;
-                for batch in split_requests(&items, score) {
-                    score_batch(score, &batch, &mut |answers| {
+                for request in split_requests(&items, score) {
+                    score_request(score, &request, &mut |answers| {
                         let rows = sums.record(part, &answers)?;
                         on_answers(&mut sums, &rows)
                     })?;
@@ -129,13 +129,13 @@ impl SumScore {
 }
 
 impl Score for SumScore {
-    fn score(&self, batch: &DataFrame) -> Result<DataFrame> {
-        let sums = self.score_sequentially(batch, &mut |_, _| Ok(()))?;
+    fn score(&self, items: &DataFrame) -> Result<DataFrame> {
+        let sums = self.score_sequentially(items, &mut |_, _| Ok(()))?;
         sums.frame(&sums.rows())
     }
 
-    fn score_into(&self, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
-        self.score_sequentially(batch, &mut |sums, rows| sums.newly_complete(rows)?.map_or(Ok(()), &mut *sink))
+    fn score_into(&self, items: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
+        self.score_sequentially(items, &mut |sums, rows| sums.newly_complete(rows)?.map_or(Ok(()), &mut *sink))
             .map(drop)
     }
 

@@ -1,4 +1,4 @@
-//! Unexpected output of scorers, such as library messages between answers: saved, with one warning.
+//! Unexpected output of scorers, such as messages of imported packages between answers: saved, with one warning.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,10 +6,10 @@ use super::answer::excerpt;
 use super::fault::{AttemptFault, ScorerFault};
 use super::process::OutputLog;
 
-/// The maximum size of unexpected output in one batch.
+/// The maximum size of unexpected output in one request.
 const MAX_BYTES: usize = 64 << 20;
 
-/// The unexpected output of one batch.
+/// The unexpected output of one request.
 pub(super) struct UnexpectedOutput<'a> {
     log: Option<&'a OutputLog>,
     /// Whether this run has warned about such output.

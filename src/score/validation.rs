@@ -16,17 +16,17 @@ use crate::panics::lock;
 /// The maximum number of characters of a reason.
 const MAX_REASON_CHARS: usize = 500;
 
-/// Scores a batch of distinct items. Validates the answers and passes them to `sink`, each item once, in frames of `db_idx`,
+/// Scores the distinct items of a request. Validates the answers and passes them to `sink`, each item once, in frames of `db_idx`,
 /// `score`, `outcome`, `reason`, parts. Items without an answer have failed, unless the score returns an error.
 ///
 /// # Errors
 /// As [`Score::score`]; answers that break the contract; [`Error::Unavailable`] if the score did not look at some items. The
 /// answers for the other items are passed to `sink` before.
-pub(crate) fn score_batch(score: &dyn Score, batch: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
-    let items = schema::u64s(batch, DB_IDX)?;
+pub(crate) fn score_request(score: &dyn Score, request: &DataFrame, sink: &mut AnswerSink<'_>) -> Result<()> {
+    let items = schema::u64s(request, DB_IDX)?;
     let mut unanswered: HashMap<u64, u32> = items.iter().copied().zip(0..).collect();
     let (mut ignored, mut has_answers, mut outage) = (BTreeSet::new(), false, None);
-    let result = score.score_into(batch, &mut |answers| {
+    let result = score.score_into(request, &mut |answers| {
         let rows = match answers.column(DB_IDX) {
             Ok(ids) => {
                 let rows = parse_ids("score", ids)?.into_iter().map(|id| row_of(id, &mut unanswered, &items));
@@ -52,7 +52,7 @@ pub(crate) fn score_batch(score: &dyn Score, batch: &DataFrame, sink: &mut Answe
         has_answers = true;
         let (looked_at, reason) = split_unavailable(&answers)?;
         outage = outage.take().or(reason);
-        let items = convert::gather(batch, &rows)?;
+        let items = convert::gather(request, &rows)?;
         match looked_at {
             None => sink(validate(&items, &answers, &mut ignored)?),
             Some(kept) if kept.is_empty() => Ok(()),
@@ -71,14 +71,14 @@ pub(crate) fn score_batch(score: &dyn Score, batch: &DataFrame, sink: &mut Answe
     match missing.is_empty() {
         true => Ok(()),
         false => {
-            let missing = convert::gather(batch, &missing)?;
+            let missing = convert::gather(request, &missing)?;
             let nothing = Column::full_null(SCORE.into(), missing.height(), &DataType::Float64).into_frame();
             sink(validate(&missing, &nothing, &mut BTreeSet::new())?)
         }
     }
 }
 
-/// Returns the row of an item in the batch, and removes the item from `unanswered`.
+/// Returns the row of an item in the request, and removes the item from `unanswered`.
 fn row_of(id: u64, unanswered: &mut HashMap<u64, u32>, items: &[u64]) -> Result<u32> {
     unanswered.remove(&id).ok_or_else(|| match items.contains(&id) {
         true => Error::contract("score", DB_IDX, "each item once", format!("{id} twice")),
