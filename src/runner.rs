@@ -16,13 +16,13 @@ mod options;
 mod progress;
 mod replay;
 mod resume;
+mod scorer_files;
 mod search;
 mod stages;
 mod stop;
 mod summary;
 mod unscored;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -31,6 +31,7 @@ use polars::prelude::DataFrame;
 pub use self::ask_tell::SearchState;
 pub use self::audit::AuditState;
 use self::batch::{Batch, BatchState};
+pub(crate) use self::scorer_files::ScorerFiles;
 use self::stages::timed;
 pub use self::stop::StopConditions;
 pub use self::summary::IterationSummary;
@@ -91,8 +92,7 @@ pub struct Runner {
     seed: u64,
     stop: StopConditions,
     config: serde_json::Value,
-    /// The content hashes of the scorer's files.
-    scorer_files: BTreeMap<String, String>,
+    scorer_files: ScorerFiles,
     retry_failed: bool,
     submit_callback: Option<IterationCallback>,
     callback: Option<IterationCallback>,

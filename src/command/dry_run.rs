@@ -30,6 +30,7 @@ pub fn dry_run(
     log: Option<&SearchLog>,
 ) -> Result<Value> {
     let [filter_input, scorer_input] = runner.check_stages(queries)?;
+    log.map_or(Ok(()), |log| runner.check_scorer_files(log))?;
     let rule = rule(config, database, &runner.columns_read())?;
     let mut plan = Map::new();
     let mut add = |name: &str, value: Value| plan.insert(name.into(), value);

@@ -71,13 +71,12 @@ impl Config {
         }
         self.check_sections()?;
         self.check_forecasts()?;
-        let files = self.score.content_hashes()?;
-        log.map_or(Ok(()), |log| self.score.check_scorer_files(log, &files))?;
+        let files = self.score.hash_scorer_files()?;
         let runner = self.runner_with_score(database, score)?.scorer_files(files.clone());
         let runner = match self.score.reuse.is_empty() {
             true => runner,
             false => {
-                let files = log.map_or(files, |log| log.manifest().first_scorer_files());
+                let files = log.map_or(files.hashes, |log| log.manifest().first_scorer_files());
                 runner.reuse(&self.score.reuse(files), |config| config.get("score").map(ScoreConfig::version_of))?
             }
         };

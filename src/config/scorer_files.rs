@@ -1,13 +1,12 @@
 //! The files of a scorer: the script that a command runs, its prompts and models. Their contents are part of the version of the
-//! score. A run records a hash of each content, and a resumed run compares them.
+//! score.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ScoreConfig;
 use crate::error::{AtPath, Error, Result};
-use crate::log::{Manifest, SearchLog};
+use crate::runner::ScorerFiles;
 
 /// Programs that run the file which their arguments name. Their updates do not change the score.
 const INTERPRETERS: [&str; 20] = [
@@ -26,54 +25,25 @@ struct ScorerFile {
 }
 
 impl ScoreConfig {
-    /// The hash of the content of each file of the scorer, by its name in the run file. Empty if `version` names the score.
+    /// The files of the scorer, with the hashes of their contents. None if `version` names the score.
     ///
     /// # Errors
     /// A file in `files` does not exist or cannot be read.
-    pub(super) fn content_hashes(&self) -> Result<BTreeMap<String, String>> {
+    pub(super) fn hash_scorer_files(&self) -> Result<ScorerFiles> {
+        let mut files = ScorerFiles { is_trusted: self.trust_scores, ..ScorerFiles::default() };
         if self.version.is_some() {
-            return Ok(BTreeMap::new());
+            return Ok(files);
         }
-        let mut hashes = BTreeMap::new();
-        for file in self.scorer_files("score")? {
-            match hash(&file.path) {
-                Ok(hash) => drop(hashes.insert(file.name, hash)),
+        for ScorerFile { name, path, is_definition } in self.scorer_files("score")? {
+            match hash(&path) {
+                Ok(hash) => drop(files.hashes.insert(name.clone(), hash)),
                 // The scorer will report a file that it cannot read.
-                Err(_) if !file.is_definition => {}
+                Err(_) if !is_definition => {}
                 Err(error) => return Err(error),
             }
+            files.definition.extend(is_definition.then_some(name));
         }
-        Ok(hashes)
-    }
-
-    /// Checks the files of a resumed run, whose contents are `current` now.
-    ///
-    /// # Errors
-    /// A file that determines the scores has another content than in the process that scored items before, unless
-    /// `trust_scores` is set.
-    pub(super) fn check_scorer_files(&self, log: &SearchLog, current: &BTreeMap<String, String>) -> Result<()> {
-        // Without answers, there are no scores of another content.
-        if !log.has_answers() {
-            return Ok(());
-        }
-        let recorded = &log.manifest().scorer_files;
-        for file in self.scorer_files("score")? {
-            let (Some(recorded), Some(now)) = (recorded.get(&file.name), current.get(&file.name)) else { continue };
-            let before = Manifest::last_content(recorded);
-            if before == now {
-                continue;
-            }
-            let name = &file.name;
-            let change = format!("`{name}` has changed since the run scored items: its content was {before}, is {now}");
-            if file.is_definition && !self.trust_scores {
-                return Err(Error::Config(format!(
-                    "score: {change} (hashes), so that the scores would be of two versions; restore it, start a new run, or set \
-                     score.trust_scores = true to resume anyway"
-                )));
-            }
-            log::warn!("score: {change} (hashes); the run keeps its scores");
-        }
-        Ok(())
+        Ok(files)
     }
 
     /// The files of the scorer, and of the parts of a sum. Messages name `place`.

@@ -59,12 +59,13 @@ impl Runner {
         }
         let mut log = SearchLog::resume(path)?;
         self.check_compatible(&log)?;
+        self.check_scorer_files(&log)?;
         if log.iterations().is_empty() {
             return Err(Error::input(path, "has no complete iteration to audit; resume the run first"));
         }
         self.check_stages(&log.queries(0)?)?;
         self.begin(&log)?;
-        log.record_scorer_files(&self.scorer_files)?;
+        log.record_scorer_files(&self.scorer_files.hashes)?;
         for iteration in log.iterations().to_vec() {
             self.ledger.replay(iteration, log.results(iteration)?)?;
         }

@@ -1,11 +1,12 @@
 //! The constructors and the options of a runner.
 
+#[cfg(feature = "cli")]
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use super::{IterationSummary, Runner, StopConditions};
+use super::{IterationSummary, Runner, ScorerFiles, StopConditions};
 use crate::database::VectorDatabase;
 use crate::error::Result;
 use crate::filter::{Filter, PassThroughFilter};
@@ -36,7 +37,7 @@ impl Runner {
             seed: 0,
             stop: StopConditions::default(),
             config: serde_json::Value::Null,
-            scorer_files: BTreeMap::new(),
+            scorer_files: ScorerFiles::default(),
             retry_failed: false,
             submit_callback: None,
             callback: None,
@@ -134,8 +135,8 @@ impl Runner {
         self
     }
 
-    /// Sets the content hashes of the scorer's files, to record in run.json.
-    pub(crate) fn scorer_files(mut self, files: BTreeMap<String, String>) -> Self {
+    /// Sets the files of the scorer, to record in run.json.
+    pub(crate) fn scorer_files(mut self, files: ScorerFiles) -> Self {
         self.scorer_files = files;
         self
     }
@@ -143,7 +144,7 @@ impl Runner {
     /// The content hashes of the scorer's files.
     #[cfg(feature = "cli")]
     pub(crate) fn recorded_scorer_files(&self) -> &BTreeMap<String, String> {
-        &self.scorer_files
+        &self.scorer_files.hashes
     }
 
     /// Calls a function after each committed iteration.

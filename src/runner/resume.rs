@@ -19,11 +19,12 @@ impl Runner {
     pub fn resume(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
         let mut log = SearchLog::resume(path)?;
         self.check_compatible(&log)?;
+        self.check_scorer_files(&log)?;
         self.tag_version(&log);
         self.prepare(queries, log.manifest().planned_budget)?;
         self.begin(&log)?;
         self.record_dataset_path(&mut log)?;
-        log.record_scorer_files(&self.scorer_files)?;
+        log.record_scorer_files(&self.scorer_files.hashes)?;
         self.ledger.retries_before = log.manifest().ended.as_ref().map_or(0, |ended| ended.retries);
         if self.retry_failed {
             self.retry_failed_items(&mut log)?;

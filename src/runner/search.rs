@@ -76,7 +76,7 @@ impl Runner {
             version_tag: None,
             run_id: String::new(),
             config: self.config.clone(),
-            scorer_files: self.scorer_files.clone(),
+            scorer_files: self.scorer_files.hashes.clone(),
             has_retried_items: false,
             planned_budget: self.stop.evaluations,
             spent_budget: None,

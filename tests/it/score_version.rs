@@ -177,6 +177,25 @@ fn a_file_that_a_scorer_may_write_itself_is_a_warning_and_a_scorer_that_has_answ
 }
 
 #[test]
+fn a_scorer_that_was_fixed_for_failed_items_retries_them_with_a_warning() {
+    let folder = library();
+    let script = std::fs::read_to_string(folder.path().join("score.py")).expect("a script");
+    let broken = script.replace("item['weight']", "item['weight'] if item['db_idx'] % 3 else None");
+    std::fs::write(folder.path().join("score.py"), broken).expect("written");
+    run_file(&folder, SCORE);
+    assert_eq!(search(&folder, "run", &["--set", "stop.iterations=1"]).0, 0);
+    assert_ne!(manifest(&folder, "run")["ended"]["failed"], 0);
+    std::fs::write(folder.path().join("score.py"), script).expect("written");
+    let (code, said) = search(&folder, "run", &["--resume", "--dry-run"]);
+    assert!(code == 2 && said.contains("`score.py` has changed"), "a dry run says it too: {said}");
+    let (code, said) = search(&folder, "run", &["--resume", "--retry-failed"]);
+    assert!(code == 0 && said.contains("`score.py` has changed"), "{said}");
+    assert_eq!(manifest(&folder, "run")["ended"]["failed"], 0);
+    let contents = manifest(&folder, "run")["scorer_files"]["score.py"].as_str().expect("hashes").to_string();
+    assert_eq!(contents.split(' ').count(), 2, "{contents}");
+}
+
+#[test]
 fn a_run_of_an_earlier_version_has_no_hashes_and_goes_on_as_before() {
     let folder = library();
     run_file(&folder, SCORE);
