@@ -304,7 +304,7 @@ fn an_endpoint_without_structured_output_is_asked_without_it_and_a_rejected_requ
     let last = requests.last().expect("requests").as_object().expect("an object").clone();
     assert_eq!(
         last.keys().collect::<Vec<_>>(),
-        ["messages", "model"],
+        ["model", "messages"],
         "it is not asked twice for what it does not know"
     );
 
