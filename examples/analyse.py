@@ -122,17 +122,33 @@ price = (
     .sort("hundred")
 )
 
-# The forecast of each batch against what came. A factor corrects the probability of each item by how earlier batches did.
-probability = ((pl.col("predicted") - pl.col("threshold")) / pl.col("deviation")).map_elements(
-    NormalDist().cdf, return_dtype=pl.Float64
+# The forecast of each batch against what came. The probability of an entry comes from the errors of earlier batches, in
+# deviations, mixed with a normal distribution. A factor corrects what is left. Weights decay by batch.
+with_predictions = predictions.drop_nulls("predicted").select("iteration").unique()
+predicted_batches = predictions.join(with_predictions, on="iteration").with_columns(batch=pl.col("iteration").rank("dense"))
+residuals = (
+    predicted_batches.select("batch", residual=error / pl.col("deviation")).drop_nulls().rename({"batch": "earlier"})
 )
-items_of_batches = predictions.join(thresholds, on="iteration").select(
-    "iteration", probability=probability, is_entry=is_entry.fill_null(False)
+z = (pl.col("threshold") - pl.col("predicted")) / pl.col("deviation")
+items_of_batches = predicted_batches.join(thresholds, on="iteration").select(
+    "iteration", "batch", "db_idx", z=z, is_entry=is_entry.fill_null(False)
+)
+weight = 0.8 ** (pl.col("batch") - pl.col("earlier") - 1.0)
+of_residuals = (
+    # Older errors have no weight.
+    items_of_batches.join_where(
+        residuals, pl.col("earlier") < pl.col("batch"), pl.col("earlier") + 150 > pl.col("batch")
+    )
+    .group_by("db_idx")
+    .agg(weight=weight.sum(), weight_above=weight.filter(pl.col("residual") > pl.col("z")).sum())
+)
+normal = (-pl.col("z")).map_elements(NormalDist().cdf, return_dtype=pl.Float64)
+with_probability = items_of_batches.join(of_residuals, on="db_idx", how="left").with_columns(
+    probability=(2 * normal + pl.col("weight_above").fill_null(0)) / (2 + pl.col("weight").fill_null(0))
 )
 batches = (
-    items_of_batches.group_by("iteration")
-    .agg(expected=pl.col("probability").sum(), entries=pl.col("is_entry").sum(), predicted=pl.col("probability").count())
-    .filter(pl.col("predicted") > 0)
+    with_probability.group_by("iteration")
+    .agg(expected=pl.col("probability").sum(), entries=pl.col("is_entry").sum())
     .sort("iteration")
     .select("iteration", "expected", "entries", batch=pl.int_range(pl.len()))
 )
@@ -144,8 +160,7 @@ corrections = (
     .agg(correction=((observed + 1) / (expected + 1)).clip(0.1, 2))
 )
 forecasts = (
-    items_of_batches.join(batches.select("iteration"), on="iteration")
-    .join(corrections, on="iteration", how="left")
+    with_probability.join(corrections, on="iteration", how="left")
     .group_by("iteration")
     .agg(
         items=pl.len(),

@@ -123,12 +123,38 @@ create or replace temp macro tail(z, t) as
 create or replace temp macro probability(z) as
     case when z < 0 then tail(z, 1 / (1 - 0.2316419 * z)) else 1 - tail(z, 1 / (1 + 0.2316419 * z)) end;
 
--- The forecast of each batch against what came: entries into the best 100. A factor corrects the probability of each item by
--- how earlier batches did.
+-- The predictions of each batch, and the number of the batch. Batches without predictions do not count.
+create or replace temp view predicted_batches as
+select *, dense_rank() over (order by iteration) as batch
+from predictions
+where iteration in (select iteration from predictions where predicted is not null);
+
+-- The forecast of each batch against what came: entries into the best 100. The probability of an entry comes from the errors of
+-- earlier batches, in deviations, mixed with a normal distribution. A factor corrects what is left. Weights decay by batch.
 with items_of_batches as (
-    select iteration, probability((predicted - threshold) / deviation) as probability, score > threshold as is_entry
-    from predictions
+    select iteration, batch, db_idx, (threshold - predicted) / deviation as z, score > threshold as is_entry
+    from predicted_batches
     join thresholds using (iteration)
+),
+residuals as (
+    select batch, (score - predicted) / deviation as residual
+    from predicted_batches
+    where score is not null and predicted is not null
+),
+items_with_probability as (
+    select
+        item.iteration,
+        item.batch,
+        item.db_idx,
+        any_value(item.is_entry) as is_entry,
+        (2 * probability(-any_value(item.z))
+            + coalesce(sum(0.8 ** (item.batch - earlier.batch - 1)) filter (earlier.residual > item.z), 0))
+            / (2 + coalesce(sum(0.8 ** (item.batch - earlier.batch - 1)), 0)) as probability
+    from items_of_batches as item
+    left join residuals as earlier
+        -- Older errors have no weight.
+        on earlier.batch < item.batch and earlier.batch > item.batch - 150
+    group by item.iteration, item.batch, item.db_idx
 ),
 batches as (
     select
@@ -136,9 +162,8 @@ batches as (
         row_number() over (order by iteration) as batch,
         sum(probability) as expected,
         count(*) filter (is_entry) as entries
-    from items_of_batches
+    from items_with_probability
     group by iteration
-    having count(probability) > 0
 ),
 corrections as (
     select
@@ -156,7 +181,7 @@ select
     count(*) as items,
     sum(least(1, correction * probability)) filter (probability is not null) as forecast,
     count(*) filter (is_entry) as entries
-from items_of_batches
+from items_with_probability
 join corrections using (iteration)
 group by iteration
 order by iteration;

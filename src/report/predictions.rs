@@ -63,7 +63,7 @@ pub(super) fn table(runs: &[RunData]) -> Result<Option<Table>> {
             all.rank_correlation.map_or("none".into(), |correlation| format!("{correlation:.2}")),
             number(last.error),
             number(last.error_of_mean),
-            number(forecast.map(|forecast| forecast.per_hundred().entries)),
+            number(forecast.map(|forecast| forecast.entries * BLOCK as f64 / forecast.items as f64)),
         ]);
     }
     let columns = [

@@ -60,8 +60,8 @@ impl Runner {
             scored_again: self.ledger.scored_again,
             retries: self.ledger.retries_before + self.score.retry_count(),
             relevance: self.rule.relevance(),
-            // Without a new batch, keep the recorded forecast of a run that has ended before.
-            forecast: progress.forecast.map(|forecast| forecast.per_hundred()).or(ended_before),
+            // Keep the recorded forecast if the log has no predictions.
+            forecast: progress.final_forecast().or(ended_before),
             hits: progress.hits(),
             at: now(),
         }

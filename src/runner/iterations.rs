@@ -29,9 +29,10 @@ impl Runner {
             let is_async = self.batches_in_flight() > 0;
             let selected = self.select_batch(iteration, &queries, Some(&mut *log));
             let mut batch = selected.map_err(|error| error.in_iteration(iteration))?;
-            progress.forecast_batch(&mut batch)?;
-            if let Some(forecast) = self.stop.too_expensive(progress) {
-                progress.forecast = Some(forecast);
+            let affordable = self.affordable_rows(&batch)?;
+            progress.forecast_batch(&mut batch, &affordable)?;
+            progress.too_expensive = self.stop.too_expensive(progress);
+            if progress.too_expensive.is_some() {
                 return self.drain(log, progress, in_flight, StopReason::ScoresPerEntry);
             }
             if let Some(callback) = &mut self.submit_callback {

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use polars::prelude::BooleanChunked;
+
 use super::{Batch, BatchState, Runner, StopConditions};
-use crate::error::Result;
-use crate::forecast::{Forecast, Forecaster};
+use crate::error::{Result, WrapErr};
+use crate::forecast::{BatchForecast, Forecast, Forecaster};
 use crate::hits::{HitCounter, Hits};
 use crate::log::StopReason;
 
@@ -32,7 +34,9 @@ pub(super) struct Progress {
     /// Forecasts of the next scores, from the completed iterations.
     pub(super) forecaster: Forecaster,
     /// The forecast for the latest selected batch.
-    pub(super) forecast: Option<Forecast>,
+    pub(super) forecast: Option<BatchForecast>,
+    /// The forecast that ended the search, because entries are expected to cost too much.
+    pub(super) too_expensive: Option<Forecast>,
 }
 
 impl Runner {
@@ -60,6 +64,7 @@ impl Progress {
             hit_counter: None,
             forecaster: Forecaster::new(top),
             forecast: None,
+            too_expensive: None,
         }
     }
 
@@ -79,14 +84,18 @@ impl Progress {
         Ok(())
     }
 
-    /// Forecasts the entries of a selected batch.
-    pub(super) fn forecast_batch(&mut self, batch: &mut Batch) -> Result<()> {
-        batch.summary.rows = batch.height();
-        batch.summary.forecast = match &batch.predictions {
-            Some(predictions) => self.forecaster.forecast(predictions)?,
+    /// Forecasts the entries of a selected batch, of which `affordable` rows are within the budget.
+    pub(super) fn forecast_batch(&mut self, batch: &mut Batch, affordable: &[bool]) -> Result<()> {
+        batch.summary.rows = affordable.iter().filter(|is_affordable| **is_affordable).count();
+        self.forecast = match &batch.predictions {
+            Some(predictions) => {
+                let affordable: BooleanChunked = affordable.iter().map(|is_affordable| Some(*is_affordable)).collect();
+                self.forecaster.forecast(&predictions.filter(&affordable).wrap_err("predictions")?)?
+            }
             None => None,
         };
-        self.forecast = batch.summary.forecast;
+        batch.summary.forecast = self.forecast.as_ref().map(|forecast| forecast.batch);
+        batch.summary.next_hundred = self.forecast.as_ref().map(|forecast| forecast.next_hundred);
         Ok(())
     }
 
@@ -98,6 +107,11 @@ impl Progress {
     /// The number of scores since the last hit.
     pub(super) fn scores_since_hit(&self) -> Option<u64> {
         self.hits().map(|hits| hits.scores_since_hit)
+    }
+
+    /// The forecast to record when the search ends: the one that ended it, or else that for the next hundred scores.
+    pub(super) fn final_forecast(&self) -> Option<Forecast> {
+        self.too_expensive.or_else(|| self.forecaster.next_hundred())
     }
 
     pub(super) fn elapsed_seconds(&self) -> f64 {

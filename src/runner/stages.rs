@@ -9,7 +9,7 @@ use crate::candidates;
 use crate::database::QueryOptions;
 use crate::error::Result;
 use crate::filter::check_subset;
-use crate::frame::schema;
+use crate::frame::schema::{self, DB_IDX};
 use crate::ledger::ScoreJob;
 use crate::prediction;
 use crate::select::Selector;
@@ -60,6 +60,12 @@ impl Runner {
             return Err(error);
         }
         Ok(job)
+    }
+
+    /// Whether each row of a selected batch is within the budget.
+    pub(super) fn affordable_rows(&self, batch: &Batch) -> Result<Vec<bool>> {
+        let items = schema::u64s(&batch.visible_results()?, DB_IDX)?;
+        Ok(self.ledger.affordable(&items, self.stop.evaluations))
     }
 
     /// Passes the scores of a batch to the rule.

@@ -28,8 +28,8 @@ pub struct StopConditions {
     pub top: Option<usize>,
     /// The limit on the expected number of scores per entry into the best `top`
     /// ([`Forecast::scores_per_entry`](crate::Forecast::scores_per_entry)). Before each batch is submitted, the forecasts of
-    /// this batch and the latest ones are added, until they cover at least this number of scores. The search ends if their
-    /// scores per entry exceed the limit. Only rules with a model make forecasts.
+    /// this batch and the latest ones are added, until they cover at least this number of scores and at least `top`. The search
+    /// ends if their scores per entry exceed the limit. Only rules with a model make forecasts.
     pub scores_per_entry: Option<f64>,
     /// The largest share of evaluated items that may fail, from 0 to 1. A larger share ends the run with an error. Checked
     /// after 100 evaluations, and when the run ends.
@@ -132,9 +132,7 @@ impl StopConditions {
 
     /// The forecast whose expected number of scores per entry exceeds the limit.
     pub(super) fn too_expensive(&self, progress: &Progress) -> Option<Forecast> {
-        let (limit, next) = (self.scores_per_entry?, progress.forecast?);
-        let forecast = progress.forecaster.forecast_over(limit, next)?;
-        (forecast.scores_per_entry() > limit).then_some(forecast)
+        progress.forecaster.too_expensive(self.scores_per_entry?, progress.forecast.as_ref()?)
     }
 
     /// Whether the budget exceeds the `spent` budget of a run, whose last iteration may lack items that exceeded it.

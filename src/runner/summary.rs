@@ -38,6 +38,8 @@ pub struct IterationSummary {
     /// The forecast of entries that was made before the batch was scored. `None` for rules without a model, and while the run
     /// has fewer scores than [`Forecast::top`].
     pub forecast: Option<Forecast>,
+    /// The forecast for the next 100 scores: those of this batch, and of further ones like it. `None` without a forecast.
+    pub next_hundred: Option<Forecast>,
     /// The number of entries of the batch: scores that are better than the k-th best before the batch, with the k of
     /// [`Forecast::top`]. `None` without a forecast.
     pub entries: Option<u64>,

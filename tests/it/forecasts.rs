@@ -191,3 +191,54 @@ fn a_rule_without_a_model_does_not_forecast_and_says_so() {
         assert!(inspect(folder, "run")["forecast"].is_null());
     }
 }
+
+#[test]
+fn a_run_that_was_killed_before_it_recorded_its_end_records_the_same_forecast_when_it_is_resumed() {
+    for behind in ["", "behind = 2\n"] {
+        let folder = library(&STOP.replace("[stop]", &format!("{behind}[stop]")));
+        let folder = folder.path();
+        search(folder, "run", &[]);
+        let path = folder.join("run/run.json");
+        let whole: Value = serde_json::from_str(&manifest(folder, "run")).expect("JSON");
+        // As run.json is between the last iteration and the end.
+        let mut running = whole.clone();
+        running.as_object_mut().expect("an object").remove("ended");
+        std::fs::write(&path, running.to_string()).expect("written");
+        search(folder, "run", &["--resume"]);
+        let resumed: Value = serde_json::from_str(&manifest(folder, "run")).expect("JSON");
+        let keys = ["top", "items", "entries", "low", "high"];
+        assert_eq!(
+            keys.map(|key| &resumed["ended"]["forecast"][key]),
+            keys.map(|key| &whole["ended"]["forecast"][key])
+        );
+        // Read back, it has its interval.
+        let log = uphill::SearchLog::open(folder.join("run")).expect("a run");
+        let forecast = log.manifest().ended.as_ref().and_then(|ended| ended.forecast).expect("a forecast");
+        let (low, high) = forecast.interval();
+        assert_eq!(
+            (whole["ended"]["forecast"]["low"].as_u64(), whole["ended"]["forecast"]["high"].as_u64()),
+            (Some(low), Some(high))
+        );
+        assert!(high > 0, "{forecast:?}");
+    }
+}
+
+#[test]
+fn a_batch_that_the_budget_cuts_is_forecast_for_the_items_within_the_budget() {
+    let folder = library(STOP);
+    let folder = folder.path();
+    let last = |budget: u64| {
+        let said = search(
+            folder,
+            &format!("run-{budget}"),
+            &["--log-format", "json", "--set", &format!("stop.evaluations={budget}")],
+        );
+        let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+        events[events.len() - 2].clone()
+    };
+    let (whole, cut) = (last(260), last(253));
+    assert_eq!((&whole["iteration"], &whole["forecast"]["items"]), (&cut["iteration"], &10.into()));
+    assert_eq!((&cut["forecast"]["items"], &cut["new"]), (&3.into(), &3.into()));
+    let entries = |event: &Value| event["forecast"]["entries"].as_f64().expect("a number");
+    assert!(entries(&cut) < entries(&whole), "{cut} {whole}");
+}

@@ -140,7 +140,7 @@ expected = forecast.forecasts(results)
 assert len(expected) > 10
 found = in_polars["forecasts"].collect().select("items", "forecast", "entries").rows()
 assert len(found) == len(expected), (found, expected)
-for (items, mean, entries), (height, entries_forecast, came, _) in zip(found, expected):
+for (items, mean, entries), (height, entries_forecast, came, *_) in zip(found, expected):
     assert (items, entries) == (height, came) and abs(mean - entries_forecast) < 1e-9 * mean, (found, expected)
 
 def mean_ranks(values):
@@ -166,7 +166,7 @@ for hundred, rows in hundreds.items():
 price = in_polars["price"].collect()
 # Without the batches that were scored before 100 scores were known.
 first = len(results) - sum(height for height, *_ in expected)
-assert price["scores"].sum() == len(results) - first and price["entries"].sum() == sum(came for _, _, came, _ in expected), price
+assert price["scores"].sum() == len(results) - first and price["entries"].sum() == sum(came for _, _, came, *_ in expected), price
 for hundred, scores, entries, each in price.rows():
     assert each is None if entries == 0 else abs(each - scores / entries) < 1e-9, price
 "#;

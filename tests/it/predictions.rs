@@ -396,3 +396,24 @@ fn predictions_of_a_custom_selector_are_logged_if_it_has_all_three_columns() {
         assert!(error.contains("no such column"), "{error}");
     }
 }
+
+#[test]
+fn each_row_keeps_the_prediction_that_the_selector_made_for_it() {
+    let place = Place::new();
+    let database = open(&place.path("items.lance")).k(5);
+    // Both queries find the same items.
+    let queries = uphill::queries_at(&database, &[7, 7]).expect("queries");
+    let by_query = |step: &Step<'_>| {
+        let mut rows = step.results.clone();
+        let queries: Vec<f64> = u32s(&rows, "query_idx").into_iter().map(f64::from).collect();
+        rows.with_column(Column::new("predicted".into(), queries))?;
+        rows.with_column(Column::new("deviation".into(), vec![0.5; rows.height()]))?;
+        rows.with_column(Column::new("chosen_by".into(), vec!["mine"; rows.height()]))?;
+        Ok(rows)
+    };
+    let mut runner = Runner::new(database, SqlScore::new("weight"), TopKUpdate::new(3)).select(by_query);
+    let results = runner.search(&queries, 1).expect("a search").results(0).expect("results");
+    assert_eq!(results.height(), 10);
+    let queries: Vec<f64> = u32s(&results, "query_idx").into_iter().map(f64::from).collect();
+    assert_eq!(f64s(&results, "predicted"), queries);
+}

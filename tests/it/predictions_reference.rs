@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use uphill::{Forecast, Runner, SqlScore, StopConditions, SurrogateUpdate};
+use uphill::{Forecast, Runner, SearchLog, SqlScore, StopConditions, StopReason, SurrogateUpdate};
 
 use crate::common::*;
 use crate::predictions::{COMMAND, Place};
@@ -60,12 +60,12 @@ forecast = importlib.util.module_from_spec(importlib.util.spec_from_loader("fore
 loader.exec_module(forecast)
 forecast.TOP = int(sys.argv[2])
 results = pl.read_parquet("run/results/**/*.parquet", hive_partitioning=True).sort("iteration", "evaluation")
-print(json.dumps(forecast.forecasts(results)))
+print(json.dumps([forecast.forecasts(results), forecast.final(results)]))
 "#;
     let place = Place::new();
     let database = open(&place.path("items.lance"));
     let queries = uphill::queries_at(&database, &[3, 50, 400]).expect("queries");
-    let told: Arc<Mutex<Vec<Forecast>>> = Arc::default();
+    let told: Arc<Mutex<Vec<(Forecast, Forecast)>>> = Arc::default();
     let runner = |iterations: u32| {
         let told = Arc::clone(&told);
         let score = SqlScore::new("CASE WHEN weight < 0.9 THEN value END");
@@ -74,7 +74,7 @@ print(json.dumps(forecast.forecasts(results)))
             .stop(StopConditions::new().top(30))
             .on_iteration(move |summary| {
                 assert!(summary.iteration < iterations);
-                told.lock().expect("no panic").extend(summary.forecast);
+                told.lock().expect("no panic").extend(summary.forecast.zip(summary.next_hundred));
             })
     };
     let path = place.path("run");
@@ -84,23 +84,63 @@ print(json.dumps(forecast.forecasts(results)))
     let script = root().join("benches/forecast");
     let mut command = Command::new(python());
     command.args(["-c", SCRIPT]).arg(script).arg("30").current_dir(place.folder.path());
-    // Items, expected entries, entries that came, and whether these are within the interval.
-    let expected: Vec<(usize, f64, u64, bool)> = serde_json::from_str(&succeeds(&mut command)).expect("JSON");
+    // Items, expected entries, entries that came, whether these are within the interval; the forecast for the next hundred.
+    type Row = (usize, f64, u64, bool, f64, u64, u64);
+    let (expected, at_end): (Vec<Row>, (f64, u64, u64)) = serde_json::from_str(&succeeds(&mut command)).expect("JSON");
     let told = told.lock().expect("no panic").clone();
     assert!(expected.len() > 15, "{expected:?}");
     assert_eq!(told.len(), expected.len());
-    for (ours, (items, entries, came, is_within)) in told.iter().zip(expected) {
-        assert_eq!((ours.top, ours.items), (30, items));
-        let (low, high) = ours.interval();
-        assert_eq!((low..=high).contains(&came), is_within, "{came} entries: {ours:?}");
-        assert!((ours.entries - entries).abs() <= 1e-9 * entries, "{ours:?} is not {entries}");
+    let is_same = |ours: &Forecast, (entries, low, high): (f64, u64, u64)| {
+        (ours.entries - entries).abs() <= 1e-9 * entries && ours.interval() == (low, high)
+    };
+    for ((batch, next_hundred), (items, entries, came, is_within, following, low, high)) in told.iter().zip(expected) {
+        assert_eq!((batch.top, batch.items), (30, items));
+        let (lowest, highest) = batch.interval();
+        assert_eq!((lowest..=highest).contains(&came), is_within, "{came} entries: {batch:?}");
+        assert!((batch.entries - entries).abs() <= 1e-9 * entries, "{batch:?} is not {entries}");
+        assert_eq!((next_hundred.top, next_hundred.items), (30, 100));
+        assert!(is_same(next_hundred, (following, low, high)), "{next_hundred:?} is not {following} ({low} to {high})");
     }
-    let ended = log.manifest().ended.as_ref().and_then(|ended| ended.forecast).expect("a forecast");
-    let last = told.last().expect("a forecast");
+    let recorded =
+        |log: &SearchLog| log.manifest().ended.as_ref().and_then(|ended| ended.forecast).expect("a forecast");
+    let ended = recorded(&log);
     assert_eq!((ended.top, ended.items), (30, 100));
+    assert!(is_same(&ended, at_end), "{ended:?} is not {at_end:?}");
     drop(log);
-    let again = runner(25).resume(&path, &queries, 25).expect("nothing to do");
-    let again = again.manifest().ended.as_ref().and_then(|ended| ended.forecast).expect("a forecast");
-    assert_eq!(again.to_string(), ended.to_string());
-    assert!((ended.entries - last.entries * 100.0 / last.items as f64).abs() <= 1e-9 * ended.entries, "{ended:?}");
+    assert_eq!(recorded(&runner(25).resume(&path, &queries, 25).expect("nothing to do")), ended);
+}
+
+#[test]
+fn the_forecast_that_ends_a_run_is_that_of_the_benchmark_computed_from_a_longer_run() {
+    const SCRIPT: &str = r#"
+import importlib.machinery, importlib.util, json, sys
+import polars as pl
+loader = importlib.machinery.SourceFileLoader("forecast", sys.argv[1])
+forecast = importlib.util.module_from_spec(importlib.util.spec_from_loader("forecast", loader))
+loader.exec_module(forecast)
+forecast.TOP = 20
+results = pl.read_parquet("whole/results/**/*.parquet", hive_partitioning=True).sort("iteration", "evaluation")
+print(json.dumps(forecast.stop(results, 4)))
+"#;
+    for behind in ["", "behind = 1"] {
+        let place = Place::new();
+        place.run_file(200, "sql = 'value'\n", ("", behind, ""));
+        place.search("whole", &["--set", "stop.top=20"]);
+        place.search("ended", &["--set", "stop.top=20", "--set", "stop.scores_per_entry=4"]);
+        let log = SearchLog::open(place.path("ended")).expect("a run");
+        let ended = log.manifest().ended.clone().expect("an end");
+        assert_eq!(ended.reason, StopReason::ScoresPerEntry);
+        let forecast = ended.forecast.expect("a forecast");
+        if behind.is_empty() {
+            let mut command = Command::new(python());
+            command.args(["-c", SCRIPT]).arg(root().join("benches/forecast")).current_dir(place.folder.path());
+            let (scores, items, entries, low, high): (u64, usize, f64, u64, u64) =
+                serde_json::from_str(&succeeds(&mut command)).expect("JSON");
+            assert_eq!((ended.evaluations, forecast.items, forecast.interval()), (scores, items, (low, high)));
+            assert!((forecast.entries - entries).abs() <= 1e-9 * entries, "{forecast:?} is not {entries}");
+        }
+        // More than one batch, and an interval for all of them.
+        let (low, high) = forecast.interval();
+        assert!(forecast.items >= 20 && forecast.scores_per_entry() > 4.0 && high > low, "{forecast:?}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::runner::IterationSummary;
 /// The number of latest scores whose entries are shown beside a forecast. Batches are counted as a whole.
 const LATEST_SCORES: usize = 100;
 
-/// The forecast for the batch that is being scored, and the entries that the latest batches brought.
+/// The forecast for the next hundred scores, and the entries that the latest batches brought.
 #[derive(Default)]
 pub struct ForecastProgress {
     next: Option<Forecast>,
@@ -24,7 +24,7 @@ pub struct ForecastProgress {
 impl ForecastProgress {
     /// Adds a batch whose scores are requested.
     pub fn submit(&mut self, summary: &IterationSummary) {
-        self.next = summary.forecast;
+        self.next = summary.next_hundred;
     }
 
     /// Adds a scored batch.
@@ -40,7 +40,7 @@ impl ForecastProgress {
 
     /// What came and what is expected, in at most `width` characters if possible. `None` while there is no forecast.
     pub fn text(&self, width: usize) -> Option<String> {
-        let next = self.next?.per_hundred();
+        let next = self.next?;
         let (scores, entries) = self.latest.iter().fold((0, 0), |sum, batch| (sum.0 + batch.0, sum.1 + batch.1));
         let (top, items, (low, high)) = (next.top, next.items, next.interval());
         let (expected, each) = (next.entries_text(), next.price_text());
