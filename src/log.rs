@@ -192,7 +192,11 @@ impl SearchLog {
         if differences.is_empty() {
             return Ok(());
         }
-        let reason = format!("cannot resume, the dataset has changed: {}", differences.join("; "));
+        let what = match self.is_writable() {
+            true => "cannot resume, the dataset has changed",
+            false => "this is not the dataset that the run read",
+        };
+        let reason = format!("{what}: {}", differences.join("; "));
         Err(Error::input(&self.path, reason))
     }
 

@@ -29,6 +29,9 @@ class Forecast(TypedDict):
     items: int
     #: The expected number of entries.
     entries: float
+    #: The interval of the number of entries, both ends included.
+    low: int
+    high: int
 
 
 class Hits(TypedDict):

@@ -42,8 +42,9 @@ pub struct RunSummary {
     /// The relevance weight that the rule learned for each column that it reads. The weights sum to 1, the largest first.
     #[serde(default, rename = "learned", skip_serializing_if = "Vec::is_empty")]
     pub relevance: Vec<(String, f32)>,
-    /// The forecast for the next 100 scores when the run ended. For [`StopReason::ScoresPerEntry`], the forecast that exceeded the
-    /// limit. `None` for rules without a model.
+    /// The forecast for the next 100 scores when the run ended, as if they were of batches like the last one. For
+    /// [`StopReason::ScoresPerEntry`], the forecast that exceeded the limit: for the next batch and the latest ones. `None`
+    /// for rules without a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
     /// The hits of the run. `None` without `stop.hit`.

@@ -30,7 +30,7 @@ impl Runner {
     /// | `predicted` f64, `deviation` f64 | the expected score and its standard deviation, as in the log |
     /// | `posterior_mean` f64 | the prediction in standard deviations of the model's targets: the sum of the contributions |
     /// | `neighbour_idx` u64, `neighbour_score` f64 | the scored item; null for all the others together |
-    /// | `contribution` f64 | its kernel with the item times its weight, in the units of `posterior_mean` |
+    /// | `contribution` f64 | its target times its weight in `posterior_mean`, which is large if it is near the item and few others are |
     /// | `share` f64 | the absolute contribution, as a share of those of all scored items |
     /// | `distance` f64 | its squared distance from the item, as the model measures it; 1 is the median of two scored items |
     /// | `distance_share_…` f64 | the share of a feature group in that distance: of the `embedding`, and of each column |

@@ -44,8 +44,9 @@ impl Runner {
     pub(super) fn check_compatible(&self, log: &SearchLog) -> Result<()> {
         let (recorded, seed) = (log.manifest().seed, self.seed);
         if recorded != seed {
+            let what = if log.is_writable() { "resume" } else { "explain" };
             let reason = format!(
-                "cannot resume with seed {seed}: the run was started with seed {recorded}; set that seed, or start a new run"
+                "cannot {what} with seed {seed}: the run was started with seed {recorded}; set that seed, or start a new run"
             );
             return Err(Error::input(log.path(), reason));
         }

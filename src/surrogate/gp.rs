@@ -117,9 +117,22 @@ impl GaussianProcess {
         self.points.view()
     }
 
-    /// The contribution of each point to the posterior mean at a place `(1, dim)`: its kernel with the place, times its weight.
+    /// The contribution of each target to the posterior mean at a place `(1, dim)`. The mean is a weighted sum of the targets, with
+    /// the weights `(K + diag N)^-1 k(p)`. Source: equation 2.25 in Rasmussen and Williams (2006).
     pub fn contributions(&self, at: ArrayView2<'_, f64>) -> Array1<f64> {
-        &kernel(at, self.points.view(), self.squared_length).row(0) * &self.weights
+        let kernels = kernel(at, self.points.view(), self.squared_length);
+        &self.factor.solve(kernels.row(0)) * &self.targets
+    }
+
+    /// The process without pending points: conditioned on the first `count` points alone.
+    ///
+    /// # Errors
+    /// Points that are not finite.
+    pub fn without_pending(&self, count: usize) -> Result<Self> {
+        let targets = self.targets.slice(s![..count]).to_owned();
+        let noise = self.noise.slice(s![..count]).to_owned();
+        let points = self.points.slice(s![..count, ..]).to_owned();
+        Self::fit(Some(self), points, targets, self.squared_length, &noise)
     }
 
     /// The posterior mean at points `(m, dim)`.
@@ -186,6 +199,25 @@ mod tests {
         assert!(close(mean.clone(), fixture::vector("mean")), "{mean}");
         assert!(close(gp.mean(at.view()), fixture::vector("mean")));
         assert!(close(covariance.clone(), fixture::matrix("covariance").into_iter().collect()), "{covariance}");
+    }
+
+    #[test]
+    fn a_contribution_is_the_change_of_the_mean_if_the_target_is_zero() {
+        let (gp, at) = fitted();
+        let (targets, noise) = (fixture::vector("targets"), Array1::from(fixture::vector("noise")));
+        let place = at.slice(s![..1, ..]);
+        let contributions = gp.contributions(place);
+        assert!(close([contributions.sum()], gp.mean(place).to_vec()));
+        for point in 0..targets.len() {
+            let mut changed = Array1::from(targets.clone());
+            changed[point] = 0.0;
+            let refitted = GaussianProcess::new(fixture::matrix("points"), changed, gp.squared_length, &noise);
+            let mean = refitted.expect("a model").mean(place)[0];
+            assert!(close([contributions[point]], vec![gp.mean(place)[0] - mean]), "point {point}");
+        }
+        let pending = gp.with_pending(at.view(), 0.03).expect("a model");
+        let observed = pending.without_pending(targets.len()).expect("a model");
+        assert!(close(observed.contributions(place), contributions.to_vec()));
     }
 
     #[test]

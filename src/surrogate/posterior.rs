@@ -142,6 +142,14 @@ impl FittedGp {
         self.scale.predict(mean, variance, self.amplitude)
     }
 
+    /// The GP without pending evaluations.
+    ///
+    /// # Errors
+    /// Vectors that are not finite.
+    pub fn without_pending(&self) -> Result<GaussianProcess> {
+        self.gp.without_pending(self.ids.len())
+    }
+
     /// The ids of the points, and the weights of their kernels in the posterior mean.
     pub fn weights(&self) -> (&[u64], ArrayView1<'_, f64>) {
         (&self.ids, self.gp.weights())

@@ -329,6 +329,12 @@ fn a_rule_without_a_model_an_unknown_item_and_a_run_of_the_rust_api_are_errors()
     let (message, code) = said(&["explain", "whole", "3", "5000"]);
     assert!(code == Some(1) && message.contains("5000"), "{message}");
 
+    // Another library of the same columns.
+    write(&scene.path("fewer.parquet"), &items(&clustered(200, 4, 6, &mut rng(6))));
+    uphill_ok(&["index", "fewer.parquet", "fewer.lance", "-q"], folder);
+    let (message, code) = said(&["explain", "whole", "3", "--library", "fewer.lance"]);
+    assert!(code == Some(1) && message.contains("whole: this is not the dataset that the run read: "), "{message}");
+
     let database = open(&scene.path("items.lance"));
     let queries = uphill::queries_at(&database, &[1]).expect("queries");
     let mut runner = Runner::new(database, SqlScore::new("weight"), RlUpdate::new(0.5));
