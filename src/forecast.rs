@@ -20,7 +20,7 @@
 //!
 //! The forecast of the next hundred scores repeats the batch. Entries raise the threshold: for the batch after `j` others, it is
 //! the lowest score `t` of the top k for which fewer than k scores are above it, counting `j E(t)` new ones. `E(t)` is the
-//! expected number of scores of the batch above `t`.
+//! expected number of scores of the batch above `t`. Later batches differ, so `r` is uncertain by another 0.3 of itself.
 //!
 //! Everything is computed from the log, so a resumed run makes the same forecasts as an uninterrupted run.
 

@@ -16,6 +16,8 @@ const PRIOR: f64 = 1.0;
 const CORRECTION: (f64, f64) = (0.1, 2.0);
 /// The number of scores that a summary forecasts.
 const SUMMARY_ITEMS: usize = 100;
+/// The relative standard deviation of the rate of entries in a summary, because later batches differ from the next one.
+const SUMMARY_DEVIATION: f64 = 0.3;
 
 /// The forecasts that are made before a batch is scored.
 #[derive(Clone, Debug)]
@@ -89,8 +91,8 @@ impl Forecaster {
         let Some(threshold) = self.threshold().filter(|_| batch.has_predictions()) else { return Ok(None) };
         let probabilities = self.corrected(&batch, threshold);
         Ok(Some(BatchForecast {
-            batch: self.forecast_of(&probabilities),
-            next_hundred: self.forecast_of(&self.repeated(&batch, SUMMARY_ITEMS)),
+            batch: self.forecast_of(&probabilities, 0.0),
+            next_hundred: self.summary_of(&batch),
             probabilities,
         }))
     }
@@ -99,7 +101,7 @@ impl Forecaster {
     /// the run has fewer than `top` scores.
     pub fn next_hundred(&self) -> Option<Forecast> {
         self.threshold()?;
-        Some(self.forecast_of(&self.repeated(self.latest.as_ref()?, SUMMARY_ITEMS)))
+        Some(self.summary_of(self.latest.as_ref()?))
     }
 
     /// Learns from a scored batch. Returns its entries, if there is a forecast for it.
@@ -148,12 +150,19 @@ impl Forecaster {
             probabilities.extend(earlier);
         }
         let (items, entries) = (probabilities.len() as f64, probabilities.iter().sum::<f64>());
-        (items >= min_items && items / entries > limit).then(|| self.forecast_of(&probabilities))
+        (items >= min_items && items / entries > limit).then(|| self.forecast_of(&probabilities, 0.0))
     }
 
-    /// The forecast for items that are entries with these probabilities.
-    fn forecast_of(&self, probabilities: &[f64]) -> Forecast {
-        Forecast::new(self.top, probabilities, self.correction_deviation())
+    /// The forecast for the next hundred scores, if they are of batches like this one.
+    fn summary_of(&self, batch: &Batch) -> Forecast {
+        self.forecast_of(&self.repeated(batch, SUMMARY_ITEMS), SUMMARY_DEVIATION)
+    }
+
+    /// The forecast for items that are entries with these probabilities. The correction is uncertain by the relative standard
+    /// deviation of a Poisson count of its entries, and by `deviation`.
+    fn forecast_of(&self, probabilities: &[f64], deviation: f64) -> Forecast {
+        let variance = 1.0 / (self.observed + PRIOR) + deviation * deviation;
+        Forecast::new(self.top, probabilities, variance.sqrt())
     }
 
     /// The `top`-th best score. `None` while there are fewer scores.
@@ -163,11 +172,6 @@ impl Forecaster {
 
     fn correction(&self) -> f64 {
         ((self.observed + PRIOR) / (self.expected + PRIOR)).clamp(CORRECTION.0, CORRECTION.1)
-    }
-
-    /// The relative standard deviation of the correction: that of a Poisson count of its observed entries.
-    fn correction_deviation(&self) -> f64 {
-        1.0 / (self.observed + PRIOR).sqrt()
     }
 
     /// The probability of each item to have a score above a threshold. 0 for an item without a prediction.
