@@ -197,14 +197,14 @@ fn a_run_that_was_killed_before_it_recorded_its_end_records_the_same_forecast_wh
     for behind in ["", "behind = 2\n"] {
         let folder = library(&STOP.replace("[stop]", &format!("{behind}[stop]")));
         let folder = folder.path();
-        search(folder, "run", &[]);
+        search(folder, "run", &["--set", "stop.evaluations=60"]);
         let path = folder.join("run/run.json");
         let whole: Value = serde_json::from_str(&manifest(folder, "run")).expect("JSON");
         // As run.json is between the last iteration and the end.
         let mut running = whole.clone();
         running.as_object_mut().expect("an object").remove("ended");
         std::fs::write(&path, running.to_string()).expect("written");
-        search(folder, "run", &["--resume"]);
+        search(folder, "run", &["--resume", "--set", "stop.evaluations=60"]);
         let resumed: Value = serde_json::from_str(&manifest(folder, "run")).expect("JSON");
         let keys = ["top", "items", "entries", "low", "high"];
         assert_eq!(
