@@ -1,4 +1,4 @@
-//! Calibration of predictions: how well `predicted` and `deviation` of a run agree with the scores that came.
+//! Calibration of predictions: how well `predicted` and `deviation` of a run agree with the observed scores.
 
 use polars::prelude::*;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::runner::StopConditions;
 
 /// The number of scores of a block. Blocks have whole batches, so some have more.
 pub(crate) const BLOCK: usize = 100;
-/// The 80 % interval of a normal distribution ends so many deviations from its mean.
+/// The number of deviations from the mean of a normal distribution at which its 80 % interval ends.
 const DEVIATIONS: f64 = 1.2816;
 /// Fewer predictions than this have no rank correlation, as it would be chance.
 const MIN_CORRELATED: usize = 10;
@@ -42,8 +42,8 @@ pub(crate) struct Agreement {
     pub rank_correlation: Option<f64>,
     /// The root mean square of `score - predicted`.
     pub error: Option<f64>,
-    /// The same of the mean of the scores that were known before the first prediction: the error of a model that knows
-    /// nothing of the items. The model chose the later items, so their mean would know what the model knows.
+    /// The root mean square of `score - mean`, with the mean of the scores before the first prediction: the error of a model
+    /// that does not read the items. Later scores are not in the mean, because the model chose their items.
     pub error_of_mean: Option<f64>,
 }
 
@@ -102,7 +102,7 @@ impl Calibration {
     }
 }
 
-/// In words.
+/// The calibration as sentences.
 impl Calibration {
     /// Coverage and rank correlation, of all predictions and of the last hundred.
     pub fn summary(&self) -> String {
@@ -122,7 +122,7 @@ impl Calibration {
         )
     }
 
-    /// What the predictions are worth beside the mean of the first scores. `None` if numbers overflow.
+    /// Compares the errors of the predictions with those of the mean of the first scores. `None` if numbers overflow.
     pub fn comparison(&self) -> Option<String> {
         let Agreement { predictions, error, error_of_mean, .. } = self.last_hundred;
         let (error, of_mean) = (rounded(error?), rounded(error_of_mean?));
@@ -147,17 +147,17 @@ struct Replay {
     top: usize,
     forecaster: Forecaster,
     /// The mean of the scores before the first prediction, and their number.
-    mean: f64,
-    known: usize,
+    first_mean: f64,
+    first_count: usize,
     /// The number of scores, without reused ones.
     scored: usize,
     items: Vec<PredictedItem>,
-    blocks: Vec<OpenBlock>,
+    blocks: Vec<BlockStart>,
 }
 
-/// A block, before its agreement is computed.
+/// The start of a block and its entries, before its agreement is computed.
 #[derive(Default)]
-struct OpenBlock {
+struct BlockStart {
     scored_before: usize,
     items_before: usize,
     entries: Option<u64>,
@@ -169,8 +169,8 @@ impl Replay {
         Replay {
             top,
             forecaster: Forecaster::new(top),
-            mean: 0.0,
-            known: 0,
+            first_mean: 0.0,
+            first_count: 0,
             scored: 0,
             items: Vec::new(),
             blocks: Vec::new(),
@@ -180,7 +180,7 @@ impl Replay {
     fn add(&mut self, iteration: u32, batch: &DataFrame) -> Result<()> {
         if self.blocks.last().is_none_or(|block| block.scored_before / BLOCK < self.scored / BLOCK) {
             let (scored_before, items_before) = (self.scored, self.items.len());
-            self.blocks.push(OpenBlock { scored_before, items_before, ..OpenBlock::default() });
+            self.blocks.push(BlockStart { scored_before, items_before, ..BlockStart::default() });
         }
         let scores = schema::nullable_f64s(batch, SCORE)?;
         if let (Some(entries), Some(block)) = (self.forecaster.observe(batch)?, self.blocks.last_mut()) {
@@ -203,8 +203,8 @@ impl Replay {
         }
         if self.items.is_empty() {
             for score in scores.into_iter().flatten() {
-                self.known += 1;
-                self.mean += (score - self.mean) / self.known as f64;
+                self.first_count += 1;
+                self.first_mean += (score - self.first_mean) / self.first_count as f64;
             }
         }
         Ok(())
@@ -212,7 +212,7 @@ impl Replay {
 
     fn finish(self) -> Option<Calibration> {
         let items = self.items;
-        let mean = (self.known > 0 && self.mean.is_finite()).then_some(self.mean);
+        let mean = (self.first_count > 0 && self.first_mean.is_finite()).then_some(self.first_mean);
         let all = Agreement::new(&items, mean);
         let last_hundred = Agreement::new(&items[items.len().saturating_sub(BLOCK)..], mean);
         let ends = self.blocks.iter().skip(1).map(|next| (next.scored_before, next.items_before));

@@ -71,8 +71,8 @@ pub struct SearchContext<'a> {
 /// ```
 pub trait UpdateRule: Send {
     /// The rule that this one wraps, if there is one. `k`, `revisits`, `selector`, `check`, `candidates`, `relevance`,
-    /// `explain` and `posterior_means` default to those of the inner rule. A wrapper must forward `begin`, `observe`, `observes_embeddings` and `update`
-    /// itself.
+    /// `explain` and `posterior_means` default to those of the inner rule. A wrapper must forward `begin`, `observe`,
+    /// `observes_embeddings` and `update` itself.
     fn inner(&self) -> Option<&dyn UpdateRule> {
         None
     }

@@ -19,7 +19,7 @@ pub struct ScoreConfig {
     pub sql: Option<String>,
     /// A program and its arguments: [`CommandScore`](crate::CommandScore). It runs in the folder of the run file.
     pub command: Option<Vec<String>>,
-    /// Files that determine the score, beside those that `command` names: prompts, models. Their contents are part of the version.
+    /// Files that determine the score, besides those that `command` names: prompts, models. Their contents are part of the version.
     pub files: Option<Vec<PathBuf>>,
     /// The address of an HTTP service: [`HttpScore`](crate::HttpScore).
     pub url: Option<String>,

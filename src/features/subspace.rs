@@ -26,9 +26,9 @@ pub(super) trait RowMatrix {
 /// The subspace of the first principal components: a mean and an orthonormal basis `V` of shape `(dim, directions)`. The
 /// projection `(x - mean) V` preserves distances within the subspace.
 ///
-/// The basis is found by subspace iteration from random directions: `V <- orth((X - mean)' (X - mean) V)`. This finds the subspace
-/// but not the individual components. That is sufficient, because only distances are used. Source: Halko, Martinsson and Tropp, Finding structure with
-/// randomness (2011), algorithm 4.4.
+/// The basis is found by subspace iteration from random directions: `V <- orth((X - mean)' (X - mean) V)`. This finds the
+/// subspace but not the individual components. That is sufficient, because only distances are used. Source: Halko, Martinsson
+/// and Tropp, Finding structure with randomness (2011), algorithm 4.4.
 pub(super) struct Subspace {
     basis: Array2<f32>,
     /// `mean' V`.

@@ -27,7 +27,8 @@ pub const AUTO_RQ_MIN_ROWS: u64 = 100_000;
 const PQ_MIN_ROWS: u64 = 256;
 /// The number of rows per partition that Lance requires for training codes.
 const PQ_ROWS_PER_PARTITION: u64 = 256;
-/// The largest number of rows in one graph. The search time of a graph grows with the logarithm of its rows, so few graphs are best.
+/// The largest number of rows in one graph. The search time of a graph grows with the logarithm of its rows, so few graphs are
+/// best.
 const HNSW_ROWS_PER_PARTITION: u64 = 1 << 20;
 
 /// The ANN index to build.

@@ -118,8 +118,8 @@ impl Runner {
     /// Reads examples from a file: items that are known to be good or bad before the run starts. They are reused scores
     /// ([`Runner::reuse`]) of any version: the run has them from its first iteration, and does not pay for them.
     ///
-    /// The file has a column `score`, as the scorer returns it, and a column that identifies the items: `db_idx`, or else exactly one
-    /// attribute of the library. Call this after `reuse`. Examples take precedence over reused scores.
+    /// The file has a column `score`, as the scorer returns it, and a column that identifies the items: `db_idx`, or else
+    /// exactly one attribute of the library. Call this after `reuse`. Examples take precedence over reused scores.
     ///
     /// # Errors
     /// A file that cannot be read, or without such columns.

@@ -292,7 +292,8 @@ impl Attempt {
                 continue;
             }
             let Some(part) = PartColumn::read(part)? else { continue };
-            // Add the part even if all its values are null, so that the answers to every request have the same parts. A delay is no part.
+            // Add the part even if all its values are null, so that the answers to every request have the same parts. A delay
+            // is no part.
             if part.kind == PartKind::Number && (name != RETRY_AFTER || self.unavailable.reason.is_none()) {
                 self.table.part(name);
             }

@@ -48,10 +48,10 @@ const TIMEOUTS_WITH_ANSWERS: usize = 4;
 ///   and texts are stored as parts of the score, except for columns that were sent to the scorer.
 /// - *Not looked at*: `"outcome": "unavailable"` is no answer. The other answers of the request are kept, and the item is requested
 ///   again as after an outage, at the earliest after the seconds in `"retry_after"`.
-/// - *Outage*: the scorer is unavailable and did not process the item, or a command exits with status 75. The run waits up to [`patience`](Self::patience), then
-///   stops with [`Error::Unavailable`]. The item is not evaluated. A scorer that accepts items but lets all of them time out is
-///   unavailable too: `patience` counts from the first such request. A few items are then scored alone, as a single item may
-///   block the others. A command that has never answered stops the run instead.
+/// - *Outage*: the scorer is unavailable and did not process the item, or a command exits with status 75. The run waits up to
+///   [`patience`](Self::patience), then stops with [`Error::Unavailable`]. The item is not evaluated. A scorer that accepts
+///   items but lets all of them time out is unavailable too: `patience` counts from the first such request. A few items are
+///   then scored alone, as a single item may block the others. A command that has never answered stops the run instead.
 /// - *No answer*, though the scorer may have processed the item: other answers of the same request are kept. Items without an
 ///   answer are retried up to [`retries`](Self::retries) times with exponential backoff, finally each item alone. If other
 ///   items of the request have answers, items still without one fail with the last reason. If none have, the scorer is at
@@ -148,8 +148,8 @@ impl<C> ExternalScore<C> {
 }
 
 impl<C: ScorerClient> ExternalScore<C> {
-    /// Scores the items of a request with retries until each item has an answer or has failed. Even on an error, `answers` has all answers
-    /// that arrived.
+    /// Scores the items of a request with retries until each item has an answer or has failed. Even on an error, `answers` has
+    /// all answers that arrived.
     fn score_with_retries(
         &self,
         items: &DataFrame,

@@ -137,7 +137,7 @@ impl FewValues {
 /// The smallest probability of either of two values. Predictions are not certain.
 const MIN_SHARE: f64 = 0.01;
 
-/// Whether there is no score, or at least four that are all equal. Fewer may be equal by chance, beside many items without a score.
+/// Whether there is no score, or at least four that are all equal. If many items have no score, fewer may be equal by chance.
 pub(super) fn are_equal(scores: &[f64]) -> bool {
     let mut scored = scores.iter().filter(|score| score.is_finite());
     let Some(first) = scored.next() else { return true };

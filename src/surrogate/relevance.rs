@@ -13,8 +13,8 @@ const PENALTY: f64 = 10.0;
 const PRIOR_EMBEDDING: f64 = 0.7;
 /// The prior weight of all documents together. They say something else than an embedding about the same texts.
 const PRIOR_DOCUMENTS: f64 = 0.3;
-/// The prior weight of all other columns together, beside documents.
-const PRIOR_BESIDE_DOCUMENTS: f64 = 0.1;
+/// The prior weight of all other columns together, if there are documents.
+const PRIOR_OTHER_COLUMNS: f64 = 0.1;
 /// How strongly the weights of the embedding and of documents stay near their prior: as many pseudo-observations of a Dirichlet
 /// distribution. There are few hits to learn them from.
 const DOCUMENTS_STRENGTH: f64 = 30.0;
@@ -53,11 +53,11 @@ impl Relevance {
             return Relevance::new(groups);
         }
         let others = groups - 1 - documents.len();
-        let beside = if others > 0 { PRIOR_BESIDE_DOCUMENTS } else { 0.0 };
+        let other_weight = if others > 0 { PRIOR_OTHER_COLUMNS } else { 0.0 };
         let weight = |group: usize| match group {
-            0 => 1.0 - PRIOR_DOCUMENTS - beside,
+            0 => 1.0 - PRIOR_DOCUMENTS - other_weight,
             _ if documents.contains(&group) => PRIOR_DOCUMENTS / documents.len() as f64,
-            _ => beside / others as f64,
+            _ => other_weight / others as f64,
         };
         Relevance { weights: (0..groups).map(weight).collect(), noise_factor: 1.0, documents }
     }

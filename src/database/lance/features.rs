@@ -77,7 +77,8 @@ fn documents(table: &Table, features: &[Feature]) -> Vec<Feature> {
     features.iter().filter(is_text).map(as_document).collect()
 }
 
-/// Reads features from the dataset's files if they are complete. Otherwise computes them, and stores them if the dataset is writable.
+/// Reads features from the dataset's files if they are complete. Otherwise computes them, and stores them if the dataset is
+/// writable.
 fn read_or_compute(table: &Table, features: &[Feature], items: usize) -> Result<(Vec<FeatureGroup>, Array2<f32>)> {
     let (stored, temporary) =
         (feature_folder(&table.uri), tempfile::tempdir().wrap_err("creating a temporary folder")?);

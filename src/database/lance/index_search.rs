@@ -136,8 +136,9 @@ impl IndexSearch<'_> {
         Ok(groups)
     }
 
-    /// The partitions that a query for `k` neighbours searches, and the number of candidates that it fetches. The number of partitions
-    /// depends on the target recall or is `nprobes`. It is large enough that the partitions contain about twice the candidates.
+    /// The partitions that a query for `k` neighbours searches, and the number of candidates that it fetches. The number of
+    /// partitions depends on the target recall or is `nprobes`. It is large enough that the partitions contain about twice the
+    /// candidates.
     fn search_params(&self, k: usize) -> (Probes, usize) {
         let partitions = self.index.partitions.max(1);
         // The k nearest rows that match a prefilter are as far away as a larger number of nearest rows of the whole library.

@@ -38,8 +38,9 @@ pub struct OpenOptions {
     /// and a search of a small library ([`OpenOptions::index_from_bytes`]) cache all embeddings as f32 if they fit.
     pub index_cache_bytes: usize,
     /// The size of all embeddings as f32, in bytes, from which searches read the index entries (default 192 MB and one byte).
-    /// In a smaller library, a search compares the embeddings in the searched partitions, even if the index stores codes. There is
-    /// one exception: if the index stores codes of vectors with 192 components or more, the search reads them, because that is faster.
+    /// In a smaller library, a search compares the embeddings in the searched partitions, even if the index stores codes. There
+    /// is one exception: if the index stores codes of vectors with 192 components or more, the search reads them, because that
+    /// is faster.
     pub index_from_bytes: usize,
     /// The size of the metadata cache in bytes (default 128 MB).
     pub metadata_cache_bytes: usize,

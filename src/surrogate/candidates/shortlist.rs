@@ -98,8 +98,8 @@ fn squares(all: ArrayView2<'_, f32>, factors: &Array1<f32>) -> Array1<f32> {
     rows.map(square).collect::<Vec<f32>>().into()
 }
 
-/// For each of the `vectors` `(vectors, components)`, the `count` rows with the largest dot product, of those that `is_open` allows.
-/// If `squares` are given, they are subtracted from the products. Of rows with equal values, the first ones are taken.
+/// For each of the `vectors` `(vectors, components)`, the `count` rows with the largest dot product, of those that `is_open`
+/// allows. If `squares` are given, they are subtracted from the products. Of rows with equal values, the first ones are taken.
 fn largest(
     all: ArrayView2<'_, f32>,
     vectors: ArrayView2<'_, f32>,
