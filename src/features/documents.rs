@@ -4,15 +4,13 @@ use polars::prelude::*;
 
 use super::ngrams::{CHUNK, EMPTY_HASH, HASH_BITS, SparseRows, extend_hash, finish_hash, log_counts, sample_texts};
 use super::subspace::Subspace;
-use crate::error::{Result, WrapErr};
+use crate::error::Result;
 use crate::random::random_stream;
 
 /// The shortest and the longest n-gram in characters.
 const NGRAMS: std::ops::RangeInclusive<usize> = 3..=5;
 /// The number of characters that are read of a text.
 const MAX_CHARACTERS: usize = 2000;
-/// Texts with at least this mean length in bytes are documents.
-const MIN_MEAN_LENGTH: usize = 300;
 
 /// Encodes a text by the character n-grams within its words (TF-IDF), projected on the principal components of a sample.
 ///
@@ -32,13 +30,8 @@ pub(super) struct DocumentEncoder {
 }
 
 impl DocumentEncoder {
-    /// Fits the encoder to a sample of a column. `None` if the texts are short.
-    pub(super) fn fit(sample: &Column) -> Result<Option<Self>> {
-        let texts = sample.str().wrap_err("texts")?;
-        let length: usize = texts.iter().flatten().map(str::len).sum();
-        if length < MIN_MEAN_LENGTH * (texts.len() - texts.null_count()).max(1) {
-            return Ok(None);
-        }
+    /// Fits the encoder to a sample of a column.
+    pub(super) fn fit(sample: &Column) -> Result<Self> {
         let mut rows = SparseRows::from_texts(&sample_texts(sample, MAX_CHARACTERS)?, count_ngrams)?;
         let mut texts_with = vec![0usize; 1 << HASH_BITS];
         rows.0.iter().flatten().for_each(|(ngram, _)| texts_with[usize::from(*ngram)] += 1);
@@ -46,7 +39,7 @@ impl DocumentEncoder {
         let weights: Vec<f32> = texts_with.iter().map(|count| 1.0 + ((1.0 + n) / (1.0 + *count as f32)).ln()).collect();
         rows.0.iter_mut().for_each(|row| weigh(row, &weights));
         let subspace = Subspace::fit(&rows, &mut random_stream(0, "document features", 0, 0))?;
-        Ok(Some(DocumentEncoder { weights, subspace }))
+        Ok(DocumentEncoder { weights, subspace })
     }
 
     pub(super) fn width(&self) -> usize {

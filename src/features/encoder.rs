@@ -51,7 +51,7 @@ impl Encoder {
             Role::Numeric => NumericEncoder::fit(sample)?.map(Kind::Numeric),
             Role::Category => CategoryEncoder::fit(sample)?.map(Kind::Category),
             Role::Text | Role::Document if distinct_count(sample)? < 2 => None,
-            Role::Document => DocumentEncoder::fit(sample)?.map(Kind::Document),
+            Role::Document => Some(Kind::Document(DocumentEncoder::fit(sample)?)),
             Role::Text => Some(Kind::Text(NgramEncoder::fit(sample)?)),
             Role::Embedding => {
                 let vectors = vectors(sample)?;

@@ -120,12 +120,7 @@ impl<'a> FeatureFiles<'a> {
             outputs.push((encoder, FeatureWriter::create(&self.path(feature), &feature.column, role, width)?));
         }
         drop(sample);
-        let is_scan_needed = outputs.iter().any(|(encoder, _)| encoder.is_some());
-        let scan = |visit: &mut dyn FnMut(DataFrame) -> Result<()>| match is_scan_needed {
-            true => table.scan_columns(&names, visit),
-            false => Ok(()),
-        };
-        scan(&mut |items| {
+        table.scan_columns(&names, &mut |items| {
             for (encoder, writer) in &mut outputs {
                 if let Some(encoder) = encoder {
                     writer.rows(encoder.encode(items.column(encoder.column()).wrap_err("features")?)?.view())?;

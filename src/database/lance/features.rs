@@ -16,6 +16,10 @@ use crate::suggest::unknown_column;
 
 /// The maximum number of columns that are read if none are named. The first columns are taken.
 const AUTO_COLUMNS: usize = 64;
+/// Texts with at least this mean length in bytes are documents.
+const MIN_DOCUMENT_BYTES: usize = 300;
+/// The number of items whose texts are measured.
+const DOCUMENT_SAMPLE: usize = 1000;
 
 /// Reads or computes the features of all items.
 ///
@@ -38,7 +42,7 @@ pub(super) fn load(
         Ok(())
     })?;
     let (mut groups, mut values) = read_or_compute(table, &features, ids.len())?;
-    let documents = documents(table, &features);
+    let documents = documents(table, &features)?;
     if !documents.is_empty() {
         let (more_groups, more_values) = read_or_compute(table, &documents, ids.len())?;
         let width = values.ncols();
@@ -61,20 +65,41 @@ pub(super) fn compute_and_store(table: &Table, attributes: &[String], items: usi
     let Some(folder) = feature_folder(&table.uri).filter(|folder| is_writable(folder)) else { return Ok(()) };
     let files = FeatureFiles::new(table, &folder);
     files.write(table, &features, items)?;
-    let documents = documents(table, &features);
+    let documents = documents(table, &features)?;
     if documents.is_empty() { Ok(()) } else { files.write(table, &documents, items) }
 }
 
-/// A second reading of columns that contain text, as documents. It has no components if the texts are short.
-fn documents(table: &Table, features: &[Feature]) -> Vec<Feature> {
+/// A second reading of columns with long texts, as documents: those with a mean length of at least [`MIN_DOCUMENT_BYTES`] among the first
+/// items.
+fn documents(table: &Table, features: &[Feature]) -> Result<Vec<Feature>> {
     let schema = Schema::from(table.dataset.schema());
     let is_text = |feature: &&Feature| {
         let field = schema.field_with_name(&feature.column);
         let is_string = field.is_ok_and(|field| matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8));
         is_string && feature.role.is_none_or(|role| role == Role::Text)
     };
-    let as_document = |feature: &Feature| Feature { column: feature.column.clone(), role: Some(Role::Document) };
-    features.iter().filter(is_text).map(as_document).collect()
+    let columns: Vec<String> = features.iter().filter(is_text).map(|feature| feature.column.clone()).collect();
+    if columns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut rows, mut bytes, mut texts) = (0, vec![0; columns.len()], vec![0; columns.len()]);
+    let scanned = table.scan_columns(&columns, &mut |items| {
+        let items = items.head(Some(DOCUMENT_SAMPLE - rows));
+        rows += items.height();
+        for (position, column) in columns.iter().enumerate() {
+            let column = items.column(column).wrap_err("features")?.str().wrap_err("features")?;
+            bytes[position] += column.iter().flatten().map(str::len).sum::<usize>();
+            texts[position] += column.len() - column.null_count();
+        }
+        if rows < DOCUMENT_SAMPLE { Ok(()) } else { Err(Error::Interrupted) }
+    });
+    match scanned {
+        Err(Error::Interrupted) if rows == DOCUMENT_SAMPLE => {}
+        result => result?,
+    }
+    let is_long = |position: &usize| bytes[*position] >= MIN_DOCUMENT_BYTES * texts[*position].max(1);
+    let as_document = |position: usize| Feature { column: columns[position].clone(), role: Some(Role::Document) };
+    Ok((0..columns.len()).filter(is_long).map(as_document).collect())
 }
 
 /// Reads features from the dataset's files if they are complete. Otherwise computes them, and stores them if the dataset is
