@@ -96,8 +96,8 @@ fn the_exit_status_75_of_a_process_is_an_outage() {
 }
 
 /// The rows of the ledger of a run.
-fn ledger(folder: &TempDir) -> usize {
-    let files = std::fs::read_dir(folder.path().join("run/ledger")).expect("a ledger");
+fn ledger(folder: &TempDir, run: &str) -> usize {
+    let files = std::fs::read_dir(folder.path().join(run).join("ledger")).expect("a ledger");
     let files = files.map(|file| file.expect("an entry").path());
     let files = files.filter(|file| file.extension().is_some_and(|extension| extension == "parquet"));
     files.map(|file| read(&file).height()).sum()
@@ -105,30 +105,25 @@ fn ledger(folder: &TempDir) -> usize {
 
 /// A run that its scorer leaves ends with status 75, has booked what was answered and nothing else, and goes on as one that its
 /// scorer never left.
-fn left_and_resumed(counter: &Counter, score: &str, reason: &str) {
-    let folder = folder();
-    molecules(&folder);
-    for (name, score) in [("run.toml", score), ("sql.toml", "sql = \"qed\"")] {
-        std::fs::write(folder.path().join(name), run_file(score)).expect("written");
-    }
-    let output = uphill(&["search", "run.toml", "--out", "run"], folder.path());
+fn left_and_resumed(folder: &TempDir, run: &str, counter: &Counter, score: &str, reason: &str) {
+    std::fs::write(folder.path().join("run.toml"), run_file(score)).expect("written");
+    let output = uphill(&["search", "run.toml", "--out", run], folder.path());
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(75), "{said}");
     let end =
         format!("score: {reason}; the scorer was unavailable for longer than score.patience; resume with --resume");
     assert!(said.contains(&end), "{said}");
-    assert_eq!(ledger(&folder), counter.items().len(), "what was answered is booked, and nothing else");
-    let manifest = std::fs::read_to_string(folder.path().join("run/run.json")).expect("run.json");
+    assert_eq!(ledger(folder, run), counter.items().len(), "what was answered is booked, and nothing else");
+    let manifest = std::fs::read_to_string(folder.path().join(run).join("run.json")).expect("run.json");
     let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
     assert_eq!(manifest["ended"]["failed"], 0, "{manifest}");
 
     std::fs::write(counter.file("counter.good"), "").expect("written");
-    uphill_ok(&["search", "run.toml", "--out", "run", "--resume"], folder.path());
-    uphill_ok(&["search", "sql.toml", "--out", "sql"], folder.path());
+    uphill_ok(&["search", "run.toml", "--out", run, "--resume"], folder.path());
     for iteration in 0..2 {
         let file = format!("results/iteration={iteration:06}/part-0000.parquet");
         let results = |run: &str| read(&folder.path().join(run).join(&file));
-        let (run, sql) = (results("run"), results("sql"));
+        let (run, sql) = (results(run), results("sql"));
         assert!(run.select(names(&sql)).expect("columns").equals_missing(&sql), "iteration {iteration}");
     }
     let scored = counter.items();
@@ -143,17 +138,23 @@ fn a_run_whose_scorer_looks_at_no_item_any_more_ends_as_in_an_outage_and_goes_on
         let arguments = format!("[\"python3\", {:?}, {:?}, {behaviour:?}]", script("busy.py"), counter.path());
         format!("command = {arguments}\nbatch_size = 4\npatience = 0.3")
     };
+    let folder = folder();
+    molecules(&folder);
+    std::fs::write(folder.path().join("sql.toml"), run_file("sql = \"qed\"")).expect("written");
+    uphill_ok(&["search", "sql.toml", "--out", "sql"], folder.path());
     for (behaviour, reason) in
         [("after 6", "the queue is full"), ("always", "the queue is full"), ("exits 6", "exited with status 75")]
     {
-        let counter = Counter::new();
-        left_and_resumed(&counter, &command(&counter, behaviour), reason);
-        // Several at a time, as a part of a sum, and where a failure would end the run.
-        let counter = Counter::new();
-        left_and_resumed(&counter, &(command(&counter, behaviour) + "\nworkers = 3\non_error = \"stop\""), reason);
-        let counter = Counter::new();
-        let part = format!("[[score.sum]]\nname = \"likeness\"\n{}", command(&counter, behaviour));
-        left_and_resumed(&counter, &part, reason);
+        // Alone, several at a time where a failure would end the run, and as a part of a sum.
+        let counters = [(); 3].map(|()| Counter::new());
+        let scores = [
+            command(&counters[0], behaviour),
+            command(&counters[1], behaviour) + "\nworkers = 3\non_error = \"stop\"",
+            format!("[[score.sum]]\nname = \"likeness\"\n{}", command(&counters[2], behaviour)),
+        ];
+        for (number, (counter, score)) in counters.iter().zip(&scores).enumerate() {
+            left_and_resumed(&folder, &format!("{behaviour} {number}"), counter, score, reason);
+        }
     }
 }
 
@@ -195,7 +196,7 @@ fn a_function_that_does_not_look_at_an_item_ends_the_run_which_keeps_the_rest() 
     let error = runner.search_into(folder.path().join("run"), &queries, 9).map(drop).expect_err("it left");
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains("the scorer did not look at the item"), "{error}");
-    assert_eq!(ledger(&folder), 20);
+    assert_eq!(ledger(&folder, "run"), 20);
 }
 
 #[test]
