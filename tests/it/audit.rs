@@ -230,9 +230,12 @@ fn of_many_audits_all_but_one_in_twenty_bound_the_hits_that_are_missing() {
 #[test]
 fn an_audit_for_rare_hits_says_that_it_cannot_tell_and_how_many_draws_could() {
     let folder = folder();
-    exact_library(&folder, &clustered(3000, 4, 8, &mut rng(2)));
-    // 30 items are hits, of which the search starts at one.
-    let run = "[database]\npath = \"items.lance\"\n[queries]\ndb_idx = [27]\n[score]\nsql = \"CASE WHEN weight > 0.985 THEN 1.0 ELSE 0.0 END\"\n\
+    let embeddings = clustered(3000, 4, 8, &mut rng(2));
+    exact_library(&folder, &embeddings);
+    // 30 items are hits, of which the search starts at one: item 27 has the weight 0.99.
+    let start = uphill::embedding_column(embeddings.slice(ndarray::s![27..28, ..])).expect("a column");
+    write(&folder.path().join("start.parquet"), &DataFrame::new(1, vec![start]).expect("a frame"));
+    let run = "[database]\npath = \"items.lance\"\n[queries]\npath = \"start.parquet\"\n[score]\nsql = \"CASE WHEN weight > 0.985 THEN 1.0 ELSE 0.0 END\"\n\
                [update]\nrule = \"rl\"\nlr = 1.0\n[stop]\niterations = 1\nhit = 1\n";
     std::fs::write(folder.path().join("run.toml"), run).expect("written");
     uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
