@@ -37,6 +37,9 @@ pub struct SearchContext<'a> {
     pub reused: &'a [u64],
     /// The evaluation budget that the run was started with. `None`: no budget.
     pub planned_budget: Option<u64>,
+    /// The threshold of a hit that the run was started with ([`StopConditions::hit`](crate::StopConditions::hit)), in the scorer's
+    /// own direction.
+    pub planned_hit: Option<f64>,
 }
 
 /// An update rule: learns from the scores and computes the queries of the next iteration. A closure implements `UpdateRule`:

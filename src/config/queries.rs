@@ -26,7 +26,7 @@ const FEW_QUERIES: usize = 4;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct QueriesConfig {
-    /// The number of random items to start at (default 16, or 4 with `update.examples`).
+    /// The number of random items to start at (default 16, or 4 with `update.examples` or `stop.hit` of the rule `surrogate`).
     pub sample: Option<usize>,
     /// A file (Parquet, CSV, JSON) with a column `embedding`. In CSV it is text such as `[0.5, 0.25]`.
     pub path: Option<PathBuf>,
@@ -58,7 +58,8 @@ impl Config {
             (None, Some(0), None) => return Err(Error::Config("queries.sample: expected at least 1, found 0".into())),
             (None, sample, None) => {
                 let mut rng = random_stream(self.seed, "queries", 0, 0);
-                let default = if self.announces_few_values() { FEW_QUERIES } else { DEFAULT_QUERIES };
+                let has_hits = self.update.has_model() && self.stop.hit.is_some();
+                let default = if self.announces_few_values() || has_hits { FEW_QUERIES } else { DEFAULT_QUERIES };
                 let items = database.sample(sample.unwrap_or(default), &mut rng)?;
                 queries_at(database, &items)?
             }

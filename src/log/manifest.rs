@@ -46,6 +46,10 @@ pub struct Manifest {
     /// later does not change it.
     #[serde(default, rename = "planned")]
     pub planned_budget: Option<u64>,
+    /// The threshold of a hit that the run was started with. From it, a rule knows that scores may be yes or no. Changing the
+    /// threshold later does not change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_hit: Option<f64>,
     /// The evaluation budget that an earlier process spent. The last iteration may lack items that exceeded it.
     #[serde(default, rename = "cut")]
     pub spent_budget: Option<u64>,

@@ -30,12 +30,18 @@ impl Runner {
         self.filter.columns_read().unwrap_or_default().into_iter().chain(self.score.columns_read()).collect()
     }
 
-    /// Checks the stages and prepares the rule for a search with a planned budget.
-    pub(super) fn prepare(&mut self, queries: &DataFrame, planned_budget: Option<u64>) -> Result<()> {
+    /// Checks the stages and prepares the rule for a search that was started with this budget and this threshold of a hit.
+    pub(super) fn prepare(
+        &mut self,
+        queries: &DataFrame,
+        planned_budget: Option<u64>,
+        planned_hit: Option<f64>,
+    ) -> Result<()> {
         self.check_stages(queries)?;
         let (database, columns_read) = (&*self.database, self.columns_read());
         let reused = self.ledger.reused_items(database)?;
-        let context = SearchContext { database, columns_read: &columns_read, reused: &reused, planned_budget };
+        let context =
+            SearchContext { database, columns_read: &columns_read, reused: &reused, planned_budget, planned_hit };
         self.rule.begin(&context)
     }
 }

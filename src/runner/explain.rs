@@ -73,8 +73,11 @@ impl Runner {
         self.ledger.clear();
         self.rule.check()?;
         let (database, columns_read) = (&*self.database, self.columns_read());
-        let (reused, planned_budget) = (logged.reused()?, log.manifest().planned_budget);
-        self.rule.begin(&SearchContext { database, columns_read: &columns_read, reused: &reused, planned_budget })
+        let (reused, manifest) = (logged.reused()?, log.manifest());
+        let (planned_budget, planned_hit) = (manifest.planned_budget, manifest.planned_hit);
+        let context =
+            SearchContext { database, columns_read: &columns_read, reused: &reused, planned_budget, planned_hit };
+        self.rule.begin(&context)
     }
 
     /// Explains items by the model as it is now.

@@ -21,7 +21,7 @@ impl Runner {
         self.check_compatible(&log)?;
         self.check_scorer_files(&log)?;
         self.tag_version(&log);
-        self.prepare(queries, log.manifest().planned_budget)?;
+        self.prepare(queries, log.manifest().planned_budget, log.manifest().planned_hit)?;
         self.begin(&log)?;
         self.record_dataset_path(&mut log)?;
         log.record_scorer_files(&self.scorer_files.hashes)?;

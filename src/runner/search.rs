@@ -18,7 +18,7 @@ impl Runner {
     /// # Errors
     /// As [`Runner::step`].
     pub fn search(&mut self, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
-        self.prepare(queries, self.stop.evaluations)?;
+        self.prepare(queries, self.stop.evaluations, self.stop.hit)?;
         let log = SearchLog::temporary(self.manifest())?;
         self.begin(&log)?;
         self.run(log, queries.clone(), self.progress(iterations), VecDeque::new())
@@ -29,7 +29,7 @@ impl Runner {
     /// # Errors
     /// As [`Runner::step`]; a folder that is not empty.
     pub fn search_into(&mut self, path: impl AsRef<Path>, queries: &DataFrame, iterations: u32) -> Result<SearchLog> {
-        self.prepare(queries, self.stop.evaluations)?;
+        self.prepare(queries, self.stop.evaluations, self.stop.hit)?;
         let manifest = Manifest { version_tag: self.database.identity().map(|_| new_tag()), ..self.manifest() };
         let log = SearchLog::create(path, manifest)?;
         self.tag_version(&log);
@@ -79,6 +79,7 @@ impl Runner {
             scorer_files: self.scorer_files.hashes.clone(),
             has_retried_items: false,
             planned_budget: self.stop.evaluations,
+            planned_hit: self.stop.hit,
             spent_budget: None,
             started: now(),
             audit: None,

@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_start_takes_reused_scores_first_and_fills_up_with_the_others_in_their_order() {
         let mut observations = Observations::default();
-        observations.begin(&[7, 3]);
+        observations.begin(&[7, 3], false);
         let reused = |row| Choice { row, chosen_by: None, prediction: None };
         let random = Choice { chosen_by: Some(ChosenBy::Random), ..reused(0) };
         let choose = |count| choose_start(&[5, 3, 9, 7, 8], &observations, count, ChosenBy::Random);

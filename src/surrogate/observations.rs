@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 pub(super) struct Observations {
     /// The configured maximum size of training sets.
     pub max_points: usize,
-    /// The setting: the user announced that the scores have few values.
-    pub announces_few_values: bool,
+    /// Whether the user announced that the scores have few values.
+    announces_few_values: bool,
     ids: Vec<u64>,
     scores: Vec<f64>,
     /// Row-major, `(items, width)`.
@@ -59,10 +59,10 @@ impl Observations {
         }
     }
 
-    /// Starts a run that reuses the scores of the items with these ids.
-    pub fn begin(&mut self, reused: &[u64]) {
+    /// Starts a run that reuses the scores of the items with these ids, and whose scores may be announced to have few values.
+    pub fn begin(&mut self, reused: &[u64], announces_few_values: bool) {
         let reused = reused.iter().copied().collect();
-        let (max_points, announces_few_values) = (self.max_points, self.announces_few_values);
+        let max_points = self.max_points;
         *self = Observations { max_points, announces_few_values, reused, ..Observations::default() };
     }
 

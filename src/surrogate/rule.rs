@@ -86,6 +86,8 @@ pub struct SurrogateUpdate {
     /// The posterior that chooses the next batch. `None` in the random start.
     posterior: Option<Posterior>,
     candidates: Candidates,
+    /// The setting: the user announced that the scores have few values.
+    announces_few_values: bool,
 }
 
 impl std::fmt::Debug for SurrogateUpdate {
@@ -136,9 +138,10 @@ impl SurrogateUpdate {
     }
 
     /// Announces that scores have few values: yes or no, or grades (default: false). The rule detects few values by itself, but with
-    /// this it needs only 4 scores for that, so the random start ends after 4 scores with at most two different values.
+    /// this it needs only 4 scores for that, so the random start ends after 4 scores with at most two different values. A run with a
+    /// threshold of a hit ([`StopConditions::hit`](crate::StopConditions::hit)) announces it, too.
     pub fn announce_few_values(mut self, announce: bool) -> Self {
-        self.observations.announces_few_values = announce;
+        self.announces_few_values = announce;
         self
     }
 
@@ -186,12 +189,13 @@ impl UpdateRule for SurrogateUpdate {
     }
 
     fn begin(&mut self, context: &SearchContext<'_>) -> Result<()> {
-        self.schedule.begin(context.planned_budget, self.observations.announces_few_values);
+        let announces_few_values = self.announces_few_values || context.planned_hit.is_some();
+        self.schedule.begin(context.planned_budget, announces_few_values);
         self.space.clear();
         self.niching = Niching::new(context.database.len());
         self.posterior = None;
         self.candidates = Candidates::from_reused(context.reused);
-        self.observations.begin(self.candidates.ids());
+        self.observations.begin(self.candidates.ids(), announces_few_values);
         let features = context.database.features(&self.space.features, context.columns_read)?;
         let vectorizer = self.candidates.read_library(context.database, features, self.observations.max_points)?;
         self.space.begin(vectorizer);

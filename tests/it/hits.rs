@@ -104,12 +104,36 @@ fn a_run_ends_after_so_many_scores_without_a_hit_and_continues_when_the_limit_is
     assert!(frames(&at("run")).len() > before.len(), "it did not continue");
     assert!(frames(&at("run")) == frames(&at("whole")));
     assert_eq!(manifest(&at("run"))["ended"]["hits"], manifest(&at("whole"))["ended"]["hits"]);
-    // Hits change nothing but the end.
-    search(folder.path(), "without", &[]);
-    let without = frames(&at("without"));
-    let shared = frames(&at("whole")).into_iter().filter(|frame| without.contains(frame)).count();
-    assert_eq!(shared, frames(&at("whole")).len());
-    assert!(manifest(&at("without"))["ended"].get("hits").is_none());
+    // The limit changes nothing but the end.
+    search(folder.path(), "unlimited", &["--set", "stop.hit=1"]);
+    let unlimited = frames(&at("unlimited"));
+    assert!(frames(&at("whole")).iter().all(|frame| unlimited.contains(frame)));
+    assert!(unlimited.len() > frames(&at("whole")).len());
+}
+
+#[test]
+fn a_threshold_shortens_the_start_of_a_run_that_starts_with_it_and_of_no_other() {
+    let folder = library(YES_OR_NO);
+    let at = |run: &str| folder.path().join(run);
+    let set = |sets: &[&'static str]| -> Vec<&'static str> { sets.iter().flat_map(|set| ["--set", set]).collect() };
+    let first_model = |run: &str| {
+        let results = SearchLog::open(at(run)).expect("a run").compile_results().expect("a query");
+        let by_model = uphill::collect(results.filter(col("chosen_by").eq(lit("model")))).expect("results");
+        by_model.column("evaluation").expect("evaluation").u64().expect("u64").min().expect("a model")
+    };
+    search(folder.path(), "without", &set(&["stop.evaluations=200", "update.batch=4"]));
+    search(folder.path(), "hit", &set(&["stop.evaluations=200", "update.batch=4", "stop.hit=1"]));
+    assert!(first_model("hit") < first_model("without"), "{} {}", first_model("hit"), first_model("without"));
+    assert!(manifest(&at("without")).get("planned_hit").is_none());
+    // A threshold that is set or removed later leaves the frames as they are.
+    for (run, first, later) in [("added", &[][..], &["stop.hit=1"][..]), ("removed", &["stop.hit=1"], &[])] {
+        let limit =
+            |evaluations: &'static str, sets: &[&'static str]| set(&[&[evaluations, "update.batch=4"], sets].concat());
+        search(folder.path(), run, &limit("stop.evaluations=200", &[first, &["stop.iterations=6"]].concat()));
+        search(folder.path(), run, &[&["--resume"][..], &limit("stop.evaluations=200", later)].concat());
+        let whole = if run == "added" { "without" } else { "hit" };
+        assert!(frames(&at(run)) == frames(&at(whole)), "{run}");
+    }
 }
 
 #[test]
