@@ -113,7 +113,7 @@ thresholds = (
     .drop_nulls()
 )
 is_entry = pl.col("score") > pl.col("threshold")
-price = (
+entry_cost = (
     predictions.join(thresholds, on="iteration")
     .drop_nulls("hundred")
     .group_by("hundred")
@@ -122,7 +122,7 @@ price = (
     .sort("hundred")
 )
 
-# The forecast of each batch against what came. The probability of an entry comes from the errors of earlier batches, in
+# The forecast and the observed entries of each batch. The probability of an entry comes from the errors of earlier batches, in
 # deviations, mixed with a normal distribution. A factor corrects what is left. Weights decay by batch.
 with_predictions = predictions.drop_nulls("predicted").select("iteration").unique()
 predicted_batches = predictions.join(with_predictions, on="iteration").with_columns(batch=pl.col("iteration").rank("dense"))
@@ -178,7 +178,7 @@ for title, frame in [
     ("how far the queries moved", movement),
     ("calibration: scores within 1.28 deviations of the prediction, by hundred scores", calibration),
     ("parity: predicted against scored, by hundred scores", parity),
-    ("the price of an entry into the best 100, by hundred scores", price),
+    ("the scores per entry into the best 100, by hundred scores", entry_cost),
     ("forecast against truth: entries of each batch", forecasts),
 ]:
     print(title)

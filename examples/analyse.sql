@@ -105,7 +105,7 @@ join items as earlier on earlier.iteration < batch.iteration
 group by batch.iteration
 having threshold is not null;
 
--- The price of an entry, by hundred scores.
+-- The scores per entry, by hundred scores.
 select
     hundred,
     count(*) as scores,
@@ -129,7 +129,7 @@ select *, dense_rank() over (order by iteration) as batch
 from predictions
 where iteration in (select iteration from predictions where predicted is not null);
 
--- The forecast of each batch against what came: entries into the best 100. The probability of an entry comes from the errors of
+-- The forecast and the observed entries of each batch into the best 100. The probability of an entry comes from the errors of
 -- earlier batches, in deviations, mixed with a normal distribution. A factor corrects what is left. Weights decay by batch.
 with items_of_batches as (
     select iteration, batch, db_idx, (threshold - predicted) / deviation as z, score > threshold as is_entry

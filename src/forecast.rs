@@ -37,7 +37,7 @@ pub(crate) use self::forecaster::{BatchForecast, Forecaster};
 /// The factor by which the weights of earlier batches decay per batch.
 const DECAY: f64 = 0.8;
 /// From this number of scores per entry on, texts have no digits.
-pub(crate) const MAX_SHOWN_PRICE: f64 = 1e6;
+pub(crate) const MAX_SHOWN_SCORES_PER_ENTRY: f64 = 1e6;
 
 /// The expected number of entries among the next scores. An entry is a score that is better than the `top`-th best score so
 /// far.
@@ -73,9 +73,9 @@ impl Forecast {
     }
 
     /// `: 11 scores each`. Empty for a number that is too large to show.
-    pub(crate) fn price_text(&self) -> String {
+    pub(crate) fn scores_per_entry_text(&self) -> String {
         match self.scores_per_entry() {
-            price if price < MAX_SHOWN_PRICE => format!(": {price:.0} scores each"),
+            scores if scores < MAX_SHOWN_SCORES_PER_ENTRY => format!(": {scores:.0} scores each"),
             _ => String::new(),
         }
     }
@@ -92,7 +92,7 @@ impl Forecast {
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Forecast { top, items, low, high, .. } = *self;
-        let (entries, each) = (self.entries_text(), self.price_text());
+        let (entries, each) = (self.entries_text(), self.scores_per_entry_text());
         write!(
             f,
             "the next {items} scores are expected to bring {entries} entries into the best {top} ({low} to {high}){each}"

@@ -225,21 +225,21 @@ impl Ledger {
 
     /// Whether each of these items is within the budget, if they are requested in this order. Items that a job finds to cost
     /// nothing count as if they were evaluated.
-    pub(crate) fn affordable(&self, items: &[u64], budget: Option<u64>) -> Vec<bool> {
+    pub(crate) fn within_budget(&self, items: &[u64], budget: Option<u64>) -> Vec<bool> {
         let mut remaining = budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.evaluations()));
         let mut planned = HashSet::new();
-        let is_affordable = |item: &u64| {
+        let is_within = |item: &u64| {
             if self.requested.contains(item) || planned.contains(item) {
                 return true;
             }
-            let is_affordable = remaining > 0;
-            if is_affordable {
+            let is_within = remaining > 0;
+            if is_within {
                 remaining -= 1;
                 planned.insert(*item);
             }
-            is_affordable
+            is_within
         };
-        items.iter().map(is_affordable).collect()
+        items.iter().map(is_within).collect()
     }
 
     /// Scores the items of a job. With `in_background`, background workers score them. Otherwise waits for the answers.

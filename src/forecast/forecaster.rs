@@ -35,7 +35,7 @@ pub(crate) struct BatchForecast {
 pub(crate) struct BatchEntries {
     /// The number of entries that the forecast for the batch expected.
     pub expected: f64,
-    /// The number of entries that came.
+    /// The observed number of entries.
     pub observed: u64,
 }
 
@@ -140,7 +140,7 @@ impl Forecaster {
     /// The forecast for the next batch and the latest batches together, if it expects more than `limit` scores per entry. Takes
     /// as many of the latest batches as are needed to cover at least `limit` scores and at least `top`: fewer would end
     /// runs by chance. `None` if all batches cover fewer.
-    pub fn too_expensive(&self, limit: f64, next: &BatchForecast) -> Option<Forecast> {
+    pub fn forecast_over_limit(&self, limit: f64, next: &BatchForecast) -> Option<Forecast> {
         let min_items = limit.max(self.top as f64);
         let mut probabilities = next.probabilities.clone();
         for earlier in self.batches.iter().rev() {

@@ -10,7 +10,7 @@ use crate::frame::text::format_number;
 /// The title of the section, and of the table if several runs are compared.
 pub(super) const TITLE: &str = "Can the model be trusted?";
 
-/// Maximum number of random picks, and of other items, that are drawn beside the last hundred.
+/// Maximum number of random picks, and of other items, that are drawn in addition to the last hundred.
 const MAX_RANDOM: usize = 300;
 const MAX_OTHERS: usize = 600;
 /// Maximum number of blocks that are drawn.
@@ -114,7 +114,7 @@ fn parity(run: &RunData, calibration: &Calibration, score: &str) -> Chart {
             are_crosses,
             points: items.into_iter().map(|item| dot(run, item)).collect(),
         });
-    let mut caption = "Each dot is an item: what the model predicted, and the score that came.".to_string();
+    let mut caption = "Each dot is an item: what the model predicted, and its score.".to_string();
     if items.iter().any(|item| item.is_random) {
         caption.push_str(" Crosses are random picks.");
     }
@@ -184,7 +184,7 @@ fn order(blocks: &[&Block]) -> Option<Chart> {
     })
 }
 
-/// Entries into the best scores beside the forecasts of them.
+/// Entries into the best scores, and the forecast ones.
 fn entries(blocks: &[&Block], top: usize) -> Option<Chart> {
     // A block may have more or fewer than a hundred scores.
     let per_hundred = |block: &Block, count: f64| count * BLOCK as f64 / (block.last + 1 - block.first) as f64;

@@ -29,10 +29,10 @@ impl Runner {
             let is_async = self.batches_in_flight() > 0;
             let selected = self.select_batch(iteration, &queries, Some(&mut *log));
             let mut batch = selected.map_err(|error| error.in_iteration(iteration))?;
-            let affordable = self.affordable_rows(&batch)?;
-            progress.forecast_batch(&mut batch, &affordable)?;
-            progress.too_expensive = self.stop.too_expensive(progress);
-            if progress.too_expensive.is_some() {
+            let within_budget = self.rows_within_budget(&batch)?;
+            progress.forecast_batch(&mut batch, &within_budget)?;
+            progress.over_limit = self.stop.forecast_over_limit(progress);
+            if progress.over_limit.is_some() {
                 return self.drain(log, progress, in_flight, StopReason::ScoresPerEntry);
             }
             if let Some(callback) = &mut self.submit_callback {

@@ -36,7 +36,7 @@ pub(super) struct Progress {
     /// The forecast for the latest selected batch.
     pub(super) forecast: Option<BatchForecast>,
     /// The forecast that ended the search, because entries are expected to cost too much.
-    pub(super) too_expensive: Option<Forecast>,
+    pub(super) over_limit: Option<Forecast>,
 }
 
 impl Runner {
@@ -64,7 +64,7 @@ impl Progress {
             hit_counter: None,
             forecaster: Forecaster::new(top),
             forecast: None,
-            too_expensive: None,
+            over_limit: None,
         }
     }
 
@@ -84,13 +84,13 @@ impl Progress {
         Ok(())
     }
 
-    /// Forecasts the entries of a selected batch, of which `affordable` rows are within the budget.
-    pub(super) fn forecast_batch(&mut self, batch: &mut Batch, affordable: &[bool]) -> Result<()> {
-        batch.summary.rows = affordable.iter().filter(|is_affordable| **is_affordable).count();
+    /// Forecasts the entries of a selected batch, of which `within_budget` rows are within the budget.
+    pub(super) fn forecast_batch(&mut self, batch: &mut Batch, within_budget: &[bool]) -> Result<()> {
+        batch.summary.rows = within_budget.iter().filter(|is_within| **is_within).count();
         self.forecast = match &batch.predictions {
             Some(predictions) => {
-                let affordable: BooleanChunked = affordable.iter().map(|is_affordable| Some(*is_affordable)).collect();
-                self.forecaster.forecast(&predictions.filter(&affordable).wrap_err("predictions")?)?
+                let within_budget: BooleanChunked = within_budget.iter().map(|is_within| Some(*is_within)).collect();
+                self.forecaster.forecast(&predictions.filter(&within_budget).wrap_err("predictions")?)?
             }
             None => None,
         };
@@ -111,7 +111,7 @@ impl Progress {
 
     /// The forecast to record when the search ends: the one that ended it, or else that for the next hundred scores.
     pub(super) fn final_forecast(&self) -> Option<Forecast> {
-        self.too_expensive.or_else(|| self.forecaster.next_hundred())
+        self.over_limit.or_else(|| self.forecaster.next_hundred())
     }
 
     pub(super) fn elapsed_seconds(&self) -> f64 {

@@ -63,9 +63,9 @@ impl Runner {
     }
 
     /// Whether each row of a selected batch is within the budget.
-    pub(super) fn affordable_rows(&self, batch: &Batch) -> Result<Vec<bool>> {
+    pub(super) fn rows_within_budget(&self, batch: &Batch) -> Result<Vec<bool>> {
         let items = schema::u64s(&batch.visible_results()?, DB_IDX)?;
-        Ok(self.ledger.affordable(&items, self.stop.evaluations))
+        Ok(self.ledger.within_budget(&items, self.stop.evaluations))
     }
 
     /// Passes the scores of a batch to the rule.

@@ -131,8 +131,8 @@ impl StopConditions {
     }
 
     /// The forecast whose expected number of scores per entry exceeds the limit.
-    pub(super) fn too_expensive(&self, progress: &Progress) -> Option<Forecast> {
-        progress.forecaster.too_expensive(self.scores_per_entry?, progress.forecast.as_ref()?)
+    pub(super) fn forecast_over_limit(&self, progress: &Progress) -> Option<Forecast> {
+        progress.forecaster.forecast_over_limit(self.scores_per_entry?, progress.forecast.as_ref()?)
     }
 
     /// Whether the budget exceeds the `spent` budget of a run, whose last iteration may lack items that exceeded it.

@@ -20,7 +20,7 @@ const TITLES: [&str; 9] = [
     "how far the queries moved",
     "calibration: scores within 1.28 deviations of the prediction, by hundred scores",
     "parity: predicted against scored, by hundred scores",
-    "the price of an entry into the best 100, by hundred scores",
+    "the scores per entry into the best 100, by hundred scores",
     "forecast against truth: entries of each batch",
 ];
 

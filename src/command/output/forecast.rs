@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::numbers::count;
-use crate::forecast::{Forecast, MAX_SHOWN_PRICE};
+use crate::forecast::{Forecast, MAX_SHOWN_SCORES_PER_ENTRY};
 use crate::frame::text::format_number;
 use crate::log::{RunSummary, SearchLog, StopReason};
 use crate::runner::IterationSummary;
 
-/// The number of latest scores whose entries are shown beside a forecast. Batches are counted as a whole.
+/// The number of latest scores whose entries are shown with a forecast. Batches are counted as a whole.
 const LATEST_SCORES: usize = 100;
 
 /// The forecast for the next hundred scores, and the entries that the latest batches brought.
@@ -43,7 +43,7 @@ impl ForecastProgress {
         let next = self.next?;
         let (scores, entries) = self.latest.iter().fold((0, 0), |sum, batch| (sum.0 + batch.0, sum.1 + batch.1));
         let (top, items, (low, high)) = (next.top, next.items, next.interval());
-        let (expected, each) = (next.entries_text(), next.price_text());
+        let (expected, each) = (next.entries_text(), next.scores_per_entry_text());
         let noun = if entries == 1 { "entry" } else { "entries" };
         let (scores, entries) = (count(scores as u64), count(entries));
         let long = match self.latest.is_empty() {
@@ -62,7 +62,7 @@ impl ForecastProgress {
     }
 }
 
-/// The entries of an iteration beside those that were expected. Empty if there was no forecast.
+/// The entries of an iteration, and the expected ones. Empty if there was no forecast.
 pub fn iteration_entries(summary: &IterationSummary) -> String {
     let (Some(forecast), Some(entries)) = (&summary.forecast, summary.entries) else { return String::new() };
     let (low, high) = forecast.interval();
@@ -82,7 +82,7 @@ pub fn forecast_json(forecast: &Forecast) -> Value {
     })
 }
 
-/// The forecast of a run that has ended. If it ended the run: the expected price of an entry, the limit, and how to
+/// The forecast of a run that has ended. If it ended the run: the expected scores per entry, the limit, and how to
 /// continue.
 pub fn final_forecast(log: &SearchLog) -> Option<String> {
     let (ended, config) = (log.manifest().ended.as_ref()?, &log.manifest().config);
@@ -91,13 +91,13 @@ pub fn final_forecast(log: &SearchLog) -> Option<String> {
     let Some(limit) = limit.filter(|_| ended.reason == StopReason::ScoresPerEntry) else {
         return Some(forecast.to_string());
     };
-    let price = match forecast.scores_per_entry() {
-        price if price < MAX_SHOWN_PRICE => format!("{price:.1}"),
+    let scores = match forecast.scores_per_entry() {
+        scores if scores < MAX_SHOWN_SCORES_PER_ENTRY => format!("{scores:.1}"),
         _ => "more than a million".into(),
     };
     let resume = if config["score"]["by_hand"] == true { "ask again with" } else { "use --resume" };
     Some(format!(
-        "an entry into the best {} is expected to cost {price} scores, more than stop.scores_per_entry = {}; to continue, \
+        "an entry into the best {} is expected to cost {scores} scores, more than stop.scores_per_entry = {}; to continue, \
          {resume}{}",
         forecast.top,
         format_number(limit),
@@ -105,9 +105,10 @@ pub fn final_forecast(log: &SearchLog) -> Option<String> {
     ))
 }
 
-/// The option that raises `stop.scores_per_entry` to twice the expected price.
+/// The option that raises `stop.scores_per_entry` to twice the expected scores per entry.
 pub fn raised_limit(ended: &RunSummary) -> String {
-    let price = ended.forecast.map_or(f64::INFINITY, |forecast| forecast.scores_per_entry());
-    let limit = if price < MAX_SHOWN_PRICE { format!("{:.0}", (2.0 * price).ceil()) } else { "inf".into() };
+    let scores = ended.forecast.map_or(f64::INFINITY, |forecast| forecast.scores_per_entry());
+    let limit =
+        if scores < MAX_SHOWN_SCORES_PER_ENTRY { format!("{:.0}", (2.0 * scores).ceil()) } else { "inf".into() };
     format!(" --set stop.scores_per_entry={limit}")
 }
