@@ -73,7 +73,7 @@ for statement in connection.extract_statements(open(sys.argv[1]).read()):
     table = connection.execute(statement).to_arrow_table()
     if statement.type == duckdb.StatementType.SELECT:
         frames.append(pl.from_arrow(table))
-best, best_so_far, by_iteration, failed, movement, calibration, parity, price, forecasts = frames
+best, best_so_far, by_iteration, failed, movement, calibration, parity, entry_cost, forecasts = frames
 assert best_so_far["best_so_far"].is_sorted() and best_so_far["best_so_far"][-1] == best["score"][0], best_so_far
 assert by_iteration["iteration"].to_list() == list(range(12)), by_iteration
 assert by_iteration["new_items"].cum_sum().to_list() == by_iteration["evaluations"].to_list(), by_iteration
@@ -81,7 +81,7 @@ assert failed["reason"].to_list() == ["no score"] and failed["outcome"].to_list(
 assert movement["iteration"].to_list() == list(range(1, 13)) and movement["mean_step"].min() > 0, movement
 # The rule has no model.
 assert calibration.is_empty() and parity.is_empty() and forecasts.is_empty(), frames
-assert price["scores"].sum() <= by_iteration["evaluations"].max(), price
+assert entry_cost["scores"].sum() <= by_iteration["evaluations"].max(), entry_cost
 print(best.write_csv(), end="")
 "#;
     let (_folder, run) = a_run();
@@ -126,7 +126,7 @@ for statement in connection.extract_statements(open(sql).read()):
     table = connection.execute(statement).to_arrow_table()
     if statement.type == duckdb.StatementType.SELECT:
         frames.append(pl.from_arrow(table))
-in_sql = dict(zip(["calibration", "parity", "price", "forecasts"], frames[-4:]))
+in_sql = dict(zip(["calibration", "parity", "entry_cost", "forecasts"], frames[-4:]))
 sys.argv = [py, "."]
 in_polars = runpy.run_path(py)
 for name, frame in in_sql.items():
@@ -163,12 +163,12 @@ for hundred, rows in hundreds.items():
     assert abs(parity[hundred]["rank_correlation"] - ranks) < 1e-9, (parity, ranks)
     assert abs(parity[hundred]["predicted"] - statistics.fmean(predicted)) < 1e-9, parity
 
-price = in_polars["price"].collect()
+entry_cost = in_polars["entry_cost"].collect()
 # Without the batches that were scored before 100 scores were known.
 first = len(results) - sum(height for height, *_ in expected)
-assert price["scores"].sum() == len(results) - first and price["entries"].sum() == sum(came for _, _, came, *_ in expected), price
-for hundred, scores, entries, each in price.rows():
-    assert each is None if entries == 0 else abs(each - scores / entries) < 1e-9, price
+assert entry_cost["scores"].sum() == len(results) - first and entry_cost["entries"].sum() == sum(came for _, _, came, *_ in expected), entry_cost
+for hundred, scores, entries, each in entry_cost.rows():
+    assert each is None if entries == 0 else abs(each - scores / entries) < 1e-9, entry_cost
 "#;
     let place = Place::new();
     // Some scores are equal, and some items have none.
