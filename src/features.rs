@@ -63,9 +63,25 @@ pub enum Role {
     Embedding,
 }
 
-impl Role {
-    /// The names of the roles in run files.
-    const CONFIGURABLE: &[&str] = &["numeric", "category", "text", "embedding"];
+/// The roles in run files. Columns of long texts are documents anyway.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RunFileRole {
+    Numeric,
+    Category,
+    Text,
+    Embedding,
+}
+
+impl From<RunFileRole> for Role {
+    fn from(role: RunFileRole) -> Self {
+        match role {
+            RunFileRole::Numeric => Role::Numeric,
+            RunFileRole::Category => Role::Category,
+            RunFileRole::Text => Role::Text,
+            RunFileRole::Embedding => Role::Embedding,
+        }
+    }
 }
 
 impl std::fmt::Display for Role {
@@ -123,7 +139,7 @@ impl<'de> Deserialize<'de> for Feature {
         #[serde(deny_unknown_fields)]
         struct FeatureTable {
             column: String,
-            role: Option<Role>,
+            role: Option<RunFileRole>,
         }
 
         struct RunFileVisitor;
@@ -141,11 +157,7 @@ impl<'de> Deserialize<'de> for Feature {
 
             fn visit_map<A: de::MapAccess<'de>>(self, fields: A) -> Result<Feature, A::Error> {
                 let FeatureTable { column, role } = FeatureTable::deserialize(MapAccessDeserializer::new(fields))?;
-                match role {
-                    // Columns of long texts have these features anyway.
-                    Some(Role::Document) => Err(de::Error::unknown_variant("document", Role::CONFIGURABLE)),
-                    _ => Ok(Feature { column, role }),
-                }
+                Ok(Feature { column, role: role.map(Role::from) })
             }
         }
         deserializer.deserialize_any(RunFileVisitor)

@@ -333,10 +333,11 @@ fn yes_and_no_by_hand_are_chosen_as_if_the_run_had_scored_itself() {
     uphill_ok(&["search", "sql.toml", "--out", "sql"], folder.path());
     for _ in 0..60 {
         uphill_ok(&["ask", "hand.toml", "--out", "hand", "-o", "asked.parquet"], folder.path());
-        let asked = read(&folder.path().join("asked.parquet"));
-        if asked.height() == 0 {
+        let manifest = std::fs::read_to_string(folder.path().join("hand/run.json")).expect("run.json");
+        if serde_json::from_str::<serde_json::Value>(&manifest).expect("JSON")["ended"].is_object() {
             break;
         }
+        let asked = read(&folder.path().join("asked.parquet"));
         let scores: Vec<f64> = f64s(&asked, "weight").iter().map(|weight| f64::from(u8::from(*weight > 0.9))).collect();
         let answers = df!("db_idx" => u64s(&asked, "db_idx"), "score" => scores).expect("a frame").reverse();
         write(&folder.path().join("answers.parquet"), &answers);
