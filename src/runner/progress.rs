@@ -88,10 +88,11 @@ impl Progress {
     pub(super) fn forecast_batch(&mut self, batch: &mut Batch, within_budget: &[bool]) -> Result<()> {
         batch.summary.rows = within_budget.iter().filter(|is_within| **is_within).count();
         self.forecast = match &batch.predictions {
-            Some(predictions) => {
+            Some(predictions) if batch.summary.rows < within_budget.len() => {
                 let within_budget: BooleanChunked = within_budget.iter().map(|is_within| Some(*is_within)).collect();
                 self.forecaster.forecast(&predictions.filter(&within_budget).wrap_err("predictions")?)?
             }
+            Some(predictions) => self.forecaster.forecast(predictions)?,
             None => None,
         };
         batch.summary.forecast = self.forecast.as_ref().map(|forecast| forecast.batch);
