@@ -21,7 +21,7 @@ pub struct Evaluate {
     /// Measure the recall of the N items with the best true score [default: 100, or all items with a true score if fewer].
     #[arg(long, value_name = "N")]
     top: Option<usize>,
-    /// Match items by this column, which the run and the truth have, instead of by row number.
+    /// Match items by this column, which the run and the truth have. Default: `db_idx` if the truth has it, or else the row number.
     #[arg(long, value_name = "COLUMN")]
     key: Option<String>,
     /// Print a row for each evaluation, instead of rows at 1, 2 and 5 % of the library and at the end.

@@ -56,7 +56,7 @@ struct TruthOptions {
     /// Number of best items [default: 100, or fewer if there are fewer].
     #[arg(long, value_name = "N")]
     top: Option<usize>,
-    /// Match items by this column, which the run and the truth have, instead of by row number.
+    /// Match items by this column, which the run and the truth have. Default: `db_idx` if the truth has it, or else the row number.
     #[arg(long, value_name = "COLUMN", requires = "truth")]
     key: Option<String>,
 }

@@ -27,8 +27,8 @@ pub struct GroundTruth {
     pub items: PathBuf,
     /// The column of the true scores, in the scorer's own direction.
     pub score_column: String,
-    /// A column of unique values in both the file and the run, to match items by. `None`: matches by `source_row` if the run has
-    /// it, or else by `db_idx` as the row number.
+    /// A column of unique values in both the file and the run, to match items by. `None`: matches by `db_idx` if the file has it,
+    /// or else by row number: `source_row` if the run has it, or `db_idx`.
     pub key: Option<String>,
 }
 
@@ -77,7 +77,10 @@ impl GroundTruth {
         let attributes: Vec<&Column> = results.columns().iter().filter(|column| is_attribute(column)).collect();
         let needed: Vec<&str> =
             [Some(&self.score_column), self.key.as_ref()].into_iter().flatten().map(String::as_str).collect();
-        let is_wanted = |name: &str| needed.contains(&name) || attributes.iter().any(|column| column.name() == name);
+        // Without a key, a column `db_idx` is the key.
+        let key = self.key.as_deref().unwrap_or(DB_IDX);
+        let is_wanted =
+            |name: &str| name == key || needed.contains(&name) || attributes.iter().any(|column| column.name() == name);
         if !is_parquet(file) {
             let texts = attributes.iter().filter(|column| column.dtype().is_string());
             let texts: Vec<&str> = texts.map(|column| column.name().as_str()).collect();
@@ -103,6 +106,11 @@ impl GroundTruth {
     pub(super) fn match_rows(&self, log: &SearchLog, results: &DataFrame, table: &DataFrame) -> Result<Vec<u32>> {
         if let Some(key) = &self.key {
             return self.match_rows_by_key(key, results, table);
+        }
+        if table.column(DB_IDX).is_ok() {
+            let rows = self.match_rows_by_key(DB_IDX, results, table)?;
+            self.check_values(results, &convert::gather(table, &rows)?, &rows)?;
+            return Ok(rows);
         }
         let dataset = log.manifest().dataset.as_ref();
         let table_rows = table.height() as u64;

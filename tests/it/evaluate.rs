@@ -238,6 +238,32 @@ fn another_file_is_matched_by_a_key_or_rejected() {
 }
 
 #[test]
+fn a_file_of_db_idx_and_scores_in_any_order_is_matched_by_db_idx() {
+    let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3"));
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    let (data, asked) = (data(), asked(&folder.path().join("run")));
+    let truth = f64s(&read(Path::new(&data)), "qed");
+    let mut rows: Vec<(usize, f64)> = truth.iter().copied().enumerate().collect();
+    rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let ids: Vec<u64> = rows.iter().map(|(id, _)| *id as u64).collect();
+    let scores: Vec<f64> = rows.iter().map(|(_, score)| *score).collect();
+    write(&folder.path().join("truth.parquet"), &df!("db_idx" => ids, "score" => scores).expect("a frame"));
+    let lines: String = rows.iter().map(|(id, score)| format!("{id},{score:?}\n")).collect();
+    std::fs::write(folder.path().join("truth.csv"), format!("db_idx,score\n{lines}")).expect("written");
+    for file in ["truth.parquet", "truth.csv"] {
+        check(&evaluated(folder.path(), &["--truth", file, "--score-column", "score"]), &asked, &truth, 100, false);
+    }
+    let few: String = rows.iter().take(5).map(|(id, score)| format!("{id},{score:?}\n")).collect();
+    std::fs::write(folder.path().join("truth.csv"), format!("db_idx,score\n{few}")).expect("written");
+    let (message, _) = refused(folder.path(), &["--truth", "truth.csv", "--score-column", "score"]);
+    assert!(message.starts_with("uphill: truth.csv: no row has the `db_idx` "), "{message}");
+    // The column of another tool with this name is noticed by the other columns.
+    changed(&folder, |frame| frame.with_row_index("db_idx", None).with_column(col("db_idx").reverse()));
+    let (message, _) = refused(folder.path(), &["--truth", "changed.parquet", "--score-column", "qed"]);
+    assert!(message.starts_with("uphill: changed.parquet: is not the file that was indexed: `"), "{message}");
+}
+
+#[test]
 fn failed_items_cost_and_are_not_found_and_reused_scores_cost_nothing() {
     let run = run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3")
         .replace("sql = \"qed\"", "sql = \"CASE WHEN mw > 150 THEN qed END\"");
