@@ -1,5 +1,6 @@
 //! The embedding column of a batch, and the checks that each embedding passes before its row becomes an item.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array, GenericListArray, OffsetSizeTrait};
@@ -10,18 +11,22 @@ use arrow::datatypes::{DataType, Float32Type};
 use crate::database::Metric;
 use crate::error::{Result, WrapErr};
 
+/// The squared lengths of embeddings whose distances neither overflow nor vanish in f32: the squared distance of two opposite
+/// vectors is four times their squared length.
+const SQUARED_LENGTHS: RangeInclusive<f64> = f32::MIN_POSITIVE as f64..=f32::MAX as f64 / 4.0;
+
 /// The number of invalid rows by kind, and the first one.
 #[derive(Clone, Debug, Default)]
 pub struct InvalidRows {
     /// The counts by kind, in the order of [`InvalidRows::KINDS`].
-    pub counts: [u64; 5],
+    pub counts: [u64; 6],
     /// The first invalid row: file, row in the file (from 0), and reason.
     pub first: Option<(PathBuf, u64, String)>,
 }
 
 impl InvalidRows {
     /// The kinds of invalid embeddings.
-    pub const KINDS: [&'static str; 5] = ["null", "of another length", "NaN", "infinite", "zero"];
+    pub const KINDS: [&'static str; 6] = ["null", "of another length", "NaN", "infinite", "zero", "out of range"];
 
     /// The number of invalid rows of all kinds.
     pub fn total(&self) -> u64 {
@@ -107,6 +112,12 @@ impl EmbeddingColumn {
         }
         if metric == Metric::Cosine && vector.iter().all(|value| *value == 0.0) {
             return Err((4, "all components are 0, which has no direction".into()));
+        }
+        let squared: f64 = vector.iter().map(|value| f64::from(*value).powi(2)).sum();
+        if squared != 0.0 && !SQUARED_LENGTHS.contains(&squared) {
+            let (min, max) = (SQUARED_LENGTHS.start(), SQUARED_LENGTHS.end());
+            let reason = format!("the squared length is {squared:.1e}, but distances need {min:.1e} to {max:.1e}");
+            return Err((5, format!("{reason}; multiply all embeddings by a factor")));
         }
         Ok(vector)
     }

@@ -125,6 +125,28 @@ fn invalid_embeddings_are_rejected_with_counts_and_the_position_of_the_first() {
 }
 
 #[test]
+fn embeddings_whose_distances_overflow_or_vanish_are_rejected() {
+    let folder = folder();
+    let file = folder.path().join("items.parquet");
+    for (metric, scale, squared) in [
+        (uphill::Metric::L2, 1e19, "3.0e38"),
+        (uphill::Metric::Dot, 1e22, "3.0e44"),
+        (uphill::Metric::Cosine, 1e-22, "3.0e-44"),
+        (uphill::Metric::L2, 1e-25, "3.0e-50"),
+    ] {
+        let mut rows = vectors(10);
+        rows[4] = Some(vec![Some(scale); 3]);
+        let list = Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(rows)) as ArrayRef;
+        write_arrow(&file, vec![("vector", list)]);
+        let options = IndexOptions::new().metric(metric);
+        let message = uphill::index(&file, folder.path().join("items.lance"), &options).expect_err("refused");
+        let expected = format!("1 invalid embeddings (1 out of range); the first is row 4 of {}", file.display());
+        let message = message.to_string();
+        assert!(message.contains(&expected) && message.contains(squared), "{message}");
+    }
+}
+
+#[test]
 fn files_are_read_in_the_order_of_their_sorted_paths_and_ids_are_positions() {
     let folder = folder();
     let data = folder.path().join("parts");
