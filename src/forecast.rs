@@ -13,7 +13,8 @@
 //! Both corrections are learned from the earlier batches of the run. The residuals `e_j` replace the normal distribution: a model
 //! chooses what it overestimates, and its deviations may be wrong. The factor `r` corrects what is left: `S` is the number of
 //! entries of the earlier batches, and `F` the sum of their `q`. Weights and sums decay by 0.8 per batch. An item
-//! without a prediction has `p_i = 0`.
+//! without a prediction has `p_i = 0`. So have all items once the k best scores are equal (k > 1), because scores of few values
+//! have then reached the highest one.
 //!
 //! Given `r`, items are taken as independent, so the number of entries has a Poisson binomial distribution. `r` is uncertain by
 //! `1 / sqrt(S + 1)` of itself, which widens the interval.

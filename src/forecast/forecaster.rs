@@ -180,10 +180,13 @@ impl Forecaster {
         self.uncorrected(batch, threshold).map(|probability| (correction * probability).min(1.0)).collect()
     }
 
-    /// The same before the correction.
+    /// The same before the correction. 0 if the best `top` scores are equal: scores of few values have reached the highest one.
     fn uncorrected<'a>(&'a self, batch: &'a Batch, threshold: f64) -> impl Iterator<Item = f64> + 'a {
-        let probability =
-            move |(mean, deviation): (f64, f64)| self.residuals.probability_above((threshold - mean) / deviation);
+        let is_highest = self.top > 1 && self.best.len() == self.top && self.best.first() == self.best.last();
+        let probability = move |(mean, deviation): (f64, f64)| match is_highest {
+            true => 0.0,
+            false => self.residuals.probability_above((threshold - mean) / deviation),
+        };
         batch.predictions.iter().map(move |prediction| prediction.map_or(0.0, probability))
     }
 
@@ -263,6 +266,16 @@ mod tests {
         assert!((forecast.batch.entries - above[0]).abs() < 1e-9, "{forecast:?}");
         assert!((forecast.next_hundred.entries - expected).abs() < 1e-7, "{forecast:?} {expected}");
         assert!(forecast.next_hundred.entries < 50.0 * above[0] / 2.0);
+    }
+
+    #[test]
+    fn no_entry_is_expected_once_the_best_scores_are_equal() {
+        let mut forecaster = Forecaster::new(2);
+        forecaster.observe(&batch(0, &[1.0, 0.0, 1.0], &[None; 3])).expect("observed");
+        let next = batch(5, &[1.0], &[Some(0.9)]);
+        let forecast = forecaster.forecast(&next).expect("valid").expect("a forecast");
+        assert_eq!((forecast.batch.entries, forecast.next_hundred.entries), (0.0, 0.0));
+        assert!(forecaster.forecast_over_limit(1.0, &forecast).is_none(), "fewer items than the best two");
     }
 
     #[test]
