@@ -10,6 +10,7 @@ use super::run_summary::RunSummary;
 use crate::audit::Audit;
 use crate::database::DatasetIdentity;
 use crate::error::{AtPath, Error, Result};
+use crate::io::exact_json::parse_exact;
 
 /// The version of the run folder's layout. Later versions are rejected with an error. Format 1 has no column `outcome`,
 /// format 2 no predictions (`predicted`, `deviation`, `chosen_by`).
@@ -172,7 +173,7 @@ pub(super) fn read_manifest_at(path: &Path, file: &Path) -> Result<Manifest> {
         Err(error) => return Err(error).at_path(file),
     };
     let version: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| Error::input(file, format!("damaged: {error}")))?;
+        parse_exact(&text).map_err(|error| Error::input(file, format!("damaged: {error}")))?;
     match (&version["format_version"], version["format_version"].as_u64()) {
         (_, Some(version)) if (1..=u64::from(FORMAT_VERSION)).contains(&version) => {}
         (_, Some(version)) if version > u64::from(FORMAT_VERSION) => {

@@ -10,6 +10,7 @@ use crate::error::{Result, WrapErr};
 use crate::frame::part_values::PartValue;
 use crate::frame::schema::{DB_IDX, OUTCOME, REASON, SCORE};
 use crate::frame::text::to_json_types;
+use crate::io::exact_json::{NUMBER_MARK, quote_floats, without_marks};
 
 /// The number of decimal digits that a 64-bit float preserves.
 const EXACT_DIGITS: usize = 15;
@@ -67,9 +68,6 @@ fn values(name: &str, series: &Series) -> Result<Vec<Value>> {
     })
 }
 
-/// Marks a number that serde_json would reject or round. Texts of scorers do not begin with this control character.
-pub(super) const NUMBER_MARK: char = '\u{1}';
-
 /// Parses JSON as scorers write it: accepts Python's `NaN` and `Infinity`, and reads floats exactly
 /// (serde_json may round the last digit, which would change the score).
 #[cfg(any(test, feature = "http"))]
@@ -112,61 +110,6 @@ pub(super) fn find_answers(line: &[u8]) -> Vec<Value> {
 
 fn is_answer(value: &Value) -> bool {
     value.get(DB_IDX).is_some()
-}
-
-/// Replaces each float, NaN and infinity by a marked string. Invalid JSON stays invalid.
-fn quote_floats(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let is_of_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-    let mut quoted = String::with_capacity(text.len() + text.len() / 4);
-    let (mut position, mut copied) = (0, 0);
-    while position < bytes.len() {
-        let start = position;
-        match bytes[position] {
-            b'"' => {
-                position += 1;
-                while position < bytes.len() && bytes[position] != b'"' {
-                    position += if bytes[position] == b'\\' { 2 } else { 1 };
-                }
-                position += 1;
-            }
-            byte if is_of_word(byte) => {
-                while position < bytes.len() && is_of_word(bytes[position]) {
-                    position += 1;
-                }
-                let word = &text[start..position];
-                let is_float = word.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) && is_json_number(word);
-                if is_float || matches!(word, "NaN" | "Infinity" | "-Infinity") {
-                    quoted.push_str(&text[copied..start]);
-                    quoted.push_str("\"\\u0001");
-                    quoted.push_str(word);
-                    quoted.push('"');
-                    copied = position;
-                }
-            }
-            _ => position += 1,
-        }
-    }
-    quoted.push_str(&text[copied..]);
-    quoted
-}
-
-/// Whether a word is a number in JSON. Rust also parses words that are not, such as `1.`.
-fn is_json_number(word: &str) -> bool {
-    let word = word.strip_prefix('-').unwrap_or(word);
-    word.starts_with(|c: char| c.is_ascii_digit())
-        && !word.contains(".e")
-        && !word.contains(".E")
-        && !word.ends_with('.')
-        && word.parse::<f64>().is_ok()
-}
-
-/// JSON without the marks of [`quote_floats`].
-fn without_marks(value: &Value) -> String {
-    let text = value.to_string();
-    let mut parts = text.split("\"\\u0001");
-    let first = parts.next().unwrap_or_default().to_string();
-    parts.fold(first, |text, part| text + &part.replacen('"', "", 1))
 }
 
 /// A numeric value; `None` for any other value.

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use serde_json::Value;
 
 use super::answer::excerpt;
-use super::json::NUMBER_MARK;
 use crate::error::{Error, Result};
+use crate::io::exact_json::NUMBER_MARK;
 
 /// The minimum length in bytes of secrets that are redacted in field names too.
 const MIN_FIELD_NAME_SECRET: usize = 12;

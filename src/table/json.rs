@@ -3,6 +3,8 @@
 use polars::prelude::*;
 use serde_json::{Map, Value};
 
+use crate::io::exact_json::parse_exact;
+
 /// Parses a JSON text into a frame. The error says what is wrong, and in which line.
 pub(super) fn read(text: &str) -> Result<DataFrame, String> {
     let rows = rows(text)?;
@@ -22,12 +24,11 @@ pub(super) fn read(text: &str) -> Result<DataFrame, String> {
 fn rows(text: &str) -> Result<Vec<Map<String, Value>>, String> {
     let expected = "expected a list of objects, or an object per line";
     if text.trim_start().starts_with('[') {
-        return serde_json::from_str(text).map_err(|error| format!("cannot read it as JSON: {expected}: {error}"));
+        return parse_exact(text).map_err(|error| format!("cannot read it as JSON: {expected}: {error}"));
     }
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let row = |(number, line): (usize, &str)| {
-        serde_json::from_str(line)
-            .map_err(|error| format!("line {number}: cannot read it as JSON: {expected}: {error}"))
+        parse_exact(line).map_err(|error| format!("line {number}: cannot read it as JSON: {expected}: {error}"))
     };
     lines.map(row).collect()
 }

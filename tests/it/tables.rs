@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use polars::prelude::*;
+use rand::RngExt;
 
 use crate::common::*;
 
@@ -340,4 +341,25 @@ fn queries_are_read_from_the_output_of_the_command() {
     let said = stderr(&uphill(&["search", "run.toml", "--out", "bad", "--set", "queries.path=bad.csv"], folder.path()));
     let message = "./bad.csv: column `embedding`: expected numbers such as [0.5, 0.25], found \"[0.5, 1, x]\" in row 0";
     assert_eq!(said, format!("uphill: {message}\n"));
+}
+
+#[test]
+fn scores_in_json_are_stored_to_the_last_digit() {
+    let (folder, ids) = waiting();
+    let scores = [0.743_373_972_763_227_3, 8.988_465_674_311_579e307, -1.234_567_890_123_456_7e-9];
+    // Many random numbers, because only some are rounded.
+    let mut random = rng(5).sample_iter(rand::distr::StandardUniform).map(|unit: f64| (unit - 0.5) * 1e-3);
+    for round in 0..8 {
+        let score = |row: usize| if round == 0 { scores[row % scores.len()] } else { random.next().expect("endless") };
+        let expected: Vec<(u64, Option<f64>)> =
+            ids.iter().copied().zip((0..ids.len()).map(score).map(Some).collect::<Vec<_>>()).collect();
+        let object = |(id, score): &(u64, Option<f64>)| {
+            format!("{{\"db_idx\": {id}, \"score\": {:?}, \"more\": [{{\"x\": 1.5}}]}}", score.expect("a score"))
+        };
+        let objects: Vec<String> = expected.iter().map(object).collect();
+        for text in [format!("[{}]", objects.join(", ")), objects.join("\n")] {
+            let (said, scores) = told(&folder, "scores.json", text.as_bytes());
+            assert_eq!(scores, expected, "{said}");
+        }
+    }
 }
