@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use crate::database::{LanceDatabase, Metric, OpenOptions};
+use crate::database::{LanceDatabase, Metric, OpenOptions, VectorDatabase};
 use crate::error::{Error, Result};
 
 /// The `[database]` section: the library, and the settings of the vector search.
@@ -95,6 +95,11 @@ impl Config {
             database = database.prefilter(sql);
         }
         if let Some(limit) = config.max_distance {
+            let metric = database.metric();
+            if limit.is_nan() || (limit < 0.0 && metric != Metric::Dot) {
+                let expected = format!("expected a distance of at least 0 (the dataset's metric is {metric})");
+                return Err(Error::Config(format!("database.max_distance: {expected}, found {limit}")));
+            }
             database = database.max_distance(limit);
         }
         Ok(database)

@@ -40,6 +40,11 @@ impl Runner {
         if reason == StopReason::NothingPasses && progress.has_completed && progress.passed == 0 {
             log::warn!("filter: none of the {} candidates passes; no item was scored", progress.candidates);
         }
+        if let (StopReason::NoCandidates, Some(limit)) = (reason, self.database.max_distance()) {
+            log::warn!(
+                "database.max_distance: no item is within {limit} of a query; no item was scored; raise or remove the limit"
+            );
+        }
         let summary = self.run_summary(&log, &progress, reason);
         self.record_end(&mut log, summary)?;
         Ok(log)

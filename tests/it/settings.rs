@@ -41,6 +41,28 @@ fn no_rule_scores_an_item_beyond_the_largest_distance() {
 }
 
 #[test]
+fn a_largest_distance_that_no_item_is_within_is_reported_and_a_negative_one_is_refused() {
+    let folder = folder();
+    library(&folder);
+    let far = format!("embedding\n\"[{}]\"\n", ["100"; 8].join(","));
+    std::fs::write(folder.path().join("far.csv"), far).expect("written");
+    let rule = "rule = \"top-k\"\n[queries]\npath = \"far.csv\"";
+    let said = search(folder.path(), "far", "max_distance = 0.5", rule);
+    assert!(said.contains("database.max_distance: no item is within 0.5 of a query; no item was scored"), "{said}");
+    let said = search(folder.path(), "near", "max_distance = 1e9", rule);
+    assert!(!said.contains("max_distance"), "{said}");
+
+    for arguments in [&["search", "run.toml", "--out", "n"][..], &["search", "run.toml", "--out", "n", "--dry-run"]] {
+        let output = uphill(&[arguments, &["--set", "database.max_distance=-1"]].concat(), folder.path());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let expected =
+            "database.max_distance: expected a distance of at least 0 (the dataset's metric is l2), found -1";
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn a_setting_without_effect_is_reported() {
     let folder = folder();
     library(&folder);
