@@ -1,8 +1,8 @@
 //! Finds the Parquet input files that a path, a glob or a folder names.
 //!
 //! Files and folders whose names begin with `_` or `.` are skipped below a folder and in the matches of a wildcard, as in other
-//! engines, because files that are still being written have such names. A file or folder that cannot be read is an error, so
-//! that no items are missing silently.
+//! engines, because files that are still being written have such names. Parquet files with another extension below a folder are
+//! skipped with a warning. A file or folder that cannot be read is an error, so that no items are missing silently.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 
 use crate::error::{AtPath, Error, Result};
+use crate::io::format::Format;
 
 /// The files that a path, a glob or a folder names, sorted.
 pub(crate) fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
@@ -36,6 +37,14 @@ pub(crate) fn find_files(items: &Path) -> Result<Vec<PathBuf>> {
         let hidden = list_paths(&found.hidden);
         log::warn!("{}: skipped files and folders whose names begin with `_` or `.`: {hidden}", items.display());
     }
+    if !found.misnamed.is_empty() {
+        let misnamed = list_paths(&found.misnamed);
+        log::warn!(
+            "{}: skipped Parquet files whose names do not end with .parquet: {misnamed}; rename them, or give a glob that matches \
+             them",
+            items.display()
+        );
+    }
     let mut files: Vec<PathBuf> = found.files.into_values().collect();
     files.sort();
     if let Some(folder) = files.iter().find_map(|file| hive_partition(file.strip_prefix(items).unwrap_or(file))) {
@@ -56,6 +65,8 @@ struct FoundFiles {
     files: BTreeMap<PathBuf, PathBuf>,
     /// Files and folders that were skipped because of their names, and may contain items.
     hidden: Vec<PathBuf>,
+    /// Parquet files below a folder that were skipped because they have another extension.
+    misnamed: Vec<PathBuf>,
     /// Other files and folders, which contain no items.
     other: Vec<PathBuf>,
 }
@@ -91,6 +102,9 @@ impl FoundFiles {
                 Ok(metadata) if is_parquet => self.add_file(path, &metadata)?,
                 // A dangling link with another extension is ignored.
                 Err(error) if is_parquet || error.kind() != ErrorKind::NotFound => return Err(unreadable(path, error)),
+                Ok(metadata) if metadata.is_file() && matches!(Format::detect(&path), Ok(Format::Parquet)) => {
+                    self.misnamed.push(path);
+                }
                 _ => self.other.push(path),
             }
         }
@@ -175,7 +189,8 @@ impl FoundFiles {
 
     /// Names some of the other files and folders, for a message.
     fn describe_others(&self) -> String {
-        let mut others: Vec<PathBuf> = self.other.iter().chain(&self.hidden).cloned().collect();
+        let mut others: Vec<PathBuf> =
+            [&self.other, &self.misnamed, &self.hidden].into_iter().flatten().cloned().collect();
         others.sort();
         others.dedup();
         if others.is_empty() { String::new() } else { format!(" (there are: {})", list_paths(&others)) }

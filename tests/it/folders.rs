@@ -61,6 +61,28 @@ fn files_whose_names_begin_with_an_underscore_or_a_dot_are_skipped_with_a_warnin
 }
 
 #[test]
+fn parquet_files_with_another_extension_are_skipped_with_a_warning() {
+    let folder = folder();
+    let at = folder.path();
+    put(at, "items/a.parquet", 1);
+    put(at, "items/part-1.pq", 2);
+    put(at, "items/day=1/000002_0", 4);
+    std::fs::write(at.join("items/notes.txt"), "PAR").expect("written");
+    for (what, expected) in [("items", 1), ("items/**", 1)] {
+        let output = index(at, what);
+        let said = stderr(&output);
+        assert!(output.status.success(), "{what}: {said}");
+        assert_eq!(rows(at), expected, "{what}");
+        let warning = "skipped Parquet files whose names do not end with .parquet: items/day=1/000002_0, items/part-1.pq; \
+                       rename them, or give a glob that matches them\n";
+        assert!(said.contains(warning) && !said.contains("notes.txt"), "{what}: {said}");
+    }
+    let output = index(at, "items/*/0*");
+    assert!(output.status.success() && !stderr(&output).contains("do not end with"), "{}", stderr(&output));
+    assert_eq!(rows(at), 4);
+}
+
+#[test]
 fn a_folder_or_a_glob_without_parquet_files_lists_its_files() {
     let folder = folder();
     let at = folder.path();
