@@ -5,7 +5,10 @@
 pub(crate) fn unknown_column<'a>(unknown: &str, place: &str, columns: impl IntoIterator<Item = &'a str>) -> String {
     let columns: Vec<&str> = columns.into_iter().collect();
     let hint = closest_name(unknown, columns.iter().copied()).map(|name| format!("; did you mean `{name}`?"));
-    let hint = hint.unwrap_or_else(|| format!(" (there are: {})", columns.join(", ")));
+    let hint = hint.unwrap_or_else(|| match columns.is_empty() {
+        true => " (there are none)".into(),
+        false => format!(" (there are: {})", columns.join(", ")),
+    });
     format!("no column `{unknown}`{place}{hint}")
 }
 

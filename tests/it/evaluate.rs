@@ -264,6 +264,32 @@ fn a_file_of_db_idx_and_scores_in_any_order_is_matched_by_db_idx() {
 }
 
 #[test]
+fn a_column_that_the_true_scores_lack_is_reported_with_the_columns_of_the_file() {
+    let folder = molecules(&run_file("rule = \"rl\"\nlr = 1.0", "iterations = 1"));
+    uphill_ok(&["search", "run.toml", "--out", "run"], folder.path());
+    std::fs::write(folder.path().join("t.csv"), "db_idx,true\n0,0.5\n1,0.7\n").expect("written");
+    std::fs::write(folder.path().join("t.json"), r#"[{"db_idx": 0, "true": 0.5}]"#).expect("written");
+    for file in ["t.csv", "t.json"] {
+        let (message, _) = refused(folder.path(), &["--truth", file, "--score-column", "qed"]);
+        assert_eq!(message, format!("uphill: {file}: no column `qed` (there are: db_idx, true)\n"));
+        let (message, _) = refused(folder.path(), &["--truth", file, "--score-column", "ture"]);
+        assert_eq!(message, format!("uphill: {file}: no column `ture`; did you mean `true`?\n"));
+    }
+    let points = clustered(50, 4, 5, &mut rng(1));
+    write(&folder.path().join("items.parquet"), &items(&points).drop("name").expect("a frame without text"));
+    uphill_ok(&["index", "items.parquet", "no-text.lance"], folder.path());
+    let run = "[database]\npath = \"no-text.lance\"\n[score]\nsql = \"weight\"\n[stop]\nevaluations = 10\n";
+    std::fs::write(folder.path().join("no-text.toml"), run).expect("written");
+    uphill_ok(&["search", "no-text.toml", "--out", "no-text"], folder.path());
+    let output = uphill(&["report", "no-text", "-o", "report.html", "--smiles", "nope"], folder.path());
+    assert!(
+        stderr(&output).contains("no column `nope` of text among the items (there are none)"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn failed_items_cost_and_are_not_found_and_reused_scores_cost_nothing() {
     let run = run_file("rule = \"rl\"\nlr = 1.0", "iterations = 3")
         .replace("sql = \"qed\"", "sql = \"CASE WHEN mw > 150 THEN qed END\"");
