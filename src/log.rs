@@ -192,11 +192,7 @@ impl SearchLog {
         if differences.is_empty() {
             return Ok(());
         }
-        let what = match self.is_writable() {
-            true => "cannot resume, the dataset has changed",
-            false => "this is not the dataset that the run read",
-        };
-        let reason = format!("{what}: {}", differences.join("; "));
+        let reason = format!("this is not the dataset that the run read: {}", differences.join("; "));
         Err(Error::input(&self.path, reason))
     }
 

@@ -296,7 +296,10 @@ fn another_dataset_at_the_same_path_is_rejected_with_the_differences() {
     let ivf = ["--index", "ivf-flat", "--partitions", "6"];
     let folder = started();
     index(&folder, &clustered(600, 8, 9, &mut rng(4)), &ivf);
-    assert_refused(&folder, &["run: cannot resume", "library id was ", "; index was IVF_FLAT embedding_idx ("]);
+    assert_refused(
+        &folder,
+        &["run: this is not the dataset that the run read", "library id was ", "; index was IVF_FLAT embedding_idx ("],
+    );
     index(&folder, &clustered(500, 8, 9, &mut rng(4)), &ivf);
     assert_refused(&folder, &["rows was 600, is 500", "library id was "]);
     index(&folder, &clustered(600, 5, 9, &mut rng(4)), &ivf);
@@ -333,7 +336,7 @@ fn a_replaced_dataset_of_another_program_is_detected_by_its_commit_time() {
     let output =
         uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "stop.iterations=7"], folder.path());
     assert!(
-        stderr(&output).contains("run: cannot resume, the dataset has changed: commit time was "),
+        stderr(&output).contains("run: this is not the dataset that the run read: commit time was "),
         "{}",
         stderr(&output)
     );

@@ -161,7 +161,7 @@ fn a_resumed_run_rejects_other_settings_and_another_dataset() {
     let output =
         uphill(&["search", "run.toml", "--out", "run", "--resume", "--set", "stop.iterations=3"], folder.path());
     assert!(
-        stderr(&output).starts_with("uphill: run: cannot resume, the dataset has changed: index was IVF_FLAT"),
+        stderr(&output).starts_with("uphill: run: this is not the dataset that the run read: index was IVF_FLAT"),
         "{}",
         stderr(&output)
     );
