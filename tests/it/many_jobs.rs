@@ -130,7 +130,9 @@ print(polars.from_arrow(table).write_csv(), end='')
     let mut targets = TARGETS;
     targets.sort_unstable();
     for target in targets {
-        let best = place.results(target).head(Some(3));
+        // The example orders items of equal scores by `db_idx`.
+        let order = SortMultipleOptions::new().with_order_descending_multi([true, false]);
+        let best = place.results(target).sort(["score", "db_idx"], order).expect("sorted").head(Some(3));
         let (items, scores, evaluations) = (u64s(&best, "db_idx"), f64s(&best, "score"), u64s(&best, "evaluation"));
         for row in 0..3 {
             expected += &format!("{target},{},{:?},{}\n", items[row], scores[row], evaluations[row]);

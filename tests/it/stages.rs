@@ -203,8 +203,19 @@ fn parts_with_reserved_names_are_ignored() {
     };
     let log = Runner::new(database, score, RlUpdate::new(1.0)).search(&queries, 1).expect("a search");
     let results = log.results(0).expect("results");
-    let expected =
-        ["query_idx", "db_idx", "distance", "name", "weight", "score", "outcome", "reason", "part", "evaluation"];
+    let expected = [
+        "query_idx",
+        "db_idx",
+        "distance",
+        "name",
+        "weight",
+        "score",
+        "outcome",
+        "reason",
+        "note",
+        "part",
+        "evaluation",
+    ];
     assert_eq!(names(&results), expected);
     assert!(f64s(&results, "weight").iter().all(|weight| *weight != 7.0));
 }
