@@ -65,8 +65,6 @@ pub struct LanceDatabase {
     table: Arc<Table>,
     identity: Arc<DatasetIdentity>,
     unindexed_fragments: Arc<Vec<u64>>,
-    /// The number of entries of the index, including those of deleted rows.
-    index_entries: u64,
     recall_table: Arc<Option<RecallTable>>,
     /// The ids of the items that match the prefilter, listed on first use.
     matching: Arc<OnceLock<Vec<u64>>>,
@@ -109,7 +107,6 @@ impl LanceDatabase {
             table: Arc::new(opened.table),
             identity: Arc::new(opened.identity),
             unindexed_fragments: Arc::new(opened.unindexed_fragments),
-            index_entries: opened.index_entries,
             recall_table: Arc::new(opened.recall_table),
             matching: Arc::default(),
             last_neighbours: Arc::default(),

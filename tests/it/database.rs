@@ -465,29 +465,6 @@ fn a_sample_of_contiguous_ids_equals_a_sample_of_their_list() {
 }
 
 #[test]
-fn the_recall_of_what_deletions_left_is_what_was_asked() {
-    let (folder, seed) = (folder(), fresh_seed());
-    println!("seed {seed}");
-    let vectors = clustered(20_000, 32, 150, &mut rng(seed));
-    let path = dataset(&folder, &vectors, &IndexOptions::new().index(IndexKind::IvfFlat));
-    let uri = path.to_string_lossy().into_owned();
-    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
-        let mut dataset = lance::Dataset::open(&uri).await.expect("opened");
-        dataset.delete("weight >= 0.03").await.expect("deleted");
-    });
-    let queries = queries_of(&vectors.slice(ndarray::s![..300, ..]).to_owned());
-    let database = open(&path);
-    let pairs = |database: &LanceDatabase| -> HashSet<(u32, u64)> {
-        let results = database.query(&queries, QueryOptions::default()).expect("results");
-        let queries = results.column("query_idx").expect("queries").u32().expect("u32").clone();
-        queries.into_no_null_iter().zip(u64s(&results, "db_idx")).collect()
-    };
-    let (found, nearest) = (pairs(&database), pairs(&database.clone().exact(true)));
-    let recall = found.intersection(&nearest).count() as f64 / nearest.len() as f64;
-    assert!(nearest.len() == 3000 && recall >= 0.98, "recall {recall} of {}", nearest.len());
-}
-
-#[test]
 fn a_metric_that_differs_from_the_index_is_rejected_unless_the_search_is_exact() {
     let folder = folder();
     let library = normal(6000, 8, &mut rng(10));

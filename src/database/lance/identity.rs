@@ -108,8 +108,6 @@ pub(super) struct IndexCoverage {
     pub(super) unindexed_fragments: Vec<u64>,
     /// Whether the index contains every row of the other fragments. Then each of these rows has an embedding.
     pub(super) is_complete: bool,
-    /// The number of entries, including those of deleted rows. 0 if the index does not record it.
-    pub(super) entries: u64,
     /// The size of the index files in bytes, if the dataset records it.
     pub(super) bytes: Option<u64>,
 }
@@ -151,8 +149,8 @@ pub(super) fn index_info(dataset: &Arc<Dataset>, column: &str) -> Result<Option<
     let bytes =
         segments.iter().map(|segment| Some(segment.files.as_ref()?.iter().map(|file| file.size_bytes).sum::<u64>()));
     let bytes = bytes.sum();
-    let is_complete = rows.is_some() && rows == entries && all_present;
-    let coverage = IndexCoverage { unindexed_fragments, is_complete, entries: entries.unwrap_or(0), bytes };
+    let coverage =
+        IndexCoverage { unindexed_fragments, is_complete: rows.is_some() && rows == entries && all_present, bytes };
     let info = IndexInfo {
         kind: kind.to_string(),
         metric: first["metric_type"].as_str().unwrap_or("l2").parse()?,

@@ -41,7 +41,7 @@ pub(super) struct IndexSearch<'a> {
     pub(super) centroids: Option<&'a Centroids>,
     /// The fragments that are not indexed.
     pub(super) unindexed_fragments: &'a [u64],
-    /// The number of rows of the library, or of entries of the index if it has more, because of deleted rows.
+    /// The number of rows of the library.
     pub(super) library_rows: usize,
     /// The number of rows that match the prefilter.
     pub(super) matching_rows: usize,
@@ -141,8 +141,7 @@ impl IndexSearch<'_> {
     /// candidates.
     fn search_params(&self, k: usize) -> (Probes, usize) {
         let partitions = self.index.partitions.max(1);
-        // The k nearest rows that are not deleted and match a prefilter are as far away as a larger number of nearest rows of the
-        // library for which recall was measured.
+        // The k nearest rows that match a prefilter are as far away as a larger number of nearest rows of the whole library.
         let unfiltered_k = k.saturating_mul(self.library_rows) / self.matching_rows.max(1);
         let measured = self.recall_table.filter(|_| self.nprobes.is_none());
         let measured = measured.and_then(|table| {

@@ -115,8 +115,6 @@ pub(super) struct OpenDataset {
     pub(super) identity: DatasetIdentity,
     /// The fragments that are not indexed.
     pub(super) unindexed_fragments: Vec<u64>,
-    /// The number of entries of the index, including those of deleted rows.
-    pub(super) index_entries: u64,
     /// The size of the index files in bytes, if the dataset records it.
     pub(super) index_bytes: Option<u64>,
     /// The measured recall of the index.
@@ -172,7 +170,6 @@ pub(super) fn open(uri: &str, options: &OpenOptions) -> Result<OpenDataset> {
         table: Table { dataset, uri: uri.to_string(), embedding_column, is_item, ids },
         identity,
         unindexed_fragments: coverage.unindexed_fragments,
-        index_entries: coverage.entries,
         index_bytes: coverage.bytes,
         recall_table,
         attributes,

@@ -32,15 +32,15 @@ impl LanceDatabase {
     pub(super) fn index_search(&self) -> Option<IndexSearch<'_>> {
         let index =
             self.identity.index.as_ref().filter(|_| !self.exact && (self.recall < 1.0 || self.nprobes.is_some()))?;
-        let items = self.identity.rows as usize;
+        let library_rows = self.identity.rows as usize;
         Some(IndexSearch {
             exact: self.exact_search(),
             index,
             in_memory: None,
             centroids: None,
             unindexed_fragments: &self.unindexed_fragments,
-            library_rows: items.max(self.index_entries as usize),
-            matching_rows: self.matching.get().map_or(items, Vec::len),
+            library_rows,
+            matching_rows: self.matching.get().map_or(library_rows, Vec::len),
             nprobes: self.nprobes,
             recall: self.recall,
             recall_table: self.recall_table.as_ref().as_ref(),
